@@ -1,0 +1,79 @@
+"""What is one decision, from what was seen to what came of it?
+
+The graphs fill a record while they run and hand it to the ledger, which stores it
+as one row. Everything in it is JSON-ready.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Horizon = Literal["long", "short"]
+Source = Literal["model", "rules", "incumbent"]
+
+
+@dataclass(slots=True)
+class Proposal:
+    """One candidate policy. `predicted` is the twin's goodput (fraction of offered) or None."""
+
+    source: Source
+    policy: str
+    params: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    confidence: float | None = None
+    predicted: float | None = None
+    verdict: str = ""
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """A tool call as executed: arguments, typed result, and the engine's limits around it."""
+
+    tool: str
+    args: dict[str, Any]
+    accepted: bool
+    reason: str
+    before: dict[str, Any] = field(default_factory=dict)
+    after: dict[str, Any] = field(default_factory=dict)
+    ack: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class DecisionRecord:
+    """One row of the ledger.
+
+    Attributes:
+        state: the ShortState or LongState as a dictionary.
+        trigger: `tick`, `start`, `rollback`, or the alarms that fired.
+        prompt_*: name, version and SHA-256 of the text exactly as sent.
+        raw_replies: every reply of the model, valid or not, in order.
+        faults: what went wrong (`model_timeout`, `reply_invalid`, ...), with detail.
+        chosen: what was put in force (or would have been, in advise mode).
+        predicted / realised: attainment (goodput over offered) of the next window.
+    """
+
+    horizon: Horizon
+    at_s: float
+    mode: str
+    trigger: str
+    state: dict[str, Any]
+    epoch_before: int
+    epoch_after: int = 0
+    policy_before: str = ""
+    summary: str = ""
+    prompt_name: str = ""
+    prompt_version: int | None = None
+    prompt_sha256: str = ""
+    model: str = ""
+    model_latency_s: float | None = None
+    model_tokens: int | None = None
+    raw_replies: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    proposals: list[Proposal] = field(default_factory=list)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    snapshot_before: dict[str, Any] = field(default_factory=dict)
+    snapshot_after: dict[str, Any] = field(default_factory=dict)
+    predicted: float | None = None
+    realised: float | None = None
+    realised_requests: int | None = None

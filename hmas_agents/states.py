@@ -1,0 +1,78 @@
+"""What do the agents see? The short- and long-horizon QoS states.
+
+Built by `hmas_agents.feedback` from snapshots and the journal; read by the rule
+agents, the rule table, the policy agent's summary, the ledger and the CLI.
+Fractions are 0..1, times seconds, rates per second; None means "not enough data".
+"""
+
+from dataclasses import dataclass, field
+
+from serving.contracts import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class ShortState:
+    """The last few seconds (1-5 s): what the rule agents act on."""
+
+    now_s: float
+    epoch: int
+    policy: str
+    limits: Limits
+    max_token_budget: int
+    max_active_requests: int
+    waiting: int
+    running: int
+    decoding: int
+    prefilling: int
+    queued_prefill_s: float
+    oldest_wait_s: float
+    min_laxity_s: float | None
+    p10_laxity_s: float | None
+    hopeless_share: float
+    decode_slack_p10_s: float | None
+    step_time_bias: float
+    kv_used: float
+    kv_predicted_peak: float
+    preemptions_per_s: float
+    recompute_share: float
+    tpot_miss_share: float | None
+    ttft_miss_share: float | None
+    attainment_by_class: dict[str, float] = field(default_factory=dict)
+    attainment_by_tenant: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LongState:
+    """The last minutes (60-300 s): what a policy is chosen from.
+
+    `load` is offered work over capacity as the engine's cost model prices it;
+    `dispersion` is the index of dispersion of arrivals at 1, 10 and 60 s;
+    `misses` maps a cause (contracts.Miss) to its share of all finished requests;
+    `alarms` names what fired (`rate_up`, `rate_down`, `lengths`, `mix`).
+    """
+
+    now_s: float
+    window_s: float
+    policy: str
+    epoch: int
+    arrivals: int
+    rate_rps: float
+    rate_trend: float
+    load: float | None
+    dispersion: dict[str, float]
+    prompt_p50: float | None
+    prompt_p90: float | None
+    output_p50: float | None
+    output_p90: float | None
+    psi_lengths: float
+    psi_mix: float
+    alarms: tuple[str, ...]
+    goodput_rps: float | None
+    attainment: float | None
+    attainment_by_class: dict[str, float]
+    attainment_by_tenant: dict[str, float]
+    misses: dict[str, float]
+    length_coverage: float | None
+    e2e_p95_s: float | None
+    waiting: int
+    queued_prefill_s: float

@@ -1,0 +1,282 @@
+"""What crosses a process boundary, and in what shape?
+
+Every message between the engine, the controller and the evals is on this page,
+and nothing else is shared. Plain frozen dataclasses: cheap inside vLLM, and
+`encode`/`decode` turn them into JSON-ready dictionaries and back with checks.
+Times are seconds on the engine's clock (Unix time when live), lengths tokens.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+Finish = Literal["stop", "length", "aborted", "error", "rejected", "unfinished"]
+Miss = Literal["", "ttft_queue", "ttft_execution", "tpot", "e2e", "not_served"]
+
+STRICT = ConfigDict(extra="forbid")
+
+
+class ContractError(ValueError):
+    """A message that does not fit its contract; says which key and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """Latency targets of one request in milliseconds; None means no target."""
+
+    __pydantic_config__ = STRICT
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    e2e_ms: float | None = None
+
+    def scaled(self, factor: float) -> "SLO":
+        """The same targets `factor` times as long (small hardware: factor > 1)."""
+        return SLO(*(None if v is None else v * factor for v in dataclasses.astuple(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class CostCoefficients:
+    """Step time in seconds = base + per_prefill*P + per_decode*D + per_context*C + per_square*Q.
+
+    P prefill tokens, D decoding requests, C sum of decode contexts (tokens),
+    Q sum over prefill chunks of chunk*context (tokens^2).
+    """
+
+    __pydantic_config__ = STRICT
+    base_s: float
+    per_prefill_token_s: float
+    per_decode_s: float
+    per_context_token_s: float = 0.0
+    per_square_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Execution parameters that may change while the engine runs.
+
+    Attributes:
+        max_active_requests: requests that may run at once.
+        token_budget: most tokens one step may schedule.
+        long_prefill_threshold: most tokens of one prompt per step; 0 is off.
+        kv_reserve: fraction of KV blocks that predicted peaks must leave free.
+        follow_slack: size each step by the slack of its tightest decode.
+    """
+
+    __pydantic_config__ = STRICT
+    max_active_requests: int
+    token_budget: int
+    long_prefill_threshold: int = 0
+    kv_reserve: float = 0.0
+    follow_slack: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What was fixed when the engine started; limits are clamped to it."""
+
+    max_active_requests: int
+    token_budget: int
+    max_model_len: int
+    kv_blocks: int
+    block_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The whole desired state of an engine's scheduler, leased for `ttl_s` seconds."""
+
+    __pydantic_config__ = STRICT
+    controller_id: str
+    epoch: int
+    ttl_s: float
+    policy: str
+    params: dict[str, float]
+    limits: Limits
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The engine's answer to a decision, a renewal or a release."""
+
+    accepted: bool
+    epoch: int
+    reason: str = ""
+    clamped: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The waiting queue. Laxity is deadline - now - predicted prefill time."""
+
+    waiting: int = 0
+    waiting_tokens: int = 0
+    queued_prefill_s: float = 0.0
+    oldest_wait_s: float = 0.0
+    min_laxity_s: float | None = None
+    p10_laxity_s: float | None = None
+    hopeless: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """The running batch and the steps so far."""
+
+    running: int = 0
+    decoding: int = 0
+    prefilling: int = 0
+    decode_slack_p10_s: float | None = None
+    steps: int = 0
+    last_step_s: float = 0.0
+    step_time_bias: float = 0.0
+    last_token_budget: int = 0
+    slack_bound_steps: int = 0
+    kv_held_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KVState:
+    """KV cache blocks: capacity, use, and the predicted peak of the running batch."""
+
+    total_blocks: int = 0
+    used_blocks: int = 0
+    predicted_peak_blocks: int = 0
+    preemptions: int = 0
+    recomputed_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCounters:
+    """Totals since start for one tenant and SLO class.
+
+    received = finished + aborted + still inside; met counts finished ones only.
+    """
+
+    tenant: str
+    slo_class: str
+    received: int = 0
+    finished: int = 0
+    aborted: int = 0
+    met: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one engine core (data-parallel rank) looks like between two steps."""
+
+    now_s: float
+    rank: int
+    vllm_version: str
+    epoch: int
+    policy: str
+    params: dict[str, float]
+    limits: Limits
+    envelope: Envelope
+    controller_id: str
+    lease_left_s: float
+    queue: QueueState
+    batch: BatchState
+    kv: KVState
+    cost: CostCoefficients
+    length_coverage: float | None
+    counters: tuple[TenantCounters, ...]
+    journal_head: int
+    policy_errors: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request as the engine saw it come in."""
+
+    seq: int
+    request_id: str
+    arrival_s: float
+    tenant: str
+    slo_class: str
+    slo: SLO
+    prompt_tokens: int
+    max_tokens: int
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A request as it left. `epoch` and `policy` were in force when it was admitted."""
+
+    seq: int
+    request_id: str
+    arrival_s: float
+    finished_s: float
+    tenant: str
+    slo_class: str
+    slo: SLO
+    prompt_tokens: int
+    output_tokens: int
+    queue_s: float | None
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_s: float
+    met: bool
+    miss: Miss
+    finish: Finish
+    policy: str
+    epoch: int
+    preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPage:
+    """Events after a cursor. `lost` counts events overwritten before they were read."""
+
+    cursor: int
+    lost: int
+    arrivals: tuple[Arrival, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRequest:
+    """One request of a workload: what is offered, and how long its answer truly is.
+
+    `prefix` names shared 512-token prompt blocks (Mooncake's hash_ids); empty means unique.
+    """
+
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+    tenant: str = "default"
+    slo_class: str = "batch"
+    priority: int = 0
+    prefix: tuple[int, ...] = ()
+
+
+T = TypeVar("T")
+
+
+@cache
+def _adapter(cls: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(cls)
+
+
+def encode(message: Any) -> dict[str, Any]:
+    """A JSON-ready dictionary of a message on this page."""
+    return dataclasses.asdict(message)
+
+
+def decode(cls: type[T], data: object) -> T:
+    """Build a `cls` from decoded JSON.
+
+    Raises:
+        ContractError: names the first offending key, its value and what was expected.
+    """
+    try:
+        return _adapter(cls).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or cls.__name__
+        raise ContractError(f"{cls.__name__}.{key}: {first['msg']} (got {first['input']!r})") from error

@@ -1,0 +1,38 @@
+"""What machine does the simulator imitate?
+
+A profile is a cost model, the engine's fixed sizes, and where the figures come
+from. Loaded from TOML by evals; built from a live snapshot by the twin.
+"""
+
+from dataclasses import dataclass
+
+from serving.contracts import CostCoefficients, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProfile:
+    """An engine as the simulator needs it. `provenance` says how the figures were got."""
+
+    name: str
+    provenance: str
+    cost: CostCoefficients
+    max_active_requests: int
+    token_budget: int
+    kv_blocks: int
+    block_size: int = 16
+    max_model_len: int = 16_384
+
+
+def profile_from_snapshot(snapshot: Snapshot) -> EngineProfile:
+    """The running engine's profile: its envelope and its fitted cost model."""
+    envelope = snapshot.envelope
+    return EngineProfile(
+        name="running-engine",
+        provenance=f"fitted online by the engine (vLLM {snapshot.vllm_version})",
+        cost=snapshot.cost,
+        max_active_requests=envelope.max_active_requests,
+        token_budget=envelope.token_budget,
+        kv_blocks=envelope.kv_blocks,
+        block_size=envelope.block_size,
+        max_model_len=envelope.max_model_len,
+    )

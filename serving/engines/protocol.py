@@ -1,0 +1,40 @@
+"""What can a controller do to an engine, live or simulated?
+
+Called by the graphs and tools; implemented by `live` and `simulated`.
+"""
+
+from typing import Protocol
+
+from serving.contracts import Ack, Decision, JournalPage, Snapshot
+
+
+class EngineUnavailable(RuntimeError):
+    """The engine did not answer, or refused the token; says which and what to do."""
+
+
+class Engine(Protocol):
+    """One engine (all its data-parallel ranks). Every call may raise EngineUnavailable."""
+
+    def now(self) -> float:
+        """Seconds on the engine's clock: Unix time when live, virtual time when simulated."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """The state between two steps."""
+        ...
+
+    def apply(self, decision: Decision) -> Ack:
+        """Put a decision in force. A refused one leaves the engine as it was."""
+        ...
+
+    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+        """Extend the lease of the decision in force to `ttl_s` seconds from now."""
+        ...
+
+    def release(self, controller_id: str) -> Ack:
+        """Give the lease back: the engine returns to its default policy at once."""
+        ...
+
+    def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
+        """Arrivals and outcomes with seq >= cursor, oldest first, at most `limit` events."""
+        ...
