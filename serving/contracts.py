@@ -279,4 +279,6 @@ def decode(cls: type[T], data: object) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or cls.__name__
-        raise ContractError(f"{cls.__name__}.{key}: {first['msg']} (got {first['input']!r})") from error
+        raise ContractError(
+            f"{cls.__name__}.{key}: {first['msg']} (got {first['input']!r})"
+        ) from error

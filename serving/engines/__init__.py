@@ -1,0 +1,1 @@
+"""Engines a controller can drive: `live` (HTTP) and `simulated` (virtual time)."""

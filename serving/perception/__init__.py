@@ -1,0 +1,1 @@
+"""What will a request cost, and how long will its answer be?"""

@@ -1,0 +1,157 @@
+"""What became of each request? Per-request timing, the journal, and tenant totals.
+
+Driven by the scheduler hook (and by the simulator for stock vLLM, so that every
+arm is measured by the same code). All memory is bounded.
+"""
+
+from collections import deque
+from dataclasses import dataclass, replace
+
+from serving.contracts import SLO, Arrival, Finish, JournalPage, Miss, Outcome, TenantCounters
+from serving.perception.length_model import Group
+from serving.policies.base import RequestView
+
+
+def judge(
+    slo: SLO, queue_s: float | None, ttft_s: float | None, tpot_s: float | None, e2e_s: float
+) -> tuple[bool, Miss]:
+    """Did a finished request meet all its targets, and if not, which one did it miss first?
+
+    A late first token counts as `ttft_queue` when half or more of the target was
+    spent waiting, else as `ttft_execution`.
+    """
+    if ttft_s is None:
+        return False, "not_served"
+    if slo.ttft_ms is not None and ttft_s * 1000 > slo.ttft_ms:
+        waited = queue_s is not None and queue_s * 1000 >= slo.ttft_ms / 2
+        return False, "ttft_queue" if waited else "ttft_execution"
+    if slo.tpot_ms is not None and tpot_s is not None and tpot_s * 1000 > slo.tpot_ms:
+        return False, "tpot"
+    if slo.e2e_ms is not None and e2e_s * 1000 > slo.e2e_ms:
+        return False, "e2e"
+    return True, ""
+
+
+@dataclass(slots=True)
+class RequestTrack:
+    """One request from arrival to its end."""
+
+    view: RequestView
+    max_tokens: int
+    group: Group  # its histogram in the length model
+    expected_tokens: float  # predicted answer length, refreshed at admission
+    admitted_s: float | None = None
+    first_token_s: float | None = None
+    last_token_s: float = 0.0
+    output_tokens: int = 0
+    policy: str = ""
+    epoch: int = 0
+    preemptions: int = 0
+
+    def on_tokens(self, count: int, now_s: float) -> None:
+        """`count` output tokens became visible at `now_s`."""
+        if self.first_token_s is None:
+            self.first_token_s = now_s
+        self.last_token_s = now_s
+        self.output_tokens += count
+
+    def outcome(self, seq: int, finish: Finish, now_s: float) -> Outcome:
+        """The finished request's outcome. TPOT is the mean over tokens after the first."""
+        view, start_s = self.view, self.view.arrival_s
+        first = self.first_token_s
+        ttft_s = None if first is None else first - start_s
+        tpot_s = None
+        if first is not None and self.output_tokens > 1:
+            tpot_s = (self.last_token_s - first) / (self.output_tokens - 1)
+        queue_s = None if self.admitted_s is None else self.admitted_s - start_s
+        met, miss = judge(view.slo, queue_s, ttft_s, tpot_s, now_s - start_s)
+        if finish not in ("stop", "length"):
+            met, miss = False, miss or "not_served"
+        return Outcome(
+            seq=seq, request_id=view.request_id, arrival_s=start_s, finished_s=now_s,
+            tenant=view.tenant, slo_class=view.slo_class, slo=view.slo,
+            prompt_tokens=view.prompt_tokens, output_tokens=self.output_tokens,
+            queue_s=queue_s, ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=now_s - start_s,
+            met=met, miss=miss, finish=finish, policy=self.policy, epoch=self.epoch,
+            preemptions=self.preemptions,
+        )  # fmt: skip
+
+
+class Accounting:
+    """Tracks requests inside the engine and keeps the journal and the totals.
+
+    Args:
+        journal_size: events kept for readers that follow by sequence number.
+        max_tenants: tenants counted apart; later ones are counted as `other`.
+    """
+
+    def __init__(self, journal_size: int, max_tenants: int) -> None:
+        self.tracks: dict[str, RequestTrack] = {}
+        self._journal: deque[Arrival | Outcome] = deque(maxlen=journal_size)
+        self.head = 0  # sequence number of the next event
+        self._max_tenants = max_tenants
+        self._tenants: set[str] = set()
+        self._counters: dict[tuple[str, str], TenantCounters] = {}
+
+    def arrive(self, track: RequestTrack) -> None:
+        """A request came in."""
+        view = track.view
+        self.tracks[view.request_id] = track
+        self._count(view, received=1)
+        self._append(
+            Arrival(
+                self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
+                view.slo, view.prompt_tokens, track.max_tokens, view.priority,
+            )  # fmt: skip
+        )
+
+    def leave(self, request_id: str, finish: Finish, now_s: float) -> Outcome | None:
+        """A request left; None if it was not known (already left)."""
+        track = self.tracks.pop(request_id, None)
+        if track is None:
+            return None
+        outcome = track.outcome(self.head, finish, now_s)
+        served = finish in ("stop", "length")
+        self._count(
+            track.view, finished=int(served), aborted=int(not served), met=int(outcome.met),
+            output_tokens=outcome.output_tokens,
+        )  # fmt: skip
+        self._append(outcome)
+        return outcome
+
+    def page(self, cursor: int, limit: int) -> JournalPage:
+        """Events with seq >= cursor, oldest first; tells how many were overwritten."""
+        oldest = self.head - len(self._journal)
+        start = max(cursor, oldest)
+        if cursor > self.head:  # the reader followed an engine that has since restarted
+            start = oldest
+        skip = start - oldest
+        stop = min(len(self._journal), skip + limit)
+        events = [self._journal[i] for i in range(skip, stop)]
+        return JournalPage(
+            cursor=oldest + stop,
+            lost=max(0, oldest - cursor),
+            arrivals=tuple(event for event in events if isinstance(event, Arrival)),
+            outcomes=tuple(event for event in events if isinstance(event, Outcome)),
+        )
+
+    def counters(self) -> tuple[TenantCounters, ...]:
+        """Totals per tenant and SLO class, sorted."""
+        return tuple(self._counters[key] for key in sorted(self._counters))
+
+    def _append(self, event: Arrival | Outcome) -> None:
+        self._journal.append(event)
+        self.head += 1
+
+    def _count(self, view: RequestView, **more: int) -> None:
+        tenant = view.tenant
+        if tenant not in self._tenants:
+            if len(self._tenants) >= self._max_tenants:
+                tenant = "other"
+            else:
+                self._tenants.add(tenant)
+        key = (tenant, view.slo_class)
+        old = self._counters.get(key) or TenantCounters(*key)
+        self._counters[key] = replace(
+            old, **{name: getattr(old, name) + value for name, value in more.items()}
+        )

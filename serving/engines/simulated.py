@@ -1,0 +1,202 @@
+"""What would the engine do? vLLM's real scheduler in virtual time.
+
+Scheduler, KV-cache manager and hook are the real ones; only running the model is
+replaced by the profile's cost model. Deterministic. Used by evals and by the twin.
+"""
+
+from collections.abc import Callable, Sequence
+
+from vllm.sampling_params import SamplingParams
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+
+from serving.accounting import RequestTrack
+from serving.contracts import Ack, Decision, Finish, JournalPage, Outcome, Snapshot, TraceRequest
+from serving.engines.profile import EngineProfile
+from serving.engines.virtual_vllm import build_scheduler
+from serving.perception.attributes import slo_of
+from serving.perception.cost_model import CostModel, step_shape
+from serving.policies import RequestView
+from serving.scheduler import HMASScheduler
+from serving.settings import EngineSettings
+
+_STOP_TOKEN, _TOKEN = 1, 7
+Ticker = tuple[float, Callable[[], None]]
+
+
+class SimulatedEngine:
+    """An engine in virtual time; one workload per instance.
+
+    Args:
+        profile: the machine to imitate.
+        settings: as the live hook reads them at start-up.
+        stock: run vLLM's own AsyncScheduler, unmodified, instead of the hook.
+    """
+
+    def __init__(
+        self, profile: EngineProfile, settings: EngineSettings, *, stock: bool = False
+    ) -> None:
+        self.profile, self.settings = profile, settings
+        self.scheduler = build_scheduler(
+            AsyncScheduler if stock else HMASScheduler, profile, settings
+        )
+        self._now_s = 0.0
+        self._tracks: dict[str, RequestTrack] = {}
+        self._true_tokens: dict[str, int] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        if not stock:
+            self.scheduler.clock = self.now
+            # The controller is not told the truth: it starts from the profile's figures
+            # as a live engine starts from its saved ones, and learns from steps.
+            self.scheduler.observer.cost = CostModel(profile.cost)
+
+    # -- the Engine protocol --------------------------------------------------------
+
+    def now(self) -> float:
+        """Virtual seconds since the workload began."""
+        return self._now_s
+
+    def snapshot(self) -> Snapshot:
+        """The state between two steps."""
+        snapshot: Snapshot = self.scheduler.hmas_snapshot()
+        return snapshot
+
+    def apply(self, decision: Decision) -> Ack:
+        """Put a decision in force."""
+        ack: Ack = self.scheduler.hmas_apply(decision)
+        return ack
+
+    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+        """Extend a lease."""
+        ack: Ack = self.scheduler.hmas_renew(controller_id, ttl_s)
+        return ack
+
+    def release(self, controller_id: str) -> Ack:
+        """Give a lease back."""
+        ack: Ack = self.scheduler.hmas_release(controller_id)
+        return ack
+
+    def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
+        """Arrivals and outcomes from `cursor` on."""
+        page: JournalPage = self.scheduler.hmas_journal(cursor, limit)
+        return page
+
+    # -- running a workload -----------------------------------------------------------
+
+    def run(
+        self,
+        requests: Sequence[TraceRequest],
+        tickers: Sequence[Ticker] = (),
+        until_s: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+        on_step: Callable[[SchedulerOutput], None] | None = None,
+    ) -> list[Outcome]:
+        """Serve `requests` (sorted by arrival) and return one outcome for each, in order.
+
+        Outcomes are measured from the scheduler's outputs, as a client would see them,
+        by the same code for stock and hooked schedulers.
+
+        Args:
+            requests: the workload; request i is called `r{i}`.
+            tickers: (period_s, callback) pairs, called on virtual time between steps.
+            until_s: stop there; requests still inside are `unfinished` and missed.
+            on_progress: told the number of finished requests after each step.
+            on_step: shown each step's schedule.
+        """
+        max_tokens = max((r.output_tokens for r in requests), default=1)
+        due = [period_s for period_s, _ in tickers]
+        arriving = 0
+        while until_s is None or self._now_s < until_s:
+            while arriving < len(requests) and requests[arriving].arrival_s <= self._now_s:
+                self._submit(arriving, requests[arriving], max_tokens)
+                arriving += 1
+            for i, (period_s, tick) in enumerate(tickers):
+                if self._now_s >= due[i]:
+                    tick()
+                    due[i] = (self._now_s // period_s + 1) * period_s
+            if self._step(on_step):
+                if on_progress is not None:
+                    on_progress(len(self._outcomes))
+            elif arriving < len(requests):
+                self._now_s = min([requests[arriving].arrival_s, *due])
+            elif self._tracks:  # waiting for a lease to end or a limit to change
+                self._now_s = min(due, default=self._now_s + 1.0)
+            else:
+                break
+        for request_id in list(self._tracks):
+            self._leave(request_id, "unfinished")
+        for i in range(arriving, len(requests)):  # the end came before they did
+            self._track(i, requests[i], max_tokens)
+            self._leave(f"r{i}", "unfinished")
+        return [self._outcomes[i] for i in range(len(requests))]
+
+    def _submit(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
+        self._track(index, offered, max_tokens)
+        if offered.prompt_tokens + 1 >= self.profile.max_model_len:
+            self._leave(f"r{index}", "rejected")
+            return
+        params = SamplingParams(
+            max_tokens=max_tokens, stop_token_ids=[_STOP_TOKEN],
+            extra_args={"tenant": offered.tenant, "slo_class": offered.slo_class},
+        )  # fmt: skip
+        self._true_tokens[f"r{index}"] = offered.output_tokens
+        request = Request(
+            request_id=f"r{index}", prompt_token_ids=[_TOKEN] * offered.prompt_tokens,
+            sampling_params=params, pooling_params=None, arrival_time=offered.arrival_s,
+            priority=offered.priority,
+        )  # fmt: skip
+        self.scheduler.add_request(request)
+
+    def _step(self, on_step: Callable[[SchedulerOutput], None] | None) -> bool:
+        """One step of virtual time; False when there was nothing to compute."""
+        scheduler = self.scheduler
+        if not scheduler.has_requests():
+            return False
+        output = scheduler.schedule()
+        if on_step is not None:
+            on_step(output)
+        for new in output.scheduled_new_reqs:
+            track = self._tracks[new.req_id]
+            track.admitted_s = self._now_s
+            if isinstance(scheduler, HMASScheduler):
+                track.policy, track.epoch = scheduler.queue.policy.name, scheduler.lease.epoch
+        request_ids = list(output.num_scheduled_tokens)
+        if request_ids:
+            shape = step_shape(output.num_scheduled_tokens, scheduler.requests)
+            self._now_s += shape.seconds(self.profile.cost)
+        sampled = [self._sample(request_id) for request_id in request_ids]
+        index = {request_id: i for i, request_id in enumerate(request_ids)}
+        result = ModelRunnerOutput(
+            req_ids=request_ids, req_id_to_index=index, sampled_token_ids=sampled
+        )
+        for client in scheduler.update_from_output(output, result).values():
+            for item in client.outputs:
+                if item.new_token_ids:
+                    self._tracks[item.request_id].on_tokens(len(item.new_token_ids), self._now_s)
+                if item.finish_reason is not None:
+                    reason = str(item.finish_reason)
+                    self._leave(item.request_id, "stop" if reason == "stop" else "length")
+        return bool(request_ids)
+
+    def _sample(self, request_id: str) -> list[int]:
+        request = self.scheduler.requests[request_id]
+        if request.is_prefill_chunk:
+            return []
+        last = request.num_output_tokens + 1 >= self._true_tokens[request_id]
+        return [_STOP_TOKEN if last else _TOKEN]
+
+    def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
+        extra = {"slo_class": offered.slo_class}
+        slo_class, slo = slo_of(extra, self.settings)
+        view = RequestView(
+            f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
+            offered.prompt_tokens,
+        )  # fmt: skip
+        self._tracks[f"r{index}"] = RequestTrack(view, max_tokens, ("", 0, 0), 0.0)
+
+    def _leave(self, request_id: str, finish: Finish) -> None:
+        index = int(request_id[1:])
+        outcome = self._tracks.pop(request_id).outcome(index, finish, self._now_s)
+        self._outcomes[index] = outcome

@@ -1,0 +1,73 @@
+"""How is vLLM's scheduler built without a model? Configuration for the simulator.
+
+Everything is vLLM's own: configuration classes, scheduler, KV-cache manager. The
+model is a one-layer shape that nobody ever runs.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+import torch
+from vllm.config import (
+    CacheConfig,
+    DeviceConfig,
+    ModelConfig,
+    ParallelConfig,
+    SchedulerConfig,
+    VllmConfig,
+)
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.structured_output import StructuredOutputManager
+
+from serving.engines.profile import EngineProfile
+from serving.settings import EngineSettings
+
+_SHAPE = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+    "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
+    "num_key_value_heads": 1, "vocab_size": 128, "dtype": "bfloat16",
+}  # fmt: skip
+
+
+def build_scheduler(
+    scheduler_cls: type[AsyncScheduler], profile: EngineProfile, settings: EngineSettings
+) -> Any:
+    """A scheduler of the given class with the sizes of `profile`; nothing is loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        shape = {**_SHAPE, "max_position_embeddings": profile.max_model_len}
+        (Path(folder) / "config.json").write_text(json.dumps(shape))
+        model = ModelConfig(
+            model=folder, skip_tokenizer_init=True, dtype="bfloat16",
+            max_model_len=profile.max_model_len, seed=0,
+        )  # fmt: skip
+        cache = CacheConfig(block_size=profile.block_size, enable_prefix_caching=False)
+        cache.num_gpu_blocks = profile.kv_blocks
+        config = VllmConfig(
+            scheduler_config=SchedulerConfig(
+                max_num_seqs=profile.max_active_requests,
+                max_num_batched_tokens=profile.token_budget,
+                max_model_len=profile.max_model_len, is_encoder_decoder=False,
+                enable_chunked_prefill=True,
+            ),
+            model_config=model, cache_config=cache, device_config=DeviceConfig("cpu"),
+            parallel_config=ParallelConfig(),
+            additional_config={"hmas": settings.model_dump(mode="json")},
+        )  # fmt: skip
+    spec = FullAttentionSpec(
+        block_size=profile.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32
+    )
+    kv_cache = KVCacheConfig(
+        num_blocks=profile.kv_blocks, kv_cache_tensors=[],
+        kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+    )  # fmt: skip
+    return scheduler_cls(
+        vllm_config=config, kv_cache_config=kv_cache,
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=profile.block_size, log_stats=False,
+    )  # fmt: skip

@@ -1,0 +1,117 @@
+"""Who may steer this engine, until when, and what is in force?
+
+One controller at a time; epochs only grow; a decision holds a lease, and when the
+lease ends the engine's default comes back by itself. Pure logic, no vLLM.
+"""
+
+import math
+from dataclasses import replace
+
+from serving.contracts import Ack, Decision, Envelope, Limits
+from serving.policies import complete_params
+
+_MAX_TTL_S = 24 * 3600.0
+MAX_KV_RESERVE = 0.9
+
+
+class Lease:
+    """The decision in force and its owner.
+
+    Args:
+        default: what is in force without a controller.
+        envelope: limits fixed at start-up; decisions are clamped to it.
+    """
+
+    def __init__(self, default: Decision, envelope: Envelope) -> None:
+        self.default, self.envelope = default, envelope
+        self.decision = default
+        self.epoch = 0
+        self._ends_s = math.inf
+
+    @property
+    def owner(self) -> str:
+        """Id of the controller that holds the lease; empty when none does."""
+        return self.decision.controller_id
+
+    def left_s(self, now_s: float) -> float:
+        """Seconds until the lease ends; 0 without one."""
+        return max(0.0, self._ends_s - now_s) if self.owner else 0.0
+
+    def expire(self, now_s: float) -> bool:
+        """End an overdue lease; True if the default has just come back."""
+        if not self.owner or now_s < self._ends_s:
+            return False
+        self._to_default()
+        return True
+
+    def accept(self, decision: Decision, now_s: float) -> Ack:
+        """Put a decision in force if its controller, epoch, policy and values are acceptable."""
+        if not decision.controller_id:
+            return self._refuse("controller_id is empty")
+        if conflict := self._conflict(decision.controller_id, now_s):
+            return self._refuse(conflict)
+        if decision.epoch <= self.epoch:
+            return self._refuse(f"epoch {decision.epoch} is not above the present {self.epoch}")
+        if not 0 < decision.ttl_s <= _MAX_TTL_S:
+            return self._refuse(f"ttl_s = {decision.ttl_s} is outside 0..{_MAX_TTL_S:g}")
+        try:
+            params = complete_params(decision.policy, decision.params)
+        except ValueError as error:
+            return self._refuse(str(error))
+        limits, clamped = clamp(decision.limits, self.envelope)
+        self.decision = replace(decision, params=params, limits=limits)
+        self.epoch, self._ends_s = decision.epoch, now_s + decision.ttl_s
+        return Ack(True, self.epoch, "in force", clamped)
+
+    def renew(self, controller_id: str, ttl_s: float, now_s: float) -> Ack:
+        """Extend the lease of its owner."""
+        if not self.owner or self.owner != controller_id:
+            return self._refuse(
+                self._conflict(controller_id, now_s) or "there is no lease to renew"
+            )
+        if not 0 < ttl_s <= _MAX_TTL_S:
+            return self._refuse(f"ttl_s = {ttl_s} is outside 0..{_MAX_TTL_S:g}")
+        self._ends_s = now_s + ttl_s
+        return Ack(True, self.epoch, "renewed")
+
+    def release(self, controller_id: str, now_s: float) -> Ack:
+        """Give the lease back: the default comes back at once."""
+        if not self.owner:
+            return Ack(True, self.epoch, "there was no lease")
+        if conflict := self._conflict(controller_id, now_s):
+            return self._refuse(conflict)
+        self._to_default()
+        return Ack(True, self.epoch, "released")
+
+    def _to_default(self) -> None:
+        self.decision, self._ends_s = self.default, math.inf
+        self.epoch += 1  # going back is a change too: outcomes tell which rules served them
+
+    def _conflict(self, controller_id: str, now_s: float) -> str:
+        if self.owner and self.owner != controller_id and now_s < self._ends_s:
+            left_s = self._ends_s - now_s
+            return f"controller {self.owner!r} owns this engine for another {left_s:.1f} s"
+        return ""
+
+    def _refuse(self, reason: str) -> Ack:
+        return Ack(False, self.epoch, reason)
+
+
+def clamp(limits: Limits, envelope: Envelope) -> tuple[Limits, dict[str, float]]:
+    """Limits inside the envelope, and the values that had to be changed (as they are now)."""
+    inside = Limits(
+        max_active_requests=_between(limits.max_active_requests, 1, envelope.max_active_requests),
+        token_budget=_between(limits.token_budget, 1, envelope.token_budget),
+        long_prefill_threshold=_between(limits.long_prefill_threshold, 0, envelope.max_model_len),
+        kv_reserve=min(max(limits.kv_reserve, 0.0), MAX_KV_RESERVE)
+        if math.isfinite(limits.kv_reserve)
+        else 0.0,
+        follow_slack=limits.follow_slack,
+    )
+    names = ("max_active_requests", "token_budget", "long_prefill_threshold", "kv_reserve")
+    changed = {n: getattr(inside, n) for n in names if getattr(inside, n) != getattr(limits, n)}
+    return inside, changed
+
+
+def _between(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))

@@ -1,0 +1,100 @@
+"""What may a policy look at, and what must it return?
+
+A policy is a pure function from a request view and a context to a sort key; the
+lowest key is served first. Nothing here or in a policy file imports vLLM, so a
+policy can move to vLLM's own scheduler plugins (RFC 51608) unchanged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from serving.contracts import SLO
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """A request as policies see it.
+
+    Attributes:
+        arrival_s: arrival on the engine's clock.
+        deadline_s: when its first token is due (or, for end-to-end SLOs, when
+            decoding must start); infinity without an SLO.
+        prompt_tokens: prompt tokens not yet in the KV cache.
+        priority: vLLM's request priority, lower first.
+        weight: of its tenant.
+        predicted_output_tokens: mean predicted answer length.
+    """
+
+    request_id: str
+    tenant: str
+    slo_class: str
+    slo: SLO
+    arrival_s: float
+    deadline_s: float
+    prompt_tokens: int
+    priority: int = 0
+    weight: float = 1.0
+    predicted_output_tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyContext:
+    """What a key may depend on beside the request.
+
+    Attributes:
+        prefill_s_per_token: predicted seconds per prompt token.
+        load: 0 (queue can meet its deadlines) to 1 (it cannot); changes in steps,
+            and every change re-keys the queue.
+        params: the policy's own parameters, complete and inside their bounds.
+    """
+
+    prefill_s_per_token: float
+    load: float
+    params: Mapping[str, float]
+
+    def prefill_s(self, view: RequestView) -> float:
+        """Predicted seconds of prefill, c = p / prefill rate."""
+        return view.prompt_tokens * self.prefill_s_per_token
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCard:
+    """When a policy helps and when it hurts, in one line each (shown to the policy agent)."""
+
+    helps: str
+    hurts: str
+
+
+Key = tuple[float, ...]
+
+
+class Policy(Protocol):
+    """One scheduling policy.
+
+    `demotes`: requests that can no longer meet their SLO sort behind all others.
+    `starvation_free`: the order alone bounds waiting, no ceiling is needed.
+    `follows_load`: the key depends on `PolicyContext.load`.
+    """
+
+    name: str
+    card: PolicyCard
+    demotes: bool
+    starvation_free: bool
+    follows_load: bool
+    default_params: Mapping[str, float]
+    param_bounds: Mapping[str, tuple[float, float]]
+
+    def key(self, view: RequestView, context: PolicyContext) -> Key:
+        """Sort key; lower is served first, ties by queue order."""
+        ...
+
+
+class PolicyDefaults:
+    """Defaults most policies share; a policy overrides what differs."""
+
+    demotes = False
+    starvation_free = False
+    follows_load = False
+    default_params: Mapping[str, float] = {}
+    param_bounds: Mapping[str, tuple[float, float]] = {}

@@ -1,0 +1,18 @@
+"""`fcfs`: first come, first served, exactly as stock vLLM (its deque order)."""
+
+from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+
+
+class Fcfs(PolicyDefaults):
+    """Key: none, so the queue's own order decides: new requests behind, preempted in front."""
+
+    name = "fcfs"
+    starvation_free = True
+    card = PolicyCard(
+        helps="calm load, one class of traffic; the reference order",
+        hurts="overload: every request waits behind ones that have already missed",
+    )
+
+    def key(self, view: RequestView, context: PolicyContext) -> Key:
+        """No preference."""
+        return ()

@@ -1,0 +1,18 @@
+"""`laxity`: least laxity first, counting the prefill still to be done before the deadline."""
+
+from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+
+
+class Laxity(PolicyDefaults):
+    """Key: d - c, the latest moment at which prefill may start."""
+
+    name = "laxity"
+    demotes = True
+    card = PolicyCard(
+        helps="deadlines and prompt lengths that differ much, below saturation",
+        hurts="overload: it starts long prompts first and starves short ones",
+    )
+
+    def key(self, view: RequestView, context: PolicyContext) -> Key:
+        """Latest start time."""
+        return (view.deadline_s - context.prefill_s(view),)

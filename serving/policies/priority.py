@@ -1,0 +1,17 @@
+"""`priority`: vLLM's request priority, then arrival (vLLM's `--scheduling-policy priority`)."""
+
+from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+
+
+class Priority(PolicyDefaults):
+    """Key: (priority, a)."""
+
+    name = "priority"
+    card = PolicyCard(
+        helps="callers set priorities that mean something",
+        hurts="priorities unset (it is then first come, first served) or inflated",
+    )
+
+    def key(self, view: RequestView, context: PolicyContext) -> Key:
+        """(priority, arrival)."""
+        return (view.priority, view.arrival_s)

@@ -1,0 +1,28 @@
+"""`slide`: deadline order while all can be met, shortest job as load rises (after ProServe)."""
+
+from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+
+
+class Slide(PolicyDefaults):
+    """Key: (1-b)*d + b*(a + kappa*c/w), b the load between 0 and 1; hopeless requests last."""
+
+    name = "slide"
+    demotes = True
+    follows_load = True
+    card = PolicyCard(
+        helps="load that changes, bursts and overload; the strong fixed choice",
+        hurts="overload in which long prompts are the ones that matter",
+    )
+    default_params = {"kappa": 20.0}
+    param_bounds = {"kappa": (0.0, 1000.0)}
+
+    def key(self, view: RequestView, context: PolicyContext) -> Key:
+        """A mix of deadline and aged, weighted prefill time.
+
+        Without a deadline the first term is infinite and the request comes last,
+        except at full load where only the second term counts.
+        """
+        work_s = context.params["kappa"] * context.prefill_s(view) / max(view.weight, 1e-9)
+        if context.load >= 1.0:
+            return (view.arrival_s + work_s,)
+        return ((1.0 - context.load) * view.deadline_s + context.load * (view.arrival_s + work_s),)

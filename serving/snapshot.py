@@ -1,0 +1,83 @@
+"""What does the engine look like now? Built on request, between two steps."""
+
+import math
+from typing import TYPE_CHECKING
+
+from serving.compat import used_blocks, vllm_version
+from serving.contracts import BatchState, KVState, QueueState, Snapshot
+
+if TYPE_CHECKING:
+    from serving.scheduler import HMASScheduler
+
+
+def build_snapshot(scheduler: "HMASScheduler", now_s: float) -> Snapshot:
+    """A snapshot of one engine core; O(waiting + running)."""
+    lease, queue, observer = scheduler.lease, scheduler.queue, scheduler.observer
+    return Snapshot(
+        now_s=now_s,
+        rank=scheduler.parallel_config.data_parallel_index,
+        vllm_version=vllm_version(),
+        epoch=lease.epoch,
+        policy=queue.policy.name,
+        params=dict(queue.context.params),
+        limits=lease.decision.limits,
+        envelope=scheduler.envelope,
+        controller_id=lease.owner,
+        lease_left_s=lease.left_s(now_s),
+        queue=_queue_state(scheduler, now_s),
+        batch=_batch_state(scheduler, now_s),
+        kv=KVState(
+            total_blocks=scheduler.envelope.kv_blocks,
+            used_blocks=used_blocks(scheduler),
+            predicted_peak_blocks=scheduler.control.predicted_peak_blocks(),
+            preemptions=observer.preemptions,
+            recomputed_tokens=observer.recomputed_tokens,
+        ),
+        cost=observer.cost.coefficients,
+        length_coverage=observer.lengths.coverage,
+        counters=observer.accounting.counters(),
+        journal_head=observer.accounting.head,
+        policy_errors=scheduler.faults,
+        last_error=scheduler.last_fault,
+    )
+
+
+def _queue_state(scheduler: "HMASScheduler", now_s: float) -> QueueState:
+    per_token_s = scheduler.observer.cost.coefficients.per_prefill_token_s
+    tokens = hopeless = 0
+    oldest_s = now_s
+    laxities = []
+    for view, is_hopeless in scheduler.queue.views():
+        tokens += view.prompt_tokens
+        hopeless += is_hopeless
+        oldest_s = min(oldest_s, view.arrival_s)
+        if math.isfinite(view.deadline_s) and not is_hopeless:
+            laxities.append(view.deadline_s - now_s - view.prompt_tokens * per_token_s)
+    laxities.sort()
+    return QueueState(
+        waiting=len(scheduler.queue),
+        waiting_tokens=tokens,
+        queued_prefill_s=tokens * per_token_s,
+        oldest_wait_s=now_s - oldest_s,
+        min_laxity_s=laxities[0] if laxities else None,
+        p10_laxity_s=laxities[len(laxities) // 10] if laxities else None,
+        hopeless=hopeless,
+    )
+
+
+def _batch_state(scheduler: "HMASScheduler", now_s: float) -> BatchState:
+    slacks, shape = scheduler.control.decode_slacks(now_s)
+    ordered = sorted(decode.slack_s for decode in slacks)
+    observer, control = scheduler.observer, scheduler.control
+    return BatchState(
+        running=len(scheduler.running),
+        decoding=shape.decodes,
+        prefilling=len(scheduler.running) - shape.decodes,
+        decode_slack_p10_s=ordered[len(ordered) // 10] if ordered else None,
+        steps=observer.steps,
+        last_step_s=observer.last_step_s,
+        step_time_bias=observer.cost.bias,
+        last_token_budget=control.last_budget,
+        slack_bound_steps=control.slack_bound_steps,
+        kv_held_steps=control.kv_held_steps,
+    )
