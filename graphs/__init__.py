@@ -1,0 +1,1 @@
+"""In what order do the agents work? LangGraph wiring only."""

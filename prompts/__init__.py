@@ -1,0 +1,1 @@
+"""What is the model told? Versioned prompt text and its loader."""

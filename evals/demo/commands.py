@@ -1,0 +1,58 @@
+"""`hmas demo`: what `make demo` runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    duration: Annotated[
+        float, typer.Option(min=20, help="Seconds of traffic for each of the two arms.")
+    ] = 120.0,
+    length_scale: Annotated[
+        float | None, typer.Option(help="Factor on the trace's lengths; default 0.125.")
+    ] = None,
+    load: Annotated[float, typer.Option(min=0.1, help="Multiple of the measured capacity.")] = 1.5,
+    port: Annotated[int, typer.Option(help="Port of the server on 127.0.0.1.")] = 8000,
+    out: Annotated[Path, typer.Option(help="Folder for ledger, report and log.")] = Path(
+        "var/demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Decides tenants and prompts.")] = 1,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the results as one JSON object.")
+    ] = False,
+) -> None:
+    """Show on a real vLLM what H-MAS does: the same traffic, default order, then H-MAS.
+
+    Starts vLLM with SmolLM2-135M, measures its capacity, replays several tenants'
+    traffic above it twice, prints a table, writes an HTML report, stops the server.
+
+    Example: hmas demo --duration 60 --load 1.2
+    """
+    from rich.console import Console
+
+    from evals.demo.run import DemoOptions, print_summary, run_demo
+    from evals.eval_run import EXPECTED
+    from serving.launcher import ServerError
+    from serving.model import SMOLLM2, is_complete
+
+    console = Console(stderr=json_output, highlight=False)
+    if not is_complete(SMOLLM2):
+        typer.echo(f"error: no model in {SMOLLM2}: run `make model` first", err=True)
+        raise typer.Exit(2)
+    options = DemoOptions(duration, length_scale, load, port, out, seed)
+    try:
+        run = run_demo(options, console)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the server is stopped", err=True)
+        raise typer.Exit(130) from None
+    except (*EXPECTED, ServerError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    print_summary(run, options, console)
+    if json_output:
+        typer.echo(json.dumps({"results": run.suite.results, "balanced": run.books.balanced}))
+    if not run.books.balanced:
+        raise typer.Exit(1)

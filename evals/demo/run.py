@@ -1,0 +1,184 @@
+"""How does the demo go? Server, capacity, the two arms, the books, the report."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from evals.arms import Arm, ControllerOptions, parse_arm
+from evals.demo.books import Books, check_books
+from evals.demo.view import ArmView
+from evals.live_arm import steered
+from evals.live_capacity import measure_capacity
+from evals.live_runner import wait_until_idle
+from evals.load_generator import replay
+from evals.metrics import CaseRun, Result, summarise
+from evals.recording import RecordedEngine
+from evals.report import terminal_table, write_report
+from evals.run_result import SuiteRun, to_json, versions
+from evals.scenario import build_workload
+from evals.suite import Suite, load_suite
+from evals.workloads.scaling import scale_lengths, scale_to_rate, span_s, truncate
+from serving.contracts import TraceRequest
+from serving.engines.live import LiveEngine
+from serving.launcher import running_server, write_token
+from serving.model import SMOLLM2
+
+SUITE = Path(__file__).parent.parent / "suites" / "demo.toml"
+CONTROLLER = Path(__file__).parent / "controller.toml"
+MODEL_NAME = "smollm2"
+MAX_MODEL_LEN = 2048
+CAPACITY_S = 25.0
+REQUEST_LIMIT_S = 600.0
+ARM_TITLES = {"vllm-fcfs": "vLLM default order", "hmas": "H-MAS acting"}
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command was asked for; `length_scale` None means the suite's."""
+
+    duration_s: float
+    length_scale: float | None
+    load: float
+    port: int
+    out: Path
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRun:
+    """What came of it: one result per arm, and the books."""
+
+    suite: SuiteRun
+    books: Books
+
+
+def run_demo(options: DemoOptions, console: Console) -> DemoRun:
+    """Start a server, replay the same requests under both arms, write the report, stop it.
+
+    Raises:
+        ServerError, ArmError, CapacityError, TraceError: one line says what to do.
+    """
+    suite = load_suite(SUITE)
+    requests, provenance = _workload(suite, options, console)
+    options.out.mkdir(parents=True, exist_ok=True)
+    ledger = options.out / "ledger.sqlite"
+    for stale in options.out.glob("ledger.sqlite*"):
+        stale.unlink()
+    token = write_token(options.out / "token")
+    log = options.out / "vllm.log"
+    arguments = [
+        "--model", str(SMOLLM2.resolve()), "--served-model-name", MODEL_NAME,
+        "--max-model-len", str(MAX_MODEL_LEN), "--enforce-eager", "--no-enable-prefix-caching",
+    ]  # fmt: skip
+    console.print(f"starting vLLM with the hook (1-2 minutes; log: {log})")
+    with running_server(suite.settings, arguments, port=options.port, token=token, log=log):
+        url = f"http://127.0.0.1:{options.port}"
+        engine = LiveEngine(url, token)
+        console.print(f"measuring capacity for {CAPACITY_S:g} s")
+        capacity_rps = asyncio.run(
+            measure_capacity(
+                url, MODEL_NAME, requests, seconds=CAPACITY_S, token_seed=options.seed + 1,
+                run_id="capacity-",
+            )  # fmt: skip
+        )
+        rate_rps = options.load * capacity_rps
+        offered = scale_to_rate(
+            truncate(requests, max(20, round(rate_rps * options.duration_s))), rate_rps
+        )
+        console.print(
+            f"capacity {capacity_rps:.2f} requests/s; replaying {len(offered)} requests "
+            f"({provenance}) at {options.load:g} times that, twice"
+        )
+        controller = ControllerOptions(
+            config_path=CONTROLLER, model_url=f"{url}/v1", model_name=MODEL_NAME,
+            ledger_path=ledger,
+        )  # fmt: skip
+        runs = []
+        for name in suite.arms:
+            run = _run_arm(parse_arm(name), suite, offered, engine, url, controller, options,
+                           console)  # fmt: skip
+            runs.append(run)
+        wait_until_idle(engine)
+        books = check_books(engine, url, runs)
+        engine.close()
+    results = [_result(run, offered, capacity_rps, provenance) for run in runs]
+    outcome = SuiteRun(suite.name, options.seed, versions(), results, runs)
+    _write(outcome, suite, options)
+    return DemoRun(outcome, books)
+
+
+def _workload(
+    suite: Suite, options: DemoOptions, console: Console
+) -> tuple[tuple[TraceRequest, ...], str]:
+    scenario = suite.scenarios[0]
+    if options.length_scale is not None:
+        scenario = scenario.model_copy(update={"length_scale": options.length_scale})
+    workload = build_workload(
+        scenario, seed=options.seed, max_model_len=MAX_MODEL_LEN, trace_file=None,
+        warn=lambda line: console.print(f"note: {line}", markup=False),
+    )  # fmt: skip
+    return workload.requests, workload.provenance
+
+
+def _run_arm(
+    arm: Arm,
+    suite: Suite,
+    offered: tuple[TraceRequest, ...],
+    engine: LiveEngine,
+    url: str,
+    controller: ControllerOptions,
+    options: DemoOptions,
+    console: Console,
+) -> CaseRun:
+    recorded = RecordedEngine(engine)
+    wait_until_idle(recorded)
+    with (
+        ArmView(console, ARM_TITLES[arm.name], len(offered), recorded) as view,
+        steered(arm, recorded, controller, {"engine.url": url}),
+    ):
+        outcomes = asyncio.run(
+            replay(
+                url, MODEL_NAME, offered, settings=suite.settings, token_seed=options.seed,
+                timeout_s=REQUEST_LIMIT_S, drain_s=suite.drain_s, run_id=f"{arm.name}-",
+                on_event=view.on_event,
+            )  # fmt: skip
+        )
+    scenario = suite.scenarios[0].name
+    return CaseRun(scenario, options.load, arm.name, outcomes, recorded.decisions)
+
+
+def _result(
+    run: CaseRun, offered: tuple[TraceRequest, ...], capacity_rps: float, provenance: str
+) -> Result:
+    result = summarise(run, span_s(offered))
+    result["trace"], result["capacity_rps"] = provenance, capacity_rps
+    result["engine"] = "live"
+    return result
+
+
+def _write(run: SuiteRun, suite: Suite, options: DemoOptions) -> None:
+    (options.out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
+    decisions = next((case.decisions for case in run.runs if case.arm == "hmas"), ())
+    write_report(
+        options.out / "report.html",
+        "H-MAS demo",
+        f"{suite.description}. {options.load:g} times the measured capacity; seed {run.seed}.",
+        run.results,
+        {case.arm: case.outcomes for case in run.runs},
+        decisions=decisions,
+    )
+
+
+def print_summary(run: DemoRun, options: DemoOptions, console: Console) -> None:
+    """The table side by side, the ratio, the books, and where everything is."""
+    console.print(terminal_table(run.suite.results))
+    by_arm = {result["arm"]: result for result in run.suite.results}
+    stock, ours = by_arm["vllm-fcfs"]["goodput_rps"], by_arm["hmas"]["goodput_rps"]
+    ratio = f"{ours / stock:.2f} times" if stock else "where the default order had none"
+    console.print(f"goodput of H-MAS: {ours:.2f}/s against {stock:.2f}/s, {ratio}")
+    console.print(run.books.text(), markup=False)
+    ledger = options.out / "ledger.sqlite"
+    console.print(f"ledger:  {ledger}  (hmas trace list --ledger {ledger})", soft_wrap=True)
+    console.print(f"report:  {options.out / 'report.html'}", soft_wrap=True)

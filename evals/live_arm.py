@@ -1,0 +1,109 @@
+"""How is a running server put under an arm for the length of a replay?
+
+Context managers around the engine's control routes; called by the live runner and
+the demo. They hold a lease, so a crash here lets the engine go back by itself.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from evals.arms import FIXED_CONTROLLER, Arm, ControllerOptions, controller_config, fixed_decision
+from serving.contracts import Limits
+from serving.engines.protocol import Engine
+
+if TYPE_CHECKING:
+    from hmas_agents.config import Config
+
+FIXED_TTL_S = 30.0
+RENEW_S = 5.0
+
+
+class ArmError(RuntimeError):
+    """The running engine could not be put under an arm; says why."""
+
+
+@contextmanager
+def steered(
+    arm: Arm, engine: Engine, controller: ControllerOptions, overrides: dict[str, object]
+) -> Iterator[None]:
+    """Steer `engine` as the arm says until the block ends; then the lease is released.
+
+    Args:
+        arm: `stock` means no lease: the engine's default policy and its start-up limits.
+        engine: the running one.
+        controller: for the arm `hmas`.
+        overrides: dotted configuration keys for the arm `hmas`.
+
+    Raises:
+        ArmError: somebody else's controller owns the engine, or a decision was refused,
+            or the controller stopped before the block ended.
+    """
+    snapshot = engine.snapshot()
+    if snapshot.controller_id:
+        raise ArmError(
+            f"controller {snapshot.controller_id!r} owns the engine: stop it, or wait for its lease"
+        )
+    if arm.kind == "stock":
+        if snapshot.policy != "fcfs":
+            raise ArmError(
+                f"{arm.name}: the server's default policy is {snapshot.policy!r}, not 'fcfs'"
+            )
+        yield
+        return
+    stop = threading.Event()
+    crashes: list[Exception] = []
+    if arm.kind == "fixed":
+        _apply_fixed(arm, engine)
+        steer = partial(_hold_fixed, engine, stop)
+    else:
+        config = controller_config(controller, overrides)
+        steer = partial(_control, engine, config, controller, stop)
+    worker = threading.Thread(target=_catching(steer, crashes), name=arm.name)
+    worker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        worker.join()
+    if crashes:
+        raise ArmError(f"{arm.name}: the controller stopped early: {crashes[0]}") from crashes[0]
+
+
+def _apply_fixed(arm: Arm, engine: Engine) -> None:
+    snapshot = engine.snapshot()
+    limits = Limits(snapshot.envelope.max_active_requests, snapshot.envelope.token_budget)
+    ack = engine.apply(fixed_decision(arm.policy, limits, snapshot.epoch + 1, FIXED_TTL_S))
+    if not ack.accepted:
+        raise ArmError(f"{arm.name}: the engine refused: {ack.reason}")
+
+
+def _hold_fixed(engine: Engine, stop: threading.Event) -> None:
+    try:
+        while not stop.wait(RENEW_S):
+            ack = engine.renew(FIXED_CONTROLLER, FIXED_TTL_S)
+            if not ack.accepted:
+                raise ArmError(f"the lease was lost: {ack.reason}")
+    finally:
+        engine.release(FIXED_CONTROLLER)
+
+
+def _control(
+    engine: Engine, config: "Config", controller: ControllerOptions, stop: threading.Event
+) -> None:
+    from graphs.control_loop import ControlLoop
+
+    with ControlLoop(engine, config, controller.ledger_path, run_label="hmas live") as loop:
+        loop.run_forever(stop)
+
+
+def _catching(steer: Callable[[], None], crashes: list[Exception]) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            steer()
+        except Exception as error:  # noqa: BLE001  raised again in the thread of the arm
+            crashes.append(error)
+
+    return run

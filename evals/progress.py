@@ -1,0 +1,57 @@
+"""How far is the run? Bars on standard error, one per case; standard output stays clean."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class CaseProgress:
+    """Progress of cases that run at the same time; used as a context manager.
+
+    Without a terminal it prints one line for each finished case instead.
+    """
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def add(self, title: str, requests: int) -> int:
+        """A bar for a case that will start; returns its id."""
+        return self._bars.add_task(title, total=requests, start=False, visible=False)
+
+    def update(self, bar: int, finished: int) -> None:
+        """`finished` requests of the case are through."""
+        task = self._bars.tasks[bar]
+        if not task.started:
+            self._bars.start_task(task.id)
+        self._bars.update(task.id, completed=finished, visible=True)
+
+    def done(self, bar: int, line: str) -> None:
+        """The case is over; `line` says how it ended."""
+        self._bars.update(self._bars.tasks[bar].id, visible=False)
+        self.console.print(line, markup=False)
+
+    def warn(self, line: str) -> None:
+        """Something the reader of the results must know."""
+        self.console.print(f"warning: {line}", markup=False, soft_wrap=True)

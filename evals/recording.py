@@ -1,0 +1,69 @@
+"""What did a controller do to the engine? A transparent recorder around any engine.
+
+Arms run through it, so that results count policy switches and reports draw them,
+whoever decided and whether or not there is a ledger.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serving.contracts import Ack, Decision, JournalPage, Limits, Snapshot
+from serving.engines.protocol import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedDecision:
+    """One accepted decision, at a time on the engine's clock."""
+
+    at_s: float
+    policy: str
+    limits: Limits
+    reason: str
+
+
+class RecordedEngine:
+    """Passes every call on and keeps the accepted decisions in `decisions`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.decisions: list[AppliedDecision] = []
+
+    def now(self) -> float:
+        """As the engine."""
+        return self._engine.now()
+
+    def snapshot(self) -> Snapshot:
+        """As the engine."""
+        return self._engine.snapshot()
+
+    def apply(self, decision: Decision) -> Ack:
+        """As the engine; an accepted decision is kept."""
+        ack = self._engine.apply(decision)
+        if ack.accepted:
+            self.decisions.append(
+                AppliedDecision(
+                    self._engine.now(), decision.policy, decision.limits, decision.reason
+                )
+            )
+        return ack
+
+    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+        """As the engine."""
+        return self._engine.renew(controller_id, ttl_s)
+
+    def release(self, controller_id: str) -> Ack:
+        """As the engine."""
+        return self._engine.release(controller_id)
+
+    def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
+        """As the engine."""
+        return self._engine.journal(cursor, limit)
+
+
+def count_switches(decisions: Sequence[AppliedDecision]) -> int:
+    """How often the policy changed; putting the first one in force is no switch."""
+    return sum(
+        before.policy != after.policy
+        for before, after in itertools.pairwise(decisions)
+    )

@@ -1,0 +1,39 @@
+"""How do the evals get a simulated engine? Built late: importing it imports vLLM."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from serving.contracts import Outcome, TraceRequest
+from serving.engines.profile import EngineProfile
+from serving.engines.protocol import Engine
+from serving.settings import EngineSettings
+
+Ticker = tuple[float, Callable[[], None]]
+
+
+class RunnableEngine(Engine, Protocol):
+    """An engine in virtual time that serves a whole workload in one call."""
+
+    def run(
+        self,
+        requests: Sequence[TraceRequest],
+        tickers: Sequence[Ticker] = (),
+        until_s: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Outcome]:
+        """One outcome per request, in the order of `requests`."""
+        ...
+
+
+BuildEngine = Callable[[EngineProfile, EngineSettings, bool], RunnableEngine]
+
+
+def build_simulated(
+    profile: EngineProfile, settings: EngineSettings, stock: bool
+) -> RunnableEngine:
+    """The simulator; `stock` means vLLM's own scheduler, unmodified."""
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # its advice is about real machines
+    from serving.engines.simulated import SimulatedEngine
+
+    return SimulatedEngine(profile, settings, stock=stock)

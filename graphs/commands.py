@@ -1,0 +1,126 @@
+"""`hmas run`: the agents beside a running server, until told to stop."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from graphs.control_loop import ControllerConflict, ControlLoop
+from hmas_agents.config import Config, default_config_path, load_config
+from hmas_agents.controller_metrics import start_metrics_server
+from hmas_agents.records import DecisionRecord
+from serving.engines.live import LiveEngine, read_token
+from serving.engines.protocol import EngineUnavailable
+
+EXIT_UNREACHABLE = 1
+EXIT_CONFLICT = 3
+
+
+def run(
+    *,
+    url: Annotated[str | None, typer.Option(help="The server with the hook.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Token of its control routes.")] = None,
+    mode: Annotated[
+        Literal["advise", "act"] | None,
+        typer.Option(help="advise: decide and record. act: also apply."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file; else hmas.toml here.")] = None,
+    ledger: Annotated[Path | None, typer.Option(help="Where decisions are kept.")] = None,
+    label: Annotated[str, typer.Option(help="Name of this run in the ledger.")] = "",
+    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+) -> None:
+    """Run the agents beside a server: watch it, choose policies, tune limits.
+
+    Start in advise mode, read what it would do with `hmas trace list`, then let it act.
+    Ctrl-C gives the engine back to its default policy.
+
+      hmas run                                        watch, write nothing
+      hmas run --mode act                             and apply the decisions
+      hmas run --mode act --duration 600 --label trial
+
+    Options left out come from the configuration (`hmas config`). Exit codes: 0 stopped,
+    1 the engine does not answer, 2 wrong use, 3 another controller owns the engine.
+    """
+    settings = load_config(
+        config or default_config_path(),
+        {
+            "engine.url": url,
+            "engine.token_file": token_file,
+            "control.mode": mode,
+            "ledger.path": ledger,
+        },
+    )
+    raise typer.Exit(control(settings, label, duration))
+
+
+def control(config: Config, label: str, duration_s: float | None) -> int:
+    """Run the loop until a signal or `duration_s`; the exit code."""
+    console = Console(highlight=False)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    stop = threading.Event()
+
+    def on_signal(*_: Any) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    engine = LiveEngine(config.engine.url, read_token(config.engine.token_file))
+    try:
+        engine.snapshot()
+    except EngineUnavailable as error:
+        typer.echo(f"hmas run: {error}", err=True)
+        return EXIT_UNREACHABLE
+    start_metrics_server(config.metrics.port)
+    clock = threading.Timer(duration_s, stop.set) if duration_s is not None else None
+    if clock is not None:
+        clock.daemon = True
+        clock.start()
+    who = f"hmas-{socket.gethostname()}-{os.getpid()}"
+    console.print(
+        f"{config.control.mode} beside {config.engine.url} as {who}, "
+        f"ledger {config.ledger.path} (Ctrl-C ends)"
+    )
+    try:
+        with ControlLoop(
+            engine,
+            config,
+            config.ledger.path,
+            run_label=label,
+            controller_id=who,
+            on_decision=lambda record: console.print(line_of(record)),
+        ) as loop:
+            loop.run_forever(stop)
+    except ControllerConflict as error:
+        typer.echo(f"hmas run: {error}", err=True)
+        return EXIT_CONFLICT
+    return 0
+
+
+def line_of(record: DecisionRecord) -> str:
+    """One line for a decision: when, which horizon, what, why."""
+    if record.horizon == "long":
+        chosen = record.chosen
+        what = f"{record.policy_before} -> {chosen['policy']}" if record.tool_calls else "stay"
+        what += "" if record.predicted is None else f", predicted {record.predicted:.2f}"
+    else:
+        what = ", ".join(_call(call.tool, call.args) for call in record.tool_calls)
+    refused = [call.reason for call in record.tool_calls if not call.accepted]
+    parts = [f"epoch {record.epoch_after}", f"[bold]{record.horizon}[/]", escape(what)]
+    parts.append(escape(record.reason))
+    if refused:
+        parts.append(f"[yellow]{escape(refused[0])}[/]")
+    if record.faults:
+        parts.append(f"[red]{escape(record.faults[0])}[/]")
+    return "  ".join(parts)
+
+
+def _call(tool: str, args: dict[str, Any]) -> str:
+    values = ", ".join(f"{key}={value}" for key, value in args.items() if key != "reason")
+    return f"{tool}({values})"

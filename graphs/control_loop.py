@@ -1,0 +1,175 @@
+"""When do the two horizons run? One controller's loop, on any engine's clock.
+
+`short_tick` and `long_tick` are synchronous: a simulated engine calls them on its
+virtual clock and the whole loop is deterministic. `run_forever` drives the same
+ticks on the wall clock for `hmas run`, the demo and live evals.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from graphs.long_horizon import build_long_horizon, settle
+from graphs.parts import OnDecision, build_parts
+from graphs.short_horizon import RUN_CONFIG, ControllerConflict, build_short_horizon
+from hmas_agents import controller_metrics as metrics
+from hmas_agents.config import Config
+from hmas_agents.records import Horizon
+from serving.engines.protocol import Engine, EngineUnavailable
+
+__all__ = ["ControlLoop", "ControllerConflict"]
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_S = 3.0  # how long `close` waits for a long tick that is under way
+
+
+class ControlLoop:
+    """One controller beside one engine. Use as a context manager, or `close` it.
+
+    Args:
+        ledger_path: where decisions are kept; None keeps none.
+        run_label: name of this run in the ledger.
+        controller_id: who holds the lease; unique per controller when live.
+        on_decision: called with each record as it is written.
+
+    Raises:
+        PromptError, LedgerError: what the configuration names cannot be used.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: Config,
+        ledger_path: Path | None,
+        *,
+        run_label: str = "",
+        controller_id: str = "hmas",
+        on_decision: OnDecision = lambda _: None,
+    ) -> None:
+        self._engine, self._config = engine, config
+        self._parts = build_parts(
+            engine,
+            config,
+            ledger_path,
+            run_label=run_label,
+            controller_id=controller_id,
+            on_decision=on_decision,
+        )
+        self._short = build_short_horizon(self._parts)
+        self._long = build_long_horizon(self._parts)
+        self._background: threading.Thread | None = None
+        self._crash: Exception | None = None
+        self._engine_is_down = False
+        self._closed = False
+
+    def short_tick(self) -> None:
+        """Renew the lease, then let the rule agents act.
+
+        Raises:
+            ControllerConflict: another controller owns the engine (act mode).
+            EngineUnavailable: the next tick takes up where this one began.
+        """
+        if self._parts.started:
+            self._parts.session.renew()
+        self._short.invoke({}, RUN_CONFIG)
+
+    def long_tick(self, trigger: str = "tick", budget_s: float | None = None) -> None:
+        """Choose a policy.
+
+        Args:
+            trigger: why now: `tick`, or the alarms that fired.
+            budget_s: wall-clock limit of the twin; None lets it finish (deterministic).
+
+        Raises:
+            EngineUnavailable: nothing was decided.
+        """
+        self._long.invoke({"trigger": trigger, "budget_s": budget_s})
+
+    def run_forever(self, stop: threading.Event) -> None:
+        """Tick on the wall clock until `stop` is set.
+
+        Short ticks keep their times: one that comes late is skipped, not queued. Long
+        ticks run beside them, one at a time, every `long_tick_s` or when an alarm fires
+        that was not there before. An engine that does not answer is logged once.
+
+        Raises:
+            ControllerConflict: another controller owns the engine.
+        """
+        control = self._config.control
+        if self._parts.twin is not None:
+            self._parts.twin.start()
+        next_short_s = time.monotonic()
+        last_long_s, seen_alarms = next_short_s, set[str]()
+        while not stop.is_set():
+            reached = self._timed("short", self.short_tick)
+            now_s = time.monotonic()
+            if reached:
+                alarms = set(self._parts.observer.alarms())
+                fresh, seen_alarms = alarms - seen_alarms, alarms
+                due = now_s - last_long_s >= control.long_tick_s
+                early = bool(fresh) and now_s - last_long_s >= control.min_dwell_s
+                if (due or early) and self._start_long(",".join(sorted(fresh)) or "tick"):
+                    last_long_s = now_s
+            if self._crash is not None:
+                raise self._crash
+            missed = max(0.0, now_s - next_short_s) // control.short_tick_s
+            next_short_s += (missed + 1) * control.short_tick_s
+            stop.wait(next_short_s - time.monotonic())
+
+    def close(self) -> None:
+        """Give the lease back, note what came of the last decisions, close the ledger."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._parts.observer.look()
+            settle(self._parts, self._engine.now(), final=True)
+            self._parts.session.release()
+        except EngineUnavailable as error:
+            logger.warning("the engine did not answer at the end: %s", error)
+        if self._parts.twin is not None:
+            self._parts.twin.close()  # ends a long tick that waits for it
+        if self._background is not None:
+            self._background.join(LAST_WORDS_S)
+        self._parts.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start_long(self, trigger: str) -> bool:
+        """Start a long tick in the background; False while one is under way."""
+        if self._background is not None and self._background.is_alive():
+            return False
+
+        def decide() -> None:
+            try:
+                self._timed("long", lambda: self.long_tick(trigger, self._config.twin.budget_s))
+            except Exception as error:  # noqa: BLE001  raised by run_forever, in its own thread
+                self._crash = error
+
+        self._background = threading.Thread(target=decide, name="hmas-long-tick", daemon=True)
+        self._background.start()
+        return True
+
+    def _timed(self, horizon: Horizon, tick: Callable[[], None]) -> bool:
+        """One tick, measured; False when the engine did not answer."""
+        began_s = time.perf_counter()
+        try:
+            tick()
+        except EngineUnavailable as error:
+            if not self._engine_is_down:
+                logger.warning("the engine does not answer, trying on: %s", error)
+            self._engine_is_down = True
+            return False
+        metrics.observe_tick(time.perf_counter() - began_s, horizon)
+        if self._engine_is_down:
+            logger.warning("the engine answers again")
+        self._engine_is_down = False
+        return True

@@ -1,0 +1,214 @@
+"""In what order does the long horizon work? About every minute, or on an alarm.
+
+observe -> summarise -> propose -> verify -> act -> record. The model and the rule
+table propose, guardrails and the twin verify, one tool acts. Driven by
+`graphs.control_loop`, in a background thread when live.
+"""
+
+from dataclasses import asdict
+from functools import partial
+from typing import Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+from graphs.parts import Parts, executed
+from hmas_agents import rule_table
+from hmas_agents.agents.summary import parameter_bounds, policy_cards, summarise
+from hmas_agents.choice import Key, choose, key_of
+from hmas_agents.follow_up import rollback_of
+from hmas_agents.guardrails import OK, judge
+from hmas_agents.observer import Situation
+from hmas_agents.records import DecisionRecord, Proposal
+from prompts.loader import Message, sha256
+from serving.contracts import encode
+from serving.engines.profile import profile_from_snapshot
+
+MIN_REPLAYED = 30  # fewer requests predict nothing
+
+
+class LongHorizon(TypedDict, total=False):
+    """What travels along the edges; `trigger` and `budget_s` come in from the loop."""
+
+    trigger: str
+    budget_s: float | None
+    situation: Situation
+    rollback: Proposal | None
+    record: DecisionRecord
+    messages: list[Message]
+    incumbent: Proposal
+    chosen: Proposal
+
+
+def observe(parts: Parts, work: LongHorizon) -> LongHorizon:
+    """Look at the engine, and at what became of earlier decisions."""
+    situation = parts.observer.situation()
+    snapshot = situation.snapshot
+    rollback = settle(parts, snapshot.now_s)
+    record = DecisionRecord(
+        horizon="long",
+        at_s=snapshot.now_s,
+        mode=parts.config.control.mode,
+        trigger="rollback" if rollback else work["trigger"],
+        state=asdict(situation.state),
+        epoch_before=snapshot.epoch,
+        policy_before=snapshot.policy,
+        snapshot_before=encode(snapshot),
+    )
+    incumbent = Proposal("incumbent", snapshot.policy, dict(snapshot.params), "in force")
+    return {
+        "situation": situation,
+        "rollback": rollback,
+        "record": record,
+        "incumbent": incumbent,
+    }
+
+
+def summarise_state(parts: Parts, work: LongHorizon) -> LongHorizon:
+    """Write what the model would be told."""
+    record, allowed = work["record"], parts.config.control.allow_policies
+    record.summary = summarise(work["situation"].state)
+    messages = parts.prompt.render(
+        summary=record.summary,
+        current=work["incumbent"].policy,
+        policies=policy_cards(allowed),
+        parameters=parameter_bounds(allowed),
+    )
+    return {"messages": messages}
+
+
+def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
+    """Ask the model, if there is one, and the rule table, always."""
+    record = work["record"]
+    if parts.agent is not None:
+        record.prompt_name = parts.prompt.head.name
+        record.prompt_version = parts.prompt.head.version
+        record.prompt_sha256 = sha256(work["messages"])
+        reply = parts.agent.propose(
+            parts.prompt, work["messages"], parts.config.control.allow_policies
+        )
+        record.model, record.model_latency_s = reply.model, reply.latency_s
+        record.model_tokens = reply.tokens
+        record.raw_replies, record.faults = reply.raw_replies, reply.faults
+        record.proposals += reply.proposals
+    record.proposals.append(rule_table.choose(work["situation"].state))
+    if rollback := work["rollback"]:
+        record.proposals.append(rollback)
+    return {}
+
+
+def verify(parts: Parts, work: LongHorizon) -> LongHorizon:
+    """Guardrails on every proposal, then the twin on those that may go live; then the choice."""
+    record, incumbent, rollback = work["record"], work["incumbent"], work["rollback"]
+    state = work["situation"].state
+    for proposal in record.proposals:
+        if key_of(proposal.policy, proposal.params) == key_of(incumbent.policy, incumbent.params):
+            proposal.verdict = "in force already"
+        elif proposal is rollback:
+            proposal.verdict = OK  # a way back is never held up by dwell or change rate
+        else:
+            proposal.verdict = judge(proposal, state, parts.config.control, parts.switched_at_s)
+    predict(parts, work)
+    chosen, record.reason = choose(
+        incumbent,
+        record.proposals,
+        rollback if rollback and rollback.verdict == OK else None,
+        margin=0.0 if parts.twin is None else parts.twin.margin,
+        twin_enabled=parts.twin is not None,
+    )
+    record.proposals.append(incumbent)
+    return {"chosen": chosen}
+
+
+def act(parts: Parts, work: LongHorizon) -> LongHorizon:
+    """Put the choice in force, with the same tool that rules use."""
+    chosen, incumbent, record = work["chosen"], work["incumbent"], work["record"]
+    record.predicted = incumbent.predicted
+    if chosen is not incumbent:
+        args = {
+            "policy": chosen.policy,
+            "params": chosen.params,
+            "reason": record.reason[:200],
+        }
+        answer = parts.tools["switch_policy"].invoke(args)
+        call = executed("switch_policy", args, str(answer))
+        record.tool_calls.append(call)
+        if call.accepted:
+            record.predicted = chosen.predicted
+            parts.switched_at_s.append(record.at_s)
+    record.chosen = {
+        "policy": chosen.policy,
+        "params": chosen.params,
+        "source": chosen.source,
+        "predicted": chosen.predicted,
+        "applied": any(call.accepted for call in record.tool_calls),
+    }
+    return {}
+
+
+def write_record(parts: Parts, work: LongHorizon) -> LongHorizon:
+    """One row of the ledger, whether or not anything changed."""
+    record = work["record"]
+    after, _ = parts.observer.look()
+    record.epoch_after, record.snapshot_after = after.epoch, encode(after)
+    # A rollback is not itself rolled back: two policies must not bounce.
+    watch_switch = record.chosen["applied"] and work["chosen"] is not work["rollback"]
+    parts.finish(record, previous=work["incumbent"] if watch_switch else None)
+    return {}
+
+
+def build_long_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The graph; invoke it with a trigger and the twin's wall-clock budget (None: no limit)."""
+    graph = StateGraph(LongHorizon)
+    graph.add_node("observe", partial(observe, parts))
+    graph.add_node("summarise", partial(summarise_state, parts))
+    graph.add_node("propose", partial(propose, parts))
+    graph.add_node("verify", partial(verify, parts))
+    graph.add_node("act", partial(act, parts))
+    graph.add_node("write_record", partial(write_record, parts))
+
+    graph.add_edge(START, "observe")
+    graph.add_edge("observe", "summarise")
+    graph.add_edge("summarise", "propose")
+    graph.add_edge("propose", "verify")
+    graph.add_edge("verify", "act")
+    graph.add_edge("act", "write_record")
+    graph.add_edge("write_record", END)
+    return graph.compile(name="long_horizon")
+
+
+def settle(parts: Parts, now_s: float, final: bool = False) -> Proposal | None:
+    """Write back what earlier decisions led to; the rollback that is due, if any."""
+    rollback = None
+    for settled in parts.follow_up.settle(now_s, parts.observer.realised, final):
+        watched = settled.watched
+        if parts.ledger is not None:
+            parts.ledger.set_realised(watched.decision_id, settled.attainment, settled.requests)
+        if parts.twin is not None and watched.predicted is not None:
+            if parts.switched_at_s[-1:] == [watched.since_s]:  # still the latest switch
+                rollback = rollback_of(settled, parts.twin.error)
+            parts.twin.observe(watched.predicted, settled.attainment)
+    return rollback
+
+
+def predict(parts: Parts, work: LongHorizon) -> None:
+    """Fill in the twin's figures for the incumbent and each different proposal that passed."""
+    situation, record = work["situation"], work["record"]
+    if parts.twin is None or len(situation.requests) < MIN_REPLAYED:
+        return
+    candidates: dict[Key, Proposal] = {}
+    for proposal in (work["incumbent"], *record.proposals):
+        if proposal.source == "incumbent" or proposal.verdict == OK:
+            candidates.setdefault(key_of(proposal.policy, proposal.params), proposal)
+    figures = parts.twin.predict(
+        profile_from_snapshot(situation.snapshot),
+        situation.settings,
+        situation.requests,
+        list(candidates.values()),
+        situation.snapshot.limits,
+        budget_s=work["budget_s"],
+    )
+    record.faults += parts.twin.faults
+    by_key = dict(zip(candidates, figures, strict=True))
+    for proposal in (work["incumbent"], *record.proposals):
+        proposal.predicted = by_key.get(key_of(proposal.policy, proposal.params))

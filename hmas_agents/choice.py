@@ -1,0 +1,71 @@
+"""Which candidate goes live? The last word of the long horizon, as pure functions.
+
+Called by `graphs.long_horizon` after the guardrails and the twin have spoken.
+"""
+
+from collections.abc import Sequence
+
+from hmas_agents.guardrails import OK
+from hmas_agents.records import Proposal
+from serving.policies import complete_params
+
+Key = tuple[str, tuple[tuple[str, float], ...]]
+
+
+def key_of(policy: str, params: dict[str, float]) -> Key:
+    """Two candidates with the same key are the same to the engine."""
+    try:
+        complete = complete_params(policy, params)
+    except ValueError:  # the guardrails will say so; here it only has to differ
+        complete = params
+    return policy, tuple(sorted(complete.items()))
+
+
+def choose(
+    incumbent: Proposal,
+    proposals: Sequence[Proposal],
+    rollback: Proposal | None,
+    margin: float,
+    twin_enabled: bool,
+) -> tuple[Proposal, str]:
+    """The candidate to put in force, and why. The incumbent itself means no change.
+
+    - A rollback that is due goes through unless the twin predicts worse for it.
+    - With the twin, the best prediction wins if it beats the incumbent's by more than
+      `margin`; without a prediction nothing moves, whoever proposed it.
+    - With the twin disabled by configuration, the rule table's proposal goes through on
+      the guardrails' word alone; the model's never does.
+    """
+    if rollback is not None and not _worse(rollback, incumbent):
+        return rollback, rollback.reason
+    moves = [p for p in proposals if p.verdict == OK]
+    if not moves:
+        return incumbent, "no proposal passed the guardrails or differs: stay"
+    if not twin_enabled:
+        return _by_rule(incumbent, moves)
+    return _by_prediction(incumbent, moves, margin)
+
+
+def _by_rule(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Proposal, str]:
+    for proposal in moves:
+        if proposal.source == "rules":
+            return proposal, f"twin disabled, rule table: {proposal.reason}"
+    return incumbent, "twin disabled, and the rule table proposes no change: stay"
+
+
+def _by_prediction(
+    incumbent: Proposal, moves: Sequence[Proposal], margin: float
+) -> tuple[Proposal, str]:
+    best = max(moves, key=lambda p: -1.0 if p.predicted is None else p.predicted)
+    if incumbent.predicted is None or best.predicted is None:
+        return incumbent, "no prediction to compare by: stay"
+    gain = best.predicted - incumbent.predicted
+    if gain <= margin:
+        return incumbent, f"best gain {gain:+.3f} ({best.policy}) within margin {margin:.3f}: stay"
+    return best, f"twin predicts {gain:+.3f} over {incumbent.policy} (margin {margin:.3f})"
+
+
+def _worse(candidate: Proposal, incumbent: Proposal) -> bool:
+    if candidate.predicted is None or incumbent.predicted is None:
+        return False
+    return candidate.predicted < incumbent.predicted

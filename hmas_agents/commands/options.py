@@ -1,0 +1,30 @@
+"""Which options do several commands share?"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hmas_agents.config import Config, default_config_path, load_config
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration file; hmas.toml here by default.", metavar="FILE"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+LedgerOption = Annotated[
+    Path | None,
+    typer.Option("--ledger", help="Ledger to read; ledger.path by default.", metavar="FILE"),
+]
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="The server; engine.url by default.", metavar="URL")
+]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="Its token; engine.token_file by default.", metavar="FILE"),
+]
+
+
+def read_config(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
+    """The file named, else `hmas.toml` in the working directory, else the defaults."""
+    return load_config(path or default_config_path(), overrides)

@@ -1,0 +1,123 @@
+"""`hmas status`: what is the engine doing now?"""
+
+import json
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hmas_agents.commands.options import (
+    ConfigOption,
+    JsonOption,
+    TokenOption,
+    UrlOption,
+    read_config,
+)
+from serving.contracts import Snapshot, encode
+from serving.engines.protocol import Engine, EngineUnavailable
+
+
+def status(
+    *,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Print once and leave.")] = False,
+    every_s: Annotated[float, typer.Option("--every", min=0.2, help="Seconds between looks.")] = 1,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show the engine: queue, batch, KV cache, policy, lease, limits, tenants.
+
+    Try:
+
+      hmas status                     live, until Ctrl-C
+
+      hmas status --once              one look, for a script or a paste
+
+      hmas status --json | jq .queue  the snapshot as the controller sees it
+    """
+    from serving.engines.live import LiveEngine, read_token
+
+    given = {"engine.url": url, "engine.token_file": token_file}
+    engine_config = read_config(config, given).engine
+    engine: Engine = LiveEngine(engine_config.url, read_token(engine_config.token_file))
+    if as_json:
+        typer.echo(json.dumps(encode(engine.snapshot()), indent=2))
+    elif once:
+        Console().print(render_snapshot(engine.snapshot()))
+    else:
+        _follow(engine, every_s)
+
+
+def _follow(engine: Engine, every_s: float) -> None:
+    """Redraw until interrupted; an engine that goes away is shown, and waited for."""
+    with Live(render_snapshot(engine.snapshot()), auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(every_s)
+                try:
+                    live.update(render_snapshot(engine.snapshot()), refresh=True)
+                except EngineUnavailable as error:
+                    live.update(Text(f"waiting for the engine: {error}"), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def render_snapshot(snapshot: Snapshot) -> Group:
+    """The snapshot as text and one table of tenants."""
+    queue, batch, kv, limits = snapshot.queue, snapshot.batch, snapshot.kv, snapshot.limits
+    params = ", ".join(f"{key}={value:g}" for key, value in snapshot.params.items())
+    owner = snapshot.controller_id or "none: the engine's default policy is in force"
+    lease = f", lease {snapshot.lease_left_s:.0f} s left" if snapshot.controller_id else ""
+    facts = Table.grid(padding=(0, 2))
+    rows = {
+        "policy": f"{snapshot.policy} {params}".strip() + f", epoch {snapshot.epoch}",
+        "controller": owner + lease,
+        "queue": f"{queue.waiting} waiting ({queue.waiting_tokens} tokens, "
+        f"{queue.queued_prefill_s:.1f} s of prefill), oldest {queue.oldest_wait_s:.1f} s, "
+        f"{queue.hopeless} past saving, laxity p10 {_seconds(queue.p10_laxity_s)}",
+        "batch": f"{batch.running} running ({batch.decoding} decoding, {batch.prefilling} "
+        f"prefilling), step {batch.last_step_s * 1e3:.0f} ms, "
+        f"decode slack p10 {_seconds(batch.decode_slack_p10_s)}",
+        "kv cache": f"{kv.used_blocks} of {kv.total_blocks} blocks "
+        f"({kv.used_blocks / max(1, kv.total_blocks):.0%}), predicted peak "
+        f"{kv.predicted_peak_blocks}, {kv.preemptions} preemptions",
+        "limits": f"{limits.max_active_requests} active requests, {limits.token_budget} tokens "
+        f"per step (last {batch.last_token_budget}), long prefill "
+        f"{limits.long_prefill_threshold or 'off'}, KV reserve {limits.kv_reserve:.0%}, "
+        f"follow slack {'on' if limits.follow_slack else 'off'}",
+        "engine": f"vLLM {snapshot.vllm_version}, {batch.steps} steps",
+    }
+    if snapshot.policy_errors:
+        rows["errors"] = f"{snapshot.policy_errors} in the hook, last: {snapshot.last_error}"
+    for name, text in rows.items():
+        facts.add_row(Text(name, style="bold"), Text(text))
+    return Group(facts, _tenants(snapshot))
+
+
+def _tenants(snapshot: Snapshot) -> Table:
+    table = Table("tenant", "class", box=None)
+    for name in ("received", "inside", "finished", "aborted", "met", "attainment", "tokens out"):
+        table.add_column(name, justify="right")
+    for c in snapshot.counters:
+        left = c.finished + c.aborted
+        table.add_row(
+            Text(c.tenant),
+            Text(c.slo_class),
+            str(c.received),
+            str(c.received - left),
+            str(c.finished),
+            str(c.aborted),
+            str(c.met),
+            f"{c.met / left:.1%}" if left else "-",
+            str(c.output_tokens),
+        )
+    return table
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"

@@ -1,0 +1,68 @@
+"""`hmas tools`: what may an agent do to the engine?"""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hmas_agents.commands.options import JsonOption
+from tools import describe_tools
+
+app = typer.Typer(help="List what the agents may do.", no_args_is_help=True)
+
+
+@app.callback()
+def _tools() -> None:
+    """What the agents may do to the engine: every tool, its arguments and their bounds."""
+
+
+@app.command("list")
+def list_tools(
+    name: Annotated[str | None, typer.Argument(help="This tool only.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show every tool with its arguments and bounds.
+
+    Try:
+
+      hmas tools list                        all of them
+
+      hmas tools list set_token_budget       one
+
+      hmas tools list --json                 as JSON schemas
+    """
+    found = [tool for tool in describe_tools() if name in {None, tool["name"]}]
+    if not found:
+        known = ", ".join(tool["name"] for tool in describe_tools())
+        raise typer.BadParameter(f"no tool {name!r}; there are {known}")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console = Console()
+    for tool in found:
+        console.print(f"[bold]{tool['name']}[/]  {tool['description']}")
+        arguments = Table.grid(padding=(0, 2))
+        for argument, schema in tool["args"].get("properties", {}).items():
+            cells = (argument, _type_of(schema), _bounds_of(schema), schema.get("description", ""))
+            arguments.add_row("", *cells)
+        console.print(arguments)
+
+
+def _type_of(schema: dict[str, Any]) -> str:
+    options = [option.get("type", "?") for option in schema.get("anyOf", [schema])]
+    return " or ".join(options)
+
+
+def _bounds_of(schema: dict[str, Any]) -> str:
+    """The bounds in a JSON schema as an interval or a set; empty when there are none."""
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if "maxLength" in schema:
+        return f"up to {schema['maxLength']} characters"
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if low is None and high is None:
+        return ""
+    return f"{'' if low is None else low} .. {'' if high is None else high}"

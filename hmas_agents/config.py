@@ -1,0 +1,239 @@
+"""What may be configured, with which defaults?
+
+One TOML file for the controller. Every key has its default and its description
+here and nowhere else: `hmas config` prints them, and `hmas.toml` at the root of
+the repository is that print. Read by the graphs, the CLI and the evals.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serving.policies import POLICIES
+
+CONFIG_FILE = Path("hmas.toml")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; names file, line and key."""
+
+
+class Section(BaseModel):
+    """A table of the file. Unknown keys are errors, values never change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EngineConfig(Section):
+    """The running engine."""
+
+    url: str = Field("http://127.0.0.1:8000", description="Where vLLM with the hook answers.")
+    token_file: Path = Field(
+        Path("var/hmas.token"), description="File with the token of the control routes."
+    )
+
+
+class ControlConfig(Section):
+    """How and how often the controller acts."""
+
+    mode: Literal["advise", "act"] = Field(
+        "advise", description="advise: decide and record, write nothing. act: apply decisions."
+    )
+    short_tick_s: float = Field(2.0, gt=0, description="Period of the rule agents.")
+    long_tick_s: float = Field(60.0, gt=0, description="Period of the policy choice.")
+    ttl_s: float = Field(
+        15.0, gt=0, description="Lease of a decision: silent that long, the engine goes default."
+    )
+    start_policy: str = Field("slide", description="Policy put in force at the first tick.")
+    follow_slack: bool = Field(
+        True, description="Let the engine size each step by the slack of its tightest decode."
+    )
+    allow_policies: tuple[str, ...] = Field(
+        ("fcfs", "priority", "sjf", "edf", "laxity", "slide"),
+        min_length=1,
+        description="Policies that may be chosen.",
+    )
+    min_dwell_s: float = Field(30.0, ge=0, description="Shortest stay with a policy.")
+    max_switches_per_hour: int = Field(20, ge=0, description="Most policy switches in an hour.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ControlConfig":
+        unknown = sorted(set(self.allow_policies) - set(POLICIES))
+        if unknown:
+            known = ", ".join(POLICIES)
+            raise ValueError(f"allow_policies: {unknown[0]!r} does not exist; there are {known}")
+        if self.start_policy not in self.allow_policies:
+            raise ValueError(f"start_policy {self.start_policy!r} is not in allow_policies")
+        if self.ttl_s <= self.short_tick_s:
+            raise ValueError(
+                f"ttl_s {self.ttl_s:g} must exceed short_tick_s {self.short_tick_s:g}, "
+                "or the lease runs out between two renewals"
+            )
+        return self
+
+
+class ModelConfig(Section):
+    """The language model behind the policy agent."""
+
+    enabled: bool = Field(True, description="Ask the model; false leaves the choice to rules.")
+    base_url: str = Field("http://127.0.0.1:8000/v1", description="Any OpenAI-compatible endpoint.")
+    name: str = Field("", description="Model to ask; empty means the first one listed.")
+    api_key_env: str = Field(
+        "HMAS_MODEL_API_KEY", description="Environment variable that holds the API key."
+    )
+    timeout_s: float = Field(20.0, gt=0, description="Longest wait for one reply.")
+    max_tokens: int = Field(200, ge=1, description="Longest reply in tokens.")
+    temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
+    tenant: str = Field("hmas", description="Tenant that the agent's own requests are charged to.")
+
+
+class TwinConfig(Section):
+    """The simulator that checks proposals before they go live."""
+
+    enabled: bool = Field(True, description="Replay the last window under each proposal.")
+    window_s: float = Field(180.0, gt=0, description="How much of the past is replayed.")
+    budget_s: float = Field(20.0, gt=0, description="Wall-clock limit of one replay (live only).")
+    max_requests: int = Field(1500, ge=1, description="Most requests replayed: the newest ones.")
+    margin: float = Field(
+        0.02, ge=0, le=1, description="Predicted gain in attainment that a switch needs."
+    )
+
+
+class FeedbackConfig(Section):
+    """How runtime metrics become QoS states."""
+
+    short_window_s: float = Field(10.0, gt=0, description="Window of the short state.")
+    long_window_s: float = Field(120.0, gt=0, description="Window of the long state.")
+    ewma_half_life_s: float = Field(
+        30.0, gt=0, description="Half-life of attainment per tenant and class."
+    )
+    cusum_threshold: float = Field(
+        5.0, gt=0, description="Rate alarm: cumulated deviation, in standard deviations."
+    )
+    cusum_drift: float = Field(
+        0.5, ge=0, description="Rate alarm: deviation per window that is not counted."
+    )
+    psi_alarm: float = Field(
+        0.25, gt=0, description="Drift alarm: population stability index of lengths or mix."
+    )
+
+
+class PromptsConfig(Section):
+    """Which prompt the policy agent uses."""
+
+    name: str = Field("policy", description="Folder under prompts/.")
+    label: str = Field("current", description="Label in prompts/labels.toml, or a version number.")
+
+
+class LedgerConfig(Section):
+    """Where decisions are kept."""
+
+    path: Path = Field(Path("var/ledger.sqlite"), description="SQLite file.")
+    max_decisions: int = Field(50_000, ge=1, description="Decisions kept; the oldest go first.")
+    max_outcomes: int = Field(500_000, ge=1, description="Outcomes kept; the oldest go first.")
+
+
+class MetricsConfig(Section):
+    """The controller's own metrics."""
+
+    port: int = Field(0, ge=0, le=65_535, description="Prometheus port of the controller; 0: off.")
+
+
+class Config(Section):
+    """The controller's whole configuration."""
+
+    engine: EngineConfig = Field(EngineConfig(), description="The running engine.")
+    control: ControlConfig = Field(ControlConfig(), description="The control loop.")
+    model: ModelConfig = Field(ModelConfig(), description="The policy agent's model.")
+    twin: TwinConfig = Field(TwinConfig(), description="The check of proposals by simulation.")
+    feedback: FeedbackConfig = Field(FeedbackConfig(), description="Windows and drift alarms.")
+    prompts: PromptsConfig = Field(PromptsConfig(), description="The policy agent's prompt.")
+    ledger: LedgerConfig = Field(LedgerConfig(), description="The decision ledger.")
+    metrics: MetricsConfig = Field(MetricsConfig(), description="The controller's metrics.")
+
+
+def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
+    """The configuration of a file, with overrides on top.
+
+    Args:
+        path: a TOML file; None means the defaults, whatever lies in the working directory.
+        overrides: dotted keys, `{"control.mode": "act"}`; entries that are None are skipped.
+
+    Raises:
+        ConfigError: `FILE:LINE: KEY: what is wrong`, for every wrong key.
+    """
+    text = "" if path is None else _read(path)
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        place = f"{path}:{line[1]}" if line else f"{path}:{text.count(chr(10)) + 1}"
+        raise ConfigError(f"{place}: not TOML: {error}") from error
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for key, value in given.items():
+        section, _, name = key.partition(".")
+        table = values.setdefault(section, {})
+        if not name or not isinstance(table, dict):
+            raise ConfigError(f"override {key}: not of the form section.key")
+        table[name] = value
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(item, path, text, given) for item in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def default_config_path() -> Path | None:
+    """`hmas.toml` in the working directory if there is one: what commands read by default."""
+    return CONFIG_FILE if CONFIG_FILE.is_file() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{path}: cannot be read: {reason}") from error
+
+
+def _explain(error: Any, path: Path | None, text: str, given: dict[str, Any]) -> str:
+    """One line for one pydantic error: where, which key, what, and the value."""
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location[:2])
+    if error["type"] == "extra_forbidden":
+        table: type[BaseModel] = Config
+        if len(location) > 1:
+            table = type(getattr(Config(), location[0]))
+        known = ", ".join(table.model_fields)
+        return f"{_place(key, path, text, given)}{key}: unknown key (known: {known})"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    return f"{_place(key, path, text, given)}{key}: {message}{shown}"
+
+
+def _place(key: str, path: Path | None, text: str, given: dict[str, Any]) -> str:
+    if path is None or key in given:
+        return "override "
+    return f"{path}:{_line_of(key, text)}: "
+
+
+def _line_of(key: str, text: str) -> int:
+    """The line that sets a dotted key, else the one that opens its table, else 1."""
+    section = key.partition(".")[0]
+    table, opened = "", 1
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[\s*([\w.\"'-]+)\s*\]", line)
+        if header:
+            table = header[1].strip("\"'")
+            opened = number if table == section else opened
+            continue
+        assigned = re.match(r"\s*([\w.\"'-]+)\s*=", line)
+        if assigned is None:
+            continue
+        dotted = f"{table}.{assigned[1]}".lstrip(".").replace('"', "").replace("'", "")
+        if dotted == key or (dotted == section and not table):
+            return number
+    return opened

@@ -1,0 +1,149 @@
+"""What do the last minutes look like? Called by `Feedback.long_state`."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from hmas_agents.feedback.drift import dispersion, length_bin, shift
+from hmas_agents.feedback.short_state import finite, finite_or_none
+from hmas_agents.feedback.windows import Offered
+from hmas_agents.states import LongState
+from serving.contracts import Outcome, Snapshot
+
+DISPERSION_BINS_S = (1, 10, 60)
+
+
+def build_long_state(
+    snapshot: Snapshot,
+    *,
+    window_s: float,
+    offered: Sequence[Offered],
+    outcomes: Sequence[Outcome],
+    weights: Sequence[float],
+    arrivals_s: Sequence[float],
+    observed_since_s: float,
+    rate_alarm: str,
+    psi_alarm: float,
+) -> LongState:
+    """The long state.
+
+    Args:
+        snapshot: the engine now.
+        window_s: length of the window, less while the controller is younger.
+        offered: requests that arrived within the window, oldest first.
+        outcomes: requests that left within the window.
+        weights: for each of `offered`, how much of it is a miss although still inside.
+        arrivals_s: every arrival time retained, for the index of dispersion.
+        observed_since_s: start of what is retained.
+        rate_alarm: name of the rate alarm in force, or empty.
+        psi_alarm: shift from which lengths and mix alarm.
+
+    Attainment is over requests that *arrived* in the window, so that a growing queue is
+    not hidden behind the few that were served; goodput and causes of misses are over
+    requests that left in it. `rate_trend` is the rate of the newer half minus that of the
+    older, over half a window: rps per second. `dispersion` maps "1s", "10s" and "60s" to
+    the index where known. `psi_lengths` is of prompt lengths: outputs are known in the order
+    in which requests finish, short ones first, and would shift with every change of load.
+    """
+    now_s = snapshot.now_s
+    # Under a second, single arrivals would read as enormous rates.
+    span_s = max(1.0, window_s)
+    rate_rps = len(offered) / span_s
+    newer = sum(o.arrival_s >= now_s - window_s / 2 for o in offered)
+    quarter_s = now_s - window_s / 4
+    lengths, lengths_shifted = shift(
+        [length_bin(o.prompt_tokens) for o in offered if o.arrival_s < quarter_s],
+        [length_bin(o.prompt_tokens) for o in offered if o.arrival_s >= quarter_s],
+    )
+    mix, mix_shifted = shift(
+        [(o.tenant, o.slo_class) for o in offered if o.arrival_s < quarter_s],
+        [(o.tenant, o.slo_class) for o in offered if o.arrival_s >= quarter_s],
+    )
+    alarms = {
+        rate_alarm: bool(rate_alarm),
+        "lengths": lengths_shifted and lengths > psi_alarm,
+        "mix": mix_shifted and mix > psi_alarm,
+    }
+    indices = {
+        f"{bin_s}s": dispersion(arrivals_s, observed_since_s, now_s, bin_s)
+        for bin_s in DISPERSION_BINS_S
+    }
+    misses = Counter(o.miss for o in outcomes if o.miss)
+    outputs = [o.output_tokens for o in outcomes]
+    pairs = list(zip(offered, weights, strict=True))
+    return LongState(
+        now_s=now_s,
+        window_s=window_s,
+        policy=snapshot.policy,
+        epoch=snapshot.epoch,
+        arrivals=len(offered),
+        rate_rps=rate_rps,
+        rate_trend=(2 * newer - len(offered)) / (span_s / 2) ** 2,
+        load=offered_load(snapshot, rate_rps, offered, outcomes),
+        dispersion={name: value for name, value in indices.items() if math.isfinite(value)},
+        prompt_p50=quantile([o.prompt_tokens for o in offered], 0.5),
+        prompt_p90=quantile([o.prompt_tokens for o in offered], 0.9),
+        output_p50=quantile(outputs, 0.5),
+        output_p90=quantile(outputs, 0.9),
+        psi_lengths=lengths,
+        psi_mix=mix,
+        alarms=tuple(name for name, fired in alarms.items() if fired),
+        goodput_rps=sum(o.met for o in outcomes) / span_s if outcomes else None,
+        attainment=_attainment(pairs),
+        attainment_by_class=_grouped((o.slo_class, o, weight) for o, weight in pairs),
+        attainment_by_tenant=_grouped((o.tenant, o, weight) for o, weight in pairs),
+        misses={cause: n / len(outcomes) for cause, n in sorted(misses.items())},
+        length_coverage=finite_or_none(snapshot.length_coverage),
+        e2e_p95_s=quantile([o.e2e_s for o in outcomes], 0.95),
+        waiting=snapshot.queue.waiting,
+        queued_prefill_s=finite(snapshot.queue.queued_prefill_s),
+    )
+
+
+def offered_load(
+    snapshot: Snapshot, rate_rps: float, offered: Sequence[Offered], outcomes: Sequence[Outcome]
+) -> float | None:
+    """Arrival rate times the mean seconds of engine time one request takes when it is full.
+
+    service = p*per_prefill + p^2/2*per_square + o*(base/B + per_decode + (p + o/2)*per_context)
+    for mean prompt p and output o: the cost model summed over a request's prefill and its o
+    decode steps. B is the batch that a full engine decodes, the smaller of its
+    request limit and the contexts that fit its KV cache; the batch seen *now* would price a
+    lone request with whole steps and call every engine that is not idle saturated. Output is
+    the mean of those that left, so None until one has, or while the cost model is not usable.
+    """
+    served = [o.output_tokens for o in outcomes if o.output_tokens > 0]
+    if not offered or not served:
+        return None
+    prompt = sum(o.prompt_tokens for o in offered) / len(offered)
+    output = sum(served) / len(served)
+    cost, envelope = snapshot.cost, snapshot.envelope
+    kv_contexts = envelope.kv_blocks * envelope.block_size / max(1.0, prompt + output)
+    batch = max(1.0, min(envelope.max_active_requests, kv_contexts))
+    context = prompt + output / 2
+    per_output = cost.base_s / batch + cost.per_decode_s + context * cost.per_context_token_s
+    prefill = prompt * cost.per_prefill_token_s + prompt**2 / 2 * cost.per_square_s
+    load = rate_rps * (prefill + output * per_output)
+    return load if math.isfinite(load) and load > 0 else None
+
+
+def quantile(values: Iterable[float], q: float) -> float | None:
+    """The q-quantile by nearest rank, of the finite values; None without any."""
+    ordered = sorted(v for v in values if math.isfinite(v))
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+
+
+def _attainment(pairs: Sequence[tuple[Offered, float]]) -> float | None:
+    """Requests that met their SLOs over those decided."""
+    decided = math.fsum(1.0 if o.outcome is not None else weight for o, weight in pairs)
+    met = sum(o.outcome.met for o, _ in pairs if o.outcome is not None)
+    return met / decided if decided > 0 else None
+
+
+def _grouped(items: Iterable[tuple[str, Offered, float]]) -> dict[str, float]:
+    """Attainment per group, in order of name; groups with nothing decided are left out."""
+    groups: dict[str, list[tuple[Offered, float]]] = defaultdict(list)
+    for name, offered, weight in items:
+        groups[name].append((offered, weight))
+    shares = {name: _attainment(groups[name]) for name in sorted(groups)}
+    return {name: share for name, share in shares.items() if share is not None}

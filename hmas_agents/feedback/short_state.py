@@ -1,0 +1,112 @@
+"""What do the last few seconds look like? Called by `Feedback.short_state`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hmas_agents.states import ShortState
+from serving.contracts import Outcome, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTotals:
+    """Counters of an engine that only grow while it lives."""
+
+    now_s: float
+    steps: int
+    preemptions: int
+    recomputed_tokens: int
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "EngineTotals":
+        """The counters in a snapshot."""
+        return cls(
+            snapshot.now_s,
+            snapshot.batch.steps,
+            snapshot.kv.preemptions,
+            snapshot.kv.recomputed_tokens,
+        )
+
+    def is_before(self, other: "EngineTotals") -> bool:
+        """Whether a counter or the clock is behind `other`'s."""
+        return (
+            self.now_s < other.now_s
+            or self.steps < other.steps
+            or self.preemptions < other.preemptions
+            or self.recomputed_tokens < other.recomputed_tokens
+        )
+
+
+def build_short_state(
+    snapshot: Snapshot,
+    *,
+    totals: Sequence[EngineTotals],
+    outcomes: Sequence[Outcome],
+    prompt_tokens: int,
+    by_class: dict[str, float],
+    by_tenant: dict[str, float],
+) -> ShortState:
+    """The short state.
+
+    Args:
+        snapshot: the engine now.
+        totals: its counters over the short window, oldest first, at least one.
+        outcomes: requests that left within the short window.
+        prompt_tokens: prompt tokens that arrived within the short window.
+        by_class: EWMA attainment per SLO class.
+        by_tenant: EWMA attainment per tenant.
+
+    `recompute_share` is recomputed over all prefill work, the latter taken as recomputed
+    plus newly arrived prompt tokens. `kv_predicted_peak` above 1 announces preemptions.
+    """
+    queue, batch, kv = snapshot.queue, snapshot.batch, snapshot.kv
+    span_s = totals[-1].now_s - totals[0].now_s
+    preemptions = totals[-1].preemptions - totals[0].preemptions
+    recomputed = totals[-1].recomputed_tokens - totals[0].recomputed_tokens
+    return ShortState(
+        now_s=snapshot.now_s,
+        epoch=snapshot.epoch,
+        policy=snapshot.policy,
+        limits=snapshot.limits,
+        max_token_budget=snapshot.envelope.token_budget,
+        max_active_requests=snapshot.envelope.max_active_requests,
+        waiting=queue.waiting,
+        running=batch.running,
+        decoding=batch.decoding,
+        prefilling=batch.prefilling,
+        queued_prefill_s=finite(queue.queued_prefill_s),
+        oldest_wait_s=finite(queue.oldest_wait_s),
+        min_laxity_s=finite_or_none(queue.min_laxity_s),
+        p10_laxity_s=finite_or_none(queue.p10_laxity_s),
+        hopeless_share=min(1.0, queue.hopeless / max(1, queue.waiting)),
+        decode_slack_p10_s=finite_or_none(batch.decode_slack_p10_s),
+        step_time_bias=finite(batch.step_time_bias),
+        kv_used=kv.used_blocks / max(1, kv.total_blocks),
+        kv_predicted_peak=kv.predicted_peak_blocks / max(1, kv.total_blocks),
+        preemptions_per_s=preemptions / span_s if span_s > 0 else 0.0,
+        recompute_share=recomputed / max(1, recomputed + prompt_tokens),
+        tpot_miss_share=_share_over(
+            [(o.tpot_s, o.slo.tpot_ms) for o in outcomes if o.tpot_s is not None]
+        ),
+        ttft_miss_share=_share_over(
+            [(o.ttft_s, o.slo.ttft_ms) for o in outcomes if o.finish != "aborted" or o.ttft_s]
+        ),
+        attainment_by_class=by_class,
+        attainment_by_tenant=by_tenant,
+    )
+
+
+def finite(value: float | None, default: float = 0.0) -> float:
+    """The value, or `default` where it is missing, NaN or infinite."""
+    return value if value is not None and math.isfinite(value) else default
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """The value, or None where it is missing, NaN or infinite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _share_over(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """Share of (seconds, target in ms) past their target; no seconds (not served) is past."""
+    held = [seconds is None or seconds * 1e3 > ms for seconds, ms in pairs if ms is not None]
+    return sum(held) / len(held) if held else None

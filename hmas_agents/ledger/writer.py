@@ -1,0 +1,158 @@
+"""Where do decisions go? The ledger's only writer, called by the control loop.
+
+Nothing here raises into the loop: a full or locked disk costs records, not control.
+"""
+
+import json
+import logging
+import math
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hmas_agents.config import Config
+from hmas_agents.ledger.schema import open_ledger
+from hmas_agents.records import DecisionRecord
+from serving.contracts import Outcome, encode
+
+logger = logging.getLogger(__name__)
+
+# Fields of a DecisionRecord stored as JSON, and those stored as they are.
+JSON_FIELDS = (
+    "state", "raw_replies", "faults", "proposals", "chosen", "snapshot_before", "snapshot_after",
+)  # fmt: skip
+PLAIN_FIELDS = (
+    "horizon", "at_s", "mode", "trigger", "epoch_before", "epoch_after", "policy_before",
+    "summary", "prompt_name", "prompt_version", "prompt_sha256", "model", "model_latency_s",
+    "model_tokens", "reason", "predicted", "realised", "realised_requests",
+)  # fmt: skip
+
+T = TypeVar("T")
+
+
+class Ledger:
+    """One run's decisions and outcomes, in a bounded SQLite file. Thread-safe.
+
+    `dropped` counts writes that the disk refused; the first is logged.
+
+    Raises:
+        LedgerError: at construction, when the file cannot be used.
+    """
+
+    def __init__(self, path: Path, *, label: str = "", config: Config) -> None:
+        self.path = path
+        self.dropped = 0
+        self._limits = config.ledger
+        self._lock = threading.Lock()
+        self._connection = open_ledger(path, write=True)
+        self.run_id = self._write(lambda cursor: _start_run(cursor, label, config), 0)
+
+    def record_decision(self, record: DecisionRecord) -> int:
+        """Store a decision; its id, or 0 when the disk refused."""
+        fields = asdict(record)
+        row = {"run_id": self.run_id, "policy": str(record.chosen.get("policy", ""))}
+        row |= {name: _plain(fields[name]) for name in PLAIN_FIELDS}
+        row |= {name: to_json(fields[name]) for name in JSON_FIELDS}
+
+        def insert(cursor: sqlite3.Cursor) -> int:
+            cursor.execute(_insert_into("decisions", row), row)
+            decision_id = cursor.lastrowid or 0
+            for call in fields["tool_calls"]:
+                values = {
+                    key: to_json(value) if isinstance(value, dict) else value
+                    for key, value in call.items()
+                } | {"decision_id": decision_id}
+                cursor.execute(_insert_into("tool_calls", values), values)
+            _keep_newest(cursor, "decisions", self._limits.max_decisions)
+            return decision_id
+
+        return self._write(insert, 0)
+
+    def set_realised(self, decision_id: int, attainment: float, requests: int) -> None:
+        """Add what came of a decision: attainment of the window after it."""
+        self._write(
+            lambda cursor: cursor.execute(
+                "UPDATE decisions SET realised = ?, realised_requests = ? WHERE id = ?",
+                (_plain(attainment), requests, decision_id),
+            ),
+            None,
+        )
+
+    def record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Store outcomes; one that is stored already is left alone."""
+        if not outcomes:
+            return
+        rows = [(self.run_id, o.seq, o.request_id, o.epoch, to_json(encode(o))) for o in outcomes]
+
+        def insert(cursor: sqlite3.Cursor) -> None:
+            cursor.executemany(
+                "INSERT OR IGNORE INTO outcomes (run_id, seq, request_id, epoch, outcome) "
+                "VALUES (?, ?, ?, ?, ?)",
+                rows,
+            )
+            _keep_newest(cursor, "outcomes", self._limits.max_outcomes)
+
+        self._write(insert, None)
+
+    def close(self) -> None:
+        """Close the file; later writes are dropped."""
+        with self._lock:
+            self._connection.close()
+
+    def _write(self, statement: Callable[[sqlite3.Cursor], T], refused: T) -> T:
+        """Run one transaction; `refused` when the disk does not take it."""
+        try:
+            with self._lock, self._connection:
+                return statement(self._connection.cursor())
+        except (sqlite3.Error, OverflowError) as error:
+            self.dropped += 1
+            if self.dropped == 1:
+                logger.warning(
+                    "%s: the ledger does not take writes (%s); decisions go on unrecorded",
+                    self.path,
+                    error,
+                )
+            return refused
+
+
+def to_json(value: Any) -> str:
+    """JSON text; NaN and infinities become null, unknown objects their text."""
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
+    except ValueError:
+        return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+
+
+def _start_run(cursor: sqlite3.Cursor, label: str, config: Config) -> int:
+    # Runs that rotation has emptied are of no use to anyone.
+    cursor.execute(
+        "DELETE FROM runs WHERE id NOT IN (SELECT run_id FROM decisions) "
+        "AND id NOT IN (SELECT run_id FROM outcomes)"
+    )
+    values = (label, config.model_dump_json())
+    cursor.execute("INSERT INTO runs (label, config) VALUES (?, ?)", values)
+    return cursor.lastrowid or 0
+
+
+def _insert_into(table: str, row: dict[str, Any]) -> str:
+    return f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(f':{k}' for k in row)})"
+
+
+def _keep_newest(cursor: sqlite3.Cursor, table: str, count: int) -> None:
+    """Ids only grow and the oldest go first, so the newest `count` are a range of ids."""
+    cursor.execute(f"DELETE FROM {table} WHERE id <= (SELECT max(id) FROM {table}) - ?", (count,))
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return _plain(value)

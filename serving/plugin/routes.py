@@ -1,0 +1,105 @@
+"""How does a controller reach the engine? HTTP routes under /hmas/ of vLLM's API server.
+
+Entry point `vllm.endpoint_plugins: hmas` (loaded only when VLLM_PLUGINS names it).
+Every route wants `Authorization: Bearer TOKEN`, TOKEN being HMAS_TOKEN of the server.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+from argparse import Namespace
+from typing import Any
+
+from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request
+from prometheus_client import REGISTRY
+
+from serving.plugin.metrics import TenantCollector
+
+_POLL_S = 1.0
+_MAX_EVENTS = 20_000
+
+
+def check_token(request: Request) -> None:
+    """Refuse a call without the server's token (401), or any call to a server without one (503)."""
+    expected = os.environ.get("HMAS_TOKEN", "")
+    if not expected:
+        raise HTTPException(503, "HMAS_TOKEN is not set where vLLM was started: /hmas/ is closed")
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), expected.encode()):
+        raise HTTPException(401, "missing or wrong token: send Authorization: Bearer HMAS_TOKEN")
+
+
+class HMASEndpoints:
+    """vLLM's EndpointPlugin: routes, and the tenant metrics on vLLM's /metrics."""
+
+    name = "hmas"
+    required_tasks = ("generate",)
+
+    def __init__(self) -> None:
+        self._client: Any = None
+        self._collector = TenantCollector()
+        self._poller: asyncio.Task[None] | None = None
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add the routes; they answer 503 until the engine is up."""
+        router = APIRouter(prefix="/hmas", dependencies=[Depends(check_token)])
+        empty: dict[str, Any] = {}
+
+        @router.get("/snapshot")
+        async def snapshot() -> dict[str, Any]:
+            return await self._call("snapshot", empty)
+
+        @router.get("/journal")
+        async def journal(
+            cursor: int = Query(0, ge=0), limit: int = Query(5000, ge=1, le=_MAX_EVENTS)
+        ) -> dict[str, Any]:
+            return await self._call("journal", {"cursor": cursor, "limit": limit})
+
+        @router.post("/apply")
+        async def apply(decision: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008
+            return await self._call("apply", decision)
+
+        @router.post("/renew")
+        async def renew(
+            controller_id: str = Body(), ttl_s: float = Body()
+        ) -> dict[str, Any]:
+            return await self._call("renew", {"controller_id": controller_id, "ttl_s": ttl_s})
+
+        @router.post("/release")
+        async def release(controller_id: str = Body(embed=True)) -> dict[str, Any]:
+            return await self._call("release", {"controller_id": controller_id})
+
+        app.include_router(router)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:  # noqa: ARG002
+        """Remember the engine client and start following the tenant totals."""
+        self._client = engine_client
+        if engine_client is not None:
+            REGISTRY.register(self._collector)
+            self._poller = asyncio.create_task(self._poll())
+
+    async def _call(self, method: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Ask every engine core; 400 for a bad message, 503 when the engine is gone."""
+        core = getattr(self._client, "engine_core", None)
+        if core is None:
+            raise HTTPException(503, "the engine is not up")
+        try:
+            if hasattr(core, "call_utility_all_async"):
+                ranks = await core.call_utility_all_async("hmas_call", method, payload)
+            else:
+                ranks = [await core.call_utility_async("hmas_call", method, payload)]
+        except Exception as error:
+            raise HTTPException(503, f"the engine did not answer: {error}") from error
+        for answer in ranks:
+            if "error" in answer:
+                raise HTTPException(400, answer["error"])
+        if method == "snapshot":
+            self._collector.update(ranks)
+        return {"ranks": ranks}
+
+    async def _poll(self) -> None:
+        while True:
+            with contextlib.suppress(HTTPException):  # the engine is gone: the last totals stay
+                await self._call("snapshot", {})
+            await asyncio.sleep(_POLL_S)

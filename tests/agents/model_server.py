@@ -1,0 +1,84 @@
+"""A model endpoint on a real socket that answers as the test tells it to."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def proposals(*policies: str) -> str:
+    items = [{"policy": p, "confidence": 0.5, "reason": f"try {p}"} for p in policies]
+    return json.dumps({"proposals": items})
+
+
+def completion(text: str, finish_reason: str = "stop") -> dict[str, Any]:
+    """A chat completion as vLLM writes it."""
+    message = {"role": "assistant", "content": text}
+    return {
+        "id": "c-1", "object": "chat.completion", "created": 1, "model": "small",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+        "usage": {"prompt_tokens": 400, "completion_tokens": 60, "total_tokens": 460},
+    }  # fmt: skip
+
+
+class Model:
+    """`answers` are served in turn (the last one for good); `asked` are the requests' bodies.
+
+    An answer is a dict (JSON), bytes (as they are), an int (HTTP status) or `None`: no
+    answer until the test ends.
+    """
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[dict[str, Any]] = []
+        self.released = threading.Event()
+        self.url = ""
+
+    def next_answer(self) -> Any:
+        return self.answers[min(len(self.asked), len(self.answers)) - 1]
+
+
+@contextmanager
+def serving(*answers: Any) -> Iterator[Model]:
+    model = Model(*answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def send(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            card = {"id": "small", "object": "model", "created": 1, "owned_by": "us"}
+            self.send(200, json.dumps({"object": "list", "data": [card]}).encode())
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            model.asked.append(json.loads(body))
+            answer = model.next_answer()
+            if answer is None:
+                model.released.wait(30)
+            elif isinstance(answer, int):
+                self.send(answer, b'{"error": {"message": "no"}}')
+            else:
+                self.send(200, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    model.url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        yield model
+    finally:
+        model.released.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,119 @@
+"""Does `hmas eval run` keep its promises from the command line, in the real simulator?"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from evals.commands import app, traces_app
+from evals.workloads import azure_files
+
+TINY = """\
+name = "tiny"
+profile = "gpu_8b_assumed"
+loads = [1.5]
+arms = ["vllm-fcfs", "fixed-fcfs", "hmas"]
+
+[[scenarios]]
+name = "conv"
+trace = "azure-conv"
+requests = 120
+
+[[scenarios.tenants]]
+name = "a"
+slo_class = "interactive"
+
+[[scenarios.tenants]]
+name = "b"
+slo_class = "document"
+"""
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    monkeypatch.delenv("HMAS_TRACES", raising=False)
+    monkeypatch.setattr(azure_files, "DEFAULT_FOLDER", tmp_path / "none")
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+def run(*args):
+    return CliRunner().invoke(app, ["run", *map(str, args)])
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_the_jobs(suite, tmp_path):
+    first = run(suite, "--json", "--jobs", 2, "--out", tmp_path / "out")
+    second = run(suite, "--json", "--jobs", 1)
+    assert first.exit_code == second.exit_code == 0, first.output
+    assert first.stdout == second.stdout
+    document = json.loads(first.stdout)
+    assert set(document) == {"suite", "seed", "versions", "results"}
+    assert [r["arm"] for r in document["results"]] == ["vllm-fcfs", "fixed-fcfs", "hmas"]
+    stock, fixed, _ = document["results"]
+    assert fixed == {**stock, "arm": "fixed-fcfs"}
+    assert all(r["trace"].startswith("synthetic twin of azure-conv") for r in document["results"])
+    assert "using the synthetic twin of azure-conv" in first.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"results.json", "results.md", "outcomes.jsonl", "report.html"} <= names
+    assert "ledger-conv-1.5x.sqlite" in names
+    assert (tmp_path / "out" / "results.json").read_text() == first.stdout
+
+
+def test_another_trace_takes_the_suites_place_and_bad_lines_are_named(suite, tmp_path):
+    trace = tmp_path / "burst.csv"
+    header = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type"
+    rows = [f"{i},m,{100 + i},20,{120 + i},x" for i in range(40)]
+    trace.write_text("\n".join([header, *rows, "oops,m,1,1,2,x", "50,m,5,0,5,x"]))
+    suite.write_text(TINY.replace('"fixed-fcfs", "hmas"', '"fixed-edf"'))
+    result = run(suite, "--json", "--trace", trace, "--format", "burstgpt", "--requests", 30)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["results"][0]["requests"] == 30
+    assert "burst.csv (burstgpt, " in document["results"][0]["trace"]
+    assert str(tmp_path) not in result.stdout
+    assert f"{trace}:42: Timestamp: " in result.stderr.replace("\n", "")
+    assert "1 failed requests left out" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("loads = [1.5]", "loads = [0]", "tiny.toml:3: loads.0: "),
+        ('"gpu_8b_assumed"', '"tpu"', "no 'tpu' in evals/profiles"),
+    ],
+)
+def test_a_broken_suite_is_one_line_and_exit_code_2(suite, old, new, says):
+    suite.write_text(TINY.replace(old, new))
+    result = run(suite)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_live_without_a_server_says_what_to_do(suite, tmp_path):
+    token = tmp_path / "token"
+    result = run(suite, "--engine", "live", "--token-file", token)
+    assert (result.exit_code, "hmas serve" in result.stderr) == (2, True)
+    token.write_text("secret")
+    url = "http://127.0.0.1:9"
+    result = run(suite, "--engine", "live", "--token-file", token, "--url", url)
+    assert (result.exit_code, "is the server up?" in result.stderr) == (2, True)
+
+
+def test_fetch_without_a_network_exits_1_and_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(azure_files, "SOURCE", "http://127.0.0.1:9")
+    result = CliRunner().invoke(traces_app, ["fetch", "--dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "HMAS_TRACES" in result.stderr
+
+
+def test_help_does_not_import_vllm_torch_or_matplotlib():
+    code = (
+        "import sys, evals.commands\n"
+        "print([m for m in ('vllm', 'torch', 'matplotlib', 'langgraph') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,104 @@
+"""Is a running engine put under an arm, held there, and given back?"""
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from evals.arms import ControllerOptions, parse_arm
+from evals.live_arm import ArmError, steered
+from evals.live_runner import wait_until_idle
+from serving.contracts import Ack, QueueState
+from tests.fakes import FakeEngine
+
+OPTIONS = ControllerOptions()
+
+
+def test_the_stock_arm_touches_nothing():
+    engine = FakeEngine()
+    with steered(parse_arm("vllm-fcfs"), engine, OPTIONS, {}):
+        pass
+    assert engine.applied == []
+
+
+def test_a_fixed_arm_holds_its_policy_and_gives_it_back():
+    engine = FakeEngine(epoch=4)
+    with steered(parse_arm("fixed-edf"), engine, OPTIONS, {}):
+        assert (engine.policy, engine.owner, engine.epoch) == ("edf", "fixed", 5)
+    assert (engine.policy, engine.owner) == ("fcfs", "")
+
+
+def test_a_fixed_arm_is_given_back_when_the_replay_fails():
+    engine = FakeEngine()
+    with pytest.raises(LookupError), steered(parse_arm("fixed-edf"), engine, OPTIONS, {}):
+        raise LookupError
+    assert engine.owner == ""
+
+
+def test_an_engine_with_an_owner_is_refused():
+    engine = FakeEngine(owner="hmas", lease_until_s=9.0)
+    with (
+        pytest.raises(ArmError, match="'hmas' owns the engine"),
+        steered(parse_arm("vllm-fcfs"), engine, OPTIONS, {}),
+    ):
+        pass
+
+
+def test_a_server_whose_default_is_not_fcfs_is_no_stock_arm():
+    engine = FakeEngine(policy="slide")
+    with (
+        pytest.raises(ArmError, match="default policy is 'slide'"),
+        steered(parse_arm("vllm-fcfs"), engine, OPTIONS, {}),
+    ):
+        pass
+
+
+def test_a_refused_decision_is_an_error():
+    class Refusing(FakeEngine):
+        def apply(self, decision):
+            return Ack(False, 0, "envelope")
+
+    with (
+        pytest.raises(ArmError, match="refused: envelope"),
+        steered(parse_arm("fixed-edf"), Refusing(), OPTIONS, {}),
+    ):
+        pass
+
+
+def test_the_hmas_arm_acts_from_its_own_thread_and_gives_the_engine_back():
+    acted = threading.Event()
+
+    class Watched(FakeEngine):
+        def apply(self, decision):
+            ack = super().apply(decision)
+            acted.set()
+            return ack
+
+    engine = Watched()
+    with steered(parse_arm("hmas"), engine, OPTIONS, {"twin.enabled": False}):
+        assert acted.wait(60)
+        assert engine.owner
+    assert engine.owner == ""
+
+
+def test_a_controller_that_crashes_is_reported():
+    failed = threading.Event()
+
+    class Broken(FakeEngine):
+        def journal(self, cursor, limit=5000):
+            failed.set()
+            raise ZeroDivisionError("broken on purpose")
+
+    with (
+        pytest.raises(ArmError, match="hmas: the controller stopped early: broken on purpose"),
+        steered(parse_arm("hmas"), Broken(), OPTIONS, {"twin.enabled": False}),
+    ):
+        assert failed.wait(60)
+
+
+def test_an_engine_at_work_is_not_idle():
+    engine = FakeEngine()
+    wait_until_idle(engine)
+    engine.queue = replace(QueueState(), waiting=3)
+    with pytest.raises(ArmError, match="3 requests still in the engine"):
+        wait_until_idle(engine, wait_s=0.0)

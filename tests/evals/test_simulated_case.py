@@ -1,0 +1,115 @@
+"""Is each arm run as its name says, on an engine that is only a stand-in here?"""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from evals.arms import ControllerOptions, parse_arm
+from evals.capacity import simulated_capacity_rps
+from evals.simulated_case import SimulatedCase, run_case
+from evals.suite import load_profile
+from serving.contracts import Ack
+from serving.settings import EngineSettings
+from tests.evals.samples import offered, outcome
+from tests.fakes import FakeEngine
+
+PROFILE = load_profile("gpu_8b_assumed")
+
+
+@dataclass
+class FakeSimulator(FakeEngine):
+    """Serves request i one second after the last; calls each ticker once."""
+
+    stock: bool = False
+    ran: list[tuple] = field(default_factory=list)
+
+    def run(self, requests, tickers=(), until_s=None, on_progress=None):
+        self.ran.append((tuple(requests), [period_s for period_s, _ in tickers], until_s))
+        for _, tick in tickers:
+            tick()
+        if on_progress is not None:
+            on_progress(len(requests))
+        return [outcome(i, finished_s=float(i)) for i in range(len(requests))]
+
+
+def run(arm, engine):
+    case = SimulatedCase(
+        "s", 0.8, parse_arm(arm), offered(0.0, 5.0), PROFILE, EngineSettings(), 120.0,
+        ControllerOptions(),
+    )  # fmt: skip
+    built = []
+
+    def build(profile, settings, stock):
+        built.append(stock)
+        return engine
+
+    progress = []
+    return run_case(case, progress.append, build), built, progress
+
+
+def test_the_stock_arm_is_stock_vllm_untouched():
+    engine = FakeSimulator()
+    result, built, progress = run("vllm-fcfs", engine)
+    assert built == [True]
+    assert engine.applied == []
+    assert engine.ran == [(offered(0.0, 5.0), [], 125.0)]
+    assert progress == [2]
+    assert (result.scenario, result.load, result.arm) == ("s", 0.8, "vllm-fcfs")
+    assert len(result.outcomes) == 2
+    assert list(result.decisions) == []
+
+
+def test_a_fixed_arm_is_one_decision_under_stock_limits():
+    engine = FakeSimulator()
+    result, built, _ = run("fixed-edf", engine)
+    assert built == [False]
+    assert [d.policy for d in engine.applied] == ["edf"]
+    limits = engine.applied[0].limits
+    assert (limits.max_active_requests, limits.token_budget) == (256, 2048)
+    assert (limits.long_prefill_threshold, limits.kv_reserve, limits.follow_slack) == (0, 0, False)
+    assert [d.policy for d in result.decisions] == ["edf"]
+
+
+def test_a_refused_policy_is_an_error():
+    class Refusing(FakeSimulator):
+        def apply(self, decision):
+            return Ack(False, 0, "no such policy")
+
+    with pytest.raises(RuntimeError, match="fixed-edf: the engine refused: no such policy"):
+        run("fixed-edf", Refusing())
+
+
+def test_a_lost_lease_is_an_error():
+    class Forgetful(FakeSimulator):
+        def renew(self, controller_id, ttl_s):
+            return Ack(False, 0, "no lease")
+
+    with pytest.raises(RuntimeError, match="lease was lost"):
+        run("fixed-edf", Forgetful())
+
+
+def test_the_hmas_arm_ticks_the_control_loop_and_acts():
+    engine = FakeSimulator()
+    result, built, _ = run("hmas", engine)
+    assert built == [False]
+    periods = engine.ran[0][1]
+    assert len(periods) == 2
+    assert periods[0] < periods[1]
+    assert engine.applied
+    assert result.decisions[0].policy == engine.applied[0].policy
+    assert engine.owner == ""  # closed: the lease is given back
+
+
+def test_capacity_offers_everything_at_once_to_stock_vllm():
+    engine = FakeSimulator()
+    built = []
+
+    def build(profile, settings, stock):
+        built.append(stock)
+        return engine
+
+    requests = offered(*range(50))
+    rate = simulated_capacity_rps(PROFILE, EngineSettings(), requests, lambda n: None, build)
+    assert rate == pytest.approx(1.0)
+    assert built == [True]
+    assert {r.arrival_s for r in engine.ran[0][0]} == {0.0}

@@ -1,0 +1,124 @@
+"""Are suites and profiles read strictly, and are errors named with file, line and key?"""
+
+from pathlib import Path
+
+import pytest
+
+from evals.arms import parse_arm
+from evals.suite import PROFILES, load_profile, load_suite
+from evals.toml_file import SuiteError
+from serving.policies import POLICIES
+
+SUITES = sorted((PROFILES.parent / "suites").glob("*.toml"))
+SMALL = """\
+name = "small"
+loads = [0.8]
+arms = ["vllm-fcfs"]
+
+[settings]
+slo_scale = 2.0
+
+[[scenarios]]
+name = "one"
+trace = "azure-conv"
+requests = 10
+
+[[scenarios.tenants]]
+name = "a"
+slo_class = "interactive"
+
+[[scenarios]]
+name = "two"
+trace = "azure-code"
+requests = 10
+
+[[scenarios.tenants]]
+name = "a"
+slo_class = "interactive"
+
+[[scenarios.tenants]]
+name = "b"
+slo_class = "document"
+weight = 2
+"""
+
+
+def load(tmp_path: Path, text: str):
+    path = tmp_path / "suite.toml"
+    path.write_text(text)
+    return load_suite(path)
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_every_suite_in_the_repository_is_valid_and_has_a_profile(path):
+    suite = load_suite(path)
+    assert suite.name == path.stem
+    assert load_profile(suite.profile).name == suite.profile
+
+
+@pytest.mark.parametrize("path", sorted(PROFILES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_profile_says_where_its_figures_come_from(path):
+    profile = load_profile(path.stem)
+    assert profile.name == path.stem
+    assert profile.provenance
+
+
+def test_smoke_compares_stock_every_other_policy_and_hmas():
+    suite = load_suite(PROFILES.parent / "suites" / "smoke.toml")
+    fixed = {f"fixed-{policy}" for policy in POLICIES} - {"fixed-fcfs"}
+    assert set(suite.arms) == {"vllm-fcfs", "hmas"} | fixed
+    assert suite.loads == (0.8, 1.5)
+    assert suite.scenarios[0].requests >= 3000
+    assert len({tenant.slo_class for tenant in suite.scenarios[0].tenants}) == 3
+
+
+def test_a_good_suite_is_read(tmp_path):
+    suite = load(tmp_path, SMALL)
+    slo = suite.settings.slo_of("interactive")
+    assert slo is not None
+    assert slo.ttft_ms == 1000
+    assert suite.scenarios[1].tenants[1].weight == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("loads = [0.8]", "loads = [-1]", 2, "loads.0: "),
+        ("loads = [0.8]", "load = [0.8]", 2, "load: Extra inputs"),
+        ("loads = [0.8]", "loads = [0.8, 0.8]", 2, "loads: named twice"),
+        ('arms = ["vllm-fcfs"]', 'arms = ["fixed-magic"]', 3, "unknown arm 'fixed-magic'; known: "),
+        ("slo_scale = 2.0", "slo_scale = 0", 6, "settings.slo_scale: "),
+        ("slo_scale = 2.0", "slo_scael = 2.0", 6, "settings.slo_scael: "),
+        ("weight = 2", "weight = -2", 29, "scenarios.1.tenants.1.weight: "),
+        ('name = "b"', 'name = "a"', 22, "scenarios.1.tenants: names must differ"),
+        ('"azure-code"', '"azure-cod"', 19, "scenarios.1.trace: "),
+        ('"document"', '"documents"', 28, "tenants.1.slo_class: unknown class 'documents'"),
+        ('name = "two"', 'name = "one"', 8, "scenarios: named twice"),
+        ("requests = 10\n\n[[scenarios.tenants]]", "[[scenarios.tenants]]", 8, "requests: "),
+        ("loads = [0.8]", "loads = [0.8", 3, "not TOML"),
+        ('"azure-code"', '"synthetic"', 17, "`traffic` goes with"),
+    ],
+)
+def test_an_error_names_file_line_and_key(tmp_path, old, new, line, says):
+    assert old in SMALL
+    with pytest.raises(SuiteError) as error:
+        load(tmp_path, SMALL.replace(old, new))
+    assert str(error.value).startswith(f"{tmp_path / 'suite.toml'}:{line}: ")
+    assert says in str(error.value)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(SuiteError, match=r"none\.toml: cannot be read"):
+        load_suite(tmp_path / "none.toml")
+    with pytest.raises(SuiteError, match="no 'nothing' in evals/profiles; known: gpu_8b_assumed"):
+        load_profile("nothing")
+
+
+def test_arms_are_parsed_by_name():
+    assert parse_arm("vllm-fcfs").kind == "stock"
+    assert parse_arm("hmas").kind == "hmas"
+    for policy in POLICIES:
+        assert parse_arm(f"fixed-{policy}").policy == policy
+    for unknown in ("fixed-", "fcfs", "fixed-hmas", ""):
+        with pytest.raises(ValueError, match="unknown arm"):
+            parse_arm(unknown)

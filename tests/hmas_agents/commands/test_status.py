@@ -1,0 +1,87 @@
+"""`hmas status` shows the snapshot, and says why when there is none."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hmas_agents.commands import status
+from serving.contracts import Snapshot, decode
+from serving.engines.protocol import EngineUnavailable
+from tests.hmas_agents.samples import snapshot
+
+
+def test_one_look_shows_policy_lease_limits_and_tenants(hmas, server):
+    code, out, _ = hmas("status", "--once", "--url", server.url, "--token-file", server.token_file)
+    assert code == 0
+    for words in ("edf, epoch 3", "c1, lease 12 s left", "256 active requests", "follow slack off"):
+        assert words in out
+    row = next(line.split() for line in out.splitlines() if "acme" in line)
+    assert row == ["acme", "interactive", "5", "1", "3", "1", "2", "50.0%", "400"]
+
+
+def test_json_is_the_snapshot(hmas, server):
+    code, out, _ = hmas("status", "--json", "--url", server.url, "--token-file", server.token_file)
+    assert code == 0
+    assert decode(Snapshot, json.loads(out)).policy == "edf"
+
+
+def test_the_configuration_file_says_where(hmas, server, tmp_path):
+    (tmp_path / "hmas.toml").write_text(
+        f'[engine]\nurl = "{server.url}"\ntoken_file = "{server.token_file}"\n'
+    )
+    assert hmas("status", "--once")[0] == 0
+
+
+def test_no_token_or_a_wrong_one_is_one_line(hmas, server, tmp_path):
+    code, _, err = hmas("status", "--once", "--url", server.url)
+    assert code == 2
+    assert "no token at var/hmas.token" in err
+    wrong = tmp_path / "wrong"
+    wrong.write_text("other")
+    code, _, err = hmas("status", "--once", "--url", server.url, "--token-file", wrong)
+    assert code == 2
+    assert "HTTP 401" in err
+
+
+def test_an_engine_that_goes_away_is_waited_for(monkeypatch):
+    looks = iter([snapshot(1.0), EngineUnavailable("gone"), snapshot(2.0), KeyboardInterrupt()])
+    shown = []
+
+    class Engine:
+        def snapshot(self):
+            look = next(looks)
+            if isinstance(look, BaseException):
+                raise look
+            return look
+
+    class Screen:
+        def __init__(self, first, **_):
+            shown.append(first)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return False
+
+        def update(self, content, **_):
+            shown.append(content)
+
+    monkeypatch.setattr(status, "Live", Screen)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    engine: Any = Engine()
+    status._follow(engine, 1.0)
+    assert len(shown) == 3
+    assert "waiting for the engine: gone" in str(shown[1])
+
+
+@pytest.mark.parametrize("changes", [{"controller_id": ""}, {"policy_errors": 2}])
+def test_an_engine_on_its_own_and_its_errors_are_said(hmas, changes):
+    from rich.console import Console
+
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(status.render_snapshot(snapshot(1.0, last_error="boom", **changes)))
+    assert ("none: the engine's default policy" in captured.get()) == ("controller_id" in changes)
+    assert ("2 in the hook, last: boom" in captured.get()) == ("policy_errors" in changes)

@@ -1,0 +1,121 @@
+"""Who writes to the engine, and what does it want in force?
+
+One `ControlSession` per controller: every tool, live or simulated, writes through
+it, so that a decision always carries the whole desired state and epochs advance by
+one. Built by `graphs.control_loop`; the tools get it from `tools.build_tools`.
+"""
+
+import threading
+from dataclasses import dataclass, replace
+from typing import Any
+
+from serving.contracts import Ack, Decision, Limits, Snapshot
+from serving.engines.protocol import Engine
+from serving.lease import clamp
+
+ADVISE = "advise mode: not applied"
+RELEASED = "the session was released: nothing is applied any more"
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What the controller wants in force: the part of a decision that lasts."""
+
+    policy: str
+    params: dict[str, float]
+    limits: Limits
+
+
+class ControlSession:
+    """The one writer of one controller to one engine. Thread-safe.
+
+    Every method may raise EngineUnavailable; the desired state changes only when
+    the engine accepted it.
+    """
+
+    def __init__(self, engine: Engine, controller_id: str, ttl_s: float, dry_run: bool) -> None:
+        self.engine = engine
+        self.controller_id = controller_id
+        self.ttl_s = ttl_s
+        self.dry_run = dry_run
+        self.lock = threading.RLock()
+        self._desired: Desired | None = None
+        self._released = False
+
+    def change(
+        self,
+        policy: str | None = None,
+        params: dict[str, float] | None = None,
+        reason: str = "",
+        **limits: Any,
+    ) -> Ack:
+        """Apply the desired state with these changes, as the engine's next epoch.
+
+        Args:
+            policy: the policy to put in force; None keeps the present one.
+            params: its parameters; None keeps them, or means its defaults on a new policy.
+            reason: why, in a few words; travels with the decision.
+            **limits: fields of `serving.contracts.Limits` to set; clamped to the envelope.
+        """
+        with self.lock:
+            snapshot = self.engine.snapshot()
+            if self.dry_run or self._released:
+                return Ack(False, snapshot.epoch, RELEASED if self._released else ADVISE)
+            start = self._desired or _in_force(snapshot)
+            if policy is None:
+                policy, params = start.policy, start.params if params is None else params
+            wanted, clamped = clamp(replace(start.limits, **limits), snapshot.envelope)
+            return self._apply(Desired(policy, params or {}, wanted), snapshot, reason, clamped)
+
+    def renew(self) -> Ack:
+        """Extend the lease; take it back with the whole desired state if it ran out."""
+        with self.lock:
+            if self._desired is None or self._released:
+                return Ack(False, self.engine.snapshot().epoch, "there is nothing to renew")
+            ack = self.engine.renew(self.controller_id, self.ttl_s)
+            if ack.accepted:
+                return ack
+            snapshot = self.engine.snapshot()
+            if snapshot.controller_id not in {"", self.controller_id}:
+                return ack
+            return self._apply(self._desired, snapshot, f"lease was lost ({ack.reason})", {})
+
+    def release(self) -> Ack:
+        """Give the engine back to its default policy; later changes are refused."""
+        with self.lock:
+            self._released = True
+            if self._desired is None:
+                return Ack(True, self.engine.snapshot().epoch, "nothing was in force")
+            return self.engine.release(self.controller_id)
+
+    def in_force(self) -> dict[str, Any]:
+        """Policy, parameters, limits and epoch as the engine reports them now."""
+        snapshot = self.engine.snapshot()
+        limits = {name: getattr(snapshot.limits, name) for name in Limits.__slots__}
+        return {
+            "epoch": snapshot.epoch,
+            "policy": snapshot.policy,
+            "params": dict(snapshot.params),
+            **limits,
+        }
+
+    def _apply(
+        self, desired: Desired, snapshot: Snapshot, reason: str, clamped: dict[str, float]
+    ) -> Ack:
+        decision = Decision(
+            controller_id=self.controller_id,
+            epoch=snapshot.epoch + 1,
+            ttl_s=self.ttl_s,
+            policy=desired.policy,
+            params=desired.params,
+            limits=desired.limits,
+            reason=reason,
+        )
+        ack = self.engine.apply(decision)
+        if ack.accepted:
+            self._desired = desired
+        return replace(ack, clamped={**clamped, **ack.clamped})
+
+
+def _in_force(snapshot: Snapshot) -> Desired:
+    return Desired(snapshot.policy, dict(snapshot.params), snapshot.limits)
