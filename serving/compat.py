@@ -53,7 +53,8 @@ def set_max_active(scheduler: Any, count: int) -> None:
 
 def used_blocks(scheduler: Any) -> int:
     """KV blocks in use."""
-    return round(scheduler.kv_cache_manager.usage * scheduler.kv_cache_config.num_blocks)
+    usage: float = scheduler.kv_cache_manager.usage
+    return round(usage * int(scheduler.kv_cache_config.num_blocks))
 
 
 def placeholders(request: Any) -> int:

@@ -259,7 +259,7 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
@@ -274,11 +274,13 @@ def decode(cls: type[T], data: object) -> T:
     Raises:
         ContractError: names the first offending key, its value and what was expected.
     """
+    kind: Any = cls
     try:
-        return _adapter(cls).validate_python(data)
+        message: T = _adapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or cls.__name__
         raise ContractError(
             f"{cls.__name__}.{key}: {first['msg']} (got {first['input']!r})"
         ) from error
+    return message

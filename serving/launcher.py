@@ -31,7 +31,7 @@ class ServerError(RuntimeError):
     """vLLM did not start or died; says where its log is and shows the end of it."""
 
 
-def serve_command(settings: EngineSettings, arguments: Sequence[str], *, hook: bool) -> list[str]:
+def server_command(settings: EngineSettings, arguments: Sequence[str], *, hook: bool) -> list[str]:
     """The command that starts vLLM's OpenAI server; `hook=False` gives a stock server."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments]
     if hook:
@@ -41,7 +41,7 @@ def serve_command(settings: EngineSettings, arguments: Sequence[str], *, hook: b
     return command
 
 
-def serve_environment(token: str, *, hook: bool) -> dict[str, str]:
+def server_environment(token: str, *, hook: bool) -> dict[str, str]:
     """The environment of the server; what the user has set is kept."""
     env = dict(os.environ)
     env.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -81,11 +81,11 @@ def running_server(
         ServerError: it did not answer /health in time, or exited.
     """
     address = ["--host", "127.0.0.1", "--port", str(port)]
-    command = serve_command(settings, [*address, *arguments], hook=hook)
+    command = server_command(settings, [*address, *arguments], hook=hook)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command, env=serve_environment(token, hook=hook), cwd=REPO, stdout=sink,
+            command, env=server_environment(token, hook=hook), cwd=REPO, stdout=sink,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
@@ -137,7 +137,7 @@ def _is_cpu_build() -> bool:
         return False
 
 
-def serve(
+def serve_command(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="Model name or folder, as vLLM takes it.")] = str(
         SMOLLM2
@@ -159,7 +159,7 @@ def serve(
     Without a controller (`hmas run`) the server behaves as stock vLLM.
     """
     settings = EngineSettings(default_policy=default_policy, slo_scale=slo_scale)
-    command = serve_command(settings, ["--model", model, *context.args], hook=True)
-    environment = serve_environment(write_token(token_file), hook=True)
+    command = server_command(settings, ["--model", model, *context.args], hook=True)
+    environment = server_environment(write_token(token_file), hook=True)
     typer.echo(f"token: {token_file}\n{' '.join(command)}", err=True)
     os.execve(sys.executable, command, environment)

@@ -127,6 +127,7 @@ class PolicyQueue(RequestQueue):
         request = self.peek_request()
         heapq.heappop(self._heap)
         self._forget(self._entries.pop(request.request_id))
+        self._compact()
         return request
 
     def remove_request(self, request: Request) -> None:

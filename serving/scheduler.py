@@ -42,16 +42,19 @@ class HMASScheduler(AsyncScheduler):
         settings = read_settings(self.vllm_config.additional_config)
         self.clock: Callable[[], float] = time.time
         self.faults, self.last_fault = 0, ""
+        token_budget = self.scheduler_config.max_num_scheduled_tokens or int(
+            self.scheduler_config.max_num_batched_tokens
+        )
         self.envelope = Envelope(
             max_active_requests=self.max_num_running_reqs,
-            token_budget=self.max_num_scheduled_tokens,
+            token_budget=token_budget,
             max_model_len=self.max_model_len,
             kv_blocks=self.kv_cache_config.num_blocks,
             block_size=self.block_size,
         )
         self._stock_limits = Limits(
             max_active_requests=self.max_num_running_reqs,
-            token_budget=self.max_num_scheduled_tokens,
+            token_budget=token_budget,
             long_prefill_threshold=self.scheduler_config.long_prefill_token_threshold,
         )
         name = settings.default_policy

@@ -19,7 +19,7 @@ from evals.report import terminal_table, write_report
 from evals.run_result import SuiteRun, to_json, versions
 from evals.scenario import build_workload
 from evals.suite import Suite, load_suite
-from evals.workloads.scaling import scale_lengths, scale_to_rate, span_s, truncate
+from evals.workloads.scaling import scale_to_rate, span_s, truncate
 from serving.contracts import TraceRequest
 from serving.engines.live import LiveEngine
 from serving.launcher import running_server, write_token
@@ -77,12 +77,11 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         url = f"http://127.0.0.1:{options.port}"
         engine = LiveEngine(url, token)
         console.print(f"measuring capacity for {CAPACITY_S:g} s")
-        capacity_rps = asyncio.run(
-            measure_capacity(
-                url, MODEL_NAME, requests, seconds=CAPACITY_S, token_seed=options.seed + 1,
-                run_id="capacity-",
-            )  # fmt: skip
-        )
+        measuring = measure_capacity(
+            url, MODEL_NAME, requests, seconds=CAPACITY_S, token_seed=options.seed + 1,
+            run_id="capacity-",
+        )  # fmt: skip
+        capacity_rps = asyncio.run(measuring)
         rate_rps = options.load * capacity_rps
         offered = scale_to_rate(
             truncate(requests, max(20, round(rate_rps * options.duration_s))), rate_rps
@@ -138,13 +137,12 @@ def _run_arm(
         ArmView(console, ARM_TITLES[arm.name], len(offered), recorded) as view,
         steered(arm, recorded, controller, {"engine.url": url}),
     ):
-        outcomes = asyncio.run(
-            replay(
-                url, MODEL_NAME, offered, settings=suite.settings, token_seed=options.seed,
-                timeout_s=REQUEST_LIMIT_S, drain_s=suite.drain_s, run_id=f"{arm.name}-",
-                on_event=view.on_event,
-            )  # fmt: skip
-        )
+        replaying = replay(
+            url, MODEL_NAME, offered, settings=suite.settings, token_seed=options.seed,
+            timeout_s=REQUEST_LIMIT_S, drain_s=suite.drain_s, run_id=f"{arm.name}-",
+            on_event=view.on_event,
+        )  # fmt: skip
+        outcomes = asyncio.run(replaying)
     scenario = suite.scenarios[0].name
     return CaseRun(scenario, options.load, arm.name, outcomes, recorded.decisions)
 

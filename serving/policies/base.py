@@ -5,9 +5,9 @@ lowest key is served first. Nothing here or in a policy file imports vLLM, so a
 policy can move to vLLM's own scheduler plugins (RFC 51608) unchanged.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from serving.contracts import SLO
 
@@ -69,32 +69,26 @@ class PolicyCard:
 Key = tuple[float, ...]
 
 
-class Policy(Protocol):
+class Policy(ABC):
     """One scheduling policy.
 
-    `demotes`: requests that can no longer meet their SLO sort behind all others.
-    `starvation_free`: the order alone bounds waiting, no ceiling is needed.
-    `follows_load`: the key depends on `PolicyContext.load`.
+    Attributes:
+        name: as decisions name it.
+        card: when it helps and when it hurts.
+        demotes: requests that can no longer meet their SLO sort behind all others.
+        starvation_free: the order alone bounds waiting, no ceiling is needed.
+        follows_load: the key depends on `PolicyContext.load`.
+        default_params, param_bounds: its parameters, and their inclusive bounds.
     """
 
     name: str
     card: PolicyCard
-    demotes: bool
-    starvation_free: bool
-    follows_load: bool
-    default_params: Mapping[str, float]
-    param_bounds: Mapping[str, tuple[float, float]]
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """Sort key; lower is served first, ties by queue order."""
-        ...
-
-
-class PolicyDefaults:
-    """Defaults most policies share; a policy overrides what differs."""
-
     demotes = False
     starvation_free = False
     follows_load = False
     default_params: Mapping[str, float] = {}
     param_bounds: Mapping[str, tuple[float, float]] = {}
+
+    @abstractmethod
+    def key(self, view: RequestView, context: PolicyContext) -> Key:
+        """Sort key; lower is served first, ties by queue order."""

@@ -1,9 +1,9 @@
 """`edf`: earliest deadline first, hopeless requests last (after QoServe, arXiv 2503.22562)."""
 
-from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
 
 
-class Edf(PolicyDefaults):
+class Edf(Policy):
     """Key: d + alpha*p, with alpha in seconds per prompt token (0 is plain EDF)."""
 
     name = "edf"

@@ -1,9 +1,9 @@
 """`fcfs`: first come, first served, exactly as stock vLLM (its deque order)."""
 
-from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
 
 
-class Fcfs(PolicyDefaults):
+class Fcfs(Policy):
     """Key: none, so the queue's own order decides: new requests behind, preempted in front."""
 
     name = "fcfs"

@@ -1,9 +1,9 @@
 """`laxity`: least laxity first, counting the prefill still to be done before the deadline."""
 
-from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
 
 
-class Laxity(PolicyDefaults):
+class Laxity(Policy):
     """Key: d - c, the latest moment at which prefill may start."""
 
     name = "laxity"

@@ -1,9 +1,9 @@
 """`priority`: vLLM's request priority, then arrival (vLLM's `--scheduling-policy priority`)."""
 
-from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
 
 
-class Priority(PolicyDefaults):
+class Priority(Policy):
     """Key: (priority, a)."""
 
     name = "priority"

@@ -4,10 +4,10 @@ After SRPF and SSJF: the prompt's prefill time is known at arrival, unlike the
 answer's length.
 """
 
-from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
 
 
-class Sjf(PolicyDefaults):
+class Sjf(Policy):
     """Key: a + kappa*c. A prompt of one prefill second yields to those kappa seconds younger."""
 
     name = "sjf"

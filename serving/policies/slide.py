@@ -1,9 +1,9 @@
 """`slide`: deadline order while all can be met, shortest job as load rises (after ProServe)."""
 
-from serving.policies.base import Key, PolicyCard, PolicyContext, PolicyDefaults, RequestView
+from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
 
 
-class Slide(PolicyDefaults):
+class Slide(Policy):
     """Key: (1-b)*d + b*(a + kappa*c/w), b the load between 0 and 1; hopeless requests last."""
 
     name = "slide"
