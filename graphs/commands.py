@@ -41,9 +41,11 @@ def run(
     Start in advise mode, read what it would do with `hmas trace list`, then let it act.
     Ctrl-C gives the engine back to its default policy.
 
-      hmas run                                        watch, write nothing
-      hmas run --mode act                             and apply the decisions
-      hmas run --mode act --duration 600 --label trial
+      hmas run                                            watch, write nothing
+
+      hmas run --mode act                                 and apply the decisions
+
+      hmas run --mode act --duration 600 --label trial    for ten minutes, named
 
     Options left out come from the configuration (`hmas config`). Exit codes: 0 stopped,
     1 the engine does not answer, 2 wrong use, 3 another controller owns the engine.
@@ -71,8 +73,8 @@ def control(config: Config, label: str, duration_s: float | None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    engine = LiveEngine(config.engine.url, read_token(config.engine.token_file))
     try:
+        engine = LiveEngine(config.engine.url, read_token(config.engine.token_file))
         engine.snapshot()
     except EngineUnavailable as error:
         typer.echo(f"hmas run: {error}", err=True)

@@ -126,9 +126,9 @@ class ControlLoop:
             return
         self._closed = True
         try:
+            self._parts.session.release()
             self._parts.observer.look()
             settle(self._parts, self._engine.now(), final=True)
-            self._parts.session.release()
         except EngineUnavailable as error:
             logger.warning("the engine did not answer at the end: %s", error)
         if self._parts.twin is not None:

@@ -84,9 +84,7 @@ def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
         record.prompt_name = parts.prompt.head.name
         record.prompt_version = parts.prompt.head.version
         record.prompt_sha256 = sha256(work["messages"])
-        reply = parts.agent.propose(
-            parts.prompt, work["messages"], parts.config.control.allow_policies
-        )
+        reply = parts.agent.propose(work["messages"], parts.config.control.allow_policies)
         record.model, record.model_latency_s = reply.model, reply.latency_s
         record.model_tokens = reply.tokens
         record.raw_replies, record.faults = reply.raw_replies, reply.faults

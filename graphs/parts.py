@@ -93,7 +93,7 @@ def build_parts(
         observer=Observer(engine, config, ledger),
         tools={tool.name: tool for tool in build_tools(session)},
         prompt=prompt,
-        agent=PolicyAgent(config.model) if config.model.enabled else None,
+        agent=PolicyAgent(config.model, prompt) if config.model.enabled else None,
         twin=Twin(config.twin) if config.twin.enabled else None,
         ledger=ledger,
         on_decision=on_decision,

@@ -4,6 +4,7 @@ Started by `hmas_agents.twin` in a spawned process, the only place of the contro
 where vLLM is imported.
 """
 
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def serve(pipe: Connection) -> None:
     """Answer each Job with an attainment (float) or an error (str). Runs in the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller to handle
     os.nice(NICENESS)
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it shares the controller's terminal
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # the terminal is the controller's
     import serving.engines.simulated  # noqa: F401  (warm: the import takes about 10 s)
 
     while True:

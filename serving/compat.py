@@ -10,8 +10,7 @@ from typing import Any
 WORKING = ">=0.26,<0.34 (tested: 0.32.0)"
 
 _METHODS = (
-    "schedule", "update_from_output", "add_request", "finish_requests", "_free_request",
-    "_preempt_request",
+    "schedule", "update_from_output", "add_request", "_free_request", "_preempt_request",
 )  # fmt: skip
 _ATTRIBUTES = (
     "waiting", "running", "requests", "kv_cache_manager", "scheduler_config",
@@ -41,6 +40,12 @@ def check(scheduler: Any) -> None:
             f"vLLM {vllm_version()} has no Scheduler.{', Scheduler.'.join(missing)}; "
             f"this hook works with vLLM {WORKING}"
         )
+
+
+def max_active(scheduler: Any) -> int:
+    """Requests that may run at once, as configured."""
+    name = "max_num_active_reqs"  # 0.32 and later
+    return int(getattr(scheduler, name, scheduler.max_num_running_reqs))
 
 
 def set_max_active(scheduler: Any, count: int) -> None:

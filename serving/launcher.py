@@ -33,12 +33,12 @@ class ServerError(RuntimeError):
 
 def server_command(settings: EngineSettings, arguments: Sequence[str], *, hook: bool) -> list[str]:
     """The command that starts vLLM's OpenAI server; `hook=False` gives a stock server."""
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments]
-    if hook:
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    if hook:  # before the caller's arguments, which may override it
         extra = {"hmas": settings.model_dump(mode="json", exclude_defaults=True)}
         command += ["--scheduler-cls", "serving.scheduler.HMASScheduler"]
         command += ["--additional-config", json.dumps(extra)]
-    return command
+    return [*command, *arguments]
 
 
 def server_environment(token: str, *, hook: bool) -> dict[str, str]:

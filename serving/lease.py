@@ -11,6 +11,7 @@ from serving.contracts import Ack, Decision, Envelope, Limits
 from serving.policies import complete_params
 
 _MAX_TTL_S = 24 * 3600.0
+_MAX_EPOCH = 2**53  # larger integers do not survive JSON and msgpack everywhere
 MAX_KV_RESERVE = 0.9
 
 
@@ -50,8 +51,10 @@ class Lease:
             return self._refuse("controller_id is empty")
         if conflict := self._conflict(decision.controller_id, now_s):
             return self._refuse(conflict)
-        if decision.epoch <= self.epoch:
-            return self._refuse(f"epoch {decision.epoch} is not above the present {self.epoch}")
+        if not self.epoch < decision.epoch <= _MAX_EPOCH:
+            return self._refuse(
+                f"epoch {decision.epoch} is not above the present {self.epoch} (up to {_MAX_EPOCH})"
+            )
         if not 0 < decision.ttl_s <= _MAX_TTL_S:
             return self._refuse(f"ttl_s = {decision.ttl_s} is outside 0..{_MAX_TTL_S:g}")
         try:

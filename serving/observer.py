@@ -40,7 +40,7 @@ class Observer:
         self.preemptions = self.recomputed_tokens = 0
         self._in_flight: deque[tuple[SchedulerOutput, StepShape, float]] = deque()
         self._last_output_s = 0.0
-        self._leaving: list[Request] = []
+        self._served: list[tuple[str, Finish]] = []  # their last step is being reported
 
     def arrive(self, request: Request) -> None:
         """Classify a new request and start following it."""
@@ -107,7 +107,7 @@ class Observer:
 
     def completed(self, scheduler_output: SchedulerOutput, outputs: Any, now_s: float) -> None:
         """Learn from a finished step: its duration, and the tokens it produced."""
-        while self._in_flight:
+        while self._in_flight and scheduler_output.num_scheduled_tokens:
             output, shape, began_s = self._in_flight.popleft()
             if output is scheduler_output:
                 self.steps += 1
@@ -120,17 +120,16 @@ class Observer:
                 track = self.accounting.tracks.get(item.request_id)
                 if track is not None and item.new_token_ids:
                     track.on_tokens(len(item.new_token_ids), now_s)
-        self.settle(now_s)
-
-    def leaving(self, request: Request) -> None:
-        """A request is being freed; its last tokens may still have to be counted."""
-        self._leaving.append(request)
-
-    def settle(self, now_s: float) -> None:
-        """Close the books on the requests that left."""
-        leaving, self._leaving = self._leaving, []
-        for request in leaving:
-            finish = _FINISHES.get(str(request.get_finished_reason()), "error")
-            if (track := self.track(request)) and finish in _SERVED:
+        served, self._served = self._served, []
+        for request_id, finish in served:
+            if track := self.accounting.tracks.get(request_id):
                 self.lengths.learn(track.group, track.output_tokens)
+            self.accounting.leave(request_id, finish, now_s)
+
+    def leaving(self, request: Request, now_s: float) -> None:
+        """A request is being freed; the last tokens of a served one are still to be counted."""
+        finish = _FINISHES.get(str(request.get_finished_reason()), "error")
+        if finish in _SERVED:
+            self._served.append((request.request_id, finish))
+        else:
             self.accounting.leave(request.request_id, finish, now_s)

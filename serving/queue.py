@@ -7,6 +7,7 @@ So: one heap on the key, one heap of events, and entries replaced lazily.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -89,9 +90,9 @@ class PolicyQueue(RequestQueue):
         return (entry.view for entry in self._entries.values())
 
     def key_of(self, view: RequestView) -> Key:
-        """The policy's key; falls back to first come, first served if the policy raises."""
+        """The policy's key; falls back to first come, first served if the policy is at fault."""
         try:
-            return self.policy.key(view, self.context)
+            return _comparable(self.policy.key(view, self.context))
         except Exception as error:  # noqa: BLE001  a policy must never break a vLLM step
             self._fall_back(error)
             return ()
@@ -235,3 +236,9 @@ class PolicyQueue(RequestQueue):
         self._on_policy_error(failed, error)
 
 
+def _comparable(key: Key) -> Key:
+    # Checked here, where the policy is to blame, and not when a heap fails to compare it.
+    numbers = tuple(map(float, key))
+    if any(map(math.isnan, numbers)):
+        raise ValueError(f"the key {key} has no order")
+    return numbers

@@ -8,13 +8,13 @@ step: after a fault vLLM goes on by its own rules; faults are counted, logged on
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import Request
 
 from serving import compat
 from serving.contracts import Ack, Decision, Envelope, JournalPage, Limits, Snapshot
@@ -45,15 +45,16 @@ class HMASScheduler(AsyncScheduler):
         token_budget = self.scheduler_config.max_num_scheduled_tokens or int(
             self.scheduler_config.max_num_batched_tokens
         )
+        max_active = compat.max_active(self)
         self.envelope = Envelope(
-            max_active_requests=self.max_num_running_reqs,
+            max_active_requests=max_active,
             token_budget=token_budget,
             max_model_len=self.max_model_len,
             kv_blocks=self.kv_cache_config.num_blocks,
             block_size=self.block_size,
         )
         self._stock_limits = Limits(
-            max_active_requests=self.max_num_running_reqs,
+            max_active_requests=max_active,
             token_budget=token_budget,
             long_prefill_threshold=self.scheduler_config.long_prefill_token_threshold,
         )
@@ -124,16 +125,8 @@ class HMASScheduler(AsyncScheduler):
         self._safely("observer", self.observer.completed, scheduler_output, outputs, now_s)
         return outputs
 
-    def finish_requests(
-        self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
-    ) -> Any:
-        """Abort requests or end them with an error."""
-        finished = super().finish_requests(request_ids, finished_status)
-        self._safely("observer", self.observer.settle, self.clock())
-        return finished
-
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
-        self.observer.leaving(request)
+        self._safely("observer", self.observer.leaving, request, self.clock())
         return super()._free_request(request, *args, **kwargs)
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:

@@ -47,6 +47,7 @@ class ControlSession:
         policy: str | None = None,
         params: dict[str, float] | None = None,
         reason: str = "",
+        seen: Snapshot | None = None,
         **limits: Any,
     ) -> Ack:
         """Apply the desired state with these changes, as the engine's next epoch.
@@ -55,10 +56,11 @@ class ControlSession:
             policy: the policy to put in force; None keeps the present one.
             params: its parameters; None keeps them, or means its defaults on a new policy.
             reason: why, in a few words; travels with the decision.
+            seen: the engine as it is now, if the caller has just looked.
             **limits: fields of `serving.contracts.Limits` to set; clamped to the envelope.
         """
         with self.lock:
-            snapshot = self.engine.snapshot()
+            snapshot = seen or self.engine.snapshot()
             if self.dry_run or self._released:
                 return Ack(False, snapshot.epoch, RELEASED if self._released else ADVISE)
             start = self._desired or _in_force(snapshot)
@@ -87,17 +89,6 @@ class ControlSession:
             if self._desired is None:
                 return Ack(True, self.engine.snapshot().epoch, "nothing was in force")
             return self.engine.release(self.controller_id)
-
-    def in_force(self) -> dict[str, Any]:
-        """Policy, parameters, limits and epoch as the engine reports them now."""
-        snapshot = self.engine.snapshot()
-        limits = {name: getattr(snapshot.limits, name) for name in Limits.__slots__}
-        return {
-            "epoch": snapshot.epoch,
-            "policy": snapshot.policy,
-            "params": dict(snapshot.params),
-            **limits,
-        }
 
     def _apply(
         self, desired: Desired, snapshot: Snapshot, reason: str, clamped: dict[str, float]

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from serving.contracts import Snapshot, encode
 from serving.engines.protocol import EngineUnavailable
 from tools.session import ControlSession
 
@@ -57,16 +58,16 @@ class Tool:
             return ToolResult(accepted=False, reason=self.explain(error))
         try:
             with session.lock:
-                before = session.in_force()
-                ack = session.change(reason=valid.reason, **self.change(valid))
-                after = session.in_force() if ack.accepted else before
+                before = session.engine.snapshot()
+                ack = session.change(reason=valid.reason, seen=before, **self.change(valid))
+                after = session.engine.snapshot() if ack.accepted else before
         except EngineUnavailable as error:
             return ToolResult(accepted=False, reason=f"engine unavailable: {error}")
         return ToolResult(
             accepted=ack.accepted,
             epoch=ack.epoch,
-            before=before,
-            after=after,
+            before=in_force(before),
+            after=in_force(after),
             reason=ack.reason,
             clamped=ack.clamped,
         )
@@ -76,3 +77,13 @@ class Tool:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "arguments"
         return f"{self.name}.{key}: {first['msg']} (got {first['input']!r})"
+
+
+def in_force(snapshot: Snapshot) -> dict[str, Any]:
+    """Epoch, policy, parameters and limits, flat."""
+    return {
+        "epoch": snapshot.epoch,
+        "policy": snapshot.policy,
+        "params": dict(snapshot.params),
+        **encode(snapshot.limits),
+    }

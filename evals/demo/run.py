@@ -29,6 +29,9 @@ SUITE = Path(__file__).parent.parent / "suites" / "demo.toml"
 CONTROLLER = Path(__file__).parent / "controller.toml"
 MODEL_NAME = "smollm2"
 MAX_MODEL_LEN = 2048
+# The best of 8 to 128 for the default order on a machine of this size, so that both
+# arms start from a well-configured server.
+MAX_NUM_SEQS = 32
 CAPACITY_S = 25.0
 REQUEST_LIMIT_S = 600.0
 ARM_TITLES = {"vllm-fcfs": "vLLM default order", "hmas": "H-MAS acting"}
@@ -70,7 +73,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
     log = options.out / "vllm.log"
     arguments = [
         "--model", str(SMOLLM2.resolve()), "--served-model-name", MODEL_NAME,
-        "--max-model-len", str(MAX_MODEL_LEN), "--enforce-eager", "--no-enable-prefix-caching",
+        "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(MAX_NUM_SEQS),
+        "--enforce-eager", "--no-enable-prefix-caching",
     ]  # fmt: skip
     console.print(f"starting vLLM with the hook (1-2 minutes; log: {log})")
     with running_server(suite.settings, arguments, port=options.port, token=token, log=log):

@@ -21,7 +21,7 @@ from evals.report.figures import (
     latency_figure,
 )
 from evals.report.table import COLUMNS, LEFT_ALIGNED, rows
-from serving.contracts import Outcome
+from serving.contracts import Limits, Outcome
 
 MOST_DECISION_ROWS = 200
 
@@ -113,14 +113,24 @@ def _case(case: CaseReport) -> dict[str, Any]:
             (
                 f"{decision.at_s - start_s:.1f}",
                 decision.policy,
-                str(decision.limits.token_budget),
-                str(decision.limits.max_active_requests),
+                _limits_text(decision.limits),
                 decision.reason,
             )
             for decision in decisions[:MOST_DECISION_ROWS]
         ],
         "decisions_left_out": max(0, len(decisions) - MOST_DECISION_ROWS),
     }
+
+
+def _limits_text(limits: Limits) -> str:
+    parts = [f"budget {limits.token_budget}", f"active {limits.max_active_requests}"]
+    if limits.follow_slack:
+        parts.append("budget follows slack")
+    if limits.long_prefill_threshold:
+        parts.append(f"long prefill {limits.long_prefill_threshold}")
+    if limits.kv_reserve:
+        parts.append(f"KV reserve {limits.kv_reserve:.0%}")
+    return ", ".join(parts)
 
 
 def _timeline(case: CaseReport) -> tuple[float, Sequence[AppliedDecision]]:

@@ -36,10 +36,19 @@ class PolicyAgent:
 
     Fault codes: `model_timeout`, `model_unreachable` (no connection, or an HTTP
     error), `reply_truncated`, `reply_invalid`, `unknown_policy`.
+
+    Raises:
+        PromptError: at construction, when the prompt asks for another reply schema.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, prompt: Prompt) -> None:
+        if prompt.head.schema_version != SCHEMA_VERSION:
+            raise PromptError(
+                f"{prompt.path}: schema_version: this agent reads replies of version "
+                f"{SCHEMA_VERSION}, got {prompt.head.schema_version}"
+            )
         self._config = config
+        self._head = prompt.head
         self._model = config.name
         self._client = openai.OpenAI(
             base_url=config.base_url,
@@ -48,25 +57,15 @@ class PolicyAgent:
             max_retries=0,
         )
 
-    def propose(
-        self, prompt: Prompt, messages: list[Message], allowed: tuple[str, ...]
-    ) -> PolicyReply:
+    def propose(self, messages: list[Message], allowed: tuple[str, ...]) -> PolicyReply:
         """At most three ranked proposals among `allowed` policies.
 
         The second attempt asks for one proposal only, which cures a truncated reply.
-
-        Raises:
-            PromptError: the prompt was written for another reply schema.
         """
-        if prompt.head.schema_version != SCHEMA_VERSION:
-            raise PromptError(
-                f"{prompt.path}: schema_version: this agent reads replies of version "
-                f"{SCHEMA_VERSION}, got {prompt.head.schema_version}"
-            )
         reply = PolicyReply()
         started = time.perf_counter()
         for max_proposals in (MAX_PROPOSALS, 1):
-            self._ask(prompt, messages, json_schema(allowed, max_proposals), allowed, reply)
+            self._ask(messages, json_schema(allowed, max_proposals), allowed, reply)
             if reply.proposals:
                 break
         reply.latency_s = time.perf_counter() - started
@@ -79,7 +78,6 @@ class PolicyAgent:
 
     def _ask(
         self,
-        prompt: Prompt,
         messages: list[Message],
         schema: dict[str, Any],
         allowed: tuple[str, ...],
@@ -87,7 +85,7 @@ class PolicyAgent:
     ) -> None:
         """One attempt; adds what came of it to `reply`."""
         try:
-            completion = self._complete(prompt, messages, schema)
+            completion = self._complete(messages, schema)
         except openai.APITimeoutError:
             reply.faults.append(f"model_timeout: no reply within {self._config.timeout_s:g} s")
             return
@@ -116,13 +114,13 @@ class PolicyAgent:
         reply.proposals += reading.proposals
         reply.faults += reading.faults
 
-    def _complete(self, prompt: Prompt, messages: list[Message], schema: dict[str, Any]) -> Any:
+    def _complete(self, messages: list[Message], schema: dict[str, Any]) -> Any:
         if not self._model:
             listed = self._client.models.list().data
             if not listed:
                 raise LookupError("the endpoint lists no model")
             self._model = listed[0].id
-        head, config = prompt.head, self._config
+        head, config = self._head, self._config
         who = {"tenant": config.tenant, "slo_class": "interactive"}
         return self._client.chat.completions.create(
             model=self._model,

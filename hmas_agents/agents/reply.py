@@ -18,7 +18,7 @@ MAX_REASON_CHARS = 160
 
 # What the endpoint is asked to write is tighter than what is accepted: three full
 # reasons do not fit a short reply, and a free number may never end.
-_ASKED_REASON_CHARS = 80
+_ASKED_REASON_CHARS = 60
 _ASKED_CONFIDENCES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -51,7 +51,7 @@ class Reading:
 
 def json_schema(allowed: tuple[str, ...], max_proposals: int) -> dict[str, Any]:
     """JSON schema of a reply that may only name `allowed` policies and their own bounds."""
-    bounds = {key: b for name in allowed for key, b in POLICIES[name].param_bounds.items()}
+    bounds = {key: b for name in allowed for key, b in askable_bounds(name).items()}
     properties: dict[str, Any] = {
         "policy": {"type": "string", "enum": list(allowed)},
         "confidence": {"enum": list(_ASKED_CONFIDENCES)},
@@ -61,7 +61,6 @@ def json_schema(allowed: tuple[str, ...], max_proposals: int) -> dict[str, Any]:
             "properties": {
                 key: {"type": "integer", "minimum": int(low), "maximum": int(high)}
                 for key, (low, high) in sorted(bounds.items())
-                if high - low >= 1
             },
             "additionalProperties": False,
         },
@@ -79,6 +78,12 @@ def json_schema(allowed: tuple[str, ...], max_proposals: int) -> dict[str, Any]:
         "required": ["proposals"],
         "additionalProperties": False,
     }
+
+
+def askable_bounds(policy: str) -> dict[str, tuple[float, float]]:
+    """Bounds of the parameters that the model is asked for: those that whole numbers fit."""
+    bounds = POLICIES[policy].param_bounds
+    return {key: (low, high) for key, (low, high) in bounds.items() if high - low >= 1}
 
 
 def read_reply(text: str, allowed: tuple[str, ...]) -> Reading:

@@ -8,6 +8,7 @@ built in likewise.
 
 from collections.abc import Mapping
 
+from hmas_agents.agents.reply import askable_bounds
 from hmas_agents.states import LongState
 from serving.policies import POLICIES
 from serving.settings import SLO_CLASSES
@@ -59,14 +60,14 @@ def policy_cards(names: tuple[str, ...]) -> str:
 
 
 def parameter_bounds(names: tuple[str, ...]) -> str:
-    """One line per policy that has parameters, with bounds and defaults."""
+    """One line per policy that has parameters the model may set, with bounds and defaults."""
     lines = [
         f"- {name}: " + ", ".join(
             f"{key} in {low:g}..{high:g}, default {POLICIES[name].default_params[key]:g}"
-            for key, (low, high) in POLICIES[name].param_bounds.items()
+            for key, (low, high) in askable_bounds(name).items()
         )
         for name in names
-        if POLICIES[name].param_bounds
+        if askable_bounds(name)
     ]  # fmt: skip
     return "\n".join(lines) or "- none"
 

@@ -4,6 +4,7 @@ Scheduler, KV-cache manager and hook are the real ones; only running the model i
 replaced by the profile's cost model. Deterministic. Used by evals and by the twin.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from vllm.sampling_params import SamplingParams
@@ -115,7 +116,7 @@ class SimulatedEngine:
             for i, (period_s, tick) in enumerate(tickers):
                 if self._now_s >= due[i]:
                     tick()
-                    due[i] = (self._now_s // period_s + 1) * period_s
+                    due[i] = _next_tick_s(self._now_s, period_s)
             if self._step(on_step):
                 if on_progress is not None:
                     on_progress(len(self._outcomes))
@@ -200,3 +201,8 @@ class SimulatedEngine:
         index = int(request_id[1:])
         outcome = self._tracks.pop(request_id).outcome(index, finish, self._now_s)
         self._outcomes[index] = outcome
+
+
+def _next_tick_s(now_s: float, period_s: float) -> float:
+    # A multiple of the period may come out just below itself: 3 * 0.3 < 0.9.
+    return (math.floor(now_s / period_s + 1e-6) + 1) * period_s

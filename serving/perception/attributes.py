@@ -51,6 +51,6 @@ def deadline_s(slo: SLO, arrival_s: float, decode_s: float) -> float:
 def _target(value: object) -> float | None:
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return min(number, _LARGEST_MS) if math.isfinite(number) and number > 0 else None

@@ -13,9 +13,9 @@ MESSAGES = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}
 
 
 def ask(url: str, **config) -> PolicyReply:
-    agent = PolicyAgent(ModelConfig(base_url=url, **config))
+    agent = PolicyAgent(ModelConfig(base_url=url, **config), load_prompt("policy", 1))
     try:
-        return agent.propose(load_prompt("policy", 1), MESSAGES, ALLOWED)
+        return agent.propose(MESSAGES, ALLOWED)
     finally:
         agent.close()
 
@@ -126,6 +126,5 @@ def test_a_prompt_for_another_schema_is_refused(tmp_path):
     (tmp_path / "policy").mkdir()
     target = tmp_path / "policy" / "v1.md"
     target.write_text(text.replace("schema_version: 1", "schema_version: 2"))
-    agent = PolicyAgent(ModelConfig())
     with pytest.raises(PromptError, match="schema_version"):
-        agent.propose(load_prompt("policy", 1, tmp_path), MESSAGES, ALLOWED)
+        PolicyAgent(ModelConfig(), load_prompt("policy", 1, tmp_path))

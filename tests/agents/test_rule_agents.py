@@ -1,6 +1,8 @@
 """Rule agents: quiet when calm, bounded, never the present value, never flapping."""
 
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from hmas_agents.agents import balance, batching, kv_admission
 from hmas_agents.agents.arbiter import RULE_AGENTS, arbitrate
+from hmas_agents.agents.calls import RuleCall
 from hmas_agents.states import ShortState
 from serving.contracts import Limits
 from tests.agents.states import short_state
@@ -46,12 +49,17 @@ FIELD = {
 }
 
 
-def present(state: ShortState, tool: str) -> float:
+def present(state: ShortState, tool: str) -> Any:
     return getattr(state.limits, FIELD[tool][0])
 
 
-def asked(call) -> float:
+def asked(call: RuleCall) -> Any:
     return call["args"][FIELD[call["name"]][1]]
+
+
+def with_limit(limits: Limits, call: RuleCall) -> Limits:
+    change: dict[str, Any] = {FIELD[call["name"]][0]: asked(call)}
+    return replace(limits, **change)
 
 
 def ask_all(state: ShortState, since: dict[str, float]):
@@ -86,26 +94,30 @@ def test_calls_are_valid_within_the_envelope_and_change_something(state):
 
 @given(st.lists(STATES, min_size=2, max_size=60))
 def test_no_limit_changes_direction_faster_than_its_hold(states):
-    holds = {
-        "set_token_budget": batching.GROW_HOLD_S,
-        "set_max_active_requests": kv_admission.ACTIVE_DOWN_HOLD_S,
-        "set_long_prefill_threshold": min(balance.ON_HOLD_S, balance.OFF_HOLD_S),
-        "set_kv_reserve": kv_admission.RESERVE_UP_HOLD_S,
+    holds = {  # before a move down, before a move up
+        "set_token_budget": (batching.SHRINK_HOLD_S, batching.GROW_HOLD_S),
+        "set_max_active_requests": (
+            kv_admission.ACTIVE_DOWN_HOLD_S,
+            kv_admission.ACTIVE_UP_HOLD_S,
+        ),
+        "set_long_prefill_threshold": (balance.OFF_HOLD_S, balance.ON_HOLD_S),
+        "set_kv_reserve": (kv_admission.RESERVE_DOWN_HOLD_S, kv_admission.RESERVE_UP_HOLD_S),
     }
-    limits, changed_at, moves = Limits(64, 2048, follow_slack=True), {}, {}
+    moves: dict[str, list[tuple[float, bool]]] = {}
+    limits = Limits(64, 2048, follow_slack=True)
+    changed_at: dict[str, float] = {}
     for tick, drawn in enumerate(states):
         now_s = tick * TICK_S
         state = replace(drawn, now_s=now_s, limits=limits)
         for call in ask_all(state, {tool: now_s - at for tool, at in changed_at.items()}):
-            tool, field = call["name"], FIELD[call["name"]][0]
-            up = asked(call) > present(state, tool)
+            tool, up = call["name"], asked(call) > present(state, call["name"])
             moves.setdefault(tool, []).append((now_s, up))
             changed_at[tool] = now_s
-            limits = replace(limits, **{field: asked(call)})
+            limits = with_limit(limits, call)
     for tool, history in moves.items():
-        for (before_s, _), (after_s, _) in zip(history, history[1:], strict=False):
-            shrink_again = batching.SHRINK_HOLD_S if tool == "set_token_budget" else holds[tool]
-            assert after_s - before_s >= min(holds[tool], shrink_again)
+        for (before_s, was_up), (after_s, up) in pairwise(history):
+            assert after_s - before_s >= holds[tool][up]
+            assert after_s - before_s > TICK_S or was_up == up
 
 
 @given(STATES)
@@ -116,9 +128,9 @@ def test_under_a_constant_situation_every_limit_comes_to_rest(state):
         if not calls:
             break
         for call in calls:
-            directions.setdefault(call["name"], set()).add(asked(call) > present(state, call["name"]))
-            field = FIELD[call["name"]][0]
-            state = replace(state, limits=replace(state.limits, **{field: asked(call)}))
+            tool = call["name"]
+            directions.setdefault(tool, set()).add(asked(call) > present(state, tool))
+            state = replace(state, limits=with_limit(state.limits, call))
     assert ask_all(state, {}) == []
     assert all(len(seen) == 1 for seen in directions.values())
 
@@ -146,7 +158,8 @@ def test_preemptions_raise_the_reserve_and_it_decays():
     clean = short_state(limits=Limits(64, 2048, kv_reserve=0.05))
     assert asked(kv_admission.kv_reserve(clean, {})[0]) == 0.025
     assert kv_admission.kv_reserve(clean, {"set_kv_reserve": 10.0}) == []
-    assert asked(kv_admission.kv_reserve(replace(clean, limits=Limits(64, 2048, kv_reserve=0.03)), {})[0]) == 0.0
+    last = short_state(limits=Limits(64, 2048, kv_reserve=0.03))
+    assert asked(kv_admission.kv_reserve(last, {})[0]) == 0.0
 
 
 def test_concurrency_falls_only_when_decodes_alone_are_too_slow():
@@ -168,6 +181,7 @@ def test_long_prompts_share_the_step_only_to_save_someone(laxity_s, calls):
 
 def test_kv_safety_beats_batching_beats_balance():
     assert list(RULE_AGENTS) == ["kv_admission", "batching", "balance"]
-    first, second = ({"name": "t", "args": {"v": v}} for v in (1, 2))
-    other = {"name": "u", "args": {}}
+    first, second, other = (
+        RuleCall(name=name, args={"v": v}) for name, v in (("t", 1), ("t", 2), ("u", 3))
+    )
     assert arbitrate([first, second, other]) == [first, other]

@@ -35,7 +35,7 @@ def test_the_flags_say_what_is_wrong():
         long_state(
             load=1.3, attainment=0.35, misses={"tpot": 0.1, "ttft_queue": 0.5}, waiting=40,
             queued_prefill_s=12.0, alarms=("rate_up",), rate_trend=0.8,
-        )  # fmt: skip
+        )
     )
     assert "overload, rising" in text
     assert "few requests meet their targets" in text
@@ -54,4 +54,4 @@ def test_cards_and_bounds_come_from_the_registry():
     names = tuple(POLICIES)
     assert all(f"- {name}: good for" in policy_cards(names) for name in names)
     assert "kappa in 0..1000, default 20" in parameter_bounds(("slide",))
-    assert parameter_bounds(("fcfs",)) == "- none"
+    assert parameter_bounds(("fcfs", "edf")) == "- none"

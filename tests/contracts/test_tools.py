@@ -1,6 +1,7 @@
 """Conformance of every tool in the registry. A new tool joins with one line of ARGS and BAD."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -9,14 +10,14 @@ from serving.engines.protocol import Engine
 from tests.fakes import FakeEngine
 from tools import ControlSession, ToolResult, build_tools, describe_tools, discover
 
-ARGS = {
+ARGS: dict[str, dict[str, Any]] = {
     "switch_policy": {"policy": "edf", "params": {"alpha": 0.001}},
     "set_token_budget": {"max_tokens": 512, "follow_slack": True},
     "set_max_active_requests": {"max_requests": 8},
     "set_long_prefill_threshold": {"max_tokens": 256},
     "set_kv_reserve": {"fraction": 0.1},
 }
-BAD = {
+BAD: dict[str, list[dict[str, Any]]] = {
     "switch_policy": [{"policy": "nope"}, {"policy": "edf", "params": {"alpha": 9.0}}],
     "set_token_budget": [{"max_tokens": 0, "follow_slack": True}, {"max_tokens": "x"}],
     "set_max_active_requests": [{"max_requests": 0}],
@@ -30,7 +31,7 @@ def session(engine: Engine, dry_run: bool = False) -> ControlSession:
     return ControlSession(engine, "me", 10.0, dry_run)
 
 
-def good(name: str) -> dict:
+def good(name: str) -> dict[str, Any]:
     return {**ARGS[name], "reason": "test"}
 
 

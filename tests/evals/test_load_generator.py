@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ class Server:
         for done in range(1, body["max_tokens"] + 1):
             last = done == body["max_tokens"]
             choice = {"text": "x", "finish_reason": "length" if last else None}
-            event = {"choices": [choice]}
+            event: dict[str, Any] = {"choices": [choice]}
             if how != "no usage":
                 event["usage"] = {"completion_tokens": done}
             if how == "broken" and done == 2:
@@ -214,7 +215,7 @@ def test_cancelling_a_replay_closes_its_connections():
 
 def test_capacity_is_what_a_closed_loop_completes():
     server = Server()
-    finished = []
+    finished: list[int] = []
 
     async def go():
         async with serving(server) as url:

@@ -1,6 +1,7 @@
 """Is each arm run as its name says, on an engine that is only a stand-in here?"""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ class FakeSimulator(FakeEngine):
     """Serves request i one second after the last; calls each ticker once."""
 
     stock: bool = False
-    ran: list[tuple] = field(default_factory=list)
+    ran: list[Any] = field(default_factory=list)
 
     def run(self, requests, tickers=(), until_s=None, on_progress=None):
         self.ran.append((tuple(requests), [period_s for period_s, _ in tickers], until_s))
@@ -43,7 +44,7 @@ def run(arm, engine):
         built.append(stock)
         return engine
 
-    progress = []
+    progress: list[int] = []
     return run_case(case, progress.append, build), built, progress
 
 

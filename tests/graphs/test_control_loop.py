@@ -32,6 +32,9 @@ class Loop:
         self.engine, self.records = engine, list[DecisionRecord]()
         self.loop = ControlLoop(engine, settings, ledger, on_decision=self.records.append)
 
+    def use_twin(self, twin: Any) -> None:
+        self.loop._parts.twin = twin
+
     def short(self, now_s: float) -> None:
         self.engine.now_s = now_s
         self.loop.short_tick()
@@ -54,7 +57,7 @@ def serve(engine: FakeEngine, count: int, at_s: float, met: bool = True) -> None
                 seq + 1, name, arrival_s, arrival_s + 1.0, "a", "interactive", slo, 100, 20, 0.0,
                 0.1 if met else 3.0, 0.01, 1.0, met, "" if met else "ttft_queue", "stop",
                 engine.policy, engine.epoch,
-            )  # fmt: skip
+            )
         )
 
 
@@ -193,8 +196,10 @@ class FakeTwin:
     """Predicts what the test says, by policy."""
 
     def __init__(self, **figures: float) -> None:
-        self.figures, self.faults, self.error, self.seen = figures, [], None, []
-        self.margin = 0.02
+        self.figures, self.margin = figures, 0.02
+        self.error: float | None = None
+        self.faults: list[str] = []
+        self.seen: list[list[str]] = []
 
     def predict(self, profile, settings, requests, candidates, limits, *, budget_s=None):
         self.seen.append([c.policy for c in candidates])
@@ -209,7 +214,7 @@ class FakeTwin:
 
 def with_twin(engine: FakeEngine, twin: FakeTwin, ledger: Path | None = None, **more: Any) -> Loop:
     loop = Loop(engine, config(**more), ledger)
-    loop.loop._parts.twin = twin
+    loop.use_twin(twin)
     return loop
 
 
@@ -287,7 +292,7 @@ def test_a_valid_proposal_of_the_model_is_recorded_but_needs_the_twin():
         loop.short(2.0)
         serve(engine, 116, at_s=2.0)
         assert loop.long(60.0).chosen["policy"] == "edf"
-        loop.loop._parts.twin = FakeTwin(edf=0.5, sjf=0.8, slide=0.6)
+        loop.use_twin(FakeTwin(edf=0.5, sjf=0.8, slide=0.6))
         loop.loop._parts.switched_at_s.clear()
         record = loop.long(120.0)
     assert record.chosen["policy"] == engine.policy == "sjf"
@@ -323,8 +328,8 @@ def test_run_forever_ticks_on_both_horizons_until_stopped():
     assert engine.owner == ""
 
 
-def test_run_forever_survives_an_engine_that_is_away(caplog):
-    engine, stop = FakeEngine(down=True), threading.Event()
+def test_run_forever_survives_an_engine_that_is_away(caplog, monkeypatch):
+    engine, stop = FakeEngine(), threading.Event()
     tries = []
 
     def snapshot():
@@ -332,7 +337,7 @@ def test_run_forever_survives_an_engine_that_is_away(caplog):
         engine.down = len(tries) < 5
         return FakeEngine.snapshot(engine)
 
-    engine.snapshot = snapshot
+    monkeypatch.setattr(engine, "snapshot", snapshot)
     quick = config(control__short_tick_s=0.01)
     with ControlLoop(engine, quick, None, on_decision=lambda _: stop.set()) as loop:
         loop.run_forever(stop)

@@ -1,6 +1,7 @@
 """The one writer: whole desired state, epochs, lease, release."""
 
 import threading
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,7 +97,9 @@ def test_nothing_is_applied_after_release():
 def test_concurrent_changes_are_all_kept_in_order():
     engine = FakeEngine()
     session = make(engine)
-    wishes = [{"token_budget": 100}, {"kv_reserve": 0.1}, {"max_active_requests": 9}] * 20
+    wishes: list[dict[str, Any]] = [
+        {"token_budget": 100}, {"kv_reserve": 0.1}, {"max_active_requests": 9},
+    ] * 20  # fmt: skip
     threads = [threading.Thread(target=session.change, kwargs=wish) for wish in wishes]
     for thread in threads:
         thread.start()

@@ -1,0 +1,90 @@
+"""`hmas run`: help that teaches, exit codes, and one line per decision."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from graphs import commands
+from graphs.commands import line_of
+from hmas_agents.records import DecisionRecord, ToolCall
+from tests.fakes import FakeEngine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def invoke(monkeypatch, tmp_path):
+    (tmp_path / "token").write_text("secret")
+    fixed = ["--token-file", str(tmp_path / "token"), "--ledger", str(tmp_path / "l.sqlite")]
+    (tmp_path / "hmas.toml").write_text("model.enabled = false\ntwin.enabled = false\n")
+
+    def run(engine: FakeEngine, *args: str):
+        monkeypatch.setattr(commands, "LiveEngine", lambda url, token: engine)
+        config = ["--config", str(tmp_path / "hmas.toml")]
+        return CliRunner().invoke(app, [*config, *fixed, *args])
+
+    app = typer.Typer(rich_markup_mode="rich")
+    app.command()(commands.run)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_it_acts_until_the_duration_is_over_and_releases(invoke):
+    engine = FakeEngine()
+    result = invoke(engine, "--mode", "act", "--duration", "0.1")
+    assert result.exit_code == 0, result.output
+    assert "set_token_budget" in result.output
+    assert len(engine.applied) == 2
+    assert (engine.owner, engine.policy) == ("", "fcfs")
+
+
+def test_no_engine_is_exit_code_1(invoke):
+    result = invoke(FakeEngine(down=True))
+    assert result.exit_code == 1
+    assert "fake engine is down" in result.output
+
+
+def test_another_controller_is_exit_code_3_and_named(invoke):
+    result = invoke(FakeEngine(owner="first", lease_until_s=100.0), "--mode", "act")
+    assert result.exit_code == 3
+    assert "'first' owns this engine" in result.output
+
+
+def test_help_teaches(invoke):
+    result = invoke(FakeEngine(), "--help")
+    assert result.exit_code == 0
+    assert "hmas run --mode act" in result.output
+    assert "another controller owns the engine" in " ".join(result.output.split())
+
+
+def test_a_line_says_what_and_why():
+    call = ToolCall("set_kv_reserve", {"fraction": 0.1, "reason": "r"}, False, "owned by [x]")
+    record = DecisionRecord(
+        "short", 1.0, "act", "tick", {}, 1, 2, reason="preemptions", tool_calls=[call]
+    )
+    line = line_of(record)
+    assert "set_kv_reserve(fraction=0.1)" in line
+    assert "preemptions" in line
+    assert r"owned by \[x]" in line
+
+
+def test_langgraph_json_names_graphs_that_build(monkeypatch, tmp_path):
+    from graphs import studio
+
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "c.toml").write_text(f'engine.token_file = "{tmp_path / "token"}"\n')
+    monkeypatch.setenv("HMAS_CONFIG", str(tmp_path / "c.toml"))
+    listed = json.loads((ROOT / "langgraph.json").read_text())["graphs"]
+    assert sorted(listed) == ["long_horizon", "short_horizon"]
+    for name, target in listed.items():
+        path, _, attribute = target.partition(":")
+        assert (ROOT / path).samefile(studio.__file__)
+        nodes = getattr(studio, attribute)().get_graph().nodes
+        assert "observe" in nodes
+        assert {"tools"} & set(nodes) if name == "short_horizon" else "verify" in nodes

@@ -1,0 +1,56 @@
+"""One real vLLM server (CPU or GPU) with the hook, shared by the tests of this folder."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from serving.engines.live import LiveEngine
+from serving.launcher import running_server
+from serving.model import SMOLLM2, is_complete
+from serving.settings import EngineSettings
+
+MODEL = "smollm2"
+TOKEN = "test-token"
+SETTINGS = EngineSettings(slo_scale=4.0)
+
+
+@dataclass(frozen=True)
+class RealServer:
+    url: str
+    token_file: Path
+    log: Path
+
+    def engine(self) -> LiveEngine:
+        return LiveEngine(self.url, TOKEN)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    assert is_complete(SMOLLM2), f"no model in {SMOLLM2}: run `make model`"
+    folder = tmp_path_factory.mktemp("vllm")
+    token_file = folder / "token"
+    token_file.write_text(TOKEN + "\n")
+    log = folder / "vllm.log"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = [
+        "--model", str(SMOLLM2), "--served-model-name", MODEL, "--max-model-len", "2048",
+        "--max-num-seqs", "16", "--enforce-eager", "--no-enable-prefix-caching",
+        "--scheduler-cls", "tests.real.broken_policy.SchedulerWithBrokenPolicy",
+    ]  # fmt: skip
+    with running_server(SETTINGS, arguments, port=port, token=TOKEN, log=log):
+        yield RealServer(f"http://127.0.0.1:{port}", token_file, log)
+
+
+@pytest.fixture
+def engine(server: RealServer) -> Iterator[LiveEngine]:
+    """The server's engine, without a controller before and after."""
+    engine = server.engine()
+    yield engine
+    if owner := engine.snapshot().controller_id:
+        engine.release(owner)
+    engine.close()

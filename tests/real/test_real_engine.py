@@ -1,0 +1,185 @@
+"""Does the hook do inside a real vLLM what it does in the simulator?"""
+
+import asyncio
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import httpx
+import pytest
+
+from evals.load_generator import replay
+from serving.compat import vllm_version
+from serving.contracts import Decision, Outcome, Snapshot, TraceRequest, encode
+from serving.engines.live import LiveEngine
+from serving.engines.protocol import EngineUnavailable
+from tests.real.conftest import MODEL, SETTINGS, RealServer
+
+pytestmark = pytest.mark.real_vllm
+
+
+def wait_for(what: Callable[[], bool], limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while not what():
+        assert time.monotonic() < end, "what the test waits for did not come"
+        time.sleep(0.2)
+
+
+def traffic(count: int, tenants: Sequence[str] = ("a", "b")) -> list[TraceRequest]:
+    classes = ("interactive", "conversational")
+    return [
+        TraceRequest(0.05 * i, 20 + 7 * (i % 9), 8 + i % 5, tenants[i % len(tenants)],
+                     classes[i % 2])  # fmt: skip
+        for i in range(count)
+    ]
+
+
+def send(server: RealServer, requests: Sequence[TraceRequest], run_id: str) -> list[Outcome]:
+    replaying = replay(
+        server.url, MODEL, requests, settings=SETTINGS, token_seed=1, timeout_s=120, run_id=run_id
+    )
+    return asyncio.run(replaying)
+
+
+def decision(snapshot: Snapshot, **changes: object) -> Decision:
+    base = Decision("test", snapshot.epoch + 1, 60.0, "edf", {}, snapshot.limits, "test")
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_vllm_loads_the_hook(server: RealServer, engine: LiveEngine) -> None:
+    assert "SchedulerWithBrokenPolicy" in server.log.read_text()
+    assert engine.snapshot().vllm_version == vllm_version()
+
+
+def test_served_requests_carry_the_epoch_in_force_and_add_up(
+    server: RealServer, engine: LiveEngine
+) -> None:
+    start = engine.snapshot()
+    before = {(c.tenant, c.slo_class): c for c in start.counters}
+    ack = engine.apply(decision(start, policy="slide"))
+    assert ack.accepted
+    assert engine.snapshot().policy == "slide"
+    seen = send(server, traffic(24, ("add-a", "add-b")), "epoch-")
+    assert all(outcome.finish == "length" for outcome in seen)
+    page = engine.journal(start.journal_head)
+    ours = [o for o in page.outcomes if o.tenant.startswith("add-")]
+    assert len(ours) == 24
+    assert {(o.epoch, o.policy) for o in ours} == {(ack.epoch, "slide")}
+    assert sorted(o.output_tokens for o in ours) == sorted(o.output_tokens for o in seen)
+    for counter in engine.snapshot().counters:
+        if counter.tenant.startswith("add-"):
+            assert (counter.tenant, counter.slo_class) not in before
+            assert counter.received == counter.finished == 12
+            assert counter.aborted == 0
+
+
+def test_metrics_show_the_same_totals(server: RealServer, engine: LiveEngine) -> None:
+    send(server, traffic(6, ("metrics-tenant",)), "metrics-")
+
+    def totals() -> dict[str, float]:
+        text = httpx.get(f"{server.url}/metrics", follow_redirects=True).text
+        lines = [line for line in text.splitlines() if 'tenant="metrics-tenant"' in line]
+        found: dict[str, float] = {}
+        for line in lines:
+            name = line.split("{")[0]
+            found[name] = found.get(name, 0.0) + float(line.rsplit(" ", 1)[1])
+        return found
+
+    wait_for(lambda: totals().get("hmas_requests_finished_total") == 6.0, 10)
+    assert totals()["hmas_requests_received_total"] == 6.0
+    assert totals()["hmas_requests_aborted_total"] == 0.0
+
+
+def test_limits_change_in_the_running_engine_inside_the_envelope(engine: LiveEngine) -> None:
+    start = engine.snapshot()
+    limits = dataclasses.replace(
+        start.limits, token_budget=64, max_active_requests=10**6, kv_reserve=0.1
+    )
+    ack = engine.apply(decision(start, limits=limits))
+    assert ack.clamped == {"max_active_requests": start.envelope.max_active_requests}
+    after = engine.snapshot().limits
+    assert (after.token_budget, after.kv_reserve) == (64, 0.1)
+    assert engine.release("test").accepted
+    assert engine.snapshot().limits == start.limits
+
+
+def test_a_client_that_goes_away_is_counted_as_aborted(
+    server: RealServer, engine: LiveEngine
+) -> None:
+    head = engine.snapshot().journal_head
+    body = {
+        "model": MODEL, "prompt": [200] * 50, "max_tokens": 1500, "ignore_eos": True,
+        "stream": True, "vllm_xargs": {"tenant": "leaver"},
+    }  # fmt: skip
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60) as response:
+        next(response.iter_lines())
+    wait_for(lambda: any(o.tenant == "leaver" for o in engine.journal(head).outcomes))
+    outcome = next(o for o in engine.journal(head).outcomes if o.tenant == "leaver")
+    assert (outcome.finish, outcome.met) == ("aborted", False)
+
+
+def test_a_second_controller_is_refused(engine: LiveEngine) -> None:
+    start = engine.snapshot()
+    assert engine.apply(decision(start)).accepted
+    refused = engine.apply(decision(engine.snapshot(), controller_id="another"))
+    assert not refused.accepted
+    assert "'test' owns this engine" in refused.reason
+    assert not engine.renew("another", 10).accepted
+    assert engine.snapshot().controller_id == "test"
+
+
+def test_an_old_epoch_is_refused(engine: LiveEngine) -> None:
+    start = engine.snapshot()
+    assert engine.apply(decision(start)).accepted
+    assert "not above" in engine.apply(decision(start)).reason
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "snapshot"), ("GET", "journal"), ("POST", "apply"), ("POST", "renew"),
+     ("POST", "release")],
+)  # fmt: skip
+def test_control_routes_refuse_a_missing_or_wrong_token(
+    server: RealServer, engine: LiveEngine, method: str, path: str, header: dict[str, str]
+) -> None:
+    before = engine.snapshot().epoch
+    body = encode(decision(engine.snapshot()))
+    response = httpx.request(method, f"{server.url}/hmas/{path}", headers=header, json=body)
+    assert response.status_code == 401
+    assert engine.snapshot().epoch == before
+
+
+def test_a_message_that_does_not_fit_names_the_key(server: RealServer, engine: LiveEngine) -> None:
+    body = {**encode(decision(engine.snapshot())), "epoch": "soon"}
+    response = httpx.post(
+        f"{server.url}/hmas/apply", json=body, headers={"Authorization": "Bearer test-token"}
+    )
+    assert response.status_code == 400
+    assert "Decision.epoch" in json.dumps(response.json())
+
+
+def test_a_raising_policy_falls_back_to_fcfs_and_no_request_fails(
+    server: RealServer, engine: LiveEngine
+) -> None:
+    faults = engine.snapshot().policy_errors
+    outcomes: list[Outcome] = []
+    sender = threading.Thread(
+        target=lambda: outcomes.extend(send(server, traffic(40), "raising-"))
+    )
+    sender.start()
+    assert engine.apply(decision(engine.snapshot(), policy="raising")).accepted
+    sender.join()
+    after = engine.snapshot()
+    assert len(outcomes) == 40
+    assert all(outcome.finish == "length" for outcome in outcomes)
+    assert after.policy == "fcfs"
+    assert after.policy_errors > faults
+    assert "ZeroDivisionError" in after.last_error
+
+
+def test_a_dead_server_is_a_clear_error() -> None:
+    with pytest.raises(EngineUnavailable, match="is `hmas serve` running there"):
+        LiveEngine("http://127.0.0.1:9", "token", timeout_s=2).snapshot()

@@ -1,0 +1,162 @@
+"""Does the whole loop hold beside a real vLLM, and when parts of it fail?"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphs.control_loop import ControllerConflict, ControlLoop
+from hmas_agents.config import load_config
+from hmas_agents.ledger import LedgerReader
+from serving.engines.live import LiveEngine
+from tests.agents.model_server import completion, serving
+from tests.real.conftest import MODEL, RealServer
+from tests.real.test_real_engine import send, traffic, wait_for
+
+pytestmark = pytest.mark.real_vllm
+
+
+@contextmanager
+def load_on(server: RealServer, count: int, run_id: str) -> Iterator[None]:
+    sender = threading.Thread(target=send, args=(server, traffic(count), run_id))
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.join()
+
+
+def start_controller(server: RealServer, ledger: Path, **options: str) -> subprocess.Popen[bytes]:
+    config = ledger.with_suffix(".toml")
+    config.write_text(
+        "[control]\nshort_tick_s = 0.5\nttl_s = 4.0\n[model]\nenabled = false\n"
+        "[twin]\nenabled = false\n"
+    )
+    arguments = [
+        "run", "--url", server.url, "--token-file", str(server.token_file), "--mode",
+        options.get("mode", "act"), "--config", str(config), "--ledger", str(ledger),
+    ]  # fmt: skip
+    return subprocess.Popen([str(Path(sys.executable).parent / "hmas"), *arguments])
+
+
+def test_a_killed_controller_leaves_the_engine_on_its_default(
+    server: RealServer, engine: LiveEngine, tmp_path: Path
+) -> None:
+    controller = start_controller(server, tmp_path / "killed.sqlite")
+    try:
+        with load_on(server, 60, "killed-"):
+            wait_for(lambda: engine.snapshot().policy == "slide")
+            os.kill(controller.pid, signal.SIGKILL)
+            controller.wait()
+            wait_for(lambda: engine.snapshot().controller_id == "", 20)
+        after = engine.snapshot()
+    finally:
+        controller.kill()
+    assert after.policy == "fcfs"
+    assert not after.limits.follow_slack
+    assert after.queue.waiting == after.batch.running == 0
+
+
+def test_a_stopped_controller_gives_the_engine_back(
+    server: RealServer, engine: LiveEngine, tmp_path: Path
+) -> None:
+    controller = start_controller(server, tmp_path / "stopped.sqlite")
+    wait_for(lambda: engine.snapshot().policy == "slide")
+    controller.send_signal(signal.SIGINT)
+    assert controller.wait(timeout=30) == 0
+    assert engine.snapshot().policy == "fcfs"
+
+
+def test_advise_mode_records_and_writes_nothing(
+    server: RealServer, engine: LiveEngine, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "advise.sqlite"
+    epoch = engine.snapshot().epoch
+    controller = start_controller(server, ledger, mode="advise")
+    try:
+        wait_for(lambda: ledger.exists() and bool(LedgerReader(ledger).list_decisions()))
+    finally:
+        controller.send_signal(signal.SIGINT)
+        controller.wait(timeout=30)
+    assert engine.snapshot().epoch == epoch
+
+
+def loop_config(model_url: str, **more: Any) -> Any:
+    return load_config(
+        None,
+        {
+            "control.mode": "act", "control.ttl_s": 30.0, "model.base_url": model_url,
+            "model.name": MODEL, "twin.enabled": False, **more,
+        },
+    )  # fmt: skip
+
+
+def one_long_decision(
+    server: RealServer, engine: LiveEngine, ledger: Path, config: Any
+) -> dict[str, Any]:
+    with ControlLoop(engine, config, ledger) as loop:
+        loop.short_tick()
+        send(server, traffic(12), f"{ledger.stem}-")
+        loop.short_tick()
+        loop.long_tick()
+    reader = LedgerReader(ledger)
+    rows = [row for row in reader.list_decisions() if row["horizon"] == "long"]
+    found: dict[str, Any] = reader.get_decision(rows[0]["id"])
+    return found
+
+
+def test_the_served_model_decides_through_structured_output(
+    server: RealServer, engine: LiveEngine, tmp_path: Path
+) -> None:
+    config = loop_config(f"{server.url}/v1", **{"model.timeout_s": 60.0})
+    row = one_long_decision(server, engine, tmp_path / "model.sqlite", config)
+    assert row["faults"] == []
+    assert row["raw_replies"]
+    sources = {proposal["source"] for proposal in row["proposals"]}
+    assert {"model", "rules"} <= sources
+    assert len(row["prompt_sha256"]) == 64
+    assert row["prompt_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("no json at all", "reply_invalid"),
+        (
+            '{"proposals": [{"policy": "fastest", "reason": "r", "confidence": 1.0}]}',
+            "unknown_policy",
+        ),
+        (None, "model_timeout"),
+    ],
+)
+def test_the_loop_goes_on_by_rules_when_the_model_fails(
+    server: RealServer, engine: LiveEngine, tmp_path: Path, reply: str | None, fault: str
+) -> None:
+    with serving(None if reply is None else completion(reply)) as model:
+        config = loop_config(model.url, **{"model.timeout_s": 2.0})
+        row = one_long_decision(server, engine, tmp_path / f"{fault}.sqlite", config)
+    assert any(entry.startswith(fault) for entry in row["faults"]), row["faults"]
+    assert [p["source"] for p in row["proposals"] if p["source"] == "rules"] == ["rules"]
+    assert row["chosen"]["policy"]
+
+
+def test_a_second_controller_stops_with_the_owners_name(
+    server: RealServer, engine: LiveEngine, tmp_path: Path
+) -> None:
+    config = loop_config("http://127.0.0.1:9/v1", **{"model.enabled": False})
+    with ControlLoop(engine, config, None, controller_id="first") as first:
+        first.short_tick()
+        second = ControlLoop(engine, config, None, controller_id="second")
+        with pytest.raises(ControllerConflict, match="first"):
+            second.short_tick()
+        second.close()
+        assert engine.snapshot().controller_id == "first"
+        process = start_controller(server, tmp_path / "second.sqlite")
+        assert process.wait(timeout=60) == 3

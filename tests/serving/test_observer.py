@@ -1,0 +1,116 @@
+"""Does the observer take in every step and token, in whatever order vLLM reports them?"""
+
+import pytest
+from vllm.sampling_params import SamplingParams
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+
+from serving.contracts import Outcome
+from serving.engines.virtual_vllm import build_scheduler
+from serving.scheduler import HMASScheduler
+from serving.settings import EngineSettings
+from tests.serving.samples import profile
+
+
+class Clock:
+    """The engine's clock, moved by the test."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def scheduler(clock) -> HMASScheduler:
+    built: HMASScheduler = build_scheduler(HMASScheduler, profile(), EngineSettings())
+    built.clock = clock
+    return built
+
+
+def submit(scheduler: HMASScheduler, name: str, max_tokens: int, **extra: object) -> None:
+    params = SamplingParams(max_tokens=max_tokens, extra_args=extra or None)
+    request = Request(
+        request_id=name, prompt_token_ids=[7] * 10, sampling_params=params,
+        pooling_params=None, arrival_time=scheduler.clock(),
+    )  # fmt: skip
+    scheduler.add_request(request)
+
+
+def complete(scheduler: HMASScheduler, output: SchedulerOutput) -> None:
+    """One token for every request of the step."""
+    names = list(output.num_scheduled_tokens)
+    result = ModelRunnerOutput(
+        req_ids=names, req_id_to_index={name: i for i, name in enumerate(names)},
+        sampled_token_ids=[[7] for _ in names],
+    )  # fmt: skip
+    scheduler.update_from_output(output, result)
+
+
+def outcomes(scheduler: HMASScheduler) -> dict[str, Outcome]:
+    return {o.request_id: o for o in scheduler.hmas_journal(0, 999).outcomes}
+
+
+def test_an_error_of_one_request_does_not_cost_another_its_last_token(scheduler, clock):
+    """vLLM ends faulty requests inside the step in which others give their last token."""
+    submit(scheduler, "short", 1, slo_ttft_ms=900)
+    submit(scheduler, "faulty", 9)
+    output = scheduler.schedule()
+    scheduler.grammar_compile_error_reqs.add("faulty")
+    clock.now_s += 0.5
+    complete(scheduler, output)
+    left = outcomes(scheduler)
+    assert (left["short"].finish, left["short"].output_tokens) == ("length", 1)
+    assert (left["short"].ttft_s, left["short"].met) == (0.5, True)
+    assert (left["faulty"].finish, left["faulty"].met) == ("error", False)
+    assert not scheduler.observer.accounting.tracks
+
+
+def test_steps_are_measured_with_empty_ones_between_them(scheduler, clock):
+    """Async scheduling runs ahead: a step with nothing to do may be queued between two others."""
+    submit(scheduler, "a", 1)
+    first = scheduler.schedule()
+    empty = scheduler.schedule()
+    submit(scheduler, "b", 1)
+    third = scheduler.schedule()
+    assert [list(o.num_scheduled_tokens) for o in (first, empty, third)] == [["a"], [], ["b"]]
+    for output in (first, empty, third):
+        clock.now_s += 0.25
+        complete(scheduler, output)
+    batch = scheduler.hmas_snapshot().batch
+    assert (batch.steps, batch.last_step_s) == (2, 0.25)
+
+
+def test_a_step_that_runs_behind_another_is_timed_from_its_end(scheduler, clock):
+    submit(scheduler, "a", 5)
+    first = scheduler.schedule()
+    second = scheduler.schedule()  # both handed over at once
+    for output, step_s in ((first, 0.3), (second, 0.2)):
+        clock.now_s += step_s
+        complete(scheduler, output)
+        assert scheduler.hmas_snapshot().batch.last_step_s == pytest.approx(step_s)
+
+
+def test_a_request_aborted_while_its_step_is_in_flight_is_closed_once(scheduler, clock):
+    submit(scheduler, "a", 5, tenant="acme", slo_class="interactive")
+    output = scheduler.schedule()
+    scheduler.finish_requests("a", RequestStatus.FINISHED_ABORTED)
+    complete(scheduler, output)
+    assert outcomes(scheduler)["a"].finish == "aborted"
+    (row,) = scheduler.hmas_snapshot().counters
+    assert (row.tenant, row.slo_class) == ("acme", "interactive")
+    assert (row.received, row.finished, row.aborted) == (1, 0, 1)
+
+
+def test_the_same_id_twice_is_counted_as_often_as_vllm_serves_it(scheduler):
+    for _ in range(2):
+        submit(scheduler, "a", 1)
+        complete(scheduler, scheduler.schedule())
+    (row,) = scheduler.hmas_snapshot().counters
+    assert (row.received, row.finished) == (2, 2)

@@ -1,0 +1,212 @@
+"""Do decisions do in the engine what they say, and never lose or kill a request?"""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.contracts import Limits, TraceRequest
+from serving.engines.simulated import SimulatedEngine, Ticker
+from serving.policies import POLICIES
+from tests.serving.samples import decision, mixed_load, profile
+from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
+
+ROOMY, TIGHT = profile(20_000), profile(900, max_active_requests=128)
+LOAD = mixed_load(300, 60.0, seed=3)
+LONG_ANSWERS = mixed_load(400, 40.0, seed=2, mean_output_tokens=120.0)
+FOREVER_S = 80_000.0
+
+
+def under(machine, requests, policy="fcfs", **changes) -> Run:
+    """A run under one decision from beginning to end."""
+    limits = stock_limits(machine, **changes)
+
+    def decide(engine: SimulatedEngine) -> None:
+        assert engine.apply(decision(1, policy, ttl_s=FOREVER_S, limits=limits)).accepted
+
+    return simulate(machine, requests, before=decide)
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_every_policy_serves_everyone_and_stamps_what_it_served(name):
+    run = under(TIGHT, LOAD, name)
+    assert run.served == len(LOAD)
+    assert {(o.policy, o.epoch) for o in run.outcomes} == {(name, 1)}
+    snapshot = run.engine.snapshot()
+    assert (snapshot.policy, snapshot.policy_errors, snapshot.controller_id) == (name, 0, "me")
+    if name != "fcfs":
+        assert run.steps != simulate(TIGHT, LOAD).steps
+
+
+def test_the_default_comes_back_when_the_controller_falls_silent():
+    seen: dict[float, tuple[str, str, int, int]] = {}
+    limits = stock_limits(ROOMY, token_budget=256, long_prefill_threshold=64)
+
+    def watch(engine: SimulatedEngine) -> list[Ticker]:
+        def tick() -> None:
+            now_s = round(engine.now())
+            if now_s == 1:
+                engine.apply(decision(1, "edf", ttl_s=2.0, limits=limits))
+            if now_s == 2:
+                engine.renew("me", 2.0)  # the last sign of life: it ends at 4 s
+            shot = engine.snapshot()
+            seen[now_s] = (shot.policy, shot.controller_id, shot.epoch, shot.limits.token_budget)
+
+        return [(1.0, tick)]
+
+    run = simulate(ROOMY, mixed_load(240, 40.0, seed=3), tickers=watch)
+    assert seen[1] == seen[2] == seen[3] == ("edf", "me", 1, 256)
+    assert seen[5] == ("fcfs", "", 2, 512)
+    assert run.engine.scheduler.scheduler_config.long_prefill_token_threshold == 0
+    assert {(o.policy, o.epoch) for o in run.outcomes} == {("fcfs", 0), ("edf", 1), ("fcfs", 2)}
+    assert run.served == 240
+
+
+def test_an_idle_engine_loses_its_controller_too():
+    engine = SimulatedEngine(ROOMY, SETTINGS)
+    engine.apply(decision(1, "edf", ttl_s=5.0))
+    engine.run([TraceRequest(20.0, 10, 1)])
+    assert engine.snapshot().policy == "fcfs"
+    assert engine.apply(decision(3, "sjf", controller_id="you")).accepted
+    assert not engine.apply(decision(4, "sjf")).accepted, "one controller at a time"
+    assert engine.release("you").accepted
+    assert engine.snapshot().policy == "fcfs"
+
+
+def test_limits_outside_the_envelope_are_clamped_and_told():
+    engine = SimulatedEngine(ROOMY, SETTINGS)
+    ack = engine.apply(decision(1, limits=Limits(10**9, 10**9, 10**9, 5.0)))
+    assert ack.accepted
+    inside = engine.snapshot().limits
+    assert inside == Limits(64, 512, 16_384, 0.9)
+    assert ack.clamped == {
+        "max_active_requests": 64, "token_budget": 512, "long_prefill_threshold": 16_384,
+        "kv_reserve": 0.9,
+    }  # fmt: skip
+    ack = engine.apply(decision(2, limits=Limits(-1, 0, -5, -1.0)))
+    assert engine.snapshot().limits == Limits(1, 1, 0, 0.0)
+    assert set(ack.clamped) == {*ack.clamped} > {"token_budget"}
+
+
+def test_the_token_budget_and_the_long_prefill_threshold_bound_every_step():
+    run = under(ROOMY, LOAD, token_budget=128, long_prefill_threshold=50)
+    assert max(sum(n for _, n in step[0]) for step in run.steps) == 128
+    together = [step[0] for step in run.steps if len(step[0]) > 1]
+    assert max(n for tokens in together for _, n in tokens) == 50
+    assert run.served == len(LOAD)
+
+
+def test_lowering_the_number_of_active_requests_drains_and_kills_nobody():
+    at_s, most = 2.0, 4
+
+    def lower(engine: SimulatedEngine) -> list[Ticker]:
+        limits = stock_limits(ROOMY, max_active_requests=most)
+        return [(at_s, lambda: engine.apply(decision(1, ttl_s=FOREVER_S, limits=limits)))]
+
+    requests = mixed_load(120, 60.0, seed=3, mean_output_tokens=60.0)
+    run = simulate(ROOMY, requests, tickers=lower)
+    running: set[str] = set()
+    sizes, lowered = list[int](), False
+    ends = {o.request_id: o.finished_s for o in run.outcomes}
+    admitted = {o.request_id: o.arrival_s + (o.queue_s or 0.0) for o in run.outcomes}
+    for tokens, *_ in run.steps:
+        names = {name for name, _ in tokens}
+        began_s = max(admitted[name] for name in names)
+        lowered = lowered or began_s > at_s
+        if lowered:
+            assert len(names) <= max(most, sizes[-1]), "never more than before, unless below"
+        running = names
+        sizes.append(len(running))
+    assert max(sizes) > 3 * most
+    assert sizes[-1] <= most
+    assert run.preemptions == 0
+    assert run.served == len(requests) == len(ends)
+
+
+def test_following_slack_saves_decodes_and_serves_as_many():
+    machine = profile(20_000, token_budget=2048)
+    requests = mixed_load(400, 30.0, seed=5, classes=("interactive", "document"))
+    plain, following = (under(machine, requests, "edf", follow_slack=on) for on in (False, True))
+    late = {run: sum(o.miss == "tpot" for o in run.outcomes) for run in ("plain", "following")
+            for run in ()} or [sum(o.miss == "tpot" for o in r.outcomes) for r in (plain, following)]
+    assert late[0] > 50, "there is something to save"
+    assert late[1] < late[0] / 2
+    assert sum(o.met for o in following.outcomes) > sum(o.met for o in plain.outcomes)
+    assert plain.served == following.served == len(requests)
+    assert following.engine.snapshot().batch.slack_bound_steps > 0
+
+
+def test_a_kv_reserve_prevents_preemptions_and_serves_as_many():
+    plain, reserving = (under(TIGHT, LONG_ANSWERS, kv_reserve=share) for share in (0.0, 0.1))
+    assert plain.preemptions > 20
+    assert reserving.preemptions < plain.preemptions / 4
+    assert plain.served == reserving.served == len(LONG_ANSWERS)
+    assert reserving.engine.snapshot().batch.kv_held_steps > 0
+
+
+whole = st.sampled_from([-(10**9), 0, 1, 2, 7, 64, 512, 10**9])
+wild_limits = st.builds(
+    Limits,
+    max_active_requests=whole,
+    token_budget=whole,
+    long_prefill_threshold=whole,
+    kv_reserve=st.sampled_from([-1.0, 0.0, 0.2, 0.9, 7.0, float("nan"), float("inf")]),
+    follow_slack=st.booleans(),
+)
+wild_decisions = st.builds(
+    decision,
+    epoch=st.just(0),
+    policy=st.sampled_from([*POLICIES, "nope"]),
+    controller_id=st.sampled_from(["me", "you", ""]),
+    ttl_s=st.sampled_from([0.05, 0.5, FOREVER_S, -1.0]),
+    params=st.sampled_from([{}, {"alpha": 1e9}, {"kappa": 0.0}, {"nope": 1.0}]),
+    limits=wild_limits,
+)
+small_requests = st.lists(
+    st.builds(
+        TraceRequest,
+        arrival_s=st.floats(0, 2),
+        prompt_tokens=st.integers(1, 60),
+        output_tokens=st.integers(0, 12),
+        tenant=st.sampled_from(["", "a", "b"]),
+        slo_class=st.sampled_from(["interactive", "batch", "nope"]),
+        priority=st.integers(-9, 9),
+    ),
+    min_size=1,
+    max_size=25,
+).map(lambda requests: sorted(requests, key=lambda request: request.arrival_s))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    requests=small_requests,
+    decisions=st.lists(st.tuples(wild_decisions, st.booleans()), max_size=30),
+    kv_blocks=st.sampled_from([8, 20, 1000]),
+)
+def test_whatever_is_decided_every_request_is_served(requests, decisions, kv_blocks):
+    """Whatever is decided when: nobody is lost, and the books add up."""
+    machine = replace(profile(kv_blocks, max_active_requests=8, token_budget=64), max_model_len=96)
+    waiting = list(decisions)
+
+    def decide(engine: SimulatedEngine) -> list[Ticker]:
+        def tick() -> None:
+            if waiting:
+                wild, release = waiting.pop(0)
+                before = engine.snapshot().epoch
+                engine.apply(replace(wild, epoch=before + 1))
+                if release:
+                    engine.release("me")
+                after = engine.snapshot()
+                assert after.epoch >= before
+                assert 1 <= after.limits.token_budget <= 64
+
+        return [(0.1, tick)]
+
+    run = simulate(machine, requests, tickers=decide)
+    assert run.served == len(requests)
+    assert len(journal_of(run.engine)[1]) == len(requests)
+    snapshot = run.engine.snapshot()
+    assert (snapshot.queue.waiting, snapshot.batch.running, snapshot.kv.used_blocks) == (0, 0, 0)
+    assert sum(row.finished for row in snapshot.counters) == len(requests)
+    assert snapshot.policy_errors == 0, snapshot.last_error

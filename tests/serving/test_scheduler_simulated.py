@@ -1,0 +1,158 @@
+"""Is the hooked scheduler stock vLLM when it does not act, and are its books right?
+
+vLLM's real scheduler and KV-cache manager in virtual time.
+"""
+
+import functools
+import itertools
+
+import pytest
+from vllm.v1.request import RequestStatus
+
+from serving.contracts import Limits, TraceRequest
+from serving.engines import virtual_vllm
+from serving.engines.simulated import SimulatedEngine, Ticker
+from tests.serving.samples import decision, mixed_load, profile
+from tests.serving.simulation import SETTINGS, Run, journal_of, simulate
+
+ROOMY, TIGHT = profile(20_000), profile(900, max_active_requests=128)
+CALM = mixed_load(2000, 40.0, seed=1)
+LONG_ANSWERS = mixed_load(400, 40.0, seed=2, mean_output_tokens=120.0)
+
+
+@pytest.fixture(scope="module")
+def tight() -> Run:
+    return simulate(TIGHT, LONG_ANSWERS)
+
+
+def test_without_a_controller_2000_requests_are_scheduled_exactly_as_by_stock_vllm():
+    stock, hooked = simulate(ROOMY, CALM, stock=True), simulate(ROOMY, CALM)
+    assert len(hooked.steps) > 2000
+    assert hooked.steps == stock.steps
+    assert [o.finished_s for o in hooked.outcomes] == [o.finished_s for o in stock.outcomes]
+    assert hooked.engine.snapshot().policy_errors == 0
+
+
+def test_preemptions_and_resumptions_are_stock_vllms_too(tight):
+    stock = simulate(TIGHT, LONG_ANSWERS, stock=True)
+    resumed = sum(len(step[2]) for step in stock.steps)
+    assert min(stock.preemptions, resumed) > 20, "the case is worth its name"
+    assert tight.steps == stock.steps
+    assert tight.engine.snapshot().kv.preemptions == stock.preemptions
+
+
+def test_a_configured_limit_on_active_requests_is_respected_when_not_acting(monkeypatch):
+    config = functools.partial(virtual_vllm.SchedulerConfig, max_num_active_seqs=6)
+    monkeypatch.setattr(virtual_vllm, "SchedulerConfig", config)
+    load = CALM[:150]
+    stock, hooked = simulate(ROOMY, load, stock=True), simulate(ROOMY, load)
+    assert max(len(step[0]) for step in stock.steps) == 6
+    assert hooked.steps == stock.steps
+    assert hooked.engine.snapshot().limits.max_active_requests == 6
+
+
+def test_the_schedule_is_stocks_again_after_the_controller_has_gone():
+    """A first batch is served under another rule; what comes after the lease is not."""
+    busy, later = CALM[:100], CALM[100:300]
+    gap_s = 60.0
+    shifted = [*busy, *(moved(r, gap_s) for r in later)]
+
+    def decide(engine: SimulatedEngine) -> None:
+        changed = Limits(32, 256, 64, 0.2, follow_slack=True)
+        assert engine.apply(decision(1, "sjf", ttl_s=30.0, limits=changed)).accepted
+
+    acting, stock = simulate(ROOMY, shifted, before=decide), simulate(ROOMY, shifted, stock=True)
+    assert acting.outcomes[:100] != stock.outcomes[:100]
+    late = {f"r{i}" for i in range(100, 300)}
+    assert [s for s in acting.steps if late & {r for r, _ in s[0]}] == [
+        s for s in stock.steps if late & {r for r, _ in s[0]}
+    ]
+
+
+def moved(request: TraceRequest, by_s: float) -> TraceRequest:
+    return TraceRequest(
+        request.arrival_s + by_s, request.prompt_tokens, request.output_tokens, request.tenant,
+        request.slo_class, request.priority,
+    )  # fmt: skip
+
+
+def test_every_request_has_one_outcome_and_the_journal_agrees_with_it(tight):
+    arrivals, outcomes = journal_of(tight.engine)
+    names = [f"r{i}" for i in range(len(LONG_ANSWERS))]
+    assert [o.request_id for o in tight.outcomes] == names
+    assert sorted(a.request_id for a in arrivals) == sorted(names)
+    assert sorted(o.request_id for o in outcomes) == sorted(names)
+    inside = {o.request_id: o for o in outcomes}
+    for seen, offered in zip(tight.outcomes, LONG_ANSWERS, strict=True):
+        noted = inside[seen.request_id]
+        assert seen.finish == noted.finish == "stop"
+        assert noted.output_tokens == seen.output_tokens == offered.output_tokens
+        assert (noted.met, noted.miss) == (seen.met, seen.miss)
+        assert (noted.queue_s, noted.ttft_s, noted.tpot_s, noted.e2e_s) == (
+            seen.queue_s, seen.ttft_s, seen.tpot_s, seen.e2e_s,
+        )  # fmt: skip
+        assert (noted.tenant, noted.slo_class) == (offered.tenant, offered.slo_class)
+        assert (noted.policy, noted.epoch) == (seen.policy, seen.epoch) == ("fcfs", 0)
+    assert sum(o.preemptions for o in outcomes) == tight.engine.snapshot().kv.preemptions
+
+
+def test_the_totals_per_tenant_and_class_are_those_of_the_outcomes(tight):
+    rows = tight.engine.snapshot().counters
+    for row in rows:
+        mine = [o for o in tight.outcomes if (o.tenant, o.slo_class) == (row.tenant, row.slo_class)]
+        assert row.received == row.finished == len(mine)
+        assert (row.aborted, row.met) == (0, sum(o.met for o in mine))
+        assert row.output_tokens == sum(o.output_tokens for o in mine)
+    assert sum(row.received for row in rows) == len(LONG_ANSWERS)
+
+
+def test_requests_that_clients_abort_are_closed_and_counted():
+    engine = SimulatedEngine(TIGHT, SETTINGS)
+    engine.run(LONG_ANSWERS, until_s=5.0)
+    received = sum(row.received for row in engine.snapshot().counters)
+    queue, batch = engine.snapshot().queue, engine.snapshot().batch
+    assert queue.waiting > 0
+    assert batch.running > 0
+    engine.scheduler.finish_requests(None, RequestStatus.FINISHED_ABORTED)
+    after = engine.snapshot()
+    assert (after.queue.waiting, after.batch.running, len(engine.scheduler.requests)) == (0, 0, 0)
+    assert sum(row.aborted for row in after.counters) == queue.waiting + batch.running
+    assert sum(row.finished + row.aborted for row in after.counters) == received
+    _, outcomes = journal_of(engine)
+    aborted = [o for o in outcomes if o.finish == "aborted"]
+    assert not any(o.met for o in aborted)
+    assert len(outcomes) == received
+
+
+def test_two_runs_give_the_same_outcomes():
+    def tickers(engine: SimulatedEngine) -> list[Ticker]:
+        names = ["slide", "edf", "sjf", "laxity"]
+
+        def decide() -> None:
+            epoch = engine.snapshot().epoch + 1
+            assert engine.apply(decision(epoch, names[epoch % 4], ttl_s=9.0)).accepted
+
+        return [(0.7, decide)]
+
+    once, again = (simulate(TIGHT, LONG_ANSWERS[:200], tickers=tickers) for _ in range(2))
+    assert once.outcomes == again.outcomes
+    assert once.steps == again.steps
+    assert once.engine.snapshot() == again.engine.snapshot()
+    assert len({o.epoch for o in once.outcomes}) > 3
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.3, 0.7])
+def test_ticks_come_once_per_period_also_while_idle(period_s):
+    times: list[float] = []
+    engine = SimulatedEngine(ROOMY, SETTINGS)
+    engine.run(
+        [TraceRequest(0.0, 10, 2), TraceRequest(7.0, 10, 2)],
+        [(period_s, lambda: times.append(engine.now()) or _at_most(times, 100))],
+    )
+    assert len(times) == int(7.0 / period_s + 1e-9)
+    gaps_s = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps_s == pytest.approx([period_s] * len(gaps_s), abs=0.02)
+
+
+def _at_most(items: list[float], count: int) -> None:
+    assert len(items) <= count, "virtual time stands still"
