@@ -15,6 +15,7 @@ from serving.contracts import Limits
 from serving.engines.protocol import Engine
 
 if TYPE_CHECKING:
+    from graphs.control_loop import ControlLoop
     from hmas_agents.config import Config
 
 FIXED_TTL_S = 30.0
@@ -59,8 +60,8 @@ def steered(
         _apply_fixed(arm, engine)
         steer = partial(_hold_fixed, engine, stop)
     else:
-        config = controller_config(controller, overrides)
-        steer = partial(_control, engine, config, controller, stop)
+        loop = _take_charge(engine, controller_config(controller, overrides), controller)
+        steer = partial(_control, loop, stop)
     worker = threading.Thread(target=_catching(steer, crashes), name=arm.name)
     worker.start()
     try:
@@ -90,12 +91,24 @@ def _hold_fixed(engine: Engine, stop: threading.Event) -> None:
         engine.release(FIXED_CONTROLLER)
 
 
-def _control(
-    engine: Engine, config: "Config", controller: ControllerOptions, stop: threading.Event
-) -> None:
-    from graphs.control_loop import ControlLoop
+def _take_charge(
+    engine: Engine, config: "Config", controller: ControllerOptions
+) -> "ControlLoop":
+    from graphs.control_loop import ControllerConflict, ControlLoop
 
-    with ControlLoop(engine, config, controller.ledger_path, run_label="hmas live") as loop:
+    loop = ControlLoop(engine, config, controller.ledger_path, run_label="hmas live")
+    try:
+        loop.take_charge()
+    except BaseException as error:
+        loop.close()
+        if isinstance(error, ControllerConflict):
+            raise ArmError(str(error)) from error
+        raise
+    return loop
+
+
+def _control(loop: "ControlLoop", stop: threading.Event) -> None:
+    with loop:
         loop.run_forever(stop)
 
 

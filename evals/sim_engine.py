@@ -1,6 +1,5 @@
 """How do the evals get a simulated engine? Built late: importing it imports vLLM."""
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -33,7 +32,6 @@ def build_simulated(
     profile: EngineProfile, settings: EngineSettings, stock: bool
 ) -> RunnableEngine:
     """The simulator; `stock` means vLLM's own scheduler, unmodified."""
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # its advice is about real machines
     from serving.engines.simulated import SimulatedEngine
 
     return SimulatedEngine(profile, settings, stock=stock)

@@ -108,6 +108,7 @@ def _run_controlled(
         run_label=f"{case.scenario} {case.load:g}x {case.arm.name}",
     )
     try:
+        loop.short_tick()  # in charge before the first request, as the fixed arms are
         tickers = (
             (config.control.short_tick_s, loop.short_tick),
             (config.control.long_tick_s, loop.long_tick),

@@ -24,6 +24,7 @@ __all__ = ["ControlLoop", "ControllerConflict"]
 
 logger = logging.getLogger(__name__)
 
+TWIN_START_S = 60.0  # about 10 s on an idle core
 LAST_WORDS_S = 3.0  # how long `close` waits for a long tick that is under way
 
 
@@ -65,6 +66,19 @@ class ControlLoop:
         self._crash: Exception | None = None
         self._engine_is_down = False
         self._closed = False
+
+    def take_charge(self) -> None:
+        """Start the twin, wait until it can replay, and put the start policy in force.
+
+        `run_forever` begins without waiting; this is for measured runs.
+
+        Raises:
+            ControllerConflict, EngineUnavailable: as `short_tick`.
+        """
+        if self._parts.twin is not None:
+            self._parts.twin.start()
+            self._parts.twin.wait_ready(TWIN_START_S)
+        self.short_tick()
 
     def short_tick(self) -> None:
         """Renew the lease, then let the rule agents act.

@@ -33,7 +33,7 @@ def judge(
     except ValueError as error:
         return f"bounds: {error}"
     coverage = state.length_coverage
-    if getattr(POLICIES[name], "needs_lengths", False) and (
+    if POLICIES[name].needs_lengths and (
         coverage is None or abs(coverage - COVERAGE_TARGET) > COVERAGE_TOLERANCE
     ):
         return f"predictor: {name} needs answer lengths, and their q90 covers {coverage}"

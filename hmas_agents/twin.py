@@ -39,6 +39,7 @@ class Twin:
         self._config = config
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
+        self._ready = False
         self.error: float | None = None
         self.faults: list[str] = []
 
@@ -47,11 +48,19 @@ class Twin:
         if self._process is not None and self._process.is_alive():
             return
         self.close()
+        self._ready = False
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs,), daemon=True, name="hmas-twin")
         self._process.start()
         theirs.close()
+
+    def wait_ready(self, limit_s: float | None) -> bool:
+        """Wait until the started worker can replay; False when `limit_s` was not enough."""
+        if not self._ready and self._pipe is not None and self._pipe.poll(limit_s):
+            self._pipe.recv()
+            self._ready = True
+        return self._ready
 
     def predict(
         self,
@@ -110,10 +119,12 @@ class Twin:
 
     def _ask(self, job: Job, deadline_s: float | None) -> float | None:
         assert self._pipe is not None
-        left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         try:
+            if not self.wait_ready(_left_s(deadline_s)):
+                self.faults.append("twin_timeout: still starting")
+                return None
             self._pipe.send(job)
-            if not self._pipe.poll(left_s):
+            if not self._pipe.poll(_left_s(deadline_s)):
                 # A worker in the middle of a replay cannot be asked again.
                 raise _WorkerLostError("twin_timeout: out of its time budget")
             answer = self._pipe.recv()
@@ -123,3 +134,7 @@ class Twin:
             self.faults.append(f"twin_failed: {answer}")
             return None
         return float(answer)
+
+
+def _left_s(deadline_s: float | None) -> float | None:
+    return None if deadline_s is None else max(0.0, deadline_s - time.monotonic())

@@ -4,7 +4,6 @@ Started by `hmas_agents.twin` in a spawned process, the only place of the contro
 where vLLM is imported.
 """
 
-import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
 
 NICENESS = 10
+READY = "ready"
 FOREVER_S = 24 * 3600.0  # the longest lease an engine grants
 
 
@@ -31,12 +31,12 @@ class Job:
 
 
 def serve(pipe: Connection) -> None:
-    """Answer each Job with an attainment (float) or an error (str). Runs in the worker."""
+    """Say READY, then answer each Job with an attainment (float) or an error (str)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller to handle
     os.nice(NICENESS)
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # the terminal is the controller's
     import serving.engines.simulated  # noqa: F401  (warm: the import takes about 10 s)
 
+    pipe.send(READY)
     while True:
         try:
             job: Job = pipe.recv()

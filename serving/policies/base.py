@@ -78,6 +78,7 @@ class Policy(ABC):
         demotes: requests that can no longer meet their SLO sort behind all others.
         starvation_free: the order alone bounds waiting, no ceiling is needed.
         follows_load: the key depends on `PolicyContext.load`.
+        needs_lengths: the key depends on predicted output lengths.
         default_params, param_bounds: its parameters, and their inclusive bounds.
     """
 
@@ -86,6 +87,7 @@ class Policy(ABC):
     demotes = False
     starvation_free = False
     follows_load = False
+    needs_lengths = False
     default_params: Mapping[str, float] = {}
     param_bounds: Mapping[str, tuple[float, float]] = {}
 

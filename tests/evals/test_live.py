@@ -82,17 +82,20 @@ def test_the_hmas_arm_acts_from_its_own_thread_and_gives_the_engine_back():
 
 
 def test_a_controller_that_crashes_is_reported():
-    failed = threading.Event()
+    broken, failed = threading.Event(), threading.Event()
 
-    class Broken(FakeEngine):
+    class Breaking(FakeEngine):
         def journal(self, cursor, limit=5000):
-            failed.set()
-            raise ZeroDivisionError("broken on purpose")
+            if broken.is_set():
+                failed.set()
+                raise ZeroDivisionError("broken on purpose")
+            return super().journal(cursor, limit)
 
     with (
         pytest.raises(ArmError, match="hmas: the controller stopped early: broken on purpose"),
-        steered(parse_arm("hmas"), Broken(), OPTIONS, {"twin.enabled": False}),
+        steered(parse_arm("hmas"), Breaking(), OPTIONS, {"twin.enabled": False}),
     ):
+        broken.set()
         assert failed.wait(60)
 
 

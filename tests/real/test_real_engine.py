@@ -30,8 +30,13 @@ def wait_for(what: Callable[[], bool], limit_s: float = 60.0) -> None:
 def traffic(count: int, tenants: Sequence[str] = ("a", "b")) -> list[TraceRequest]:
     classes = ("interactive", "conversational")
     return [
-        TraceRequest(0.05 * i, 20 + 7 * (i % 9), 8 + i % 5, tenants[i % len(tenants)],
-                     classes[i % 2])  # fmt: skip
+        TraceRequest(
+            arrival_s=0.05 * i,
+            prompt_tokens=20 + 7 * (i % 9),
+            output_tokens=8 + i % 5,
+            tenant=tenants[i % len(tenants)],
+            slo_class=classes[i % 2],
+        )
         for i in range(count)
     ]
 

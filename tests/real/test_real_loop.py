@@ -15,6 +15,7 @@ import pytest
 from graphs.control_loop import ControllerConflict, ControlLoop
 from hmas_agents.config import load_config
 from hmas_agents.ledger import LedgerReader
+from hmas_agents.records import DecisionRecord
 from serving.engines.live import LiveEngine
 from tests.agents.model_server import completion, serving
 from tests.real.conftest import MODEL, RealServer
@@ -100,29 +101,26 @@ def loop_config(model_url: str, **more: Any) -> Any:
 
 def one_long_decision(
     server: RealServer, engine: LiveEngine, ledger: Path, config: Any
-) -> dict[str, Any]:
+) -> DecisionRecord:
     with ControlLoop(engine, config, ledger) as loop:
         loop.short_tick()
         send(server, traffic(12), f"{ledger.stem}-")
         loop.short_tick()
         loop.long_tick()
-    reader = LedgerReader(ledger)
-    rows = [row for row in reader.list_decisions() if row["horizon"] == "long"]
-    found: dict[str, Any] = reader.get_decision(rows[0]["id"])
-    return found
+    with LedgerReader(ledger) as reader:
+        return reader.list_decisions(horizon="long")[0].record
 
 
 def test_the_served_model_decides_through_structured_output(
     server: RealServer, engine: LiveEngine, tmp_path: Path
 ) -> None:
     config = loop_config(f"{server.url}/v1", **{"model.timeout_s": 60.0})
-    row = one_long_decision(server, engine, tmp_path / "model.sqlite", config)
-    assert row["faults"] == []
-    assert row["raw_replies"]
-    sources = {proposal["source"] for proposal in row["proposals"]}
-    assert {"model", "rules"} <= sources
-    assert len(row["prompt_sha256"]) == 64
-    assert row["prompt_version"] == 1
+    record = one_long_decision(server, engine, tmp_path / "model.sqlite", config)
+    assert record.faults == []
+    assert record.raw_replies
+    assert {"model", "rules"} <= {proposal.source for proposal in record.proposals}
+    assert len(record.prompt_sha256) == 64
+    assert record.prompt_version == 1
 
 
 @pytest.mark.parametrize(
@@ -141,10 +139,11 @@ def test_the_loop_goes_on_by_rules_when_the_model_fails(
 ) -> None:
     with serving(None if reply is None else completion(reply)) as model:
         config = loop_config(model.url, **{"model.timeout_s": 2.0})
-        row = one_long_decision(server, engine, tmp_path / f"{fault}.sqlite", config)
-    assert any(entry.startswith(fault) for entry in row["faults"]), row["faults"]
-    assert [p["source"] for p in row["proposals"] if p["source"] == "rules"] == ["rules"]
-    assert row["chosen"]["policy"]
+        record = one_long_decision(server, engine, tmp_path / f"{fault}.sqlite", config)
+    assert any(entry.startswith(fault) for entry in record.faults), record.faults
+    assert "model" not in {proposal.source for proposal in record.proposals}
+    assert "rules" in {proposal.source for proposal in record.proposals}
+    assert record.chosen["policy"]
 
 
 def test_a_second_controller_stops_with_the_owners_name(

@@ -1,0 +1,304 @@
+"""Do the /hmas/ routes let only the token in, and say what is wrong with a message?"""
+
+import asyncio
+import inspect
+from argparse import Namespace
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from importlib.metadata import entry_points
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client import CollectorRegistry, generate_latest
+
+from serving.contracts import Ack, JournalPage, Snapshot, decode, encode
+from serving.plugin import routes
+from serving.plugin.engine_methods import hmas_call, install
+from serving.plugin.metrics import TenantCollector
+from serving.plugin.routes import HMASEndpoints
+from tests.fakes import FakeEngine
+from tests.serving.samples import arrival, decision, outcome
+
+TOKEN = "let-me-in"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+ROUTES = [("GET", "/hmas/snapshot"), ("GET", "/hmas/journal"), ("POST", "/hmas/apply"),
+          ("POST", "/hmas/renew"), ("POST", "/hmas/release")]  # fmt: skip
+
+
+class Hook:
+    """The hook's five methods, kept by a fake engine."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine(events=[arrival(0), outcome(1), arrival(2)])
+        self.hmas_snapshot = self.engine.snapshot
+        self.hmas_apply = self.engine.apply
+        self.hmas_renew = self.engine.renew
+        self.hmas_release = self.engine.release
+        self.hmas_journal = self.engine.journal
+
+
+class EngineClient:
+    """vLLM's engine client, as much of it as the routes use; `ranks` engine cores."""
+
+    def __init__(self, ranks: int = 1) -> None:
+        self.hooks: list[Any] = [Hook() for _ in range(ranks)]
+        self.down = False
+        self.engine_core: Any = self
+
+    async def call_utility_all_async(self, name: str, *args: Any) -> list[dict[str, Any]]:
+        assert name == "hmas_call"
+        if self.down:
+            raise RuntimeError("EngineCore died")
+        return [hmas_call(SimpleNamespace(scheduler=hook), *args) for hook in self.hooks]
+
+
+@pytest.fixture
+def engine() -> EngineClient:
+    return EngineClient()
+
+
+@pytest.fixture
+def registry(monkeypatch) -> CollectorRegistry:
+    mine = CollectorRegistry()
+    monkeypatch.setattr(routes, "REGISTRY", mine)
+    return mine
+
+
+@pytest.fixture
+def client(engine, registry, monkeypatch) -> Iterator[TestClient]:
+    monkeypatch.setenv("HMAS_TOKEN", TOKEN)
+    yield from served(engine)
+
+
+def served(engine: Any) -> Iterator[TestClient]:
+    endpoints = HMASEndpoints()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await endpoints.init_state(engine, app.state, Namespace())
+        yield
+        if endpoints._poller is not None:
+            endpoints._poller.cancel()
+
+    app = FastAPI(lifespan=lifespan)
+    endpoints.attach_router(app)
+    with TestClient(app) as client:
+        yield client
+
+
+def test_the_plugin_is_what_vllm_asks_for():
+    from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
+
+    for method in ("attach_router", "init_state"):
+        asked = inspect.signature(getattr(EndpointPlugin, method))
+        assert inspect.signature(getattr(HMASEndpoints, method)).parameters.keys() == (
+            asked.parameters.keys()
+        )
+    (endpoints,) = entry_points(group="vllm.endpoint_plugins", name=HMASEndpoints.name)
+    assert endpoints.load() is HMASEndpoints
+    (engine_side,) = entry_points(group="vllm.general_plugins", name="hmas_engine")
+    assert engine_side.load() is install
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN},
+     {"Authorization": f"Basic {TOKEN}"}, {"Authorization": "Bearer "},
+     {"Authorization": "Bearer gehe\xefm".encode("latin-1")}],
+    ids=["none", "wrong", "no scheme", "basic", "empty", "not ascii"],
+)  # fmt: skip
+def test_without_the_right_token_nothing_is_answered_or_done(client, engine, method, path, headers):
+    reply = client.request(method, path, headers=headers, json=encode(decision(1)))
+    assert reply.status_code == httpx.codes.UNAUTHORIZED
+    assert "Authorization: Bearer" in reply.json()["detail"]
+    assert TOKEN not in reply.text
+    assert engine.hooks[0].engine.applied == []
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_a_server_without_a_token_answers_nobody(client, monkeypatch, method, path):
+    for value in (None, ""):
+        if value is None:
+            monkeypatch.delenv("HMAS_TOKEN")
+        else:
+            monkeypatch.setenv("HMAS_TOKEN", value)
+        for headers in (HEADERS, {"Authorization": "Bearer "}, {}):
+            reply = client.request(method, path, headers=headers)
+            assert reply.status_code == httpx.codes.SERVICE_UNAVAILABLE
+            assert "HMAS_TOKEN is not set" in reply.json()["detail"]
+
+
+def test_a_decision_goes_in_and_its_effect_comes_out(client):
+    reply = client.post("/hmas/apply", headers=HEADERS, json=encode(decision(1, "edf")))
+    assert decode(Ack, reply.json()["ranks"][0]) == Ack(True, 1)
+    shot = decode(Snapshot, client.get("/hmas/snapshot", headers=HEADERS).json()["ranks"][0])
+    assert (shot.policy, shot.epoch, shot.controller_id) == ("edf", 1, "me")
+    body = {"controller_id": "me", "ttl_s": 5.0}
+    assert client.post("/hmas/renew", headers=HEADERS, json=body).json()["ranks"][0]["accepted"]
+    body = {"controller_id": "you"}
+    refused = client.post("/hmas/release", headers=HEADERS, json=body)
+    assert refused.status_code == httpx.codes.OK, "a refusal is an answer"
+    assert not refused.json()["ranks"][0]["accepted"]
+
+
+def test_the_journal_is_read_from_a_cursor(client):
+    reply = client.get("/hmas/journal?cursor=1&limit=1", headers=HEADERS).json()
+    assert decode(JournalPage, reply["ranks"][0]) == JournalPage(2, 0, (), (outcome(1),))
+
+
+@pytest.mark.parametrize("query", ["cursor=-1", "limit=0", "limit=999999999", "cursor=x"])
+def test_a_bad_cursor_or_limit_is_refused_by_name(client, query):
+    reply = client.get(f"/hmas/journal?{query}", headers=HEADERS)
+    assert reply.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    assert query.split("=")[0] in reply.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"epoch": "soon"}, "Decision.epoch"),
+        ({"limits": {"token_budget": 5}}, "Decision.limits.max_active_requests"),
+        ({"more": 1}, "Decision.more"),
+    ],
+)
+def test_a_bad_decision_is_400_and_names_the_key(client, engine, changes, named):
+    reply = client.post("/hmas/apply", headers=HEADERS, json={**encode(decision(1)), **changes})
+    assert reply.status_code == httpx.codes.BAD_REQUEST
+    assert named in reply.json()["detail"]
+    assert engine.hooks[0].engine.applied == []
+
+
+@pytest.mark.parametrize(("path", "body", "key"), [
+    ("/hmas/renew", {"controller_id": "me"}, "ttl_s"),
+    ("/hmas/renew", {"controller_id": "me", "ttl_s": "long"}, "ttl_s"),
+    ("/hmas/release", {}, "controller_id"),
+    ("/hmas/apply", [], "body"),
+])  # fmt: skip
+def test_a_body_that_lacks_a_key_is_refused_by_name(client, path, body, key):
+    reply = client.post(path, headers=HEADERS, json=body)
+    assert reply.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    assert key in reply.text
+
+
+def test_a_dead_engine_is_503_and_the_server_goes_on(client, engine):
+    engine.down = True
+    reply = client.get("/hmas/snapshot", headers=HEADERS)
+    assert reply.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert "EngineCore died" in reply.json()["detail"]
+    engine.down = False
+    assert client.get("/hmas/snapshot", headers=HEADERS).status_code == httpx.codes.OK
+
+
+def test_before_the_engine_is_up_the_routes_say_so(registry, monkeypatch):
+    monkeypatch.setenv("HMAS_TOKEN", TOKEN)
+    for client in served(None):
+        reply = client.get("/hmas/snapshot", headers=HEADERS)
+        assert reply.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert "not up" in reply.json()["detail"]
+
+
+def test_every_data_parallel_rank_is_asked(registry, monkeypatch):
+    monkeypatch.setenv("HMAS_TOKEN", TOKEN)
+    engine = EngineClient(ranks=3)
+    for client in served(engine):
+        reply = client.post("/hmas/apply", headers=HEADERS, json=encode(decision(1)))
+        assert [rank["epoch"] for rank in reply.json()["ranks"]] == [1, 1, 1]
+    assert all(len(hook.engine.applied) == 1 for hook in engine.hooks)
+
+
+def test_a_client_without_ranks_is_asked_directly(registry, monkeypatch):
+    monkeypatch.setenv("HMAS_TOKEN", TOKEN)
+    hook = Hook()
+
+    async def call_utility_async(name: str, *args: Any) -> dict[str, Any]:
+        return hmas_call(SimpleNamespace(scheduler=hook), *args)
+
+    core = SimpleNamespace(call_utility_async=call_utility_async)
+    for client in served(SimpleNamespace(engine_core=core)):
+        assert len(client.get("/hmas/snapshot", headers=HEADERS).json()["ranks"]) == 1
+
+
+def test_stock_vllm_says_how_to_start_the_hook(client, engine):
+    engine.hooks = [object()]
+    reply = client.get("/hmas/snapshot", headers=HEADERS)
+    assert reply.status_code == httpx.codes.BAD_REQUEST
+    assert "vLLM runs object, not the hook" in reply.json()["detail"]
+    assert "--scheduler-cls serving.scheduler.HMASScheduler" in reply.json()["detail"]
+
+
+def test_the_engine_method_is_installed_on_vllms_engine_core(monkeypatch):
+    from vllm.v1.engine.core import EngineCore
+
+    monkeypatch.setattr(EngineCore, "hmas_call", None, raising=False)
+    install()
+    assert EngineCore.hmas_call is hmas_call
+    answer = hmas_call(SimpleNamespace(scheduler=Hook()), "nope", {})
+    assert answer == {"error": "unknown method 'nope'"}
+
+
+# -- metrics --------------------------------------------------------------------------
+
+
+def rank(number: int, **changes: Any) -> dict[str, Any]:
+    row = {"tenant": "acme", "slo_class": "batch", "received": 5, "finished": 3, "aborted": 1,
+           "met": 2, "output_tokens": 70}  # fmt: skip
+    other = {**row, "tenant": "other"}
+    return {**encode(FakeEngine().snapshot()), "rank": number, "counters": [row, other], **changes}
+
+
+def samples(collector: TenantCollector) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in collector.collect()
+        for sample in family.samples
+    }
+
+
+def test_totals_are_summed_over_ranks_and_states_are_not():
+    collector = TenantCollector()
+    collector.update([rank(0, epoch=4), rank(1, epoch=5, policy="edf", policy_errors=2)])
+    values = samples(collector)
+    totals = {"requests_received": 10, "requests_finished": 6, "requests_aborted": 2,
+              "requests_met": 4, "output_tokens": 140}  # fmt: skip
+    for name, total in totals.items():
+        for tenant in ("acme", "other"):
+            assert values[f"hmas_{name}_total", tenant, "batch"] == total
+    assert (values["hmas_epoch", "0"], values["hmas_epoch", "1"]) == (4, 5)
+    assert (values["hmas_faults", "0"], values["hmas_faults", "1"]) == (0, 2)
+    assert values["hmas_policy_info", "0", "fcfs"] == values["hmas_policy_info", "1", "edf"] == 1
+
+
+def test_before_the_first_snapshot_there_are_families_without_samples():
+    assert samples(TenantCollector()) == {}
+
+
+def test_a_snapshot_that_is_read_shows_in_the_metrics(client, engine, registry):
+    hook = engine.hooks[0]
+    hook.engine.epoch = 41
+    client.get("/hmas/snapshot", headers=HEADERS)
+    assert b'hmas_epoch{rank="0"} 41.0' in generate_latest(registry)
+
+
+def test_the_totals_are_followed_without_anyone_asking_and_survive_a_dead_engine(registry, engine):
+    async def scenario() -> None:
+        endpoints = HMASEndpoints()
+        engine.down = True
+        await endpoints.init_state(engine, None, Namespace())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert endpoints._poller is not None
+        assert not endpoints._poller.done(), "it goes on polling"
+        endpoints._poller.cancel()
+        engine.down = False
+        again = asyncio.create_task(endpoints._poll())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        again.cancel()
+
+    asyncio.run(scenario())
+    assert b'hmas_policy_info{policy="fcfs",rank="0"} 1.0' in generate_latest(registry)
