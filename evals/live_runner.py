@@ -16,7 +16,7 @@ import httpx
 from evals.arms import Arm, ControllerOptions, parse_arm
 from evals.live_arm import ArmError, steered
 from evals.live_capacity import measure_capacity
-from evals.load_generator import replay
+from evals.load_generator import OnEvent, replay
 from evals.metrics import CaseRun, Result, summarise
 from evals.progress import CaseProgress
 from evals.recording import RecordedEngine
@@ -24,8 +24,9 @@ from evals.run_result import SuiteRun, versions
 from evals.scenario import Workload
 from evals.suite import Suite
 from evals.workloads.scaling import scale_to_rate, span_s
-from serving.contracts import Outcome
+from serving.contracts import Outcome, TraceRequest
 from serving.engines.protocol import Engine
+from serving.settings import EngineSettings
 
 IDLE_WAIT_S = 120.0
 
@@ -57,11 +58,16 @@ class LiveOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
-    workload: Workload
+class LiveCase:
+    """One arm on one workload at one load; `engine` records what the arm decides."""
+
+    scenario: str
     load: float
     arm: Arm
-    capacity_rps: float
+    requests: Sequence[TraceRequest]
+    settings: EngineSettings
+    drain_s: float
+    engine: RecordedEngine
 
 
 def served_model(base_url: str) -> tuple[str, int]:
@@ -101,11 +107,18 @@ def run_live_suite(
     for workload in workloads:
         capacity_rps = _capacity(workload, server, seed, options, progress)
         for load, arm in product(suite.loads, suite.arms):
-            case = _Case(workload, load, parse_arm(arm), capacity_rps)
-            run, span = _run_case(
-                suite, case, server, seed=seed, options=options, progress=progress
+            requests = scale_to_rate(workload.requests, load * capacity_rps)
+            case = LiveCase(
+                scenario=workload.scenario,
+                load=load,
+                arm=parse_arm(arm),
+                requests=requests,
+                settings=suite.settings,
+                drain_s=suite.drain_s,
+                engine=RecordedEngine(server.engine),
             )
-            result = summarise(run, span)
+            run = _run_with_bar(case, server, seed=seed, options=options, progress=progress)
+            result = summarise(run, span_s(requests))
             result["trace"] = workload.provenance
             result["capacity_rps"] = capacity_rps
             result["engine"] = f"live {server.model}"
@@ -154,18 +167,41 @@ def _capacity(
     return rate_rps
 
 
-def _run_case(
-    suite: Suite,
-    case: _Case,
+def run_case(
+    case: LiveCase,
     server: LiveServer,
     *,
     seed: int,
     options: LiveOptions,
-    progress: CaseProgress,
-) -> tuple[CaseRun, float]:
-    title = f"{case.workload.scenario} {case.load:g}x {case.arm.name}"
-    requests = scale_to_rate(case.workload.requests, case.load * case.capacity_rps)
-    bar = progress.add(title, len(requests))
+    on_event: OnEvent,
+) -> CaseRun:
+    """Serve one arm's requests and return what its clients saw, and the arm's decisions.
+
+    Raises:
+        ArmError: the engine is owned by another controller, refuses, or does not come to rest.
+    """
+    wait_until_idle(case.engine)
+    with steered(case.arm, case.engine, options.controller, {"engine.url": server.base_url}):
+        replaying = replay(
+            server.base_url,
+            server.model,
+            case.requests,
+            settings=case.settings,
+            token_seed=seed,
+            timeout_s=options.timeout_s,
+            drain_s=case.drain_s,
+            run_id=f"{case.scenario}-{case.load:g}-{case.arm.name}-",
+            on_event=on_event,
+        )
+        outcomes = asyncio.run(replaying)
+    return CaseRun(case.scenario, case.load, case.arm.name, outcomes, case.engine.decisions)
+
+
+def _run_with_bar(
+    case: LiveCase, server: LiveServer, *, seed: int, options: LiveOptions, progress: CaseProgress
+) -> CaseRun:
+    title = f"{case.scenario} {case.load:g}x {case.arm.name}"
+    bar = progress.add(title, len(case.requests))
     left = 0
 
     def on_event(_kind: str, outcome: Outcome | None) -> None:
@@ -173,26 +209,11 @@ def _run_case(
         left += outcome is not None
         progress.update(bar, left)
 
-    controller = options.controller
     if options.ledger_dir is not None:
-        name = f"ledger-{case.workload.scenario}-{case.load:g}x.sqlite"
-        controller = replace(controller, ledger_path=options.ledger_dir / name)
-    recorded = RecordedEngine(server.engine)
-    wait_until_idle(recorded)
-    with steered(case.arm, recorded, controller, {"engine.url": server.base_url}):
-        outcomes = asyncio.run(
-            replay(
-                server.base_url,
-                server.model,
-                requests,
-                settings=suite.settings,
-                token_seed=seed,
-                timeout_s=options.timeout_s,
-                drain_s=suite.drain_s,
-                run_id=f"{case.workload.scenario}-{case.load:g}-{case.arm.name}-",
-                on_event=on_event,
-            )
-        )
-    run = CaseRun(case.workload.scenario, case.load, case.arm.name, outcomes, recorded.decisions)
-    progress.done(bar, f"{title}: {sum(o.met for o in outcomes)} of {len(outcomes)} met their SLOs")
-    return run, span_s(requests)
+        path = options.ledger_dir / f"ledger-{case.scenario}-{case.load:g}x.sqlite"
+        controller = replace(options.controller, ledger_path=path)
+        options = replace(options, controller=controller)
+    run = run_case(case, server, seed=seed, options=options, on_event=on_event)
+    met = sum(outcome.met for outcome in run.outcomes)
+    progress.done(bar, f"{title}: {met} of {len(run.outcomes)} met their SLOs")
+    return run

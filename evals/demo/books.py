@@ -1,5 +1,6 @@
 """Do the books balance? Every request sent is counted once by the engine, under an epoch."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class Books:
         received, finished, aborted: /metrics totals by tenant since the server started
             (they include the capacity measurement and the policy agent's own requests).
         journalled: replayed requests found in the engine's journal, by arm.
-        epochs: served requests of the H-MAS arm by (epoch, policy).
+        epochs: served requests of the H-MAS arm by (epoch, policy); epoch 0 with no
+            policy are those that left before they were served.
     """
 
     sent: dict[str, int]
@@ -47,7 +49,10 @@ class Books:
             f"{t} {self.received[t]} = {self.finished.get(t, 0)} + {self.aborted.get(t, 0)}"
             for t in sorted(self.received)
         )
-        epochs = ", ".join(f"{e} ({p}): {n}" for (e, p), n in sorted(self.epochs.items()))
+        epochs = ", ".join(
+            f"{epoch} ({policy}): {count}" if policy else f"never served: {count}"
+            for (epoch, policy), count in sorted(self.epochs.items())
+        )
         state = "balanced" if self.balanced else "NOT BALANCED"
         return (
             f"books {state}: {sum(self.sent.values())} sent by the arms, "
@@ -59,8 +64,6 @@ class Books:
 
 def check_books(engine: Engine, url: str, runs: Sequence[CaseRun]) -> Books:
     """Compare what the clients sent with the engine's journal and vLLM's /metrics."""
-    import time
-
     time.sleep(_SETTLE_S)
     sent = Counter(outcome.tenant for run in runs for outcome in run.outcomes)
     journalled: Counter[str] = Counter()
@@ -69,7 +72,8 @@ def check_books(engine: Engine, url: str, runs: Sequence[CaseRun]) -> Books:
     while True:
         page = engine.journal(cursor)
         for outcome in page.outcomes:
-            arm = next((r.arm for r in runs if f"-{r.arm}-r" in f"-{outcome.request_id}"), None)
+            # vLLM makes cmpl-REQUEST_ID-0-HASH of the id that the client sent.
+            arm = next((r.arm for r in runs if f"-{r.arm}-r" in outcome.request_id), None)
             if arm is None:
                 continue
             journalled[arm] += 1

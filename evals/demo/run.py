@@ -6,13 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evals.arms import Arm, ControllerOptions, parse_arm
+from evals.arms import ControllerOptions, parse_arm
 from evals.demo.books import Books, check_books
 from evals.demo.view import ArmView
-from evals.live_arm import steered
 from evals.live_capacity import measure_capacity
-from evals.live_runner import wait_until_idle
-from evals.load_generator import replay
+from evals.live_runner import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
 from evals.metrics import CaseRun, Result, summarise
 from evals.recording import RecordedEngine
 from evals.report import terminal_table, write_report
@@ -94,14 +92,19 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
             f"capacity {capacity_rps:.2f} requests/s; replaying {len(offered)} requests "
             f"({provenance}) at {options.load:g} times that, twice"
         )
-        controller = ControllerOptions(
-            config_path=CONTROLLER, model_url=f"{url}/v1", model_name=MODEL_NAME,
-            ledger_path=ledger,
-        )  # fmt: skip
+        controller = ControllerOptions(CONTROLLER, f"{url}/v1", MODEL_NAME, ledger)
+        live = LiveOptions(controller, timeout_s=REQUEST_LIMIT_S)
+        server = LiveServer(url, MODEL_NAME, engine)
         runs = []
         for name in suite.arms:
-            run = _run_arm(parse_arm(name), suite, offered, engine, url, controller, options,
-                           console)  # fmt: skip
+            case = LiveCase(
+                suite.scenarios[0].name, options.load, parse_arm(name), offered, suite.settings,
+                suite.drain_s, RecordedEngine(engine),
+            )  # fmt: skip
+            with ArmView(console, ARM_TITLES[name], len(offered), case.engine) as view:
+                run = run_case(
+                    case, server, seed=options.seed, options=live, on_event=view.on_event
+                )
             runs.append(run)
         wait_until_idle(engine)
         books = check_books(engine, url, runs)
@@ -123,32 +126,6 @@ def _workload(
         warn=lambda line: console.print(f"note: {line}", markup=False),
     )  # fmt: skip
     return workload.requests, workload.provenance
-
-
-def _run_arm(
-    arm: Arm,
-    suite: Suite,
-    offered: tuple[TraceRequest, ...],
-    engine: LiveEngine,
-    url: str,
-    controller: ControllerOptions,
-    options: DemoOptions,
-    console: Console,
-) -> CaseRun:
-    recorded = RecordedEngine(engine)
-    wait_until_idle(recorded)
-    with (
-        ArmView(console, ARM_TITLES[arm.name], len(offered), recorded) as view,
-        steered(arm, recorded, controller, {"engine.url": url}),
-    ):
-        replaying = replay(
-            url, MODEL_NAME, offered, settings=suite.settings, token_seed=options.seed,
-            timeout_s=REQUEST_LIMIT_S, drain_s=suite.drain_s, run_id=f"{arm.name}-",
-            on_event=view.on_event,
-        )  # fmt: skip
-        outcomes = asyncio.run(replaying)
-    scenario = suite.scenarios[0].name
-    return CaseRun(scenario, options.load, arm.name, outcomes, recorded.decisions)
 
 
 def _result(

@@ -5,10 +5,9 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from vllm.v1.core.sched.request_queue import FCFSRequestQueue
 
-from serving.policies import POLICIES, Policy, PolicyCard, PolicyContext, complete_params
+from serving.policies import POLICIES, Policy, PolicyCard
 from serving.queue import PolicyQueue
 from tests.serving.samples import LightRequest, view
 
@@ -30,140 +29,6 @@ def new_queue(policy: str = "fcfs") -> PolicyQueue:
 
 def drain(queue: PolicyQueue) -> list[str]:
     return [queue.pop_request().request_id for _ in range(len(queue))]
-
-
-# A queue without heaps: a list in queue order, and a sort.
-FIRST, NORMAL, HOPELESS = -1, 0, 1
-
-
-class QueueMachine(RuleBasedStateMachine):
-    """The queue against a sorted list, under everything the scheduler does to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_s, self.count, self.rate, self.load = 0.0, 0, RATE, 0.0
-        self.policy, self.params = "fcfs", complete_params("fcfs", {})
-        self.queue = new_queue()
-        self.waiting: list[LightRequest] = []  # in queue order
-        self.out: list[LightRequest] = []
-        self.peak = 0
-
-    def rank(self, request: LightRequest) -> int:
-        one, policy = request.view, POLICIES[self.policy]
-        if policy.starvation_free:
-            return NORMAL
-        if request.num_output_tokens or self.now_s >= one.arrival_s + MAX_WAIT_S:
-            return FIRST
-        hopeless_at_s = one.deadline_s - one.prompt_tokens * self.rate
-        return HOPELESS if policy.demotes and self.now_s >= hopeless_at_s else NORMAL
-
-    def in_order(self) -> list[LightRequest]:
-        at = PolicyContext(self.rate, self.load, self.params)
-
-        def sort_key(request: LightRequest) -> tuple[int, tuple[float, ...]]:
-            rank = self.rank(request)
-            key = POLICIES[self.policy].key(request.view, at)
-            return rank, (request.view.arrival_s,) if rank == FIRST else key
-
-        return sorted(self.waiting, key=sort_key)
-
-    @rule(
-        age_s=st.floats(0, 60), due_s=st.floats(-5, 60) | st.just(math.inf),
-        prompt=st.integers(0, 2000), priority=st.integers(-2, 2), weight=st.floats(0.1, 5),
-    )  # fmt: skip
-    def add(self, age_s, due_s, prompt, priority, weight):
-        self.count += 1
-        name, arrival_s = f"r{self.count}", self.now_s - age_s
-        one = view(name, arrival_s, arrival_s + due_s, prompt, priority, weight)
-        request = LightRequest(one)
-        self.queue.add_request(request)
-        self.waiting.append(request)
-
-    @precondition(lambda self: self.waiting)
-    @rule()
-    def pop(self):
-        self.queue.advance(self.now_s)
-        expected = self.in_order()[0]
-        assert self.queue.peek_request() is expected
-        assert self.queue.pop_request() is expected
-        self.waiting.remove(expected)
-        self.out.append(expected)
-
-    @precondition(lambda self: self.out)
-    @rule(produced=st.integers(0, 2), which=st.integers(0))
-    def preempt(self, produced, which):
-        request = self.out.pop(which % len(self.out))
-        request.num_output_tokens += produced
-        self.queue.prepend_request(request)
-        self.waiting.insert(0, request)
-
-    @precondition(lambda self: len(self.waiting) > 1)
-    @rule(count=st.integers(1, 3))
-    def skip_and_put_back(self, count):
-        """What vLLM does with requests that cannot start in this step."""
-        self.queue.advance(self.now_s)
-        skipped = self.in_order()[:count]
-        assert [self.queue.pop_request() for _ in skipped] == skipped
-        self.queue.prepend_requests(reversed(skipped))
-        self.waiting = skipped + [r for r in self.waiting if r not in skipped]
-
-    @precondition(lambda self: self.waiting)
-    @rule(which=st.integers(0))
-    def remove(self, which):
-        request = self.waiting.pop(which % len(self.waiting))
-        self.queue.remove_request(request)
-        with pytest.raises(ValueError, match=request.request_id):
-            self.queue.remove_request(request)
-
-    @rule(every=st.integers(1, 4))
-    def remove_some(self, every):
-        gone = self.waiting[::every]
-        self.queue.remove_requests([*self.out, *gone])
-        self.waiting = [r for r in self.waiting if r not in gone]
-
-    @rule(name=st.sampled_from(NAMES), rate=st.sampled_from([0.0, RATE, 0.05]))
-    def set_policy(self, name, rate):
-        self.policy, self.rate, self.params = name, rate, complete_params(name, {})
-        self.queue.set_policy(name, {}, rate)
-
-    @rule(load=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
-    def set_load(self, load):
-        self.load = load
-        self.queue.set_load(load, self.rate)
-
-    @rule(by_s=st.floats(0, 40))
-    def advance(self, by_s):
-        self.now_s += by_s
-        self.queue.advance(self.now_s)
-
-    @invariant()
-    def nothing_is_lost_or_there_twice(self):
-        assert len(self.queue) == len(self.waiting)
-        assert bool(self.queue) == bool(self.waiting)
-        assert all(request in self.queue for request in self.waiting)
-        assert not any(request in self.queue for request in self.out)
-        assert {id(r) for r in self.queue} == {id(r) for r in self.waiting}
-        assert len(list(self.queue)) == len(self.waiting)
-        views = [one.request_id for one in self.queue.views()]
-        assert sorted(views) == sorted(r.request_id for r in self.waiting)
-
-    @invariant()
-    def the_order_is_the_sorted_one(self):
-        self.queue.advance(self.now_s)
-        expected = self.in_order()
-        assert list(self.queue) == expected
-        tokens = sum(r.view.prompt_tokens for r in expected if self.rank(r) != HOPELESS)
-        assert self.queue.backlog_tokens == tokens
-
-    @invariant()
-    def the_heaps_stay_small(self):
-        most = 2 * len(self.waiting) + 66
-        assert len(self.queue._heap) <= most
-        assert len(self.queue._events) <= most
-
-
-QueueMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
-TestQueueMachine = QueueMachine.TestCase
 
 
 requests_of = st.integers(0, 9)  # index into the requests of a differential run

@@ -102,16 +102,19 @@ def test_the_token_budget_and_the_long_prefill_threshold_bound_every_step():
 def test_lowering_the_number_of_active_requests_drains_and_kills_nobody():
     at_s, most = 2.0, 4
     engine = SimulatedEngine(ROOMY, SETTINGS)
-    lower = decision(1, ttl_s=FOREVER_S, limits=stock_limits(ROOMY, max_active_requests=most))
+    limits = stock_limits(ROOMY, max_active_requests=most)
     requests = mixed_load(120, 60.0, seed=3, mean_output_tokens=60.0)
     running: list[tuple[bool, int]] = []
     preempted: set[str] = set()
+
+    def lower() -> None:
+        engine.apply(decision(1, ttl_s=FOREVER_S, limits=limits))
 
     def watch(output: SchedulerOutput) -> None:
         running.append((engine.snapshot().epoch == 1, len(engine.scheduler.running)))
         preempted.update(output.preempted_req_ids or ())
 
-    outcomes = engine.run(requests, [(at_s, lambda: engine.apply(lower))], on_step=watch)
+    outcomes = engine.run(requests, [(at_s, lower)], on_step=watch)
     before = [count for lowered, count in running if not lowered]
     after = [before[-1], *(count for lowered, count in running if lowered)]
     assert before[-1] > 2 * most

@@ -5,7 +5,7 @@ import pytest
 from serving.engines.simulated import SimulatedEngine, Ticker
 from serving.policies import POLICIES, Policy, PolicyCard
 from tests.serving.samples import decision, mixed_load, profile
-from tests.serving.simulation import Run, simulate, stock_limits
+from tests.serving.simulation import SETTINGS, Run, simulate, stock_limits
 
 MACHINE = profile(900, max_active_requests=128)
 LOAD = mixed_load(200, 60.0, seed=4, mean_output_tokens=60.0)
@@ -104,8 +104,8 @@ def test_a_fault_of_ours_never_reaches_vllm_which_goes_on_as_stock(
 
 
 def test_after_a_fault_the_limits_are_stocks_until_all_is_well_again(monkeypatch):
-    machine, limits = MACHINE, stock_limits(MACHINE, max_active_requests=3, token_budget=100)
-    engine = SimulatedEngine(machine, simulate.__kwdefaults__["settings"])
+    limits = stock_limits(MACHINE, max_active_requests=3, token_budget=100)
+    engine = SimulatedEngine(MACHINE, SETTINGS)
     engine.apply(decision(1, "edf", ttl_s=9e3, limits=limits))
     engine.run(LOAD[:20], until_s=0.5)
     scheduler = engine.scheduler
@@ -119,7 +119,7 @@ def test_after_a_fault_the_limits_are_stocks_until_all_is_well_again(monkeypatch
 
 
 def test_a_fault_that_repeats_is_counted_each_time_and_logged_once(caplog):
-    engine = SimulatedEngine(MACHINE, simulate.__kwdefaults__["settings"])
+    engine = SimulatedEngine(MACHINE, SETTINGS)
     engine.scheduler.control.prepare = None
     with caplog.at_level("ERROR", logger="vllm.hmas"):
         engine.run(LOAD[:5])

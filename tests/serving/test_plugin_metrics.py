@@ -1,0 +1,40 @@
+"""Do tenants and classes reach Prometheus, summed over engine cores?"""
+
+from typing import Any
+
+from serving.contracts import encode
+from serving.plugin.metrics import TenantCollector
+from tests.fakes import FakeEngine
+
+
+def rank(number: int, **changes: Any) -> dict[str, Any]:
+    row = {"tenant": "acme", "slo_class": "batch", "received": 5, "finished": 3, "aborted": 1,
+           "met": 2, "output_tokens": 70}  # fmt: skip
+    other = {**row, "tenant": "other"}
+    return {**encode(FakeEngine().snapshot()), "rank": number, "counters": [row, other], **changes}
+
+
+def samples(collector: TenantCollector) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in collector.collect()
+        for sample in family.samples
+    }
+
+
+def test_totals_are_summed_over_ranks_and_states_are_not():
+    collector = TenantCollector()
+    collector.update([rank(0, epoch=4), rank(1, epoch=5, policy="edf", policy_errors=2)])
+    values = samples(collector)
+    totals = {"requests_received": 10, "requests_finished": 6, "requests_aborted": 2,
+              "requests_met": 4, "output_tokens": 140}  # fmt: skip
+    for name, total in totals.items():
+        for tenant in ("acme", "other"):
+            assert values[f"hmas_{name}_total", tenant, "batch"] == total
+    assert (values["hmas_epoch", "0"], values["hmas_epoch", "1"]) == (4, 5)
+    assert (values["hmas_faults", "0"], values["hmas_faults", "1"]) == (0, 2)
+    assert values["hmas_policy_info", "0", "fcfs"] == values["hmas_policy_info", "1", "edf"] == 1
+
+
+def test_before_the_first_snapshot_there_are_families_without_samples():
+    assert samples(TenantCollector()) == {}
