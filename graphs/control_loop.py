@@ -182,7 +182,14 @@ class ControlLoop:
                 logger.warning("the engine does not answer, trying on: %s", error)
             self._engine_is_down = True
             return False
-        metrics.observe_tick(time.perf_counter() - began_s, horizon)
+        took_s = time.perf_counter() - began_s
+        metrics.observe_tick(took_s, horizon)
+        if horizon == "short" and took_s > self._config.control.ttl_s / 2:
+            logger.warning(
+                "a short tick took %.1f s, the lease lasts %g s: is this machine overloaded?",
+                took_s,
+                self._config.control.ttl_s,
+            )
         if self._engine_is_down:
             logger.warning("the engine answers again")
         self._engine_is_down = False

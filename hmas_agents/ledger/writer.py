@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hmas_agents.config import Config
+from hmas_agents.ledger.checkpoint import Checkpointer
 from hmas_agents.ledger.schema import open_ledger
 from hmas_agents.records import DecisionRecord
 from serving.contracts import Outcome, encode
@@ -48,6 +49,8 @@ class Ledger:
         self._limits = config.ledger
         self._lock = threading.Lock()
         self._connection = open_ledger(path, write=True)
+        self._connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `checkpoint`
+        self._checkpointer = Checkpointer(path)
         self.run_id = self._write(lambda cursor: _start_run(cursor, label, config), 0)
 
     def record_decision(self, record: DecisionRecord) -> int:
@@ -99,6 +102,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file; later writes are dropped."""
+        self._checkpointer.stop()
         with self._lock:
             self._connection.close()
 

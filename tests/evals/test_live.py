@@ -91,12 +91,12 @@ def test_a_controller_that_crashes_is_reported():
                 raise ZeroDivisionError("broken on purpose")
             return super().journal(cursor, limit)
 
-    with (
-        pytest.raises(ArmError, match="hmas: the controller stopped early: broken on purpose"),
-        steered(parse_arm("hmas"), Breaking(), OPTIONS, {"twin.enabled": False}),
-    ):
-        broken.set()
-        assert failed.wait(60)
+    arm = steered(parse_arm("hmas"), Breaking(), OPTIONS, {"twin.enabled": False})
+    arm.__enter__()
+    broken.set()
+    assert failed.wait(60)
+    with pytest.raises(ArmError, match="hmas: the controller stopped early: broken on purpose"):
+        arm.__exit__(None, None, None)
 
 
 def test_an_engine_at_work_is_not_idle():
