@@ -11,6 +11,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from serving.contracts import Limits, TraceRequest
 from serving.engines.simulated import SimulatedEngine, Ticker
 from serving.policies import POLICIES
+from serving.settings import EngineSettings
 from tests.serving.samples import decision, mixed_load, profile
 from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
 
@@ -122,6 +123,41 @@ def test_lowering_the_number_of_active_requests_drains_and_kills_nobody():
     assert after.count(most) > 10, "full, once it has drained"
     assert preempted == set()
     assert [o.output_tokens for o in outcomes] == [r.output_tokens for r in requests]
+
+
+@pytest.mark.parametrize("max_wait_s", [2.0, 900.0])
+def test_nobody_waits_much_longer_than_the_ceiling(max_wait_s):
+    """A long prompt under shortest-job-first, with more short ones coming than are served."""
+    machine = profile(20_000, max_active_requests=4)
+    shorts = [TraceRequest(0.02 * i, 100, 20, "short") for i in range(400)]
+    requests = [*shorts[:50], TraceRequest(1.0, 4000, 5, "long"), *shorts[50:]]
+    limits = stock_limits(machine)
+    run = simulate(
+        machine, requests, settings=EngineSettings(max_wait_s=max_wait_s),
+        before=lambda engine: engine.apply(
+            decision(1, "sjf", ttl_s=FOREVER_S, params={"kappa": 1000.0}, limits=limits)
+        ),
+    )  # fmt: skip
+    waited_s = run.outcomes[50].queue_s
+    assert waited_s is not None
+    if max_wait_s == 2.0:
+        assert 2.0 <= waited_s < 2.5
+    else:
+        assert waited_s > 8.0, "without a ceiling it waits for the end"
+
+
+def test_the_load_slides_up_in_overload_and_back_when_it_is_over():
+    loads: list[float] = []
+
+    def watch(engine: SimulatedEngine) -> list[Ticker]:
+        engine.apply(decision(1, "slide", ttl_s=FOREVER_S, limits=stock_limits(ROOMY)))
+        return [(0.5, lambda: loads.append(engine.scheduler.queue.context.load))]
+
+    burst = [TraceRequest(0.002 * i, 1000, 2, "a", "interactive") for i in range(400)]
+    later = [TraceRequest(30.0 + i, 10, 100, "a", "interactive") for i in range(5)]
+    run = simulate(ROOMY, [*burst, *later], tickers=watch)
+    assert (max(loads), loads[-1]) == (1.0, 0.0)
+    assert run.served == 405
 
 
 def test_following_slack_saves_decodes_and_serves_as_many():

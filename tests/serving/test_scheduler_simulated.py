@@ -42,14 +42,20 @@ def test_preemptions_and_resumptions_are_stock_vllms_too(tight):
     assert tight.engine.snapshot().kv.preemptions == stock.preemptions
 
 
-def test_a_configured_limit_on_active_requests_is_respected_when_not_acting(monkeypatch):
-    config = functools.partial(SchedulerConfig, max_num_active_seqs=6)
+@pytest.mark.parametrize(
+    "configured", [{"max_num_active_seqs": 6}, {"long_prefill_token_threshold": 48}], ids=str
+)
+def test_what_the_operator_configured_is_respected_when_not_acting(configured, monkeypatch):
+    config = functools.partial(SchedulerConfig, **configured)
+    load = CALM[:300]
+    plain = simulate(ROOMY, load, stock=True)
     monkeypatch.setattr(virtual_vllm, "SchedulerConfig", config)
-    load = CALM[:150]
     stock, hooked = simulate(ROOMY, load, stock=True), simulate(ROOMY, load)
-    assert max(len(step[0]) for step in stock.steps) == 6
+    assert stock.steps != plain.steps, "the setting matters here"
     assert hooked.steps == stock.steps
-    assert hooked.engine.snapshot().limits.max_active_requests == 6
+    limits = hooked.engine.snapshot().limits
+    assert limits.max_active_requests == configured.get("max_num_active_seqs", 64)
+    assert limits.long_prefill_threshold == configured.get("long_prefill_token_threshold", 0)
 
 
 def test_the_schedule_is_stocks_again_after_the_controller_has_gone():
