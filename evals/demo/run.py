@@ -33,6 +33,10 @@ MAX_NUM_SEQS = 32
 CAPACITY_S = 25.0
 REQUEST_LIMIT_S = 600.0
 ARM_TITLES = {"vllm-fcfs": "vLLM default order", "hmas": "H-MAS acting"}
+_PREPARES = {
+    "vllm-fcfs": "no controller, first come, first served",
+    "hmas": "the controller takes charge and warms its twin (about 15 s)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         )
         console.print(
             f"capacity {capacity_rps:.2f} requests/s; replaying {len(offered)} requests "
-            f"({provenance}) at {options.load:g} times that, twice"
+            f"({provenance}) at {options.load:g} times that, twice",
+            soft_wrap=True,
         )
         controller = ControllerOptions(CONTROLLER, f"{url}/v1", MODEL_NAME, ledger)
         live = LiveOptions(controller, timeout_s=REQUEST_LIMIT_S)
@@ -101,6 +106,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
                 suite.scenarios[0].name, options.load, parse_arm(name), offered, suite.settings,
                 suite.drain_s, RecordedEngine(engine),
             )  # fmt: skip
+            console.print(f"{ARM_TITLES[name]}: {_PREPARES[name]}")
             with ArmView(console, ARM_TITLES[name], len(offered), case.engine) as view:
                 run = run_case(
                     case, server, seed=options.seed, options=live, on_event=view.on_event
@@ -157,7 +163,7 @@ def print_summary(run: DemoRun, options: DemoOptions, console: Console) -> None:
     stock, ours = by_arm["vllm-fcfs"]["goodput_rps"], by_arm["hmas"]["goodput_rps"]
     ratio = f"{ours / stock:.2f} times" if stock else "where the default order had none"
     console.print(f"goodput of H-MAS: {ours:.2f}/s against {stock:.2f}/s, {ratio}")
-    console.print(run.books.text(), markup=False)
+    console.print(run.books.text(), markup=False, soft_wrap=True)
     ledger = options.out / "ledger.sqlite"
     console.print(f"ledger:  {ledger}  (hmas trace list --ledger {ledger})", soft_wrap=True)
     console.print(f"report:  {options.out / 'report.html'}", soft_wrap=True)

@@ -27,7 +27,7 @@ class ArmView:
     def __init__(self, console: Console, title: str, offered: int, engine: RecordedEngine) -> None:
         self._console, self._title, self._offered, self._engine = console, title, offered, engine
         self._sent = self._left = self._met = 0
-        self._began_s = time.monotonic()
+        self._began_s: float | None = None  # when the first request was sent
         self._snapshot: Snapshot | None = None
         self._stop = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="demo-view", daemon=True)
@@ -35,6 +35,8 @@ class ArmView:
 
     def on_event(self, kind: str, outcome: Outcome | None) -> None:
         """Count a request that was sent or has left."""
+        if self._began_s is None:
+            self._began_s = time.monotonic()
         self._sent += kind == "sent"
         self._left += kind == "left"
         self._met += outcome is not None and outcome.met
@@ -54,7 +56,7 @@ class ArmView:
         self._stop.set()
         self._poller.join()
         self._live.stop()
-        self._console.print(self._line(), markup=False, highlight=False)
+        self._print_line()
 
     def _poll(self) -> None:
         line_due_s = _LINE_EVERY_S
@@ -65,23 +67,28 @@ class ArmView:
                 continue  # the replay reports what that means for requests
             if self._console.is_terminal:
                 self._live.update(self._panel(), refresh=True)
-            elif time.monotonic() - self._began_s >= line_due_s:
+            elif self._elapsed_s() >= line_due_s:
                 line_due_s += _LINE_EVERY_S
-                self._console.print(self._line(), markup=False, highlight=False)
+                self._print_line()
+
+    def _elapsed_s(self) -> float:
+        return 0.0 if self._began_s is None else time.monotonic() - self._began_s
 
     def _rate_rps(self) -> float:
-        return self._met / max(time.monotonic() - self._began_s, 1e-9)
+        return self._met / max(self._elapsed_s(), 1.0)
+
+    def _print_line(self) -> None:
+        self._console.print(self._line(), markup=False, highlight=False, soft_wrap=True)
 
     def _decision(self) -> str:
         made = self._engine.decisions
         return f"{made[-1].policy}: {made[-1].reason}" if made else "none"
 
     def _line(self) -> str:
-        elapsed_s = time.monotonic() - self._began_s
         policy = self._snapshot.policy if self._snapshot else "-"
         waiting = self._snapshot.queue.waiting if self._snapshot else 0
         return (
-            f"{self._title} {elapsed_s:4.0f} s: sent {self._sent}/{self._offered}, "
+            f"{self._title} {self._elapsed_s():4.0f} s: sent {self._sent}/{self._offered}, "
             f"left {self._left}, met SLO {self._met}, goodput {self._rate_rps():.2f}/s, "
             f"waiting {waiting}, policy {policy}, decisions {len(self._engine.decisions)}"
         )

@@ -5,12 +5,9 @@ model is a one-layer shape that nobody ever runs.
 """
 
 import json
-import logging
 import tempfile
 from pathlib import Path
 from typing import Any
-
-logging.getLogger("vllm").setLevel(logging.ERROR)  # its advice is about real machines
 
 import torch
 from vllm.config import (
