@@ -18,6 +18,8 @@ from hmas_agents.config import ModelConfig
 from hmas_agents.records import Proposal
 from prompts.loader import Message, Prompt, PromptError
 
+IN_TIME = 0.75  # of the timeout: the end-to-end SLO of the agent's own requests
+
 
 @dataclass(slots=True)
 class PolicyReply:
@@ -121,7 +123,9 @@ class PolicyAgent:
                 raise LookupError("the endpoint lists no model")
             self._model = listed[0].id
         head, config = self._head, self._config
-        who = {"tenant": config.tenant, "slo_class": "interactive"}
+        # On the engine that it steers the agent is a tenant like any other, and in overload a
+        # request that cannot be in time comes last: it asks for what it needs, not for less.
+        who = {"tenant": config.tenant, "slo_e2e_ms": 1000 * IN_TIME * config.timeout_s}
         return self._client.chat.completions.create(
             model=self._model,
             messages=messages,

@@ -37,13 +37,13 @@ def test_a_good_reply_is_taken_in_order_with_its_raw_text():
 
 def test_what_is_sent():
     with serving(completion(proposals("edf"))) as model:
-        ask(model.url, name="mine", tenant="ops")
+        ask(model.url, name="mine", tenant="ops", timeout_s=10.0)
     (sent,) = model.asked
     head = load_prompt("policy", 1).head
     assert sent["model"] == "mine"
     assert sent["messages"] == MESSAGES
     assert (sent["temperature"], sent["max_tokens"]) == (head.temperature, head.max_tokens)
-    assert sent["vllm_xargs"] == {"tenant": "ops", "slo_class": "interactive"}
+    assert sent["vllm_xargs"] == {"tenant": "ops", "slo_e2e_ms": 7500.0}
     schema = sent["response_format"]["json_schema"]["schema"]
     item = schema["properties"]["proposals"]["items"]["properties"]
     assert item["policy"]["enum"] == list(ALLOWED)
