@@ -12,6 +12,9 @@ from evals.metrics import CaseRun
 from serving.engines.protocol import Engine
 
 _SETTLE_S = 2.5  # vLLM's /metrics follows the engine once a second
+_COUNTERS = ("received", "finished", "aborted")
+
+Totals = dict[str, Counter[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,80 +22,80 @@ class Books:
     """Client's and engine's counts of the replayed requests.
 
     Attributes:
-        sent: requests of both arms, by tenant, as the clients counted them.
-        received, finished, aborted: /metrics totals by tenant since the server started
-            (they include the capacity measurement and the policy agent's own requests).
+        sent: requests of both arms by tenant, as the clients counted them.
+        counted: what /metrics counted meanwhile, by counter and tenant (with the policy
+            agent's own requests, under its own tenant).
         journalled: replayed requests found in the engine's journal, by arm.
-        epochs: served requests of the H-MAS arm by (epoch, policy); epoch 0 with no
-            policy are those that left before they were served.
+        epochs: requests of the H-MAS arm by (epoch, policy) that admitted them; no
+            policy means that they left before they were admitted.
     """
 
-    sent: dict[str, int]
-    received: dict[str, int]
-    finished: dict[str, int]
-    aborted: dict[str, int]
-    journalled: dict[str, int]
-    epochs: dict[tuple[int, str], int]
+    sent: Counter[str]
+    counted: Totals
+    journalled: Counter[str]
+    epochs: Counter[tuple[int, str]]
 
     @property
     def balanced(self) -> bool:
-        """Nothing lost, nothing twice: received = finished + aborted, all sent are journalled."""
-        totals = all(
-            self.received[t] == self.finished.get(t, 0) + self.aborted.get(t, 0)
-            for t in self.received
-        )
-        return totals and sum(self.sent.values()) == sum(self.journalled.values())
+        """Nothing lost, nothing counted twice."""
+        counted = self.counted
+        return self.sent.total() == self.journalled.total() and all(
+            sent == counted["received"][tenant]
+            == counted["finished"][tenant] + counted["aborted"][tenant]
+            for tenant, sent in self.sent.items()
+        )  # fmt: skip
 
     def text(self) -> str:
         """The books in three lines."""
-        per_tenant = ", ".join(
-            f"{t} {self.received[t]} = {self.finished.get(t, 0)} + {self.aborted.get(t, 0)}"
-            for t in sorted(self.received)
+        counted = self.counted
+        tenants = ", ".join(
+            f"{t}: {self.sent[t]} sent, {counted['received'][t]} received = "
+            f"{counted['finished'][t]} finished + {counted['aborted'][t]} aborted"
+            for t in sorted(counted["received"])
         )
         epochs = ", ".join(
-            f"{epoch} ({policy}): {count}" if policy else f"never served: {count}"
+            f"{epoch} ({policy}): {count}" if policy else f"never admitted: {count}"
             for (epoch, policy), count in sorted(self.epochs.items())
         )
-        state = "balanced" if self.balanced else "NOT BALANCED"
         return (
-            f"books {state}: {sum(self.sent.values())} sent by the arms, "
-            f"{sum(self.journalled.values())} in the engine's journal\n"
-            f"  /metrics, received = finished + aborted: {per_tenant}\n"
-            f"  H-MAS arm, requests by epoch: {epochs}"
+            f"books {'balanced' if self.balanced else 'NOT BALANCED'}: {self.sent.total()} sent "
+            f"by both arms, {self.journalled.total()} in the engine's journal\n"
+            f"  /metrics: {tenants}\n"
+            f"  requests of the H-MAS arm by epoch: {epochs}"
         )
 
 
-def check_books(engine: Engine, url: str, runs: Sequence[CaseRun]) -> Books:
-    """Compare what the clients sent with the engine's journal and vLLM's /metrics."""
-    time.sleep(_SETTLE_S)
-    sent = Counter(outcome.tenant for run in runs for outcome in run.outcomes)
+def check_books(engine: Engine, url: str, before: Totals, runs: Sequence[CaseRun]) -> Books:
+    """Compare what the clients sent with the engine's journal and vLLM's /metrics.
+
+    `before` are the totals from before the first arm.
+    """
     journalled: Counter[str] = Counter()
     epochs: Counter[tuple[int, str]] = Counter()
-    cursor = 0
-    while True:
-        page = engine.journal(cursor)
+    cursor, page = 0, engine.journal(0)
+    while page.cursor > cursor:
         for outcome in page.outcomes:
             # vLLM makes cmpl-REQUEST_ID-0-HASH of the id that the client sent.
             arm = next((r.arm for r in runs if f"-{r.arm}-r" in outcome.request_id), None)
-            if arm is None:
-                continue
-            journalled[arm] += 1
+            if arm is not None:
+                journalled[arm] += 1
             if arm == "hmas":
                 epochs[outcome.epoch, outcome.policy] += 1
-        if page.cursor == cursor:
-            break
-        cursor = page.cursor
-    totals = {name: _total(url, f"hmas_requests_{name}") for name in
-              ("received", "finished", "aborted")}  # fmt: skip
-    return Books(dict(sent), totals["received"], totals["finished"], totals["aborted"],
-                 dict(journalled), dict(epochs))  # fmt: skip
+        cursor, page = page.cursor, engine.journal(page.cursor)
+    after = read_totals(url)
+    counted = {name: after[name] - before[name] for name in _COUNTERS}
+    sent = Counter(outcome.tenant for run in runs for outcome in run.outcomes)
+    return Books(sent, counted, journalled, epochs)
 
 
-def _total(url: str, family_name: str) -> dict[str, int]:
+def read_totals(url: str) -> Totals:
+    """The tenant counters on vLLM's /metrics, by counter and tenant, once they have settled."""
+    time.sleep(_SETTLE_S)
+    totals: Totals = {name: Counter() for name in _COUNTERS}
     text = httpx.get(f"{url}/metrics", timeout=30, follow_redirects=True).text
-    counted: Counter[str] = Counter()
     for family in text_string_to_metric_families(text):
-        if family.name == family_name:
+        name = family.name.removeprefix("hmas_requests_")
+        if name in totals and name != family.name:
             for sample in family.samples:
-                counted[sample.labels["tenant"]] += int(sample.value)
-    return dict(counted)
+                totals[name][sample.labels["tenant"]] += int(sample.value)
+    return totals

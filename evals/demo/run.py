@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evals.arms import ControllerOptions, parse_arm
-from evals.demo.books import Books, check_books
+from evals.demo.books import Books, check_books, read_totals
 from evals.demo.view import ArmView
 from evals.live_capacity import measure_capacity
 from evals.live_runner import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
@@ -18,6 +18,7 @@ from evals.run_result import SuiteRun, to_json, versions
 from evals.scenario import build_workload
 from evals.suite import Suite, load_suite
 from evals.workloads.scaling import scale_to_rate, span_s, truncate
+from hmas_agents.ledger import LedgerReader
 from serving.contracts import TraceRequest
 from serving.engines.live import LiveEngine
 from serving.launcher import running_server, write_token
@@ -100,7 +101,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         controller = ControllerOptions(CONTROLLER, f"{url}/v1", MODEL_NAME, ledger)
         live = LiveOptions(controller, timeout_s=REQUEST_LIMIT_S)
         server = LiveServer(url, MODEL_NAME, engine)
-        runs = []
+        wait_until_idle(engine)
+        before, runs = read_totals(url), []
         for name in suite.arms:
             case = LiveCase(
                 suite.scenarios[0].name, options.load, parse_arm(name), offered, suite.settings,
@@ -113,7 +115,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
                 )
             runs.append(run)
         wait_until_idle(engine)
-        books = check_books(engine, url, runs)
+        books = check_books(engine, url, before, runs)
         engine.close()
     results = [_result(run, offered, capacity_rps, provenance) for run in runs]
     outcome = SuiteRun(suite.name, options.seed, versions(), results, runs)
@@ -165,5 +167,19 @@ def print_summary(run: DemoRun, options: DemoOptions, console: Console) -> None:
     console.print(f"goodput of H-MAS: {ours:.2f}/s against {stock:.2f}/s, {ratio}")
     console.print(run.books.text(), markup=False, soft_wrap=True)
     ledger = options.out / "ledger.sqlite"
+    console.print(_decisions(ledger), soft_wrap=True)
     console.print(f"ledger:  {ledger}  (hmas trace list --ledger {ledger})", soft_wrap=True)
     console.print(f"report:  {options.out / 'report.html'}", soft_wrap=True)
+
+
+def _decisions(ledger: Path) -> str:
+    with LedgerReader(ledger) as reader:
+        long = [stored.record for stored in reader.list_decisions(horizon="long")]
+        short = [stored.record for stored in reader.list_decisions(horizon="short")]
+    calls = [call for record in (*long, *short) for call in record.tool_calls]
+    answered = sum(any(p.source == "model" for p in record.proposals) for record in long)
+    return (
+        f"decisions taken: {len(long)} on the long horizon ({answered} with a usable reply of the "
+        f"model), {len(short)} on the short; {sum(call.accepted for call in calls)} of "
+        f"{len(calls)} tool calls accepted"
+    )
