@@ -15,7 +15,7 @@ from langgraph.graph.state import CompiledStateGraph
 from graphs.parts import Parts, executed
 from hmas_agents import rule_table
 from hmas_agents.agents.summary import parameter_bounds, policy_cards, summarise
-from hmas_agents.choice import Key, choose, key_of
+from hmas_agents.choice import Key, choose, key_of, sampling_margin
 from hmas_agents.follow_up import rollback_of
 from hmas_agents.guardrails import OK, judge
 from hmas_agents.observer import Situation
@@ -107,11 +107,12 @@ def verify(parts: Parts, work: LongHorizon) -> LongHorizon:
         else:
             proposal.verdict = judge(proposal, state, parts.config.control, parts.switched_at_s)
     predict(parts, work)
+    noise = sampling_margin(incumbent.predicted, len(work["situation"].requests))
     chosen, record.reason = choose(
         incumbent,
         record.proposals,
         rollback if rollback and rollback.verdict == OK else None,
-        margin=0.0 if parts.twin is None else parts.twin.margin,
+        margin=0.0 if parts.twin is None else max(parts.twin.margin, noise),
         twin_enabled=parts.twin is not None,
     )
     record.proposals.append(incumbent)

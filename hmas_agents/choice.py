@@ -3,6 +3,7 @@
 Called by `graphs.long_horizon` after the guardrails and the twin have spoken.
 """
 
+import math
 from collections.abc import Sequence
 
 from hmas_agents.guardrails import OK
@@ -19,6 +20,17 @@ def key_of(policy: str, params: dict[str, float]) -> Key:
     except ValueError:  # the guardrails will say so; here it only has to differ
         complete = params
     return policy, tuple(sorted(complete.items()))
+
+
+def sampling_margin(attainment: float | None, requests: int) -> float:
+    """Two standard errors of an attainment measured on so many requests, 2*sqrt(p(1-p)/n).
+
+    A predicted gain below it may be a handful of requests that happened to be there.
+    """
+    if attainment is None or requests <= 0:
+        return 0.0
+    p = min(max(attainment, 0.0), 1.0)
+    return 2.0 * math.sqrt(p * (1.0 - p) / requests)
 
 
 def choose(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hmas_agents.choice import choose, key_of
+from hmas_agents.choice import choose, key_of, sampling_margin
 from hmas_agents.follow_up import FollowUp, Settled, Watched, rollback_of
 from hmas_agents.records import Proposal
 from hmas_agents.rule_table import choose as by_rule
@@ -117,3 +117,10 @@ def test_a_switch_that_disappoints_is_rolled_back(realised, requests, error, bac
 
 def test_only_switches_are_rolled_back():
     assert rollback_of(Settled(Watched(1, 0.0, 60.0, 0.9), 0.0, 100), None) is None
+
+
+def test_a_gain_of_a_few_requests_is_within_the_sampling_margin():
+    two_more_of_73 = 2 / 73
+    assert sampling_margin(0.959, 73) > two_more_of_73
+    assert sampling_margin(0.6, 1500) < 0.03
+    assert sampling_margin(1.0, 73) == sampling_margin(None, 73) == sampling_margin(0.5, 0) == 0.0
