@@ -7,6 +7,7 @@ plugins named in VLLM_PLUGINS, a token for the /hmas/ routes.
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -78,8 +79,14 @@ def running_server(
     """A vLLM server on 127.0.0.1:port for the length of the block; its output goes to `log`.
 
     Raises:
-        ServerError: it did not answer /health in time, or exited.
+        ServerError: the port is taken, or it did not answer /health in time, or exited.
     """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServerError(f"port {port} is taken ({error.strerror}): give another") from error
     address = ["--host", "127.0.0.1", "--port", str(port)]
     command = server_command(settings, [*address, *arguments], hook=hook)
     log.parent.mkdir(parents=True, exist_ok=True)

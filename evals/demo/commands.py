@@ -1,6 +1,7 @@
 """`hmas demo`: what `make demo` runs."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,8 @@ def demo(
         typer.echo(f"error: no model in {SMOLLM2}: run `make model` first", err=True)
         raise typer.Exit(2)
     options = DemoOptions(duration, length_scale, load, port, out, seed)
+    # `make` answers Ctrl-C and kill with SIGTERM for its children: stop the server then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run = run_demo(options, console)
     except KeyboardInterrupt:
