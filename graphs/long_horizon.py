@@ -123,7 +123,9 @@ def act(parts: Parts, work: LongHorizon) -> LongHorizon:
     """Put the choice in force, with the same tool that rules use."""
     chosen, incumbent, record = work["chosen"], work["incumbent"], work["record"]
     record.predicted = incumbent.predicted
-    if chosen is not incumbent:
+    if chosen is incumbent:
+        ack = encode(parts.session.renew())  # the engine confirms what stays in force
+    else:
         args = {
             "policy": chosen.policy,
             "params": chosen.params,
@@ -132,6 +134,7 @@ def act(parts: Parts, work: LongHorizon) -> LongHorizon:
         answer = parts.tools["switch_policy"].invoke(args)
         call = executed("switch_policy", args, str(answer))
         record.tool_calls.append(call)
+        ack = call.ack
         if call.accepted:
             record.predicted = chosen.predicted
             parts.switched_at_s.append(record.at_s)
@@ -141,6 +144,7 @@ def act(parts: Parts, work: LongHorizon) -> LongHorizon:
         "source": chosen.source,
         "predicted": chosen.predicted,
         "applied": any(call.accepted for call in record.tool_calls),
+        "ack": ack,
     }
     return {}
 

@@ -67,8 +67,11 @@ def _chapters(stored: StoredDecision) -> Iterator[tuple[str, list[str]]]:
                 for p in record.proposals
             ],
         )
-    chosen = _short(record.chosen) or "nothing"
-    yield "What was chosen", [f"{chosen}  because: {record.reason or '-'}"]
+    chosen = {key: value for key, value in record.chosen.items() if key != "ack"}
+    lines = [f"{_short(chosen) or 'nothing'}  because: {record.reason or '-'}"]
+    if ack := record.chosen.get("ack"):
+        lines.append(f"engine acknowledged: {_short(ack)}")
+    yield "What was chosen", lines
     for call in record.tool_calls:
         yield f"Tool call: {call.tool}", _called(call)
     if record.snapshot_before and record.snapshot_after:

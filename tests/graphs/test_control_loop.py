@@ -188,6 +188,7 @@ def test_with_the_twin_disabled_the_rule_table_switches_when_calm():
     assert engine.policy == "edf"
     assert record.chosen == {
         "policy": "edf", "params": {}, "source": "rules", "predicted": None, "applied": True,
+        "ack": {"accepted": True, "epoch": 3, "reason": "", "clamped": {}},
     }  # fmt: skip
     assert [p.source for p in record.proposals] == ["rules", "incumbent"]
 

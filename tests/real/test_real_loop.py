@@ -121,6 +121,8 @@ def test_the_served_model_decides_through_structured_output(
     assert {"model", "rules"} <= {proposal.source for proposal in record.proposals}
     assert len(record.prompt_sha256) == 64
     assert record.prompt_version == 1
+    assert record.chosen["ack"]["accepted"]
+    assert record.chosen["ack"]["epoch"] == record.epoch_after
 
 
 @pytest.mark.parametrize(
