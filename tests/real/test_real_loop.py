@@ -140,7 +140,8 @@ def test_the_loop_goes_on_by_rules_when_the_model_fails(
     server: RealServer, engine: LiveEngine, tmp_path: Path, reply: str | None, fault: str
 ) -> None:
     with serving(None if reply is None else completion(reply)) as model:
-        config = loop_config(model.url, **{"model.timeout_s": 2.0})
+        limit_s = 1.0 if reply is None else 60.0
+        config = loop_config(model.url, **{"model.timeout_s": limit_s})
         record = one_long_decision(server, engine, tmp_path / f"{fault}.sqlite", config)
     assert any(entry.startswith(fault) for entry in record.faults), record.faults
     assert "model" not in {proposal.source for proposal in record.proposals}
