@@ -107,7 +107,8 @@ class HMASScheduler(AsyncScheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """One step: set limits and order, let vLLM schedule, note what it scheduled."""
-        now_s = self._now()
+        now_s = self.clock()
+        self._safely("lease", self._expire, now_s)
         self._safely("step control", self.control.prepare, self.lease.decision.limits, now_s)
         output = super().schedule(*args, **kwargs)
         self._safely(
@@ -137,10 +138,13 @@ class HMASScheduler(AsyncScheduler):
 
     def _now(self) -> float:
         now_s = self.clock()
+        self._expire(now_s)
+        return now_s
+
+    def _expire(self, now_s: float) -> None:
         if self.lease.expire(now_s):
             logger.warning("controller's lease ended: back to %s", self.lease.decision.policy)
             self._enforce()
-        return now_s
 
     def _enforce(self) -> None:
         decision = self.lease.decision
