@@ -1,7 +1,7 @@
 """How is vLLM started with the hook? `hmas serve`, and the same for demo and tests.
 
 Builds the command and the environment: the repository first on PYTHONPATH, both
-plugins named in VLLM_PLUGINS, a token for the /hmas/ routes.
+plugins named in VLLM_PLUGINS, a token for the /hmas/ routes, and one for a gateway.
 """
 
 import json
@@ -14,15 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import httpx
 import typer
 
+from serving.contracts import ContractError
 from serving.engines.live import DEFAULT_TOKEN_FILE
 from serving.model import SMOLLM2
-from serving.settings import EngineSettings
+from serving.settings import EngineSettings, read_settings
 
+DEFAULT_MODEL_FILE = "var/perception.json"
 REPO = Path(__file__).resolve().parent.parent
 _START_LIMIT_S = 600
 _STOP_LIMIT_S = 30
@@ -37,8 +39,10 @@ def server_command(settings: EngineSettings, arguments: Sequence[str], *, hook: 
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     if hook:  # before the caller's arguments, which may override it
         extra = {"hmas": settings.model_dump(mode="json", exclude_defaults=True)}
-        command += ["--scheduler-cls", "serving.scheduler.HMASScheduler"]
+        command += ["--scheduler-cls", "serving.scheduler.hmas_scheduler"]
         command += ["--additional-config", json.dumps(extra)]
+        if settings.gateway != "off":
+            command += ["--middleware", "serving.plugin.gateway.GatewayMiddleware"]
     return [*command, *arguments]
 
 
@@ -56,9 +60,9 @@ def server_environment(token: str, *, hook: bool) -> dict[str, str]:
     return env
 
 
-def write_token(path: Path = DEFAULT_TOKEN_FILE) -> str:
-    """HMAS_TOKEN of the environment, or a new token; written for controllers, owner-readable."""
-    token = os.environ.get("HMAS_TOKEN") or secrets.token_urlsafe(24)
+def write_token(path: Path = DEFAULT_TOKEN_FILE, variable: str = "HMAS_TOKEN") -> str:
+    """The environment's token, or a new one; written for who is to send it, owner-readable."""
+    token = os.environ.get(variable) or secrets.token_urlsafe(24)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.chmod(0o600)
@@ -158,15 +162,58 @@ def serve_command(
     token_file: Annotated[
         Path, typer.Option(help="Where the token for controllers is written.")
     ] = DEFAULT_TOKEN_FILE,
+    gateway: Annotated[
+        Literal["off", "token", "always"],
+        typer.Option(
+            help="Headers that name tenant and SLO: off ignores them; token believes them with "
+            "the x-hmas-gateway-token of HMAS_GATEWAY_TOKEN (else a new one, written beside the "
+            "token file as gateway.token); always believes them: only where nobody but the "
+            "gateway reaches this server. With a gateway, clients name no tenants themselves."
+        ),
+    ] = "off",
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="llm-d objective and the SLO class it stands for: premium=interactive."),
+    ] = None,
+    model_file: Annotated[
+        str, typer.Option(help="Keeps what was learned of costs and lengths; '' keeps nothing.")
+    ] = DEFAULT_MODEL_FILE,
 ) -> None:
     """Start vLLM with the H-MAS scheduler. Options not listed here go to vLLM unchanged.
 
     Example: hmas serve --model Qwen/Qwen3-8B --port 8000 --max-num-seqs 128
 
+    Behind a gateway: hmas serve --gateway token --objective premium=interactive
+
     Without a controller (`hmas run`) the server behaves as stock vLLM.
     """
-    settings = EngineSettings(default_policy=default_policy, slo_scale=slo_scale)
+    settings = _settings_of({
+        "default_policy": default_policy,
+        "slo_scale": slo_scale,
+        "gateway": gateway,
+        "gateway_objectives": dict(_objective(text) for text in objective or ()),
+        "model_file": str(Path(model_file).resolve()) if model_file else None,
+    })
     command = server_command(settings, ["--model", model, *context.args], hook=True)
     environment = server_environment(write_token(token_file), hook=True)
-    typer.echo(f"token: {token_file}\n{' '.join(command)}", err=True)
+    typer.echo(f"token: {token_file}", err=True)
+    if gateway == "token":
+        gateway_file = token_file.with_name("gateway.token")
+        environment["HMAS_GATEWAY_TOKEN"] = write_token(gateway_file, "HMAS_GATEWAY_TOKEN")
+        typer.echo(f"token of the gateway: {gateway_file}", err=True)
+    typer.echo(" ".join(command), err=True)
     os.execve(sys.executable, command, environment)
+
+
+def _objective(text: str) -> tuple[str, str]:
+    name, equals, slo_class = text.partition("=")
+    if not (name and equals and slo_class):
+        raise typer.BadParameter(f"--objective {text!r}: give NAME=SLO_CLASS")
+    return name, slo_class
+
+
+def _settings_of(raw: dict[str, object]) -> EngineSettings:
+    try:
+        return read_settings({"hmas": raw})
+    except ContractError as error:
+        raise typer.BadParameter(str(error)) from error

@@ -4,9 +4,9 @@ Read once inside vLLM from `--additional-config '{"hmas": {...}}'`, which the
 launcher writes; the simulator builds it directly.
 """
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from serving.contracts import SLO, ContractError
 
@@ -18,6 +18,10 @@ SLO_CLASSES: dict[str, SLO] = {
     "batch": SLO(e2e_ms=600_000),
     "best_effort": SLO(),
 }
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MAX_FLOORS = 0.9  # what is promised to some must leave room for all others
 
 
 class EngineSettings(BaseModel):
@@ -34,14 +38,57 @@ class EngineSettings(BaseModel):
     max_wait_s: float = Field(
         900.0, gt=0, description="A request that waits longer outranks every policy."
     )
-    trust_client_tenant: bool = Field(
-        True, description="Believe `tenant` in vllm_xargs; otherwise the LoRA name or `default`."
+    trust_client_tenant: bool | None = Field(
+        None, description="Believe clients' `tenant` in vllm_xargs; unset: if there is no gateway."
     )
-    tenant_weights: dict[str, float] = Field(
+    gateway: Literal["off", "token", "always"] = Field(
+        "off",
+        description="Headers of a gateway that name tenant and SLO are ignored, believed with "
+        "HMAS_GATEWAY_TOKEN, or always believed (only where nobody else can reach the server).",
+    )
+    gateway_objectives: dict[str, str] = Field(
+        default_factory=dict, description="SLO class of an llm-d objective; else its own name is."
+    )
+    tenant_weights: dict[str, Positive] = Field(
         default_factory=dict, description="Relative weight of a tenant; 1 where none is given."
+    )
+    tenant_floors: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="Least share of the engine's work (0..1) that a tenant with a backlog gets.",
+    )
+    bucket_s: float = Field(
+        10.0, gt=0, description="Seconds of its share that a tenant may run ahead (tenant_buckets)."
     )
     max_tenants: int = Field(64, ge=1, description="Tenants counted apart; the rest are `other`.")
     journal_size: int = Field(20_000, ge=100, description="Arrivals and outcomes kept for readers.")
+    model_file: str | None = Field(
+        None, description="Keeps the learned cost and length models across restarts; unset: none."
+    )
+
+    @field_validator("gateway_objectives")
+    @classmethod
+    def _lead_to_known_classes(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        known = {*SLO_CLASSES, *info.data.get("slo_classes", {})}
+        for objective, slo_class in value.items():
+            if slo_class not in known:
+                raise ValueError(
+                    f"{objective!r} leads to the unknown SLO class {slo_class!r}; "
+                    f"there are {', '.join(sorted(known))}"
+                )
+        return value
+
+    @property
+    def believes_clients(self) -> bool:
+        """Whether a tenant that the client itself claims is believed."""
+        trusted = self.trust_client_tenant
+        return self.gateway == "off" if trusted is None else trusted
+
+    @field_validator("tenant_floors")
+    @classmethod
+    def _floors_leave_room(cls, floors: dict[str, float]) -> dict[str, float]:
+        if sum(floors.values()) > MAX_FLOORS:
+            raise ValueError(f"floors add up to {sum(floors.values()):g}, at most {MAX_FLOORS}")
+        return floors
 
     def slo_of(self, slo_class: str) -> SLO | None:
         """Targets of a class, scaled; None when the class is unknown."""

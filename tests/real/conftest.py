@@ -14,7 +14,8 @@ from serving.settings import EngineSettings
 
 MODEL = "smollm2"
 TOKEN = "test-token"
-SETTINGS = EngineSettings(slo_scale=4.0)
+GATEWAY_TOKEN = "of-the-test-gateway"
+SETTINGS = EngineSettings(slo_scale=4.0, gateway="token", trust_client_tenant=True)
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         "--max-num-seqs", "16", "--enforce-eager", "--no-enable-prefix-caching",
         "--scheduler-cls", "tests.real.broken_policy.SchedulerWithBrokenPolicy",
     ]  # fmt: skip
-    with running_server(SETTINGS, arguments, port=port, token=TOKEN, log=log):
-        yield RealServer(f"http://127.0.0.1:{port}", token_file, log)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HMAS_GATEWAY_TOKEN", GATEWAY_TOKEN)
+        with running_server(SETTINGS, arguments, port=port, token=TOKEN, log=log):
+            yield RealServer(f"http://127.0.0.1:{port}", token_file, log)
 
 
 @pytest.fixture

@@ -2,26 +2,89 @@
 
 import json
 import socket
+from pkgutil import resolve_name
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from serving.launcher import (
     REPO,
     ServerError,
     running_server,
+    serve_command,
     server_command,
     server_environment,
     write_token,
 )
-from serving.settings import EngineSettings
+from serving.plugin.gateway import GatewayMiddleware
+from serving.settings import EngineSettings, read_settings
 
 
 def test_the_hook_is_named_before_the_callers_arguments():
     command = server_command(EngineSettings(slo_scale=2.0), ["--model", "m"], hook=True)
     assert command[-2:] == ["--model", "m"]
-    assert command[command.index("--scheduler-cls") + 1] == "serving.scheduler.HMASScheduler"
+    assert command[command.index("--scheduler-cls") + 1] == "serving.scheduler.hmas_scheduler"
     extra = json.loads(command[command.index("--additional-config") + 1])
     assert extra == {"hmas": {"slo_scale": 2.0}}
+
+
+def test_a_gateway_brings_its_middleware_and_the_hook_the_same_settings():
+    settings = EngineSettings(gateway="token", trust_client_tenant=True)
+    command = server_command(settings, ["--model", "m"], hook=True)
+    assert command[command.index("--middleware") + 1] == "serving.plugin.gateway.GatewayMiddleware"
+    assert resolve_name(command[command.index("--middleware") + 1]) is GatewayMiddleware
+    extra = json.loads(command[command.index("--additional-config") + 1])
+    assert read_settings(extra) == settings
+    assert "--middleware" not in server_command(EngineSettings(), [], hook=True)
+    assert "--middleware" not in server_command(settings, [], hook=False)
+
+
+def served(monkeypatch, folder, *options: str) -> tuple[EngineSettings, dict[str, str]]:
+    """What `hmas serve` would start: the settings and the environment."""
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("os.execve", lambda _, *call: started.append(call))
+    app = typer.Typer()
+    app.command(context_settings={"allow_extra_args": True})(serve_command)
+    options = ("--token-file", str(folder / "hmas.token"), *options)
+    result = CliRunner().invoke(app, options)
+    if result.exit_code:
+        raise ValueError(result.output)
+    ((command, environment),) = started
+    extra = json.loads(command[command.index("--additional-config") + 1])
+    return read_settings(extra), environment
+
+
+def test_serve_behind_a_gateway(monkeypatch, tmp_path):
+    monkeypatch.setenv("HMAS_GATEWAY_TOKEN", "of-the-gateway")
+    settings, environment = served(
+        monkeypatch, tmp_path, "--gateway", "token", "--objective", "premium=interactive"
+    )
+    assert settings.gateway_objectives == {"premium": "interactive"}
+    assert not settings.believes_clients
+    assert environment["HMAS_GATEWAY_TOKEN"] == "of-the-gateway"
+    monkeypatch.delenv("HMAS_GATEWAY_TOKEN")
+    _, environment = served(monkeypatch, tmp_path, "--gateway", "token")
+    assert environment["HMAS_GATEWAY_TOKEN"] == (tmp_path / "gateway.token").read_text().strip()
+    settings, environment = served(monkeypatch, tmp_path)
+    assert settings.believes_clients
+    assert "HMAS_GATEWAY_TOKEN" not in environment
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"), [("premium", "NAME=SLO_CLASS"), ("premium=gold", "unknown SLO")]
+)
+def test_an_objective_that_leads_nowhere_is_refused(objective, reason, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(ValueError, match=reason):
+        served(monkeypatch, tmp_path, "--objective", objective)
+
+
+def test_serve_keeps_learned_models_unless_told_otherwise(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert served(monkeypatch, tmp_path)[0].model_file == str(tmp_path / "var/perception.json")
+    assert served(monkeypatch, tmp_path, "--model-file", "")[0].model_file is None
+    assert EngineSettings().model_file is None
 
 
 def test_a_stock_server_gets_neither_hook_nor_plugins(monkeypatch):

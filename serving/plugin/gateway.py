@@ -1,0 +1,174 @@
+"""How does a request get the tenant and the SLO that a gateway's headers name?
+
+vLLM loads the class with `--middleware serving.plugin.gateway.GatewayMiddleware`, which
+`hmas serve --gateway` adds. It reads the engine's own settings, so both sides keep one
+trust rule. A request without believed headers is passed on unread.
+"""
+
+import logging
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from serving.contracts import ContractError
+from serving.perception.attributes import vouch
+from serving.plugin.gateway_headers import HEADERS, believed, read_claims, rewritten
+from serving.settings import EngineSettings, read_settings
+
+logger = logging.getLogger("vllm.hmas")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_XARGS = ("vllm_xargs",)
+# Routes that serve a model, and where their bodies carry extra arguments.
+_PLACES = {
+    "/v1/completions": _XARGS,
+    "/v1/chat/completions": _XARGS,
+    "/v1/responses": _XARGS,
+    "/v1/messages": _XARGS,
+    "/invocations": _XARGS,
+    "/inference/v1/generate": ("sampling_params", "extra_args"),
+}
+# vLLM 0.32 lets this header go before the body's `priority`, whoever sends it.
+_VLLM_PRIORITY = b"x-vllm-priority"
+
+
+class GatewayMiddleware:
+    """Pure ASGI middleware: believed headers go into the body, and none of them further."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._settings: EngineSettings | None = None
+        self._warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection. Whatever a client sends, vLLM is the one to answer."""
+        if scope["type"] == "lifespan":
+            await self._start(scope, receive, send)
+            return
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        scope = {**scope, "headers": list(scope["headers"])}
+        headers = _take(scope)
+        settings = self._settings_of(scope)
+        if not headers or not self._believes(headers, settings):
+            await self._app(scope, receive, send)
+            return
+        claims = read_claims(headers, settings)
+        place = _place_of(scope)
+        if claims is not None and place is not None:
+            if claims.priority is not None:
+                _drop(scope, _VLLM_PRIORITY)
+            body, last = await _read(receive)
+            if last is None:
+                body = rewritten(body, claims, place)
+                _set_length(scope, len(body))
+                last = {"type": "http.request", "body": body, "more_body": False}
+            receive = _before(last, receive)
+        await self._app(scope, receive, send)
+
+    async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse to start by settings that cannot work: a gateway would be ignored in silence."""
+        try:
+            self._settings = _read_settings(scope)
+        except ContractError as error:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await self._app(scope, receive, send)
+
+    def _settings_of(self, scope: Scope) -> EngineSettings:
+        if self._settings is None:  # a server without lifespan events
+            try:
+                self._settings = _read_settings(scope)
+            except ContractError as error:
+                logger.error("H-MAS gateway headers are ignored: %s", error)  # noqa: TRY400
+                self._settings = EngineSettings()
+        return self._settings
+
+    def _believes(self, headers: dict[str, str], settings: EngineSettings) -> bool:
+        if believed(headers, settings):
+            return True
+        if not self._warned and settings.gateway == "token":
+            self._warned = True
+            logger.warning(
+                "ignoring %s: no or a wrong x-hmas-gateway-token (said once)", ", ".join(headers)
+            )
+        return False
+
+
+def _read_settings(scope: Scope) -> EngineSettings:
+    """The engine's settings, as vLLM's API server has them.
+
+    Raises:
+        ContractError: they do not fit, or a token is missing in the environment.
+    """
+    state = getattr(scope.get("app"), "state", None)
+    settings = read_settings(getattr(getattr(state, "args", None), "additional_config", None))
+    if settings.gateway != "off" and not vouch("any"):
+        raise ContractError("hmas.gateway needs HMAS_TOKEN in vLLM's environment: set it there")
+    if settings.gateway == "token" and not os.environ.get("HMAS_GATEWAY_TOKEN"):
+        raise ContractError(
+            "hmas.gateway='token' needs HMAS_GATEWAY_TOKEN in vLLM's environment: set it there"
+        )
+    return settings
+
+
+def _take(scope: Scope) -> dict[str, str]:
+    """Remove our headers from the scope and return them; of equal names the last counts.
+
+    A proxy that appends instead of replacing leaves the client's header in front.
+    """
+    taken = {}
+    rest = []
+    for name, value in scope["headers"]:
+        if (known := name.lower().decode("latin-1")) in HEADERS:
+            taken[known] = value.decode("utf-8", "replace").strip()
+        else:
+            rest.append((name, value))
+    scope["headers"] = rest
+    return taken
+
+
+def _place_of(scope: Scope) -> tuple[str, ...] | None:
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    return _PLACES.get(scope["path"].removeprefix(scope.get("root_path", "")))
+
+
+async def _read(receive: Receive) -> tuple[bytes, Message | None]:
+    """The whole body, which vLLM's routes read whole too; or the event that cut it short."""
+    parts = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return b"", message
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts), None
+
+
+def _before(message: Message, receive: Receive) -> Receive:
+    """`receive` that first gives `message`."""
+    pending = [message]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed
+
+
+def _drop(scope: Scope, header: bytes) -> None:
+    scope["headers"] = [item for item in scope["headers"] if item[0].lower() != header]
+
+
+def _set_length(scope: Scope, length: int) -> None:
+    scope["headers"] = [
+        (name, str(length).encode() if name.lower() == b"content-length" else value)
+        for name, value in scope["headers"]
+    ]
