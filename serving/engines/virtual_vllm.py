@@ -6,6 +6,7 @@ model is a one-layer shape that nobody ever runs.
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vllm.config import (
     VllmConfig,
 )
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.structured_output import StructuredOutputManager
 
@@ -33,9 +35,17 @@ _SHAPE = {
 
 
 def build_scheduler(
-    scheduler_cls: type[AsyncScheduler], profile: EngineProfile, settings: EngineSettings
+    scheduler_cls: Callable[..., Scheduler],
+    profile: EngineProfile,
+    settings: EngineSettings,
+    *,
+    prefix_caching: bool = False,
 ) -> Any:
-    """A scheduler of the given class with the sizes of `profile`; nothing is loaded."""
+    """A scheduler of the given class with the sizes of `profile`; nothing is loaded.
+
+    The same call works on every vLLM that `serving.compat` knows. With `prefix_caching`,
+    requests need a `block_hasher`, as vLLM's engine core gives them one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         shape = {**_SHAPE, "max_position_embeddings": profile.max_model_len}
         (Path(folder) / "config.json").write_text(json.dumps(shape))
@@ -43,7 +53,7 @@ def build_scheduler(
             model=folder, skip_tokenizer_init=True, dtype="bfloat16",
             max_model_len=profile.max_model_len, seed=0,
         )  # fmt: skip
-        cache = CacheConfig(block_size=profile.block_size, enable_prefix_caching=False)
+        cache = CacheConfig(block_size=profile.block_size, enable_prefix_caching=prefix_caching)
         cache.num_gpu_blocks = profile.kv_blocks
         config = VllmConfig(
             scheduler_config=SchedulerConfig(
@@ -63,8 +73,14 @@ def build_scheduler(
         num_blocks=profile.kv_blocks, kv_cache_tensors=[],
         kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
     )  # fmt: skip
-    return scheduler_cls(
+    if isinstance(scheduler_cls, type):  # else vLLM's choice, which depends on the platform
+        config.scheduler_config.async_scheduling = issubclass(scheduler_cls, AsyncScheduler)
+    scheduler = scheduler_cls(
         vllm_config=config, kv_cache_config=kv_cache,
         structured_output_manager=StructuredOutputManager(config),
         block_size=profile.block_size, log_stats=False,
     )  # fmt: skip
+    # Builds for a GPU have the second model runner, for which a step lists resumed requests
+    # as new ones. Who drives a virtual scheduler reads them apart, as on the CPU.
+    scheduler.use_v2_model_runner = False
+    return scheduler
