@@ -3,20 +3,29 @@
 Called by the queue, the tools, the guardrails and the prompts' policy cards.
 """
 
-import math
 from collections.abc import Mapping
 
 from serving.policies.base import Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.density import Density
 from serving.policies.edf import Edf
+from serving.policies.fair import Fair
 from serving.policies.fcfs import Fcfs
 from serving.policies.laxity import Laxity
+from serving.policies.mlfq import Mlfq
+from serving.policies.prefix import Prefix
 from serving.policies.priority import Priority
 from serving.policies.sjf import Sjf
 from serving.policies.slide import Slide
+from serving.policies.srpt import Srpt
+from serving.policies.tiered import Tiered
 
 __all__ = ["POLICIES", "Policy", "PolicyCard", "PolicyContext", "RequestView", "complete_params"]
 
-_ALL: tuple[Policy, ...] = (Fcfs(), Priority(), Sjf(), Edf(), Laxity(), Slide())
+# Simple orders first, as they are listed to readers and to the policy agent.
+_ALL: tuple[Policy, ...] = (
+    Fcfs(), Priority(), Sjf(), Edf(), Laxity(), Density(), Srpt(), Mlfq(), Fair(), Prefix(),
+    Tiered(), Slide(),
+)  # fmt: skip
 POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}
 
 
@@ -35,7 +44,7 @@ def complete_params(name: str, params: Mapping[str, float]) -> dict[str, float]:
             known = ", ".join(policy.param_bounds) or "none"
             raise ValueError(f"policy {name!r} has no parameter {key!r}; it has {known}")
         low, high = policy.param_bounds[key]
-        if not (math.isfinite(value) and low <= value <= high):
+        if not low <= value <= high:  # so are NaN and numbers too large for a float
             raise ValueError(f"{name}.{key} = {value} is outside {low}..{high}")
         complete[key] = float(value)
     return complete

@@ -24,6 +24,9 @@ class RequestView:
         priority: vLLM's request priority, lower first.
         weight: of its tenant.
         predicted_output_tokens: mean predicted answer length.
+        q90_output_tokens: answer length that nine of ten stay below.
+        cached_tokens: prompt tokens that the KV cache already holds.
+        attained_tokens: output tokens produced before it was preempted.
     """
 
     request_id: str
@@ -36,6 +39,9 @@ class RequestView:
     priority: int = 0
     weight: float = 1.0
     predicted_output_tokens: float = 0.0
+    q90_output_tokens: float = 0.0
+    cached_tokens: int = 0
+    attained_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class PolicyContext:
 
     Attributes:
         prefill_s_per_token: predicted seconds per prompt token.
+        decode_s_per_token: predicted seconds of one request's output token, tau.
         load: 0 (queue can meet its deadlines) to 1 (it cannot); changes in steps,
             and every change re-keys the queue.
         params: the policy's own parameters, complete and inside their bounds.
@@ -52,6 +59,7 @@ class PolicyContext:
     prefill_s_per_token: float
     load: float
     params: Mapping[str, float]
+    decode_s_per_token: float = 0.0
 
     def prefill_s(self, view: RequestView) -> float:
         """Predicted seconds of prefill, c = p / prefill rate."""
@@ -77,7 +85,11 @@ class Policy(ABC):
         card: when it helps and when it hurts.
         demotes: requests that can no longer meet their SLO sort behind all others.
         starvation_free: the order alone bounds waiting, no ceiling is needed.
+        shares: the tenant with the least weighted work is served first, and the key
+            orders within the tenant.
         follows_load: the key depends on `PolicyContext.load`.
+        follows_cache: the key depends on `RequestView.cached_tokens`, which change while
+            a request waits.
         needs_lengths: the key depends on predicted output lengths.
         default_params, param_bounds: its parameters, and their inclusive bounds.
     """
@@ -86,7 +98,9 @@ class Policy(ABC):
     card: PolicyCard
     demotes = False
     starvation_free = False
+    shares = False
     follows_load = False
+    follows_cache = False
     needs_lengths = False
     default_params: Mapping[str, float] = {}
     param_bounds: Mapping[str, tuple[float, float]] = {}

@@ -4,7 +4,14 @@ from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, Reques
 
 
 class Laxity(Policy):
-    """Key: d - c, the latest moment at which prefill may start."""
+    """Key: d - c, the latest moment at which prefill may start.
+
+    Source: least laxity first (Dertouzos and Mok 1989): laxity is d - c - now, and
+    `now` is the same for all that wait, so the order does not change with time.
+
+    Regime: deadlines and prompt lengths that differ much, below saturation. In overload
+    it starts long prompts first, where `sjf` and `slide` do the opposite.
+    """
 
     name = "laxity"
     demotes = True

@@ -4,7 +4,13 @@ from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, Reques
 
 
 class Priority(Policy):
-    """Key: (priority, a)."""
+    """Key: (priority, a), the lower number first.
+
+    Source: vLLM's priority queue, `--scheduling-policy priority`.
+
+    Regime: callers whose priorities mean something. Low ones wait up to the ceiling
+    while higher ones keep coming.
+    """
 
     name = "priority"
     card = PolicyCard(

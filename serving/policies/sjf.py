@@ -1,14 +1,18 @@
-"""`sjf`: shortest prefill first, aged, so that long prompts are late but not starved.
-
-After SRPF and SSJF: the prompt's prefill time is known at arrival, unlike the
-answer's length.
-"""
+"""`sjf`: shortest prefill first, aged, so that long prompts are late but not starved."""
 
 from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
 
 
 class Sjf(Policy):
-    """Key: a + kappa*c. A prompt of one prefill second yields to those kappa seconds younger."""
+    """Key: a + kappa*c. A prompt of one prefill second yields to those kappa seconds younger.
+
+    Source: shortest remaining prompt first, SRPF, as in QoServe (arXiv 2503.22562), and
+    speculative shortest job first, SSJF (arXiv 2404.08509); here by the prefill time,
+    which is known at arrival, unlike the answer's length.
+
+    Regime: overload with mixed prompt lengths and similar deadlines. kappa 0 is first
+    come, first served.
+    """
 
     name = "sjf"
     card = PolicyCard(

@@ -1,10 +1,17 @@
-"""`slide`: deadline order while all can be met, shortest job as load rises (after ProServe)."""
+"""`slide`: deadline order while all can be met, shortest job as load rises."""
 
 from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
 
 
 class Slide(Policy):
-    """Key: (1-b)*d + b*(a + kappa*c/w), b the load between 0 and 1; hopeless requests last."""
+    """Key: (1-b)*d + b*(a + kappa*c/w), b the load between 0 and 1; hopeless requests last.
+
+    Source: the boundary that ProServe (arXiv 2512.12928) slides between deadline-first
+    and density-first order; its density-first side is an aged, weighted `sjf` here.
+
+    Regime: load that changes, bursts and overload: the strong fixed choice. It gives
+    long prompts up first.
+    """
 
     name = "slide"
     demotes = True

@@ -3,6 +3,8 @@
 import ast
 import itertools
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,16 +15,19 @@ from serving import policies
 from serving.contracts import SLO
 from serving.policies import POLICIES, PolicyContext, RequestView, complete_params
 from serving.queue import PolicyQueue
+from tests.contracts.samples import known
 from tests.serving.samples import LightRequest, view
 
 NAMES = sorted(POLICIES)
-PREFILL_S_PER_TOKEN = 0.01
-# name, arrival, deadline, prompt tokens (prefill: 10 s, 15 s, 1 s, 0.1 s), priority
+PREFILL_S_PER_TOKEN, DECODE_S_PER_TOKEN = 0.01, 0.02
+
+# name, arrival, deadline, prompt tokens (prefill: 10 s, 15 s, 1 s, 0.1 s), priority;
+# then mean and q90 of the answer's length, and cached tokens
 STAGGERED = [
-    view("a", 0.0, 100.0, 1000, 5),
-    view("b", 1.0, 20.0, 1500, 0),
-    view("c", 2.0, 10.0, 100, 1),
-    view("d", 3.0, 30.0, 10, 1),
+    known(view("a", 0.0, 100.0, 1000, 5, tenant="globex", slo=SLO(ttft_ms=100_000)), 50, 50),
+    known(view("b", 1.0, 20.0, 1500, 0, slo=SLO(e2e_ms=21_000)), 100, 100, 10),
+    known(view("c", 2.0, 10.0, 100, 1, slo=SLO(ttft_ms=8_000)), 200, 1000),
+    known(view("d", 3.0, 30.0, 10, 1, slo=SLO(ttft_ms=27_000)), 300, 300, 200),
 ]
 # policy -> load -> the order of STAGGERED that its name promises
 BY_HAND: dict[str, dict[float, str]] = {
@@ -31,6 +36,12 @@ BY_HAND: dict[str, dict[float, str]] = {
     "sjf": {0.0: "dcab"},  # 3+20*0.1, 2+20*1, 0+20*10, 1+20*15
     "edf": {0.0: "cbda"},  # 10, 20, 30, 100
     "laxity": {0.0: "bcda"},  # 20-15, 10-1, 30-0.1, 100-10
+    "density": {0.0: "dcba"},  # 2410/6.1, 1700/5, 2300/17, 1400/11
+    "srpt": {0.0: "dacb"},  # 0.1+6, 10+1, 1+0.02*(200+0.5*800), 15+2
+    "mlfq": {0.0: "dcab"},  # levels 3 (0.1 s of 0.02*2^3), 6, and twice the last, 7
+    "fair": {0.0: "cabd"},  # c costs acme 100 tokens, so it is globex's turn; then as edf
+    "prefix": {0.0: "dbac"},  # 3-20*2, 1-20*0.1, 0, 2
+    "tiered": {0.0: "cdab"},  # targets 8 s, 27 s, 100 s: three tiers; then end to end
     "slide": {0.0: "cbda", 0.5: "cdab", 1.0: "dcab"},  # as edf, 16 17.5 150 160.5, as sjf
 }
 ODD = [
@@ -40,14 +51,27 @@ ODD = [
     view("huge", 1.0, 2.0, 10**9),
     view("huge, no slo", 1.0, math.inf, 10**9),
     view("weightless", 1.0, 2.0, 100, 0, 0.0),
+    view("in debt", 1.0, 2.0, 100, 0, -1.0),
     view("urgent", 1.0, 2.0, 100, -(10**9)),
+    view("negative", 1.0, 2.0, -100),
     view("due long ago", 1.0, -1e9),
+    view("due for ever ago", 1.0, -math.inf),
     view("unix time", 1.8e9, 1.8e9 + 0.5, slo=SLO(500, 30)),
+    *(view(f"due in {ms} ms", slo=SLO(ms)) for ms in (0.0, -5.0, 1e-300, 1e300, math.inf)),
+    view("no number", slo=SLO(math.nan, math.nan, math.nan)),
+    view("tpot only", slo=SLO(tpot_ms=30)),
+    known(view("endless"), math.inf, math.inf),
+    known(view("endless, no prompt", 1.0, 2.0, 0), math.inf, math.inf),
+    known(view("unknown"), math.nan, math.nan),
+    known(view("less than none"), -1e9, -1e9, -(10**9), -(10**9)),
+    known(view("a book", 1.0, 2.0, 10**9), 1e9, 1e9, 10**9),
 ]
+PREEMPTED = known(view("a book, preempted"), 1e9, 1e9, 0, 10**9)
 
 
 def context(name: str, load: float = 0.0, params: dict[str, float] | None = None) -> PolicyContext:
-    return PolicyContext(PREFILL_S_PER_TOKEN, load, complete_params(name, params or {}))
+    complete = complete_params(name, params or {})
+    return PolicyContext(PREFILL_S_PER_TOKEN, load, complete, DECODE_S_PER_TOKEN)
 
 
 def queue_of(views: list[RequestView]) -> PolicyQueue:
@@ -63,7 +87,7 @@ def queue_of(views: list[RequestView]) -> PolicyQueue:
 def served(name: str, views: list[RequestView], load: float = 0.0) -> list[str]:
     queue = queue_of(views)
     queue.set_load(load, PREFILL_S_PER_TOKEN)
-    queue.set_policy(name, {}, PREFILL_S_PER_TOKEN)
+    queue.set_policy(name, {}, PREFILL_S_PER_TOKEN, DECODE_S_PER_TOKEN)
     return [queue.pop_request().request_id for _ in views]
 
 
@@ -93,24 +117,25 @@ def test_differs_from_first_come_first_served(name):
     assert served(name, STAGGERED) != served("fcfs", STAGGERED)
 
 
-views = st.lists(
+views = st.lists(  # of one tenant: what `fair` does between tenants is tested on its own
     st.builds(
-        view,
-        arrival_s=st.floats(0, 100),
-        deadline_s=st.floats(0, 200) | st.just(math.inf),
-        prompt_tokens=st.integers(0, 10_000),
-        priority=st.integers(-5, 5),
-        weight=st.floats(0.001, 10),
+        known,
+        st.builds(
+            view,
+            arrival_s=st.floats(0, 100),
+            deadline_s=st.floats(0, 200) | st.just(math.inf),
+            prompt_tokens=st.integers(0, 10_000),
+            priority=st.integers(-5, 5),
+            weight=st.floats(0.001, 10),
+            slo=st.builds(SLO, st.none() | st.floats(1, 1e5), st.none() | st.just(30.0)),
+        ),
+        answer=st.floats(0, 2000),
+        q90=st.floats(0, 4000) | st.just(math.inf),
+        cached=st.integers(0, 5000),
     ),
     min_size=1,
     max_size=12,
-).map(lambda many: [_named(one, i) for i, one in enumerate(many)])
-
-
-def _named(one: RequestView, index: int) -> RequestView:
-    return view(
-        f"r{index}", one.arrival_s, one.deadline_s, one.prompt_tokens, one.priority, one.weight
-    )
+).map(lambda many: [replace(one, request_id=f"r{i}") for i, one in enumerate(many)])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -127,10 +152,10 @@ def test_the_order_is_total_deterministic_and_by_key(name, many, load):
 @pytest.mark.parametrize(("old", "new"), itertools.permutations(NAMES, 2))
 def test_a_switch_keeps_every_request_once_and_orders_anew(old, new):
     queue = queue_of(STAGGERED[:2])
-    queue.set_policy(old, {}, PREFILL_S_PER_TOKEN)
+    queue.set_policy(old, {}, PREFILL_S_PER_TOKEN, DECODE_S_PER_TOKEN)
     for one in STAGGERED[2:]:
         queue.add_request(LightRequest(one))
-    queue.set_policy(new, {}, PREFILL_S_PER_TOKEN)
+    queue.set_policy(new, {}, PREFILL_S_PER_TOKEN, DECODE_S_PER_TOKEN)
     assert len(queue) == len(STAGGERED)
     order = "".join(queue.pop_request().request_id for _ in STAGGERED)
     assert order == BY_HAND[new][0.0]
@@ -142,8 +167,8 @@ def test_a_switch_keeps_every_request_once_and_orders_anew(old, new):
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_requests_get_comparable_keys(name, rate, load):
     for params in corners(name):
-        at = PolicyContext(rate, load, complete_params(name, params))
-        keys = [POLICIES[name].key(one, at) for one in [*ODD, *STAGGERED]]
+        at = PolicyContext(rate, load, complete_params(name, params), 10 * rate)
+        keys = [POLICIES[name].key(one, at) for one in [*ODD, PREEMPTED, *STAGGERED]]
         assert len({len(key) for key in keys}) == 1, "keys of one policy have one length"
         assert not any(math.isnan(part) for key in keys for part in key), "NaN has no order"
         for one, other in itertools.combinations(keys, 2):
@@ -183,6 +208,20 @@ def test_the_card_says_in_a_line_each_when_it_helps_and_hurts(name):
     for line in (policy.card.helps, policy.card.hurts):
         assert line == line.strip() != ""
         assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_says_formula_source_and_regime(name):
+    text = type(POLICIES[name]).__doc__ or ""
+    assert text.startswith("Key")
+    assert "\n    Source: " in text
+    assert "\n    Regime: " in text
+
+
+def test_the_readme_lists_every_policy_and_which_demote():
+    text = (Path(policies.__file__).parents[1] / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|[^|\n]+\| (yes |)\|$", text, flags=re.M)
+    assert dict(rows) == {n: "yes " if POLICIES[n].demotes else "" for n in POLICIES}
 
 
 def test_no_policy_needs_vllm():
