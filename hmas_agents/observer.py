@@ -14,6 +14,7 @@ from hmas_agents.ledger import Ledger
 from hmas_agents.states import LongState, ShortState
 from serving.contracts import SLO, JournalPage, Snapshot, TraceRequest
 from serving.engines.protocol import Engine
+from serving.engines.ranks import rank_count
 from serving.settings import EngineSettings
 
 PAGE_EVENTS = 5000
@@ -22,7 +23,11 @@ MAX_CLASSES = 64
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the long horizon decides from: the state, and the last window to replay."""
+    """What the long horizon decides from: the state, and the last window to replay.
+
+    The twin replays one engine core: of N data-parallel ranks, which vLLM's API server
+    loads evenly, `requests` are every N-th.
+    """
 
     snapshot: Snapshot
     state: LongState
@@ -61,12 +66,12 @@ class Observer:
     def situation(self) -> Situation:
         """A fresh look for the long horizon. Raises EngineUnavailable."""
         snapshot, _ = self.look()
-        twin = self._config.twin
+        twin, ranks = self._config.twin, rank_count(snapshot)
         with self._lock:
             return Situation(
                 snapshot,
                 self._feedback.long_state(),
-                self._feedback.recent_requests(twin.window_s, twin.max_requests),
+                self._feedback.recent_requests(twin.window_s, twin.max_requests * ranks)[::ranks],
                 # The engine's own settings as far as requests show them: a class's targets
                 # arrive with each request, already scaled.
                 EngineSettings(slo_classes=dict(self._slos)),

@@ -12,7 +12,10 @@ from serving.contracts import Limits
 
 @dataclass(frozen=True, slots=True)
 class ShortState:
-    """The last few seconds (1-5 s): what the rule agents act on."""
+    """The last few seconds (1-5 s): what the rule agents act on.
+
+    Counts are summed over `ranks`; `limits` and the two maxima hold for each of them.
+    """
 
     now_s: float
     epoch: int
@@ -39,6 +42,7 @@ class ShortState:
     ttft_miss_share: float | None
     attainment_by_class: dict[str, float] = field(default_factory=dict)
     attainment_by_tenant: dict[str, float] = field(default_factory=dict)
+    ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True)

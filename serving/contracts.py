@@ -55,14 +55,24 @@ class CostCoefficients:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Execution parameters that may change while the engine runs.
+    """Execution parameters and rules that may change while the engine runs.
+
+    The defaults of the rules leave everything to vLLM and to the policy.
 
     Attributes:
         max_active_requests: requests that may run at once.
         token_budget: most tokens one step may schedule.
         long_prefill_threshold: most tokens of one prompt per step; 0 is off.
-        kv_reserve: fraction of KV blocks that predicted peaks must leave free.
+        kv_reserve: KV guard: fraction of KV blocks that predicted peaks must leave free.
         follow_slack: size each step by the slack of its tightest decode.
+        demote_hopeless: serve requests that can no longer meet their SLO last, under
+            every policy (True), under none (False), or as the policy's formula says (None).
+        prefill_share: balance: share of the step time that prefill gets at least while
+            a waiting request's deadline is near; 0 leaves the floor of `follow_slack`.
+        prefill_by_key: balance: a waiting request of lower key goes before prefills begun.
+        max_partial_prefills: balance: admit nobody while so many prefills are begun; 0 is off.
+        tenant_buckets: serve what a tenant sends beyond its share last, while others wait.
+        choose_victims: preempt by least loss instead of the latest admitted.
     """
 
     __pydantic_config__ = STRICT
@@ -71,6 +81,12 @@ class Limits:
     long_prefill_threshold: int = 0
     kv_reserve: float = 0.0
     follow_slack: bool = False
+    demote_hopeless: bool | None = None
+    prefill_share: float = 0.0
+    prefill_by_key: bool = False
+    max_partial_prefills: int = 0
+    tenant_buckets: bool = False
+    choose_victims: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +149,35 @@ class BatchState:
     last_step_s: float = 0.0
     step_time_bias: float = 0.0
     last_token_budget: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCounts:
+    """What the short-horizon rules and the guarantees did since start.
+
+    Attributes:
+        slack_bound_steps: steps whose budget the decodes' slack has lowered.
+        kv_held_steps: steps that admitted nobody for the sake of the KV cache.
+        demoted: requests found hopeless and served last from then on.
+        share_raised_steps: steps that gave prefill more than slack allowed.
+        yielded_prefills: times a prefill begun let a waiting request of lower key pass.
+        partial_held_steps: steps that admitted nobody because enough prefills were begun.
+        over_share: requests that came in beyond their tenant's share.
+        chosen_victims: preempted requests that were not the latest admitted.
+        floor_served: admissions owed to a tenant's floor.
+        ceiling_served: requests that outranked the policy after `max_wait_s`.
+    """
+
     slack_bound_steps: int = 0
     kv_held_steps: int = 0
+    demoted: int = 0
+    share_raised_steps: int = 0
+    yielded_prefills: int = 0
+    partial_held_steps: int = 0
+    over_share: int = 0
+    chosen_victims: int = 0
+    floor_served: int = 0
+    ceiling_served: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +209,10 @@ class TenantCounters:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one engine core (data-parallel rank) looks like between two steps."""
+    """What one engine core (data-parallel rank) looks like between two steps.
+
+    `ranks` is empty, or holds one snapshot per rank when this one sums several up.
+    """
 
     now_s: float
     rank: int
@@ -187,6 +233,23 @@ class Snapshot:
     journal_head: int
     policy_errors: int = 0
     last_error: str = ""
+    rules: RuleCounts = RuleCounts()
+    ranks: "tuple[Snapshot, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What /metrics follows of one engine core; unlike a snapshot it costs no look at the queue."""
+
+    rank: int
+    epoch: int
+    policy: str
+    lease_left_s: float
+    policy_errors: int
+    waiting: int
+    running: int
+    counters: tuple[TenantCounters, ...]
+    rules: RuleCounts = RuleCounts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +328,9 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 def encode(message: Any) -> dict[str, Any]:
     """A JSON-ready dictionary of a message on this page."""
-    return dataclasses.asdict(message)
+    kind: Any = type(message)
+    encoded: dict[str, Any] = _adapter(kind).dump_python(message, warnings=False)
+    return encoded
 
 
 def decode(cls: type[T], data: object) -> T:

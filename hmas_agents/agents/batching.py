@@ -5,6 +5,8 @@ ceiling above it, for the case that measured TPOT misses say the steps still com
 out too long.
 """
 
+import math
+
 from hmas_agents.agents.calls import RuleCall, settled
 from hmas_agents.states import ShortState
 
@@ -36,7 +38,8 @@ def propose(state: ShortState, since_change_s: dict[str, float]) -> list[RuleCal
         return []
     short_of_slack = slack_s is not None and slack_s < 0
     if misses > MISS_HIGH and state.prefilling > 0 and short_of_slack:
-        floor = max(state.decoding + 1, int(state.max_token_budget * FLOOR_SHARE))
+        decodes = math.ceil(state.decoding / state.ranks)  # the budget is each rank's
+        floor = max(decodes + 1, int(state.max_token_budget * FLOOR_SHARE))
         wanted, hold_s = max(int(budget * 0.75), min(floor, budget)), SHRINK_HOLD_S
         reason = f"TPOT misses {misses:.0%} and decodes behind: smaller steps"
     elif misses < MISS_LOW and not short_of_slack:

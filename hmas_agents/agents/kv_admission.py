@@ -1,5 +1,7 @@
 """Is too much admitted? Rule agent for the KV reserve and the number of active requests."""
 
+import math
+
 from hmas_agents.agents.calls import RuleCall, settled
 from hmas_agents.states import ShortState
 
@@ -45,7 +47,8 @@ def kv_reserve(state: ShortState, since_change_s: dict[str, float]) -> list[Rule
 def active_requests(state: ShortState, since_change_s: dict[str, float]) -> list[RuleCall]:
     """Fewer at once when decodes alone are too slow; back up when clean.
 
-    With m the share of finished requests that missed TPOT, R running and A the limit:
+    With m the share of finished requests that missed TPOT, R running (per rank, as the
+    limit is) and A the limit:
 
     - m > 0.25, decodes without slack, no prefill to blame, requests waiting:
       A <- max(0.9 min(A, R), A_max / 4), at most every 10 s;
@@ -61,7 +64,8 @@ def active_requests(state: ShortState, since_change_s: dict[str, float]) -> list
     short_of_slack = slack_s is not None and slack_s < 0
     if misses > MISS_HIGH and short_of_slack and state.prefilling == 0 and state.waiting > 0:
         floor = max(1, int(most * FLOOR_SHARE))
-        wanted = max(int(0.9 * min(limit, state.running)), min(floor, limit))
+        running = math.ceil(state.running / state.ranks)
+        wanted = max(int(0.9 * min(limit, running)), min(floor, limit))
         hold_s = ACTIVE_DOWN_HOLD_S
         reason = f"TPOT misses {misses:.0%} without prefill: fewer at once"
     elif misses < MISS_LOW and not short_of_slack:

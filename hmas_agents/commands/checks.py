@@ -16,7 +16,9 @@ from typing import Any, Literal
 import httpx
 
 from hmas_agents.config import EngineConfig, ModelConfig
+from serving.contracts import Snapshot
 from serving.engines.protocol import EngineUnavailable
+from serving.engines.ranks import in_step
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
@@ -114,12 +116,30 @@ def check_engine(config: EngineConfig) -> list[Check]:
         checks.append(Check("hook", "warn", found, "the engine went on; see the server's log"))
     else:
         checks.append(Check("hook", "ok", state))
+    checks += _check_ranks(snapshot)
     skew_s = snapshot.now_s - ours_s
     found = f"the engine's is {skew_s:+.2f} s from ours"
     if abs(skew_s) < MAX_CLOCK_SKEW_S:
         return [*checks, Check("clock", "ok", found)]
     todo = "synchronise both machines (NTP): leases and windows are read off the engine's clock"
     return [*checks, Check("clock", "fail", found, todo)]
+
+
+def _check_ranks(snapshot: Snapshot) -> list[Check]:
+    """Each data-parallel rank, and whether one decision is in force on all."""
+    checks = [
+        Check(
+            f"rank {rank.rank}",
+            "ok",
+            f"policy {rank.policy}, epoch {rank.epoch}, {rank.queue.waiting} waiting, "
+            f"{rank.batch.running} running, {rank.batch.steps} steps",
+        )
+        for rank in snapshot.ranks
+    ]
+    if not in_step(snapshot):
+        todo = "the controller's next decision brings them together; is one running?"
+        checks.append(Check("ranks", "warn", "they hold different decisions", todo))
+    return checks
 
 
 def check_model(config: ModelConfig) -> list[Check]:

@@ -19,6 +19,7 @@ from hmas_agents.commands.options import (
 )
 from serving.contracts import Snapshot, encode
 from serving.engines.protocol import Engine, EngineUnavailable
+from serving.engines.ranks import in_step
 
 
 def status(
@@ -68,11 +69,12 @@ def _follow(engine: Engine, every_s: float) -> None:
 
 
 def render_snapshot(snapshot: Snapshot) -> Group:
-    """The snapshot as text and one table of tenants."""
+    """The snapshot as text, a table of ranks if there are several, and one of tenants."""
     queue, batch, kv, limits = snapshot.queue, snapshot.batch, snapshot.kv, snapshot.limits
     params = ", ".join(f"{key}={value:g}" for key, value in snapshot.params.items())
     owner = snapshot.controller_id or "none: the engine's default policy is in force"
     lease = f", lease {snapshot.lease_left_s:.0f} s left" if snapshot.controller_id else ""
+    limited = "limits per rank" if snapshot.ranks else "limits"
     facts = Table.grid(padding=(0, 2))
     rows = {
         "policy": f"{snapshot.policy} {params}".strip() + f", epoch {snapshot.epoch}",
@@ -86,7 +88,7 @@ def render_snapshot(snapshot: Snapshot) -> Group:
         "kv cache": f"{kv.used_blocks} of {kv.total_blocks} blocks "
         f"({kv.used_blocks / max(1, kv.total_blocks):.0%}), predicted peak "
         f"{kv.predicted_peak_blocks}, {kv.preemptions} preemptions",
-        "limits": f"{limits.max_active_requests} active requests, {limits.token_budget} tokens "
+        limited: f"{limits.max_active_requests} active requests, {limits.token_budget} tokens "
         f"per step (last {batch.last_token_budget}), long prefill "
         f"{limits.long_prefill_threshold or 'off'}, KV reserve {limits.kv_reserve:.0%}, "
         f"follow slack {'on' if limits.follow_slack else 'off'}",
@@ -94,9 +96,34 @@ def render_snapshot(snapshot: Snapshot) -> Group:
     }
     if snapshot.policy_errors:
         rows["errors"] = f"{snapshot.policy_errors} in the hook, last: {snapshot.last_error}"
+    if not in_step(snapshot):
+        rows["ranks"] = "hold different decisions; the next one brings them together"
     for name, text in rows.items():
         facts.add_row(Text(name, style="bold"), Text(text))
-    return Group(facts, _tenants(snapshot))
+    tables = [_ranks(snapshot), _tenants(snapshot)] if snapshot.ranks else [_tenants(snapshot)]
+    return Group(facts, *tables)
+
+
+def _ranks(snapshot: Snapshot) -> Table:
+    table = Table("rank", "policy", "controller", box=None)
+    names = ("epoch", "lease", "waiting", "running", "kv blocks", "steps", "last step", "faults")
+    for name in names:
+        table.add_column(name, justify="right")
+    for rank in snapshot.ranks:
+        table.add_row(
+            str(rank.rank),
+            rank.policy,
+            Text(rank.controller_id or "-"),
+            str(rank.epoch),
+            f"{rank.lease_left_s:.0f} s",
+            str(rank.queue.waiting),
+            str(rank.batch.running),
+            f"{rank.kv.used_blocks}/{rank.kv.total_blocks}",
+            str(rank.batch.steps),
+            f"{rank.batch.last_step_s * 1e3:.0f} ms",
+            str(rank.policy_errors),
+        )
+    return table
 
 
 def _tenants(snapshot: Snapshot) -> Table:

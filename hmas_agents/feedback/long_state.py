@@ -9,6 +9,7 @@ from hmas_agents.feedback.short_state import finite, finite_or_none
 from hmas_agents.feedback.windows import Offered
 from hmas_agents.states import LongState
 from serving.contracts import Outcome, Snapshot
+from serving.engines.ranks import rank_count
 
 DISPERSION_BINS_S = (1, 10, 60)
 
@@ -111,6 +112,7 @@ def offered_load(
     request limit and the contexts that fit its KV cache; the batch seen *now* would price a
     lone request with whole steps and call every engine that is not idle saturated. Output is
     the mean of those that left, so None until one has, or while the cost model is not usable.
+    Data-parallel ranks, of which the snapshot's envelope describes one, share the rate.
     """
     served = [o.output_tokens for o in outcomes if o.output_tokens > 0]
     if not offered or not served:
@@ -123,7 +125,7 @@ def offered_load(
     context = prompt + output / 2
     per_output = cost.base_s / batch + cost.per_decode_s + context * cost.per_context_token_s
     prefill = prompt * cost.per_prefill_token_s + prompt**2 / 2 * cost.per_square_s
-    load = rate_rps * (prefill + output * per_output)
+    load = rate_rps / rank_count(snapshot) * (prefill + output * per_output)
     return load if math.isfinite(load) and load > 0 else None
 
 

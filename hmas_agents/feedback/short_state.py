@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hmas_agents.states import ShortState
 from serving.contracts import Outcome, Snapshot
+from serving.engines.ranks import rank_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def build_short_state(
         ),
         attainment_by_class=by_class,
         attainment_by_tenant=by_tenant,
+        ranks=rank_count(snapshot),
     )
 
 

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import httpx
 
 from serving.contracts import Ack, Decision, JournalPage, Snapshot, decode, encode
+from serving.engines.joint_journal import merge_pages, split_cursor
 from serving.engines.protocol import EngineUnavailable
+from serving.engines.ranks import merge_acks, merge_snapshots
 
 T = TypeVar("T")
 DEFAULT_TOKEN_FILE = Path("var/hmas.token")
@@ -36,7 +38,11 @@ def read_token(path: Path = DEFAULT_TOKEN_FILE) -> str:
 
 
 class LiveEngine:
-    """A running vLLM server with the hook.
+    """A running vLLM server with the hook: all the ranks behind its API server, as one.
+
+    Every call reaches every rank. A decision that some ranks refuse is in force on the
+    others: the Ack says so, `Snapshot.ranks` shows it, renewing is refused until one
+    decision is in force everywhere, and the next one is accepted by all.
 
     Args:
         base_url: e.g. http://127.0.0.1:8000, with or without a trailing /v1.
@@ -50,38 +56,45 @@ class LiveEngine:
         self._client = httpx.Client(
             base_url=self._url, timeout=timeout_s, headers={"Authorization": f"Bearer {token}"}
         )
+        self._ranks: list[int] = []  # as the last answer named them
 
     def now(self) -> float:
         """Unix time; `hmas doctor` checks that the engine's clock agrees."""
         return time.time()
 
     def snapshot(self) -> Snapshot:
-        """The state between two steps."""
-        return self._call(Snapshot, "GET", "/hmas/snapshot")
+        """The state between two steps, summed up over ranks."""
+        shots = self._call(Snapshot, "GET", "/hmas/snapshot")
+        return merge_snapshots([shots[rank] for rank in sorted(shots)])
 
     def apply(self, decision: Decision) -> Ack:
         """Put a decision in force."""
-        return self._call(Ack, "POST", "/hmas/apply", json=encode(decision))
+        return merge_acks(self._call(Ack, "POST", "/hmas/apply", json=encode(decision)))
 
     def renew(self, controller_id: str, ttl_s: float) -> Ack:
         """Extend a lease."""
         body = {"controller_id": controller_id, "ttl_s": ttl_s}
-        return self._call(Ack, "POST", "/hmas/renew", json=body)
+        return merge_acks(self._call(Ack, "POST", "/hmas/renew", json=body), one_epoch=True)
 
     def release(self, controller_id: str) -> Ack:
         """Give a lease back."""
-        return self._call(Ack, "POST", "/hmas/release", json={"controller_id": controller_id})
+        body = {"controller_id": controller_id}
+        return merge_acks(self._call(Ack, "POST", "/hmas/release", json=body))
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         """Arrivals and outcomes from `cursor` on."""
-        params = {"cursor": cursor, "limit": limit}
-        return self._call(JournalPage, "GET", "/hmas/journal", params=params)
+        if cursor and not self._ranks:
+            self.snapshot()  # who is there decides how the cursor is read
+        cursors = split_cursor(cursor, self._ranks) if cursor else [0]
+        params = {"cursor": cursors, "limit": limit}
+        return merge_pages(self._call(JournalPage, "GET", "/hmas/journal", params=params), limit)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _call(self, kind: type[T], method: str, path: str, **kwargs: Any) -> T:
+    def _call(self, kind: type[T], method: str, path: str, **kwargs: Any) -> dict[int, T]:
+        """Every rank's answer, by rank."""
         try:
             response = self._client.request(method, path, **kwargs)
         except httpx.HTTPError as error:
@@ -91,16 +104,19 @@ class LiveEngine:
         if response.status_code != httpx.codes.OK:
             raise EngineUnavailable(f"{self._url}{path}: {_explain(response)}")
         try:
-            ranks = response.json()["ranks"]
-            if len(ranks) == 1:
-                return decode(kind, ranks[0])
+            answers = response.json()["ranks"]
+            by_rank = {int(answer["rank"]): decode(kind, answer) for answer in answers}
         except (ValueError, KeyError, TypeError) as error:
             raise EngineUnavailable(
                 f"{self._url}{path}: an answer that is not this version's {kind.__name__}: {error}"
             ) from error
-        raise EngineUnavailable(
-            f"{self._url} has {len(ranks)} data-parallel engine cores; this version drives one"
-        )
+        if not answers or len(by_rank) < len(answers):
+            raise EngineUnavailable(
+                f"{self._url}{path}: {len(answers)} engine cores answered as ranks "
+                f"{sorted(by_rank)}: each needs a data-parallel rank of its own"
+            )
+        self._ranks = sorted(by_rank)
+        return {rank: by_rank[rank] for rank in self._ranks}
 
 
 def _explain(response: httpx.Response) -> str:

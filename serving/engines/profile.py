@@ -24,7 +24,10 @@ class EngineProfile:
 
 
 def profile_from_snapshot(snapshot: Snapshot) -> EngineProfile:
-    """The running engine's profile: its envelope and its fitted cost model."""
+    """The running engine's profile: its envelope and its fitted cost model.
+
+    Of several data-parallel ranks it is the profile of one.
+    """
     envelope = snapshot.envelope
     return EngineProfile(
         name="running-engine",

@@ -20,11 +20,11 @@ class Engine(Protocol):
         ...
 
     def snapshot(self) -> Snapshot:
-        """The state between two steps."""
+        """The state between two steps; of several ranks a sum, see `engines.ranks`."""
         ...
 
     def apply(self, decision: Decision) -> Ack:
-        """Put a decision in force. A refused one leaves the engine as it was."""
+        """Put a decision in force. A refused one leaves the engine (the rank) as it was."""
         ...
 
     def renew(self, controller_id: str, ttl_s: float) -> Ack:
@@ -36,5 +36,10 @@ class Engine(Protocol):
         ...
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
-        """Arrivals and outcomes with seq >= cursor, oldest first, at most `limit` events."""
+        """Arrivals and outcomes from `cursor` on, oldest first, at most `limit` events.
+
+        A cursor is 0 (the oldest event kept), a snapshot's `journal_head`, or that of an
+        earlier page; fewer than `limit` events mean that there are no more. With several
+        ranks a cursor is larger for a later place but its differences count nothing.
+        """
         ...

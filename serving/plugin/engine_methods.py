@@ -17,27 +17,34 @@ def install() -> None:
 
 
 def hmas_call(self: Any, method: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """Answer one message; `{"error": ...}` for a message that does not fit."""
+    """Answer one message, with this core's data-parallel `rank`.
+
+    `{"error": ...}` for a message that does not fit. Runs in the engine's busy loop: what
+    is asked often (`totals`) must not grow with the number of waiting requests.
+    """
     scheduler = self.scheduler
     if not hasattr(scheduler, "hmas_snapshot"):
         name = type(scheduler).__name__
         return {
             "error": f"vLLM runs {name}, not the hook: start it with `hmas serve`, or with "
-            "--scheduler-cls serving.scheduler.HMASScheduler"
+            "--scheduler-cls serving.scheduler.hmas_scheduler"
         }
+    rank: int = scheduler.parallel_config.data_parallel_index
     try:
-        return _answer(scheduler, method, payload)
+        return {**_answer(scheduler, rank, method, payload), "rank": rank}
     except ContractError as error:
         return {"error": str(error)}
 
 
-def _answer(scheduler: Any, method: str, payload: dict[str, Any]) -> dict[str, Any]:
+def _answer(scheduler: Any, rank: int, method: str, payload: dict[str, Any]) -> dict[str, Any]:
     message: Any
     match method:
         case "snapshot":
             message = scheduler.hmas_snapshot()
+        case "totals":
+            message = scheduler.hmas_totals()
         case "journal":
-            message = scheduler.hmas_journal(payload["cursor"], payload["limit"])
+            message = scheduler.hmas_journal(_own(payload["cursors"], rank), payload["limit"])
         case "apply":
             message = scheduler.hmas_apply(decode(Decision, payload))
         case "renew":
@@ -47,3 +54,10 @@ def _answer(scheduler: Any, method: str, payload: dict[str, Any]) -> dict[str, A
         case _:
             raise ContractError(f"unknown method {method!r}")
     return encode(message)
+
+
+def _own(cursors: list[int], rank: int) -> int:
+    """A single cursor stands for every rank; of several, ranks without one begin at 0."""
+    if len(cursors) == 1:
+        return cursors[0]
+    return cursors[rank] if rank < len(cursors) else 0

@@ -21,13 +21,13 @@ _COUNTERS = {
 
 
 class TenantCollector(Collector):
-    """Shows the last snapshot of every engine core."""
+    """Shows the last `contracts.Totals` of every engine core."""
 
     def __init__(self) -> None:
         self._ranks: list[dict[str, Any]] = []
 
     def update(self, ranks: list[dict[str, Any]]) -> None:
-        """Take over the newest snapshots."""
+        """Take over the newest totals, as encoded."""
         self._ranks = ranks
 
     def collect(self) -> Iterator[Metric]:
@@ -52,14 +52,28 @@ class TenantCollector(Collector):
             "policy_errors": GaugeMetricFamily(
                 "hmas_faults", "Faults in the hook since start", labels=["rank"]
             ),
+            "waiting": GaugeMetricFamily(
+                "hmas_waiting_requests", "Requests in the hook's queue", labels=["rank"]
+            ),
+            "running": GaugeMetricFamily(
+                "hmas_running_requests", "Requests in the batch", labels=["rank"]
+            ),
         }
         policy = GaugeMetricFamily(
             "hmas_policy_info", "Policy in force", labels=["rank", "policy"]
         )
+        rules = CounterMetricFamily(
+            "hmas_rule",
+            "What rules and guarantees did (serving.contracts.RuleCounts)",
+            labels=["rank", "rule"],
+        )
         for rank in self._ranks:
             label = str(rank["rank"])
+            for rule, count in rank["rules"].items():
+                rules.add_metric([label, rule], count)
             for key, gauge in gauges.items():
                 gauge.add_metric([label], rank[key])
             policy.add_metric([label, rank["policy"]], 1)
         yield from gauges.values()
         yield policy
+        yield rules

@@ -1,7 +1,8 @@
 """How does a controller reach the engine? HTTP routes under /hmas/ of vLLM's API server.
 
 Entry point `vllm.endpoint_plugins: hmas` (loaded only when VLLM_PLUGINS names it).
-Every route wants `Authorization: Bearer TOKEN`, TOKEN being HMAS_TOKEN of the server.
+Every route wants `Authorization: Bearer TOKEN`, TOKEN being HMAS_TOKEN of the server,
+reaches every data-parallel rank and answers `{"ranks": [...]}`, one message per rank.
 """
 
 import asyncio
@@ -9,11 +10,13 @@ import contextlib
 import os
 import secrets
 from argparse import Namespace
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request
 from prometheus_client import REGISTRY
+from pydantic import Field
 
+from serving.compat import call_every_core
 from serving.plugin.metrics import TenantCollector
 
 _POLL_S = 1.0
@@ -52,9 +55,10 @@ class HMASEndpoints:
 
         @router.get("/journal")
         async def journal(
-            cursor: int = Query(0, ge=0), limit: int = Query(5000, ge=1, le=_MAX_EVENTS)
+            cursor: Annotated[list[Annotated[int, Field(ge=0)]], Query()] = [0],  # noqa: B006
+            limit: int = Query(5000, ge=1, le=_MAX_EVENTS),
         ) -> dict[str, Any]:
-            return await self._call("journal", {"cursor": cursor, "limit": limit})
+            return await self._call("journal", {"cursors": cursor, "limit": limit})
 
         @router.post("/apply")
         async def apply(decision: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008
@@ -85,21 +89,16 @@ class HMASEndpoints:
         if core is None:
             raise HTTPException(503, "the engine is not up")
         try:
-            if hasattr(core, "call_utility_all_async"):
-                ranks = await core.call_utility_all_async("hmas_call", method, payload)
-            else:
-                ranks = [await core.call_utility_async("hmas_call", method, payload)]
+            ranks = await call_every_core(core, "hmas_call", method, payload)
         except Exception as error:
             raise HTTPException(503, f"the engine did not answer: {error}") from error
         for answer in ranks:
             if "error" in answer:
                 raise HTTPException(400, answer["error"])
-        if method == "snapshot":
-            self._collector.update(ranks)
         return {"ranks": ranks}
 
     async def _poll(self) -> None:
         while True:
             with contextlib.suppress(HTTPException):  # the engine is gone: the last totals stay
-                await self._call("snapshot", {})
+                self._collector.update((await self._call("totals", {}))["ranks"])
             await asyncio.sleep(_POLL_S)

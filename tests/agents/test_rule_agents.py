@@ -171,6 +171,15 @@ def test_concurrency_falls_only_when_decodes_alone_are_too_slow():
     assert kv_admission.active_requests(replace(slow, waiting=0), {}) == []
 
 
+def test_a_limit_per_rank_is_compared_with_one_ranks_share():
+    slow = short_state(
+        tpot_miss_share=0.6, decode_slack_p10_s=-0.1, waiting=9, running=100, decoding=100
+    )
+    assert asked(kv_admission.active_requests(replace(slow, ranks=2), {})[0]) == 45
+    crowded = replace(slow, prefilling=2, running=1800, decoding=1800, limits=Limits(64, 1000))
+    assert asked(batching.propose(replace(crowded, ranks=2), {})[0]) == 901
+
+
 @pytest.mark.parametrize(("laxity_s", "calls"), [(0.5, 1), (-1.0, 0), (9.0, 0), (None, 0)])
 def test_long_prompts_share_the_step_only_to_save_someone(laxity_s, calls):
     held = short_state(

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from serving.contracts import encode
+from serving.contracts import RuleCounts, Totals, encode
 from serving.plugin.metrics import TenantCollector
-from tests.fakes import FakeEngine
 
 
 def rank(number: int, **changes: Any) -> dict[str, Any]:
     row = {"tenant": "acme", "slo_class": "batch", "received": 5, "finished": 3, "aborted": 1,
            "met": 2, "output_tokens": 70}  # fmt: skip
     other = {**row, "tenant": "other"}
-    return {**encode(FakeEngine().snapshot()), "rank": number, "counters": [row, other], **changes}
+    totals = Totals(number, 0, "fcfs", 0.0, 0, 2, 1, (), RuleCounts(kv_held_steps=number + 6))
+    return {**encode(totals), "counters": [row, other], **changes}
 
 
 def samples(collector: TenantCollector) -> dict[tuple[str, ...], float]:
@@ -34,7 +34,10 @@ def test_totals_are_summed_over_ranks_and_states_are_not():
     assert (values["hmas_epoch", "0"], values["hmas_epoch", "1"]) == (4, 5)
     assert (values["hmas_faults", "0"], values["hmas_faults", "1"]) == (0, 2)
     assert values["hmas_policy_info", "0", "fcfs"] == values["hmas_policy_info", "1", "edf"] == 1
+    assert [values["hmas_rule_total", r, "kv_held_steps"] for r in "01"] == [6, 7]
+    assert values["hmas_rule_total", "1", "ceiling_served"] == 0
+    assert (values["hmas_waiting_requests", "0"], values["hmas_running_requests", "1"]) == (2, 1)
 
 
-def test_before_the_first_snapshot_there_are_families_without_samples():
+def test_before_the_first_totals_there_are_families_without_samples():
     assert samples(TenantCollector()) == {}

@@ -3,61 +3,32 @@
 import asyncio
 import inspect
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry, generate_latest
 
-from serving.contracts import Ack, JournalPage, Snapshot, decode, encode
+from serving.contracts import Ack, JournalPage, Snapshot, Totals, decode, encode
 from serving.plugin import routes
 from serving.plugin.engine_methods import hmas_call, install
 from serving.plugin.routes import HMASEndpoints
-from tests.fakes import FakeEngine
 from tests.serving.samples import arrival, decision, outcome
+from tests.serving.served_ranks import HEADERS, TOKEN, EngineClient, Hook, served
 
-TOKEN = "let-me-in"
-HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 ROUTES = [("GET", "/hmas/snapshot"), ("GET", "/hmas/journal"), ("POST", "/hmas/apply"),
           ("POST", "/hmas/renew"), ("POST", "/hmas/release")]  # fmt: skip
 
 
-class Hook:
-    """The hook's five methods, kept by a fake engine."""
-
-    def __init__(self) -> None:
-        self.engine = FakeEngine(events=[arrival(0), outcome(1), arrival(2)])
-        self.hmas_snapshot = self.engine.snapshot
-        self.hmas_apply = self.engine.apply
-        self.hmas_renew = self.engine.renew
-        self.hmas_release = self.engine.release
-        self.hmas_journal = self.engine.journal
-
-
-class EngineClient:
-    """vLLM's engine client, as much of it as the routes use; `ranks` engine cores."""
-
-    def __init__(self, ranks: int = 1) -> None:
-        self.hooks: list[Any] = [Hook() for _ in range(ranks)]
-        self.down = False
-        self.engine_core: Any = self
-
-    async def call_utility_all_async(self, name: str, *args: Any) -> list[dict[str, Any]]:
-        assert name == "hmas_call"
-        if self.down:
-            raise RuntimeError("EngineCore died")
-        return [hmas_call(SimpleNamespace(scheduler=hook), *args) for hook in self.hooks]
-
-
 @pytest.fixture
 def engine() -> EngineClient:
-    return EngineClient()
+    client = EngineClient()
+    client.hooks[0].note(arrival(0), outcome(1), arrival(2))
+    return client
 
 
 @pytest.fixture
@@ -71,22 +42,6 @@ def registry(monkeypatch) -> CollectorRegistry:
 def client(engine, registry, monkeypatch) -> Iterator[TestClient]:
     monkeypatch.setenv("HMAS_TOKEN", TOKEN)
     yield from served(engine)
-
-
-def served(engine: Any) -> Iterator[TestClient]:
-    endpoints = HMASEndpoints()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await endpoints.init_state(engine, app.state, Namespace())
-        yield
-        if endpoints._poller is not None:
-            endpoints._poller.cancel()
-
-    app = FastAPI(lifespan=lifespan)
-    endpoints.attach_router(app)
-    with TestClient(app) as client:
-        yield client
 
 
 def test_the_plugin_is_what_vllm_asks_for():
@@ -210,16 +165,32 @@ def test_every_data_parallel_rank_is_asked(registry, monkeypatch):
     assert all(len(hook.engine.applied) == 1 for hook in engine.hooks)
 
 
-def test_a_client_without_ranks_is_asked_directly(registry, monkeypatch):
+def test_older_vllm_is_asked_core_by_core(registry, monkeypatch):
     monkeypatch.setenv("HMAS_TOKEN", TOKEN)
-    hook = Hook()
+    hooks = {b"a": Hook(0), b"b": Hook(1)}
 
-    async def call_utility_async(name: str, *args: Any) -> dict[str, Any]:
-        return hmas_call(SimpleNamespace(scheduler=hook), *args)
+    async def call(name: str, *args: Any, engine: bytes) -> dict[str, Any]:
+        return hmas_call(SimpleNamespace(scheduler=hooks[engine]), *args)
 
-    core = SimpleNamespace(call_utility_async=call_utility_async)
+    core = SimpleNamespace(_call_utility_async=call, core_engines=list(hooks))
     for client in served(SimpleNamespace(engine_core=core)):
-        assert len(client.get("/hmas/snapshot", headers=HEADERS).json()["ranks"]) == 1
+        answers = client.get("/hmas/snapshot", headers=HEADERS).json()["ranks"]
+        assert [answer["rank"] for answer in answers] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [("", [0, 0, 0]), ("cursor=2", [2, 2, 2]), ("cursor=1&cursor=3&cursor=0", [1, 3, 0]),
+     ("cursor=3&cursor=1", [3, 1, 0])],
+)  # fmt: skip
+def test_each_rank_reads_on_from_its_own_cursor(registry, monkeypatch, query, first):
+    monkeypatch.setenv("HMAS_TOKEN", TOKEN)
+    engine = EngineClient(ranks=3)
+    for hook in engine.hooks:
+        hook.note(*(arrival(i) for i in range(4)))
+    for client in served(engine):
+        pages = client.get(f"/hmas/journal?{query}", headers=HEADERS).json()["ranks"]
+        assert [page["arrivals"][0]["seq"] for page in pages] == first
 
 
 def test_stock_vllm_says_how_to_start_the_hook(client, engine):
@@ -227,7 +198,7 @@ def test_stock_vllm_says_how_to_start_the_hook(client, engine):
     reply = client.get("/hmas/snapshot", headers=HEADERS)
     assert reply.status_code == httpx.codes.BAD_REQUEST
     assert "vLLM runs object, not the hook" in reply.json()["detail"]
-    assert "--scheduler-cls serving.scheduler.HMASScheduler" in reply.json()["detail"]
+    assert "--scheduler-cls serving.scheduler.hmas_scheduler" in reply.json()["detail"]
 
 
 def test_the_engine_method_is_installed_on_vllms_engine_core(monkeypatch):
@@ -238,13 +209,6 @@ def test_the_engine_method_is_installed_on_vllms_engine_core(monkeypatch):
     assert EngineCore.hmas_call is hmas_call
     answer = hmas_call(SimpleNamespace(scheduler=Hook()), "nope", {})
     assert answer == {"error": "unknown method 'nope'"}
-
-
-def test_a_snapshot_that_is_read_shows_in_the_metrics(client, engine, registry):
-    hook = engine.hooks[0]
-    hook.engine.epoch = 41
-    client.get("/hmas/snapshot", headers=HEADERS)
-    assert b'hmas_epoch{rank="0"} 41.0' in generate_latest(registry)
 
 
 def test_the_totals_are_followed_without_anyone_asking_and_survive_a_dead_engine(registry, engine):
@@ -264,4 +228,26 @@ def test_the_totals_are_followed_without_anyone_asking_and_survive_a_dead_engine
         again.cancel()
 
     asyncio.run(scenario())
-    assert b'hmas_policy_info{policy="fcfs",rank="0"} 1.0' in generate_latest(registry)
+    shown = generate_latest(registry)
+    assert b'hmas_policy_info{policy="fcfs",rank="0"} 1.0' in shown
+    assert b'hmas_rule_total{rank="0",rule="demoted"} 3.0' in shown
+
+
+def test_the_poll_never_looks_through_the_queue(registry, engine):
+    """A snapshot costs a look at each waiting request, and runs in the engine's busy loop."""
+    engine.hooks[0].hmas_snapshot = None
+    endpoints = HMASEndpoints()
+    endpoints._client = engine
+    engine.hooks[0].hmas_totals = lambda: Totals(0, 41, "edf", 0.0, 0, 7, 5, ())
+
+    async def scenario() -> None:
+        polling = asyncio.create_task(endpoints._poll())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        polling.cancel()
+
+    asyncio.run(scenario())
+    registry.register(endpoints._collector)
+    shown = generate_latest(registry)
+    assert b'hmas_epoch{rank="0"} 41.0' in shown
+    assert b'hmas_waiting_requests{rank="0"} 7.0' in shown

@@ -3,7 +3,9 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ class FakeServer:
         self.url = ""
         self.clock_skew_s = 0.0
         self.policy_errors = 0
+        self.rank_changes: list[dict[str, Any]] = [{}]
         self.posted = []
         self.routes = {
             "/health": (200, {}),
@@ -35,7 +38,8 @@ class FakeServer:
         if authorization != "Bearer secret":
             return 401, {"error": {"message": "wrong token"}}
         now = snapshot(time.time() + self.clock_skew_s, policy_errors=self.policy_errors)
-        return 200, {"ranks": [encode(now)]}
+        ranks = [replace(now, rank=i, **more) for i, more in enumerate(self.rank_changes)]
+        return 200, {"ranks": [encode(rank) for rank in ranks]}
 
 
 @pytest.fixture

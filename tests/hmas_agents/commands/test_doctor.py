@@ -65,6 +65,16 @@ def test_errors_in_the_hook_warn(server):
     assert results(checks.check_engine(engine_config(server)))["hook"] == "warn"
 
 
+def test_each_rank_is_listed_and_one_that_differs_warns(server):
+    server.rank_changes = [{}, {}]
+    found = results(checks.check_engine(engine_config(server)))
+    assert (found["rank 0"], found["rank 1"], "ranks" in found) == ("ok", "ok", False)
+    server.rank_changes = [{}, {"epoch": 4, "policy": "slide"}]
+    found = checks.check_engine(engine_config(server))
+    assert results(found)["ranks"] == "warn"
+    assert "policy slide, epoch 4" in next(c.found for c in found if c.name == "rank 1")
+
+
 @pytest.mark.parametrize(
     ("path", "answer"),
     [

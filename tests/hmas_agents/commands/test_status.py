@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hmas_agents.commands import status
-from serving.contracts import Snapshot, decode
+from serving.contracts import QueueState, Snapshot, decode
 from serving.engines.protocol import EngineUnavailable
 from tests.hmas_agents.samples import snapshot
 
@@ -18,6 +18,25 @@ def test_one_look_shows_policy_lease_limits_and_tenants(hmas, server):
         assert words in out
     row = next(line.split() for line in out.splitlines() if "acme" in line)
     assert row == ["acme", "interactive", "5", "1", "3", "1", "2", "50.0%", "400"]
+
+
+def test_ranks_have_a_row_each_and_differing_ones_are_said(hmas, server):
+    where = ("--url", server.url, "--token-file", server.token_file)
+    server.rank_changes = [{}, {}]
+    _, out, _ = hmas("status", "--once", *where)
+    assert "limits per rank" in out
+    assert "different decisions" not in out
+    server.rank_changes = [{"queue": QueueState(waiting=4)}, {"policy": "slide", "epoch": 9}]
+    _, out, _ = hmas("status", "--once", *where)
+    assert "4 waiting" in out
+    assert "hold different decisions" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["0", "edf", "c1", "3", "12", "s", "4", "0", "0/40000", "0", "0", "ms", "0"] in rows
+    assert ["1", "slide", "c1", "9", "12", "s", "0", "0", "0/40000", "0", "0", "ms", "0"] in rows
+    row = next(row for row in rows if row[:1] == ["acme"])
+    assert row == ["acme", "interactive", "10", "2", "6", "2", "4", "50.0%", "800"]
+    _, out, _ = hmas("status", "--json", *where)
+    assert [rank.policy for rank in decode(Snapshot, json.loads(out)).ranks] == ["edf", "slide"]
 
 
 def test_json_is_the_snapshot(hmas, server):

@@ -16,6 +16,7 @@ from serving.contracts import (
     KVState,
     QueueState,
 )
+from serving.engines.ranks import merge_snapshots
 from tests.hmas_agents.samples import arrival, outcome, page, snapshot
 
 
@@ -91,6 +92,16 @@ def test_load_is_proportional_to_the_rate():
         steady(feedback, rate_rps, until_s=150.0)
         loads.append(feedback.long_state().load or 0.0)
     assert loads[1] / loads[0] == pytest.approx(4.0, rel=0.05)
+
+
+def test_ranks_share_the_load_and_counts_are_of_all(feedback):
+    steady(feedback, until_s=20.0)
+    alone = feedback.long_state().load
+    ranks = [snapshot(20.0, rank=i, batch=BatchState(running=7)) for i in (0, 1)]
+    feedback.observe(merge_snapshots(ranks), page())
+    assert feedback.long_state().load == pytest.approx(alone / 2)
+    short = feedback.short_state()
+    assert (short.ranks, short.running, short.max_active_requests) == (2, 14, 256)
 
 
 @pytest.mark.parametrize("base_s", [math.nan, math.inf])
