@@ -4,6 +4,7 @@ Driven by the scheduler hook (and by the simulator for stock vLLM, so that every
 arm is measured by the same code). All memory is bounded.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,7 @@ class RequestTrack:
     max_tokens: int
     group: Group  # its histogram in the length model
     expected_tokens: float  # predicted answer length, refreshed at admission
+    prompt_tokens: int  # cached or not; the view has those that are not
     admitted_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float = 0.0
@@ -47,6 +49,7 @@ class RequestTrack:
     policy: str = ""
     epoch: int = 0
     preemptions: int = 0
+    preempted_s: float = -math.inf
 
     def on_tokens(self, count: int, now_s: float) -> None:
         """`count` output tokens became visible at `now_s`."""
@@ -70,7 +73,7 @@ class RequestTrack:
         return Outcome(
             seq=seq, request_id=view.request_id, arrival_s=start_s, finished_s=now_s,
             tenant=view.tenant, slo_class=view.slo_class, slo=view.slo,
-            prompt_tokens=view.prompt_tokens, output_tokens=self.output_tokens,
+            prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens,
             queue_s=queue_s, ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=now_s - start_s,
             met=met, miss=miss, finish=finish, policy=self.policy, epoch=self.epoch,
             preemptions=self.preemptions,
@@ -100,7 +103,7 @@ class Accounting:
         self._count(view, received=1)
         arrival = Arrival(
             self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
-            view.slo, view.prompt_tokens, track.max_tokens, view.priority,
+            view.slo, track.prompt_tokens, track.max_tokens, view.priority,
         )  # fmt: skip
         self._append(arrival)
 

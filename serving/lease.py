@@ -6,6 +6,7 @@ lease ends the engine's default comes back by itself. Pure logic, no vLLM.
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from serving.contracts import Ack, Decision, Envelope, Limits
 from serving.policies import complete_params
@@ -13,6 +14,7 @@ from serving.policies import complete_params
 _MAX_TTL_S = 24 * 3600.0
 _MAX_EPOCH = 2**53  # larger integers do not survive JSON and msgpack everywhere
 MAX_KV_RESERVE = 0.9
+MAX_PREFILL_SHARE = 0.9
 
 
 class Lease:
@@ -102,19 +104,20 @@ class Lease:
 
 def clamp(limits: Limits, envelope: Envelope) -> tuple[Limits, dict[str, float]]:
     """Limits inside the envelope, and the values that had to be changed (as they are now)."""
-    inside = Limits(
-        max_active_requests=_between(limits.max_active_requests, 1, envelope.max_active_requests),
-        token_budget=_between(limits.token_budget, 1, envelope.token_budget),
-        long_prefill_threshold=_between(limits.long_prefill_threshold, 0, envelope.max_model_len),
-        kv_reserve=min(max(limits.kv_reserve, 0.0), MAX_KV_RESERVE)
-        if math.isfinite(limits.kv_reserve)
-        else 0.0,
-        follow_slack=limits.follow_slack,
-    )
-    names = ("max_active_requests", "token_budget", "long_prefill_threshold", "kv_reserve")
-    changed = {n: getattr(inside, n) for n in names if getattr(inside, n) != getattr(limits, n)}
-    return inside, changed
+    bounds = {
+        "max_active_requests": (1, envelope.max_active_requests),
+        "token_budget": (1, envelope.token_budget),
+        "long_prefill_threshold": (0, envelope.max_model_len),
+        "max_partial_prefills": (0, envelope.max_active_requests),
+        "kv_reserve": (0.0, MAX_KV_RESERVE),
+        "prefill_share": (0.0, MAX_PREFILL_SHARE),
+    }
+    inside = {name: _between(getattr(limits, name), *bounds[name]) for name in bounds}
+    changed = {name: value for name, value in inside.items() if value != getattr(limits, name)}
+    return replace(limits, **inside), changed
 
 
-def _between(value: int, low: int, high: int) -> int:
+def _between(value: Any, low: Any, high: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return low
     return max(low, min(value, high))

@@ -5,15 +5,18 @@ length model and the accounting. Called by `HMASScheduler` only.
 """
 
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.request import Request
 
 from serving.accounting import Accounting, RequestTrack
+from serving.batch import Batch
 from serving.contracts import SLO, Finish
+from serving.lanes import Lanes
 from serving.perception.attributes import deadline_s, slo_of, tenant_of
-from serving.perception.cost_model import CostModel, StepShape, step_shape
+from serving.perception.cost_model import CostModel, StepShape
 from serving.perception.length_model import LengthModel
 from serving.policies import RequestView
 from serving.settings import EngineSettings
@@ -22,23 +25,40 @@ _FINISHES: dict[str, Finish] = {
     "stop": "stop", "repetition": "stop", "length": "length", "abort": "aborted",
 }  # fmt: skip
 _SERVED = ("stop", "length")
+_FADE, _SLOWEST = 0.98, 10.0
+_LEARN_EVERY = 4  # pure decode steps are many and alike
 
 
 class Observer:
     """Per-request knowledge and online models of one engine core.
 
+    Args:
+        settings: of the engine.
+        lanes: the tenants' lanes; the observer counts who is inside and who decodes.
+        cached_tokens: prompt tokens of a request that the KV cache holds now.
+
     Attributes:
+        batch: the running requests in arrays.
         horizon_s: mean TTFT target of recent arrivals: the time queued prefill has.
         steps, last_step_s: steps measured, and the duration of the last one.
     """
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        lanes: Lanes,
+        cached_tokens: Callable[[Request], int],
+    ) -> None:
         self.settings = settings
         self.accounting = Accounting(settings.journal_size, settings.max_tenants)
         self.cost, self.lengths = CostModel(), LengthModel()
+        self.batch = Batch()
         self.horizon_s, self.last_step_s, self.steps = 2.0, 0.0, 0
         self.preemptions = self.recomputed_tokens = 0
-        self._in_flight: deque[tuple[SchedulerOutput, StepShape, float]] = deque()
+        self._lanes, self._cached_tokens = lanes, cached_tokens
+        self._decode_shape = StepShape(decodes=8, decode_context=8_000)
+        self._full_s, self._full_tokens = 0.0, 1.0  # of steps that left prompt over, fading
+        self._in_flight: deque[tuple[SchedulerOutput, StepShape, float, bool]] = deque()
         self._last_output_s = 0.0
         self._served: list[tuple[str, Finish]] = []  # their last step is being reported
 
@@ -50,19 +70,23 @@ class Observer:
         tenant = tenant_of(extra, lora, settings)
         slo_class, slo = slo_of(extra, settings)
         group = self.lengths.group(tenant, request.num_prompt_tokens, request.max_tokens)
-        expected = self.lengths.remaining(group, 0, request.max_tokens)
+        mean, q90 = self.lengths.predicted(group)
+        expected = min(mean, request.max_tokens)
         decode_s = expected * max(self.last_step_s, self.cost.coefficients.base_s)
         arrival_s = request.arrival_time
+        lane = self._lanes.of(tenant)
         view = RequestView(
             request_id=request.request_id, tenant=tenant, slo_class=slo_class, slo=slo,
             arrival_s=arrival_s, deadline_s=deadline_s(slo, arrival_s, decode_s),
             prompt_tokens=request.num_prompt_tokens, priority=request.priority,
-            weight=max(settings.tenant_weights.get(tenant, 1.0), 1e-3),
-            predicted_output_tokens=expected,
+            weight=lane.weight, predicted_output_tokens=expected,
+            q90_output_tokens=min(q90, request.max_tokens),
         )  # fmt: skip
         if slo.ttft_ms is not None:
             self.horizon_s += 0.05 * (slo.ttft_ms / 1000 - self.horizon_s)
-        self.accounting.arrive(RequestTrack(view, request.max_tokens, group, expected))
+        track = RequestTrack(view, request.max_tokens, group, expected, request.num_prompt_tokens)
+        self.accounting.arrive(track)
+        lane.inside += 1
 
     def track(self, request: Request) -> RequestTrack | None:
         """What is known of a request; None if its classification failed."""
@@ -77,11 +101,39 @@ class Observer:
             float("inf"), request.num_prompt_tokens,
         )  # fmt: skip
 
+    def queued_view(self, request: Request) -> RequestView:
+        """The same for a request that is being queued: with what is cached and attained now."""
+        track = self.track(request)
+        if track is None:
+            return self.view_of(request)
+        view, cached = track.view, self._cached_tokens(request)
+        if cached != view.cached_tokens or request.num_output_tokens != view.attained_tokens:
+            attained = request.num_output_tokens
+            left = max(1.0, track.expected_tokens - attained)
+            track.view = view = replace(
+                view, cached_tokens=cached, attained_tokens=attained,
+                prompt_tokens=track.prompt_tokens + attained - cached,
+                predicted_output_tokens=left,
+                q90_output_tokens=max(left, view.q90_output_tokens - attained),
+            )  # fmt: skip
+        return view
+
+    def prefill_s_per_token(self) -> float:
+        """Seconds per prompt token while prompts fill the steps, decodes included."""
+        alone = self.cost.coefficients.per_prefill_token_s
+        return min(max(alone, self._full_s / self._full_tokens), _SLOWEST * alone)
+
+    def decode_s_per_token(self) -> float:
+        """Engine seconds that one more output token costs in a step that runs anyway, tau."""
+        cost, shape = self.cost.coefficients, self._decode_shape
+        context = shape.decode_context / max(1, shape.decodes)
+        return cost.per_decode_s + cost.per_context_token_s * context
+
     def busy_until_s(self, now_s: float) -> float:
         """When the step in flight will probably end (async scheduling runs one ahead)."""
         if not self._in_flight:
             return now_s
-        _, shape, began_s = self._in_flight[-1]
+        _, shape, began_s, _ = self._in_flight[-1]
         return max(now_s, began_s + self.cost.predict(shape))
 
     def scheduled(
@@ -89,47 +141,86 @@ class Observer:
         epoch: int,
     ) -> None:  # fmt: skip
         """Note what a step is to compute, and whom it admitted under which epoch."""
-        for request_id in output.num_scheduled_tokens:
-            track = self.accounting.tracks.get(request_id)
-            if track is not None and track.admitted_s is None:
-                track.admitted_s, track.policy, track.epoch = now_s, policy, epoch
-                track.expected_tokens = self.lengths.remaining(track.group, 0, track.max_tokens)
-        if output.num_scheduled_tokens:
-            shape = step_shape(output.num_scheduled_tokens, requests)
-            self._in_flight.append((output, shape, now_s))
+        counts = output.num_scheduled_tokens
+        if not counts:
+            return
+        for new in output.scheduled_new_reqs:
+            self._admitted(new.req_id, counts, requests, now_s, policy, epoch)
+        for name in output.scheduled_cached_reqs.resumed_req_ids:
+            self._admitted(name, counts, requests, now_s, policy, epoch)
+        shape = self.batch.step_shape(counts, output.total_num_scheduled_tokens)
+        full = bool(self.batch.partial_prefills())
+        self._in_flight.append((output, shape, now_s, full))
 
-    def preempted(self, request: Request) -> None:
+    def preempted(self, request: Request, now_s: float) -> None:
         """A running request lost its KV blocks and starts over."""
         self.preemptions += 1
         self.recomputed_tokens += request.num_computed_tokens
+        self.batch.remove(request)
         if track := self.track(request):
             track.preemptions += 1
+            track.preempted_s = now_s
 
-    def completed(self, scheduler_output: SchedulerOutput, outputs: Any, now_s: float) -> None:
-        """Learn from a finished step: its duration, and the tokens it produced."""
+    def completed(self, scheduler_output: SchedulerOutput, now_s: float) -> None:
+        """Learn from a finished step: its duration, and the first tokens it produced."""
         while self._in_flight and scheduler_output.num_scheduled_tokens:
-            output, shape, began_s = self._in_flight.popleft()
+            output, shape, began_s, full = self._in_flight.popleft()
             if output is scheduler_output:
-                self.steps += 1
-                self.last_step_s = now_s - max(began_s, self._last_output_s)
-                self.cost.learn(shape, self.last_step_s)
+                seconds = now_s - max(began_s, self._last_output_s)
+                if full:
+                    self._full_s = _FADE * self._full_s + seconds
+                    self._full_tokens = _FADE * self._full_tokens + shape.prefill_tokens
+                self._measured(shape, seconds)
                 break
         self._last_output_s = now_s
-        for client in outputs.values():
-            for item in client.outputs:
-                track = self.accounting.tracks.get(item.request_id)
-                if track is not None and item.new_token_ids:
-                    track.on_tokens(len(item.new_token_ids), now_s)
-        served, self._served = self._served, []
-        for request_id, finish in served:
-            if track := self.accounting.tracks.get(request_id):
-                self.lengths.learn(track.group, track.output_tokens)
-            self.accounting.leave(request_id, finish, now_s)
+        self.batch.first_tokens(now_s)
+        self._lanes.count_decodes()
+        if self._served:
+            self._end_served(now_s)
 
     def leaving(self, request: Request, now_s: float) -> None:
-        """A request is being freed; the last tokens of a served one are still to be counted."""
+        """A request is being freed; a served one ends with the step that is being reported."""
         finish = _FINISHES.get(str(request.get_finished_reason()), "error")
+        track = self.track(request)
+        if track is None:
+            return
+        self.batch.remove(request)
+        track.output_tokens = request.num_output_tokens
+        track.last_token_s = self._last_output_s
+        self._lanes.of(track.view.tenant).inside -= 1
         if finish in _SERVED:
             self._served.append((request.request_id, finish))
         else:
             self.accounting.leave(request.request_id, finish, now_s)
+
+    def _admitted(
+        self, name: str, counts: dict[str, int], requests: dict[str, Request], now_s: float,
+        policy: str, epoch: int,
+    ) -> None:  # fmt: skip
+        track = self.accounting.tracks.get(name)
+        if track is None:
+            return
+        if track.admitted_s is None:
+            track.admitted_s, track.policy, track.epoch = now_s, policy, epoch
+            track.expected_tokens = min(self.lengths.predicted(track.group)[0], track.max_tokens)
+        lane = self._lanes.of(track.view.tenant)
+        self.batch.admit(requests[name], track, lane, counts[name])
+
+    def _measured(self, shape: StepShape, seconds: float) -> None:
+        self.steps += 1
+        self.last_step_s = seconds
+        if shape.decodes and not shape.prefill_tokens:
+            self._decode_shape = shape
+            if self.cost.samples > 512 and self.steps % _LEARN_EVERY:
+                return
+        self.cost.learn(shape, seconds)
+
+    def _end_served(self, now_s: float) -> None:
+        served, self._served = self._served, []
+        for request_id, finish in served:
+            if track := self.accounting.tracks.get(request_id):
+                if track.first_token_s is None:
+                    track.first_token_s = now_s
+                track.last_token_s = now_s
+                self.lengths.learn(track.group, track.output_tokens)
+            self.accounting.leave(request_id, finish, now_s)

@@ -1,171 +1,34 @@
-"""How do decisions act inside vLLM? The hooked scheduler.
+"""Which scheduler does vLLM load? `--scheduler-cls serving.scheduler.hmas_scheduler`.
 
-`--scheduler-cls serving.scheduler.HMASScheduler`. Subclasses vLLM's AsyncScheduler
-and uses only what vLLM leaves open: the waiting queue's order, the order of the
-running list, and three limits, set before each step. Nothing of ours raises into a
-step: after a fault vLLM goes on by its own rules; faults are counted, logged once.
+vLLM schedules ahead of the running step unless its configuration, platform or
+features forbid it, and has a scheduler for either; the hook goes with the same one.
 """
 
-import logging
-import time
-from collections.abc import Callable
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.outputs import ModelRunnerOutput
-from vllm.v1.request import Request
+from vllm.v1.core.sched.scheduler import Scheduler
 
-from serving import compat
-from serving.contracts import Ack, Decision, Envelope, JournalPage, Limits, Snapshot
-from serving.lease import Lease
-from serving.observer import Observer
-from serving.policies import complete_params
-from serving.queue import PolicyQueue
-from serving.settings import read_settings
-from serving.snapshot import build_snapshot
-from serving.step_control import StepControl
-
-logger = logging.getLogger("vllm.hmas")
+from serving.hook import SchedulerHook
 
 
-class HMASScheduler(AsyncScheduler):
-    """vLLM's scheduler with the policy, limits and accounting of H-MAS.
+class HMASScheduler(SchedulerHook, AsyncScheduler):
+    """The hook on vLLM's asynchronous scheduler."""
 
-    Without a controller's lease, and with `fcfs` as its default policy, it orders and
-    sizes steps exactly as stock vLLM does.
-    """
+
+class HMASSyncScheduler(SchedulerHook, Scheduler):
+    """The hook on vLLM's synchronous scheduler, where vLLM does not schedule ahead."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        compat.check(self)
-        settings = read_settings(self.vllm_config.additional_config)
-        self.clock: Callable[[], float] = time.time
-        self.faults, self.last_fault = 0, ""
-        token_budget = self.scheduler_config.max_num_scheduled_tokens or int(
-            self.scheduler_config.max_num_batched_tokens
-        )
-        max_active = compat.max_active(self)
-        self.envelope = Envelope(
-            max_active_requests=max_active,
-            token_budget=token_budget,
-            max_model_len=self.max_model_len,
-            kv_blocks=self.kv_cache_config.num_blocks,
-            block_size=self.block_size,
-        )
-        self._stock_limits = Limits(
-            max_active_requests=max_active,
-            token_budget=token_budget,
-            long_prefill_threshold=self.scheduler_config.long_prefill_token_threshold,
-        )
-        name = settings.default_policy
-        if name == "fcfs" and self.scheduler_config.policy == "priority":
-            name = "priority"
-        default = Decision("", 0, 0.0, name, complete_params(name, {}), self._stock_limits)
-        self.lease = Lease(default, self.envelope)
-        self.observer = Observer(settings)
-        self.queue = PolicyQueue(self.observer.view_of, settings.max_wait_s, self._policy_fault)
-        self.waiting = self.queue
-        self.control = StepControl(self, self.queue, self.observer, self.envelope)
-        self._enforce()
+        if self.scheduler_config.async_scheduling:
+            raise ValueError(
+                "--scheduler-cls serving.scheduler.HMASSyncScheduler, but vLLM schedules "
+                "asynchronously: give serving.scheduler.hmas_scheduler, which follows vLLM"
+            )
 
-    # -- decisions: between steps, through the engine's utility RPC ---------------------
 
-    def hmas_apply(self, decision: Decision) -> Ack:
-        """Put a decision in force, or say why not."""
-        ack = self.lease.accept(decision, self._now())
-        if ack.accepted:
-            self._enforce()
-        return ack
-
-    def hmas_renew(self, controller_id: str, ttl_s: float) -> Ack:
-        """Extend the lease of the controller that holds it."""
-        return self.lease.renew(controller_id, ttl_s, self._now())
-
-    def hmas_release(self, controller_id: str) -> Ack:
-        """Give the lease back and return to the default at once."""
-        ack = self.lease.release(controller_id, self._now())
-        if ack.accepted:
-            self._enforce()
-        return ack
-
-    def hmas_snapshot(self) -> Snapshot:
-        """The state between two steps."""
-        return build_snapshot(self, self._now())
-
-    def hmas_journal(self, cursor: int, limit: int) -> JournalPage:
-        """Arrivals and outcomes from `cursor` on."""
-        return self.observer.accounting.page(cursor, limit)
-
-    # -- vLLM's scheduler interface -----------------------------------------------------
-
-    def add_request(self, request: Request) -> None:
-        """Classify and queue a request."""
-        if request.request_id not in self.requests:
-            self._safely("arrival", self.observer.arrive, request)
-        super().add_request(request)
-
-    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
-        """One step: set limits and order, let vLLM schedule, note what it scheduled."""
-        now_s = self.clock()
-        self._safely("lease", self._expire, now_s)
-        self._safely("step control", self.control.prepare, self.lease.decision.limits, now_s)
-        output = super().schedule(*args, **kwargs)
-        self._safely(
-            "observer", self.observer.scheduled, output, self.requests, now_s,
-            self.queue.policy.name, self.lease.epoch,
-        )  # fmt: skip
-        return output
-
-    def update_from_output(
-        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
-    ) -> Any:
-        """Take in a step's result; learn its duration and account its tokens."""
-        outputs = super().update_from_output(scheduler_output, model_runner_output)
-        now_s = self.clock()
-        self._safely("observer", self.observer.completed, scheduler_output, outputs, now_s)
-        return outputs
-
-    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
-        self._safely("observer", self.observer.leaving, request, self.clock())
-        return super()._free_request(request, *args, **kwargs)
-
-    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self._safely("observer", self.observer.preempted, request)
-        super()._preempt_request(request, *args, **kwargs)
-
-    # -- inside -------------------------------------------------------------------------
-
-    def _now(self) -> float:
-        now_s = self.clock()
-        self._expire(now_s)
-        return now_s
-
-    def _expire(self, now_s: float) -> None:
-        if self.lease.expire(now_s):
-            logger.warning("controller's lease ended: back to %s", self.lease.decision.policy)
-            self._enforce()
-
-    def _enforce(self) -> None:
-        decision = self.lease.decision
-        self.scheduler_config.long_prefill_token_threshold = decision.limits.long_prefill_threshold
-        per_token_s = self.observer.cost.coefficients.per_prefill_token_s
-        self.queue.set_policy(decision.policy, decision.params, per_token_s)
-
-    def _safely(self, where: str, call: Callable[..., None], *args: Any) -> None:
-        try:
-            call(*args)
-        except Exception as error:  # noqa: BLE001  nothing of ours may break a vLLM step
-            self._note_fault(where, error)
-            self.max_num_scheduled_tokens = self._stock_limits.token_budget
-            compat.set_max_active(self, self._stock_limits.max_active_requests)
-
-    def _policy_fault(self, policy: str, error: Exception) -> None:
-        self._note_fault(f"policy {policy}, now fcfs", error)
-
-    def _note_fault(self, where: str, error: Exception) -> None:
-        self.faults += 1
-        text = f"{where}: {type(error).__name__}: {error}"
-        if text != self.last_fault:
-            logger.error("H-MAS fault, vLLM goes on by its own rules: %s", text, exc_info=error)
-        self.last_fault = text
+def hmas_scheduler(vllm_config: Any, **kwargs: Any) -> SchedulerHook:
+    """What vLLM calls: the hook on the scheduler that vLLM itself would have taken."""
+    ahead = vllm_config.scheduler_config.async_scheduling
+    return (HMASScheduler if ahead else HMASSyncScheduler)(vllm_config=vllm_config, **kwargs)

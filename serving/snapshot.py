@@ -3,14 +3,16 @@
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from serving.compat import used_blocks, vllm_version
-from serving.contracts import BatchState, KVState, QueueState, Snapshot
+from serving.contracts import BatchState, KVState, QueueState, RuleCounts, Snapshot, Totals
 
 if TYPE_CHECKING:
-    from serving.scheduler import HMASScheduler
+    from serving.hook import SchedulerHook
 
 
-def build_snapshot(scheduler: "HMASScheduler", now_s: float) -> Snapshot:
+def build_snapshot(scheduler: "SchedulerHook", now_s: float) -> Snapshot:
     """A snapshot of one engine core; O(waiting + running)."""
     lease, queue, observer = scheduler.lease, scheduler.queue, scheduler.observer
     return Snapshot(
@@ -29,7 +31,7 @@ def build_snapshot(scheduler: "HMASScheduler", now_s: float) -> Snapshot:
         kv=KVState(
             total_blocks=scheduler.envelope.kv_blocks,
             used_blocks=used_blocks(scheduler),
-            predicted_peak_blocks=scheduler.control.predicted_peak_blocks(),
+            predicted_peak_blocks=scheduler.control.peak_blocks(),
             preemptions=observer.preemptions,
             recomputed_tokens=observer.recomputed_tokens,
         ),
@@ -39,10 +41,43 @@ def build_snapshot(scheduler: "HMASScheduler", now_s: float) -> Snapshot:
         journal_head=observer.accounting.head,
         policy_errors=scheduler.faults,
         last_error=scheduler.last_fault,
+        rules=_rule_counts(scheduler),
     )
 
 
-def _queue_state(scheduler: "HMASScheduler", now_s: float) -> QueueState:
+def build_totals(scheduler: "SchedulerHook", now_s: float) -> Totals:
+    """What a poll once a second may ask for; independent of how many requests wait."""
+    lease = scheduler.lease
+    return Totals(
+        rank=scheduler.parallel_config.data_parallel_index,
+        epoch=lease.epoch,
+        policy=scheduler.queue.policy.name,
+        lease_left_s=lease.left_s(now_s),
+        policy_errors=scheduler.faults,
+        waiting=len(scheduler.queue),
+        running=len(scheduler.running),
+        counters=scheduler.observer.accounting.counters(),
+        rules=_rule_counts(scheduler),
+    )
+
+
+def _rule_counts(scheduler: "SchedulerHook") -> RuleCounts:
+    control, queue = scheduler.control, scheduler.queue
+    return RuleCounts(
+        slack_bound_steps=control.slack_bound_steps,
+        kv_held_steps=control.kv_held_steps,
+        demoted=queue.demoted,
+        share_raised_steps=control.share_raised_steps,
+        yielded_prefills=control.yielded_prefills,
+        partial_held_steps=control.partial_held_steps,
+        over_share=queue.over_share,
+        chosen_victims=control.chosen_victims,
+        floor_served=queue.floor_served,
+        ceiling_served=queue.ceiling_served,
+    )
+
+
+def _queue_state(scheduler: "SchedulerHook", now_s: float) -> QueueState:
     per_token_s = scheduler.observer.cost.coefficients.per_prefill_token_s
     tokens = hopeless = 0
     oldest_s = now_s
@@ -67,19 +102,18 @@ def _queue_state(scheduler: "HMASScheduler", now_s: float) -> QueueState:
     )
 
 
-def _batch_state(scheduler: "HMASScheduler", now_s: float) -> BatchState:
-    slacks, shape = scheduler.control.decode_slacks(now_s)
-    ordered = sorted(decode.slack_s for decode in slacks)
-    observer, control = scheduler.observer, scheduler.control
+def _batch_state(scheduler: "SchedulerHook", now_s: float) -> BatchState:
+    observer = scheduler.observer
+    state = observer.batch.state(observer.busy_until_s(now_s))
+    slacks = np.sort(state.slack_s[np.isfinite(state.slack_s)])
+    decoding = int(state.decoding.sum())
     return BatchState(
         running=len(scheduler.running),
-        decoding=shape.decodes,
-        prefilling=len(scheduler.running) - shape.decodes,
-        decode_slack_p10_s=ordered[len(ordered) // 10] if ordered else None,
+        decoding=decoding,
+        prefilling=len(scheduler.running) - decoding,
+        decode_slack_p10_s=float(slacks[len(slacks) // 10]) if len(slacks) else None,
         steps=observer.steps,
         last_step_s=observer.last_step_s,
         step_time_bias=observer.cost.bias,
-        last_token_budget=control.last_budget,
-        slack_bound_steps=control.slack_bound_steps,
-        kv_held_steps=control.kv_held_steps,
+        last_token_budget=scheduler.control.last_budget,
     )

@@ -1,28 +1,34 @@
 """What is set before each step? Running order, token budget, admission, the load slide.
 
-Called by `HMASScheduler` between steps; the formulas are in `step_limits`.
+Called by `HMASScheduler` between steps; the formulas are in `step_limits` and `victims`.
+Each rule acts only if the limits in force switch it on, and counts what it did.
 """
 
+import math
+from dataclasses import replace
 from typing import Any
 
 from serving import compat
-from serving.accounting import RequestTrack
+from serving.batch import DecodeState
 from serving.contracts import Envelope, Limits
 from serving.observer import Observer
-from serving.perception.cost_model import StepShape
+from serving.policies.base import Key
 from serving.queue import PolicyQueue
-from serving.step_limits import DecodeSlack, LoadSlide, kv_allows, slack_budget
+from serving.step_limits import LoadSlide, peak_tokens, slack_budget
+from serving.victims import Victim
 
 _SLIDE_PERIOD_S = 0.5
+_CAN_WAIT = 4.0  # times the head's prefill: what a prefill begun must have left to yield
+_SHORT_LAXITY = 0.25  # of the usual TTFT target: less is short
 
 
 class StepControl:
     """Applies the limits in force to the coming step.
 
     Attributes:
-        slack_bound_steps: steps whose budget the decodes' slack has lowered.
-        kv_held_steps: steps that admitted nobody for the sake of the KV cache.
         last_budget: tokens the last step was allowed.
+        yielding: prefills begun that this step leaves out, for `HMASScheduler` to hide.
+        Counters of the rules: see `contracts.RuleCounts`.
     """
 
     def __init__(
@@ -32,90 +38,204 @@ class StepControl:
         self._envelope = envelope
         self.slide = LoadSlide()
         self._slide_due_s = 0.0
-        self.slack_bound_steps = self.kv_held_steps = self.last_budget = 0
+        self._yielded_last = False
+        self.yielding: list[Any] = []
+        self.last_budget = 0
+        self.slack_bound_steps = self.kv_held_steps = self.share_raised_steps = 0
+        self.yielded_prefills = self.partial_held_steps = self.chosen_victims = 0
+        self._would_be: Any = None  # the victim that vLLM would have taken
 
     def prepare(self, limits: Limits, now_s: float) -> None:
         """Demote, order and limit; afterwards vLLM's own `schedule` does the step."""
-        queue = self._queue
+        queue, scheduler = self._queue, self._scheduler
         if now_s >= self._slide_due_s:
             self._slide_due_s = now_s + _SLIDE_PERIOD_S
             self._update_load()
         queue.advance(now_s)
-        if limits.follow_slack or queue.policy.name != "fcfs":
-            self._order_running()
-        self.last_budget = self._token_budget(limits, now_s)
-        self._scheduler.max_num_scheduled_tokens = self.last_budget
-        compat.set_max_active(self._scheduler, self._max_active(limits))
+        queue.refresh_cached()
+        self.yielding, self._would_be = [], None
+        state = None
+        if limits.follow_slack or limits.kv_reserve > 0.0:
+            state = self._observer.batch.state(self._observer.busy_until_s(now_s))
+        partial: list[Any] = []
+        if limits.follow_slack or limits.prefill_by_key or queue.policy.name != "fcfs":
+            partial = self._order_running(now_s)
+        elif limits.max_partial_prefills:
+            partial = self._partial()
+        self.last_budget = self._token_budget(limits, state, partial, now_s)
+        scheduler.max_num_scheduled_tokens = self.last_budget
+        threshold = limits.long_prefill_threshold
+        if limits.prefill_by_key and partial and queue:
+            threshold = self._make_room(limits, partial, now_s)
+        scheduler.scheduler_config.long_prefill_token_threshold = threshold
+        if limits.choose_victims:
+            self._order_victims(now_s)
+        # What yields is not in the batch that vLLM will see, so it does not count there.
+        hidden = len(self.yielding)
+        most = self._max_active(limits, state, len(partial))
+        compat.set_max_active(scheduler, most - hidden, hidden)
 
-    def predicted_peak_blocks(self) -> int:
-        """KV blocks if every running request reaches its predicted length."""
-        running = self._scheduler.running
-        tokens = 0.0
-        for request in running:
-            track = self._observer.track(request)
-            expected = track.expected_tokens if track else 0.0
-            tokens += max(request.num_tokens, request.num_prompt_tokens + expected)
-        return int(tokens / self._envelope.block_size) + len(running)
+    def preempted(self, request: Any) -> None:
+        """This one was taken; counted if vLLM would have taken another."""
+        if self._would_be is not None and request is not self._would_be:
+            self.chosen_victims += 1
 
-    def decode_slacks(self, now_s: float) -> tuple[list[DecodeSlack], StepShape]:
-        """Slack of every running decode that has a TPOT target, and the decode part of a step."""
-        start_s = self._observer.busy_until_s(now_s)
-        slacks: list[DecodeSlack] = []
-        decodes = context = 0
-        for request in self._scheduler.running:
-            track = self._observer.track(request)
-            if track is None or request.is_prefill_chunk:
-                continue
-            decodes += 1
-            context += request.num_computed_tokens
-            if track.first_token_s is not None and track.view.slo.tpot_ms is not None:
-                slacks.append(_slack(track, compat.placeholders(request), start_s))
-        return slacks, StepShape(decodes=decodes, decode_context=context)
+    def peak_blocks(self, state: DecodeState | None = None) -> int:
+        """KV blocks at the predicted peak of the running batch."""
+        if state is None:
+            state = self._observer.batch.state(0.0)
+        blocks = peak_tokens(state.tokens, state.remaining) / self._envelope.block_size
+        return int(blocks) + len(state.tokens) // 2  # the last block of each is half empty
 
     def _update_load(self) -> None:
-        per_token_s = self._observer.cost.coefficients.per_prefill_token_s
-        backlog_s = self._queue.backlog_tokens * per_token_s
-        if self.slide.update(backlog_s, self._observer.horizon_s):
-            self._queue.set_load(self.slide.load, per_token_s)
+        prefill_s = self._observer.prefill_s_per_token()
+        decode_s = self._observer.decode_s_per_token()
+        self.slide.update(self._queue.backlog_tokens * prefill_s, self._observer.horizon_s)
+        self._queue.set_load(self.slide.load, prefill_s, decode_s)
 
-    def _order_running(self) -> None:
-        # Decodes first, partial prefills by policy key: the last is the next victim.
-        scheduler = self._scheduler
-        partial = [r for r in scheduler.running if r.is_prefill_chunk]
+    def _order_running(self, now_s: float) -> list[Any]:
+        # Decodes first, partial prefills by standing and key: the last is the next victim.
+        partial = self._partial()
         if partial:
-            key_of, view_of = self._queue.key_of, self._observer.view_of
-            keyed = sorted((key_of(view_of(r)), i) for i, r in enumerate(partial))
-            decodes = [r for r in scheduler.running if not r.is_prefill_chunk]
-            scheduler.running = decodes + [partial[i] for _, i in keyed]
+            keyed = sorted((*self._place(r, now_s), i) for i, r in enumerate(partial))
+            partial = [partial[i] for *_, i in keyed]
+            running = self._scheduler.running
+            if running[-len(partial) :] != partial:
+                begun = {r.request_id for r in partial}
+                others = [r for r in running if r.request_id not in begun]
+                self._scheduler.running = others + partial
+        return partial
 
-    def _token_budget(self, limits: Limits, now_s: float) -> int:
-        running = self._scheduler.running
-        if not limits.follow_slack or not running:
+    def _place(self, request: Any, now_s: float) -> tuple[int, Key]:
+        # By the prompt tokens that are left, not by those it came with.
+        left = max(0, request.num_tokens - request.num_computed_tokens)
+        view = replace(self._observer.view_of(request), prompt_tokens=left)
+        return self._queue.place_of(view, now_s)
+
+    def _may_wait(
+        self, request: Any, head: tuple[int, Key], now_s: float, pass_s: float
+    ) -> bool:
+        # Work on a prefill that then misses its deadline is lost: it yields while it has
+        # time, or when it is late already.
+        if head >= self._place(request, now_s):
+            return False
+        left = request.num_tokens - request.num_computed_tokens
+        view, rate = self._observer.view_of(request), self._queue.context.prefill_s_per_token
+        spare_s = view.deadline_s - left * rate - now_s
+        return not 0.0 <= spare_s < pass_s
+
+    def _partial(self) -> list[Any]:
+        # Out of the running list itself: a request must neither be lost nor invented here.
+        begun = self._observer.batch.partial_prefills()
+        if not begun:
+            return []
+        return [r for r in self._scheduler.running if r.request_id in begun]
+
+    def _token_budget(
+        self, limits: Limits, state: DecodeState | None, partial: list[Any], now_s: float
+    ) -> int:
+        running = len(self._scheduler.running)
+        if not limits.follow_slack or state is None or not running:
             return limits.token_budget
-        slacks, shape = self.decode_slacks(now_s)
-        cost = self._observer.cost
-        budget = slack_budget(limits.token_budget, slacks, shape, cost.coefficients, cost.margin)
-        budget = min(limits.token_budget, max(budget, len(running)))  # no decode is left out
+        cost, share = self._observer.cost, 0.0
+        if limits.prefill_share > 0.0 and self._prefill_is_late(partial, now_s):
+            share = limits.prefill_share
+        budget = slack_budget(limits.token_budget, state, cost.coefficients, cost.margin, share)
+        if share and budget < limits.token_budget:
+            without = slack_budget(limits.token_budget, state, cost.coefficients, cost.margin)
+            self.share_raised_steps += budget > without
+        budget = min(limits.token_budget, max(budget, running))  # no decode is left out
         self.slack_bound_steps += budget < limits.token_budget
         return budget
 
-    def _max_active(self, limits: Limits) -> int:
-        # Holding back means: no more than run now. An empty batch always admits.
+    def _prefill_is_late(self, partial: list[Any], now_s: float) -> bool:
+        # Short but not hopeless: time given to a prefill that is late anyway is lost.
+        views = [self._observer.view_of(r) for r in partial[:1]]
+        if self._queue:
+            views.append(self._queue.head_place()[0])
+        per_token_s = self._observer.cost.coefficients.per_prefill_token_s
+        short_s = _SHORT_LAXITY * self._observer.horizon_s
+        return any(
+            0.0 <= self._queue.rules.hopeless_s(view, per_token_s) - now_s < short_s
+            for view in views
+        )
+
+    def _make_room(self, limits: Limits, partial: list[Any], now_s: float) -> int:
+        """Let the waiting head pass prefills of higher place; returns the prefill threshold.
+
+        vLLM serves what runs before what waits. For a head that needs at most half of the
+        step's prefill tokens, a threshold bounds the first prefill begun and the others sit
+        out the step; for a longer one all that must yield do. At least every other step
+        serves them, should the head not be admitted after all (KV blocks, LoRA slots).
+        """
+        threshold = limits.long_prefill_threshold
+        if self._queue.policy.shares or self._yielded_last:
+            self._yielded_last = False
+            return threshold
+        head, place = self._queue.head_place()
+        pass_s = _CAN_WAIT * self._queue.context.prefill_s(head)
+        behind = [r for r in partial if self._may_wait(r, place, now_s, pass_s)]
         running = self._scheduler.running
-        if limits.kv_reserve <= 0.0 or not running or not self._queue:
-            return limits.max_active_requests
-        view = self._observer.view_of(self._queue.peek_request())
-        need = (view.prompt_tokens + view.predicted_output_tokens) / self._envelope.block_size
-        peak = self.predicted_peak_blocks()
-        if kv_allows(peak, need, self._envelope.kv_blocks, limits.kv_reserve):
-            return limits.max_active_requests
-        self.kv_held_steps += 1
-        return min(limits.max_active_requests, len(running))
+        need = math.ceil((head.prompt_tokens + 1) / self._envelope.block_size)
+        if (
+            not behind
+            or len(running) >= limits.max_active_requests
+            or (limits.max_partial_prefills and len(partial) >= limits.max_partial_prefills)
+            or compat.free_blocks(self._scheduler) < need + len(running)
+        ):
+            return threshold
+        self.yielded_prefills += len(behind)
+        room = self.last_budget - (len(running) - len(partial))
+        self.yielding = behind
+        if 2 * head.prompt_tokens <= room and not threshold and len(behind) == len(partial):
+            self.yielding = behind[1:]
+            threshold = max(1, room - head.prompt_tokens)
+        self._yielded_last = bool(self.yielding)
+        return threshold
 
+    def _order_victims(self, now_s: float) -> None:
+        # Only when this step may run out of blocks; elsewhere the order is the policy's.
+        scheduler = self._scheduler
+        running = scheduler.running
+        if len(running) < 2 or compat.free_blocks(scheduler) > len(running) + (
+            self.last_budget // self._envelope.block_size
+        ):
+            return
+        ordered = sorted(running, key=lambda r: self._victim(r, now_s).loss())
+        # Chunk budget still goes by the policy: only the last ones change their place.
+        last = ordered[-max(1, len(ordered) // 8) :]
+        marked = {r.request_id for r in last}
+        self._would_be = running[-1]
+        scheduler.running = [r for r in running if r.request_id not in marked] + last
 
-def _slack(track: RequestTrack, in_flight: int, start_s: float) -> DecodeSlack:
-    tpot_s = (track.view.slo.tpot_ms or 0.0) / 1000
-    produced = track.output_tokens + in_flight
-    due_s = (track.first_token_s or start_s) + tpot_s * produced
-    expected = max(1.0, track.expected_tokens - produced)
-    return DecodeSlack(due_s - start_s, expected, tpot_s)
+    def _victim(self, request: Any, now_s: float) -> Victim:
+        track = self._observer.track(request)
+        if track is None:
+            return Victim(True, math.inf, math.inf, 1.0, request.num_computed_tokens)
+        view, slo, computed = track.view, track.view.slo, request.num_computed_tokens
+        late = track.first_token_s is None and now_s > view.deadline_s
+        return Victim(
+            lost=late or (slo.ttft_ms is None and slo.tpot_ms is None and slo.e2e_ms is None),
+            since_preempted_s=now_s - track.preempted_s,
+            remaining=track.expected_tokens - request.num_output_tokens,
+            blocks=math.ceil(computed / self._envelope.block_size),
+            computed=computed,
+        )
+
+    def _max_active(self, limits: Limits, state: DecodeState | None, partial: int) -> int:
+        # Holding back means: no more than run now. An empty batch always admits.
+        running = len(self._scheduler.running)
+        most = limits.max_active_requests
+        if not running or not self._queue:
+            return most
+        if limits.max_partial_prefills and partial >= limits.max_partial_prefills:
+            self.partial_held_steps += 1
+            return min(most, running)
+        if limits.kv_reserve > 0.0 and state is not None:
+            view = self._queue.head_place()[0]
+            need = (view.prompt_tokens + view.predicted_output_tokens) / self._envelope.block_size
+            room = (1.0 - limits.kv_reserve) * self._envelope.kv_blocks
+            if self.peak_blocks(state) + need > room:
+                self.kv_held_steps += 1
+                return min(most, running)
+        return most

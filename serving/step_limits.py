@@ -3,42 +3,17 @@
 Pure functions called by the scheduler hook before every step; no vLLM here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import numpy as np
 
+from serving.batch import DecodeState
 from serving.contracts import CostCoefficients
-from serving.perception.cost_model import StepShape
 
 # Prefill always gets this much of the decodes' own step time, so that prompts always move.
 PREFILL_FLOOR = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeSlack:
-    """One decoding request.
-
-    Attributes:
-        slack_s: time until its next token is due at its TPOT target's pace,
-            counted from the first token, so that time saved earlier may be spent.
-        expected_tokens: predicted tokens still to come.
-        tpot_s: its target.
-    """
-
-    slack_s: float
-    expected_tokens: float
-    tpot_s: float
-
-    def recoverable(self, decode_step_s: float) -> bool:
-        """Whether decode-only steps from now on could still bring its mean TPOT to target."""
-        return self.slack_s + self.expected_tokens * (self.tpot_s - decode_step_s) >= 0.0
-
-
 def slack_budget(
-    cap: int,
-    decodes: Sequence[DecodeSlack],
-    shape: StepShape,
-    cost: CostCoefficients,
-    margin: float,
+    cap: int, state: DecodeState, cost: CostCoefficients, margin: float, share: float = 0.0
 ) -> int:
     """Largest token budget b with (1 + margin) * T(b) <= max(slack, floor).
 
@@ -47,25 +22,40 @@ def slack_budget(
 
     Args:
         cap: tokens a step may schedule at most (the limit in force).
-        decodes: slack of the running decodes with a TPOT target.
-        shape: the decode part of the coming step (no prefill tokens).
+        state: the running batch.
         cost: fitted step-time coefficients.
         margin: relative safety margin on predicted times.
+        share: of the step's time that prefill gets at least.
     """
-    if not decodes or cost.per_prefill_token_s <= 0.0:
+    if cost.per_prefill_token_s <= 0.0:
         return cap
+    slacks = state.slack_s[state.recoverable(cost)]
+    if not len(slacks):
+        return cap
+    shape = state.shape
     decode_step_s = shape.seconds(cost)
-    slacks = [d.slack_s for d in decodes if d.recoverable(decode_step_s)]
-    if not slacks:
-        return cap
-    room_s = min(slacks) / (1.0 + margin) - decode_step_s
-    prefill_s = max(room_s, PREFILL_FLOOR * decode_step_s)
+    room_s = float(slacks.min()) / (1.0 + margin) - decode_step_s
+    floor = max(PREFILL_FLOOR, share / (1.0 - share))
+    prefill_s = max(room_s, floor * decode_step_s)
     return min(cap, shape.decodes + max(1, int(prefill_s / cost.per_prefill_token_s)))
 
 
-def kv_allows(peak_blocks: float, next_blocks: float, total_blocks: int, reserve: float) -> bool:
-    """Whether admitting a request keeps the predicted KV peak under (1 - reserve) of capacity."""
-    return peak_blocks + next_blocks <= (1.0 - reserve) * total_blocks
+def peak_tokens(tokens: np.ndarray, remaining: np.ndarray) -> float:
+    """Most KV tokens that requests will hold together, if each ends when predicted.
+
+    After the Past-Future scheduler (arXiv 2507.10150): when the request with the i-th
+    most tokens to come ends, the i longest-lived ones hold what they have now and as
+    many more each; the peak is the largest of these sums.
+
+    Args:
+        tokens: held now, shape (n,).
+        remaining: still to come, shape (n,).
+    """
+    if not len(tokens):
+        return 0.0
+    order = np.argsort(-remaining)
+    alive = np.arange(1, len(tokens) + 1)
+    return float((np.cumsum(tokens[order]) + remaining[order] * alive).max())
 
 
 class LoadSlide:

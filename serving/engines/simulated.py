@@ -6,6 +6,7 @@ replaced by the profile's cost model. Deterministic. Used by evals and by the tw
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -17,6 +18,7 @@ from serving.accounting import RequestTrack
 from serving.contracts import Ack, Decision, Finish, JournalPage, Outcome, Snapshot, TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.engines.virtual_vllm import build_scheduler
+from serving.hook import SchedulerHook
 from serving.perception.attributes import slo_of
 from serving.perception.cost_model import CostModel, step_shape
 from serving.policies import RequestView
@@ -34,6 +36,9 @@ class SimulatedEngine:
         profile: the machine to imitate.
         settings: as the live hook reads them at start-up.
         stock: run vLLM's own AsyncScheduler, unmodified, instead of the hook.
+
+    Attributes:
+        recomputed_tokens: computed tokens that preemptions threw away, stock or hooked.
     """
 
     def __init__(
@@ -47,6 +52,9 @@ class SimulatedEngine:
         self._tracks: dict[str, RequestTrack] = {}
         self._true_tokens: dict[str, int] = {}
         self._outcomes: dict[int, Outcome] = {}
+        self.recomputed_tokens = 0
+        self._preempt = self.scheduler._preempt_request
+        self.scheduler._preempt_request = self._count_preemption  # then vLLM preempts
         if not stock:
             self.scheduler.clock = self.now
             # The controller is not told the truth: it starts from the profile's figures
@@ -160,8 +168,10 @@ class SimulatedEngine:
             on_step(output)
         for new in output.scheduled_new_reqs:
             track = self._tracks[new.req_id]
+            if track.admitted_s is not None:  # a vLLM that lists resumed ones as new
+                continue
             track.admitted_s = self._now_s
-            if isinstance(scheduler, HMASScheduler):
+            if isinstance(scheduler, SchedulerHook):
                 track.policy, track.epoch = scheduler.queue.policy.name, scheduler.lease.epoch
         request_ids = list(output.num_scheduled_tokens)
         if request_ids:
@@ -181,6 +191,11 @@ class SimulatedEngine:
                     self._leave(item.request_id, "stop" if reason == "stop" else "length")
         return bool(request_ids)
 
+    def _count_preemption(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        self.recomputed_tokens += request.num_computed_tokens
+        self._tracks[request.request_id].preemptions += 1
+        self._preempt(request, *args, **kwargs)
+
     def _sample(self, request_id: str) -> list[int]:
         request = self.scheduler.requests[request_id]
         if request.is_prefill_chunk:
@@ -195,7 +210,9 @@ class SimulatedEngine:
             f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
             offered.prompt_tokens,
         )  # fmt: skip
-        self._tracks[f"r{index}"] = RequestTrack(view, max_tokens, ("", 0, 0), 0.0)
+        self._tracks[f"r{index}"] = RequestTrack(
+            view, max_tokens, ("", 0, 0), 0.0, offered.prompt_tokens
+        )
 
     def _leave(self, request_id: str, finish: Finish) -> None:
         index = int(request_id[1:])

@@ -37,7 +37,7 @@ def invoke(monkeypatch, tmp_path):
 
 def test_it_acts_until_the_duration_is_over_and_releases(invoke):
     engine = FakeEngine()
-    result = invoke(engine, "--mode", "act", "--duration", "0.1")
+    result = invoke(engine, "--mode", "act", "--duration", "2")
     assert result.exit_code == 0, result.output
     assert "set_token_budget" in result.output
     assert len(engine.applied) == 2

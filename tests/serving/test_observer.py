@@ -62,7 +62,13 @@ def test_an_error_of_one_request_does_not_cost_another_its_last_token(scheduler,
     submit(scheduler, "short", 1, slo_ttft_ms=900)
     submit(scheduler, "faulty", 9)
     output = scheduler.schedule()
-    scheduler.grammar_compile_error_reqs.add("faulty")
+    errors = scheduler.grammar_compile_error_reqs
+    if isinstance(errors, dict):  # vLLM 0.33
+        from vllm.outputs import RequestError
+
+        errors["faulty"] = RequestError(code="validation_error", message="faulty")
+    else:
+        errors.add("faulty")
     clock.now_s += 0.5
     complete(scheduler, output)
     left = outcomes(scheduler)

@@ -136,7 +136,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def the_heaps_stay_small(self):
         most = 2 * len(self.waiting) + 66
-        assert len(self.queue._heap) <= most
+        assert sum(len(lane.heap) for lane in self.queue.lanes) <= most
         assert len(self.queue._events) <= most
 
 

@@ -1,44 +1,47 @@
-"""Does a step fit the tightest decode's slack, is KV kept free, does the load slide hold still?"""
+"""Does a step fit the tightest decode's slack, is the KV peak right, does the load hold still?"""
 
 import math
 
-import pytest
+import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from serving.batch import DecodeState
 from serving.contracts import CostCoefficients
 from serving.perception.cost_model import StepShape
-from serving.step_limits import PREFILL_FLOOR, DecodeSlack, LoadSlide, kv_allows, slack_budget
+from serving.step_limits import PREFILL_FLOOR, LoadSlide, peak_tokens, slack_budget
 
 COST = CostCoefficients(0.005, 1e-4, 1e-4, 1e-7)
+Decode = tuple[float, float, float]  # slack in s, tokens to come, TPOT target in s
 decodes_of = st.lists(
-    st.builds(DecodeSlack, st.floats(-5, 5), st.floats(1, 500), st.floats(0.001, 1)),
-    min_size=1,
-    max_size=20,
+    st.tuples(st.floats(-5, 5), st.floats(1, 500), st.floats(0.001, 1)), min_size=1, max_size=20
 )
 caps = st.integers(1, 8192)
 margins = st.floats(0, 0.5)
 
 
-def shape_of(decodes: list[DecodeSlack]) -> StepShape:
-    return StepShape(decodes=len(decodes), decode_context=200 * len(decodes))
+def state_of(decodes: list[Decode], context: float = 200.0) -> DecodeState:
+    slack_s, remaining, tpot_s = np.array(decodes, dtype=float).reshape(-1, 3).T
+    decoding = np.ones(len(decodes), dtype=bool)
+    return DecodeState(decoding, slack_s, remaining, np.full(len(decodes), context), tpot_s)
 
 
-def floor_of(cap: int, shape: StepShape) -> int:
-    prefill_s = PREFILL_FLOOR * shape.seconds(COST)
+def floor_of(cap: int, shape: StepShape, share: float = 0.0) -> int:
+    prefill_s = max(PREFILL_FLOOR, share / (1 - share)) * shape.seconds(COST)
     return min(cap, shape.decodes + max(1, int(prefill_s / COST.per_prefill_token_s)))
 
 
 @settings(deadline=None)
-@given(decodes=decodes_of, cap=caps, margin=margins)
-def test_the_budget_lies_between_floor_and_cap_and_fits_the_slack(decodes, cap, margin):
-    shape = shape_of(decodes)
-    budget = slack_budget(cap, decodes, shape, COST, margin)
-    assert floor_of(cap, shape) <= budget <= cap
-    slacks = [d.slack_s for d in decodes if d.recoverable(shape.seconds(COST))]
-    if not slacks:
+@given(decodes=decodes_of, cap=caps, margin=margins, share=st.floats(0, 0.9))
+def test_the_budget_lies_between_floor_and_cap_and_fits_the_slack(decodes, cap, margin, share):
+    state = state_of(decodes)
+    shape, floor = state.shape, floor_of(cap, state.shape, share)
+    budget = slack_budget(cap, state, COST, margin, share)
+    assert floor <= budget <= cap or budget == cap
+    slacks = state.slack_s[state.recoverable(COST)]
+    if not len(slacks):
         assert budget == cap
-    elif budget > floor_of(cap, shape):
+    elif budget > floor:
 
         def step_s(tokens: int) -> float:
             prefill = tokens - shape.decodes
@@ -52,53 +55,63 @@ def test_the_budget_lies_between_floor_and_cap_and_fits_the_slack(decodes, cap, 
 @settings(deadline=None)
 @given(decodes=decodes_of, cap=caps, margin=margins, more_s=st.floats(0, 2))
 def test_more_slack_never_means_a_smaller_budget(decodes, cap, margin, more_s):
-    shape = shape_of(decodes)
-    step_s = shape.seconds(COST)
-    assume(all(d.recoverable(step_s) for d in decodes))
-    roomier = [DecodeSlack(d.slack_s + more_s, d.expected_tokens, d.tpot_s) for d in decodes]
-    before = slack_budget(cap, decodes, shape, COST, margin)
-    assert slack_budget(cap, roomier, shape, COST, margin) >= before
+    state = state_of(decodes)
+    assume(state.recoverable(COST).all())
+    roomier = state_of([(slack_s + more_s, left, tpot_s) for slack_s, left, tpot_s in decodes])
+    before = slack_budget(cap, state, COST, margin)
+    assert slack_budget(cap, roomier, COST, margin) >= before
 
 
 @settings(deadline=None)
-@given(decodes=decodes_of, lost_s=st.floats(-100, -50), cap=caps)
-def test_a_decode_that_cannot_be_saved_does_not_bound_the_step(decodes, lost_s, cap):
-    shape = shape_of(decodes)
-    lost = DecodeSlack(lost_s, expected_tokens=10.0, tpot_s=0.05)
-    assert not lost.recoverable(shape.seconds(COST))
-    without = slack_budget(cap, decodes, shape, COST, 0.1)
-    assert slack_budget(cap, [*decodes, lost], shape, COST, 0.1) == without
-    assert slack_budget(cap, [lost], StepShape(decodes=1), COST, 0.1) == cap
+@given(decodes=decodes_of, share=st.floats(0, 0.9), more=st.floats(0, 0.09))
+def test_a_larger_share_for_prefill_never_means_a_smaller_budget(decodes, share, more):
+    state = state_of(decodes)
+    before = slack_budget(8192, state, COST, 0.1, share)
+    assert slack_budget(8192, state, COST, 0.1, share + more) >= before
+
+
+def test_a_decode_that_cannot_be_saved_does_not_bound_the_step():
+    saved, lost = (0.030, 10.0, 0.030), (-50.0, 10.0, 0.05)
+    assert list(state_of([saved, lost]).recoverable(COST)) == [True, False]
+    cost = CostCoefficients(0.005, 1e-4, 0.0)
+    alone = slack_budget(512, state_of([saved]), cost, 0.1)
+    assert alone < 512
+    assert slack_budget(512, state_of([saved, lost]), cost, 0.1) == alone + 1  # its own token
+    assert slack_budget(512, state_of([lost]), COST, 0.1) == 512
 
 
 def test_a_figure_checkable_by_hand():
     # One decode due in 30 ms: 30/1.1 - 5 - 0.1 ms leaves 22.17 ms, 221 tokens of 0.1 ms.
-    one = [DecodeSlack(0.030, 10.0, 0.030)]
+    one = state_of([(0.030, 10.0, 0.030)])
     cost = CostCoefficients(0.005, 1e-4, 1e-4)
-    assert slack_budget(2048, one, StepShape(decodes=1), cost, 0.1) == 1 + 221
-    assert slack_budget(100, one, StepShape(decodes=1), cost, 0.1) == 100
-    # No slack at all: a quarter of the decodes' own 5.1 ms, 12 tokens.
-    late = [DecodeSlack(0.0, 10.0, 0.030)]
-    assert slack_budget(2048, late, StepShape(decodes=1), cost, 0.1) == 1 + 12
+    assert slack_budget(2048, one, cost, 0.1) == 1 + 221
+    assert slack_budget(100, one, cost, 0.1) == 100
+    # No slack at all: a quarter of the decodes' own 5.1 ms, 12 tokens; or half of the step, 51.
+    late = state_of([(0.0, 10.0, 0.030)])
+    assert slack_budget(2048, late, cost, 0.1) == 1 + 12
+    assert slack_budget(2048, late, cost, 0.1, share=0.5) == 1 + 51
 
 
-@pytest.mark.parametrize(
-    ("decodes", "cost"),
-    [([], COST), ([DecodeSlack(0.0, 9.0, 1.0)], CostCoefficients(0.01, 0.0, 0.0))],
-    ids=["no decodes with a target", "prefill is free"],
-)
-def test_nothing_to_protect_means_no_bound(decodes, cost):
-    assert slack_budget(512, decodes, StepShape(decodes=1), cost, 0.1) == 512
+def test_nothing_to_protect_means_no_bound():
+    assert slack_budget(512, state_of([]), COST, 0.1) == 512
+    assert slack_budget(512, state_of([(math.inf, 9.0, 0.0)]), COST, 0.1) == 512, "no target"
+    free = CostCoefficients(0.01, 0.0, 0.0)
+    assert slack_budget(512, state_of([(0.0, 9.0, 1.0)]), free, 0.1) == 512
+
+
+lives = st.lists(st.tuples(st.integers(1, 5000), st.integers(1, 500)), max_size=15)
 
 
 @settings(deadline=None)
-@given(st.floats(0, 1e6), st.floats(0, 1e6), st.integers(1, 10**6), st.floats(0, 0.9))
-def test_kv_is_admitted_only_below_the_reserve(peak, need, total, reserve):
-    allowed = kv_allows(peak, need, total, reserve)
-    assert allowed == (peak + need <= total * (1 - reserve))
-    if allowed:
-        assert kv_allows(peak, need / 2, total, reserve)
-        assert kv_allows(peak, need, total, reserve / 2)
+@given(lives)
+def test_the_kv_peak_is_that_of_every_step_until_all_have_ended(requests):
+    """Played forward: each holds one token more per step, and nothing once it has ended."""
+    held = [
+        sum(tokens + step for tokens, left in requests if step <= left)
+        for step in range(max((left for _, left in requests), default=0) + 1)
+    ]
+    tokens, left = np.array(requests, dtype=float).reshape(-1, 2).T
+    assert peak_tokens(tokens, left) == max(held, default=0)
 
 
 def test_the_load_runs_from_none_to_full_in_quarters():

@@ -1,0 +1,167 @@
+"""What does the running batch look like, in numbers? Arrays over the running requests.
+
+Kept up to date by events (admitted, first token, left, preempted), so that a step
+costs a few vector operations and no loop over the batch. Called by the observer;
+read by step control and the snapshot.
+"""
+
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, cast
+
+import numpy as np
+
+from serving.accounting import RequestTrack
+from serving.contracts import CostCoefficients
+from serving.lanes import Lane
+from serving.perception.cost_model import StepShape
+
+_computed = attrgetter("num_computed_tokens")
+_RESYNC_STEPS = 256
+_AT_LEAST_TOKENS = 16.0  # expected of an answer that has outgrown its prediction
+
+
+@dataclass(slots=True, eq=False)
+class _Prefill:
+    request: Any
+    track: RequestTrack
+    seen: int  # output tokens before this prefill
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeState:
+    """The running requests at one moment; arrays of shape (running,).
+
+    Attributes:
+        decoding: which of them produce tokens.
+        slack_s: time until the next token is due at the TPOT target's pace, counted
+            from the first token, so that time saved earlier may be spent; infinite
+            without a target or before the first token.
+        remaining: predicted tokens still to come.
+        tokens: of prompt and answer so far, in flight included.
+        tpot_s: its target, 0 without one.
+    """
+
+    decoding: np.ndarray
+    slack_s: np.ndarray
+    remaining: np.ndarray
+    tokens: np.ndarray
+    tpot_s: np.ndarray
+
+    @property
+    def shape(self) -> StepShape:
+        """The decode part of the coming step."""
+        return StepShape(
+            decodes=int(self.decoding.sum()),
+            decode_context=int(self.tokens[self.decoding].sum()),
+        )
+
+    def recoverable(self, cost: CostCoefficients) -> np.ndarray:
+        """Which decodes could still reach their mean TPOT if only decodes ran from now on."""
+        spare_s = self.tpot_s - self.shape.seconds(cost)
+        in_time = self.slack_s + self.remaining * spare_s >= 0.0
+        return cast("np.ndarray", in_time & np.isfinite(self.slack_s))
+
+
+class Batch:
+    """The running requests in arrays; slots are reused by swapping the last one in."""
+
+    def __init__(self) -> None:
+        self._requests: list[Any] = []
+        self._lanes: list[Lane] = []
+        self._slots: dict[str, int] = {}
+        # prompt, start of decoding, first token's time, TPOT target, expected answer
+        self._columns = np.zeros((64, 5))
+        self._prefills: dict[str, _Prefill] = {}
+        self._context = 0  # sum of computed tokens over the batch
+        self._steps = 0
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def admit(self, request: Any, track: RequestTrack, lane: Lane, scheduled: int) -> None:
+        """A request was scheduled (so many tokens) for the first time, or after a preemption."""
+        if request.request_id in self._slots:
+            return
+        slot = len(self._requests)
+        if slot == len(self._columns):
+            self._columns = np.concatenate([self._columns, np.zeros((slot, 5))])
+        self._requests.append(request)
+        self._lanes.append(lane)
+        self._slots[request.request_id] = slot
+        first_s, tpot_ms = track.first_token_s, track.view.slo.tpot_ms
+        row = self._columns[slot]
+        row[0], row[1] = request.num_prompt_tokens, request.num_tokens
+        row[2] = np.inf if first_s is None or tpot_ms is None else first_s
+        row[3] = 0.0 if tpot_ms is None else tpot_ms / 1000
+        row[4] = track.expected_tokens
+        seen = request.num_output_tokens
+        self._prefills[request.request_id] = _Prefill(request, track, seen)
+        self._context += request.num_computed_tokens - scheduled
+
+    def remove(self, request: Any) -> None:
+        """A request was preempted or is being freed; nothing happens if it did not run."""
+        slot = self._slots.pop(request.request_id, None)
+        if slot is None:
+            return
+        if self._prefills.pop(request.request_id, None) is None:
+            self._lanes[slot].decoding -= 1
+        self._context -= request.num_computed_tokens
+        last, last_lane = self._requests.pop(), self._lanes.pop()
+        if slot < len(self._requests):
+            self._requests[slot], self._lanes[slot] = last, last_lane
+            self._columns[slot] = self._columns[len(self._requests)]
+            self._slots[last.request_id] = slot
+
+    def partial_prefills(self) -> set[str]:
+        """Ids of running requests of which some prompt is still to be computed."""
+        return {
+            name for name, one in self._prefills.items() if one.request.is_prefill_chunk
+        }
+
+    def step_shape(self, counts: dict[str, int], total_tokens: int) -> StepShape:
+        """Shape of the step that has just been scheduled; admitted requests included.
+
+        Args:
+            counts: request id -> tokens of this step.
+            total_tokens: their sum.
+        """
+        self._steps += 1
+        if self._steps % _RESYNC_STEPS == 0:  # rejected draft tokens are taken back unseen
+            self._context = sum(map(_computed, self._requests))
+        else:
+            self._context += total_tokens
+        prefill = square = chunks = beside = 0
+        for name, one in self._prefills.items():
+            computed = one.request.num_computed_tokens
+            beside += computed
+            count = counts.get(name, 0)
+            if count and computed - count < one.request.num_tokens:
+                prefill += count
+                square += count * (computed - count)
+                chunks += 1
+        decodes = len(counts) - chunks
+        return StepShape(prefill, decodes, max(0, self._context - beside), square)
+
+    def first_tokens(self, now_s: float) -> None:
+        """Note whose first token (or first one after a preemption) a finished step produced."""
+        for name, one in list(self._prefills.items()):
+            if one.request.num_output_tokens > one.seen:
+                del self._prefills[name]
+                slot = self._slots[name]
+                self._lanes[slot].decoding += 1
+                if one.track.first_token_s is None:
+                    one.track.first_token_s = now_s
+                    if one.track.view.slo.tpot_ms is not None:
+                        self._columns[slot, 2] = now_s
+
+    def state(self, start_s: float) -> DecodeState:
+        """The batch as of `start_s`, when the coming step will begin."""
+        count = len(self._requests)
+        prompt, start, first_s, tpot_s, expected = self._columns[:count].T
+        tokens = np.fromiter(map(_computed, self._requests), np.float64, count)
+        decoding = tokens >= start
+        produced = np.maximum(tokens - prompt + 1.0, 0.0)
+        slack_s = np.where(decoding, first_s + tpot_s * produced - start_s, np.inf)
+        remaining = np.maximum(expected - produced, _AT_LEAST_TOKENS)
+        return DecodeState(decoding, slack_s, remaining, np.maximum(tokens, start), tpot_s)

@@ -1,0 +1,246 @@
+"""How do decisions act inside vLLM? The hook, mixed into one of vLLM's schedulers.
+
+Uses only what vLLM leaves open: the waiting queue's order, the order of the running
+list, and three limits, set before each step. Nothing of ours raises into a step:
+after a fault vLLM goes on by its own rules; faults are counted, logged once.
+`serving.scheduler` mixes it into vLLM's schedulers.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+
+from serving import compat
+from serving.contracts import Ack, Decision, Envelope, JournalPage, Limits, Snapshot, Totals
+from serving.lanes import Lanes
+from serving.lease import Lease
+from serving.observer import Observer
+from serving.perception.model_file import ModelFile, fingerprint, rank_path
+from serving.policies import RequestView, complete_params
+from serving.queue import PolicyQueue
+from serving.settings import read_settings
+from serving.snapshot import build_snapshot, build_totals
+from serving.step_control import StepControl
+
+if TYPE_CHECKING:  # it is mixed into one of vLLM's schedulers, and uses what they have
+    from vllm.v1.core.sched.scheduler import Scheduler as _Base
+else:
+    _Base = object
+
+logger = logging.getLogger("vllm.hmas")
+_SAVE_EVERY_S = 60.0
+
+
+class SchedulerHook(_Base):
+    """The policy, limits and accounting of H-MAS, before vLLM's scheduler in a class statement.
+
+    Without a controller's lease, and with `fcfs` as its default policy, it orders and
+    sizes steps exactly as stock vLLM does.
+    """
+
+    running: list[Request]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        compat.check(self)
+        settings = read_settings(self.vllm_config.additional_config)
+        self.clock: Callable[[], float] = time.time
+        self.faults, self.last_fault = 0, ""
+        self._looks_up_cache = True
+        self._save_due_s = math.inf
+        token_budget = self.scheduler_config.max_num_scheduled_tokens or int(
+            self.scheduler_config.max_num_batched_tokens
+        )
+        max_active = compat.max_active(self)
+        self.envelope = Envelope(
+            max_active_requests=max_active,
+            token_budget=token_budget,
+            max_model_len=self.max_model_len,
+            kv_blocks=self.kv_cache_config.num_blocks,
+            block_size=self.block_size,
+        )
+        self._stock_limits = Limits(
+            max_active_requests=max_active,
+            token_budget=token_budget,
+            long_prefill_threshold=self.scheduler_config.long_prefill_token_threshold,
+        )
+        name = settings.default_policy
+        if name == "fcfs" and self.scheduler_config.policy == "priority":
+            name = "priority"
+        default = Decision("", 0, 0.0, name, complete_params(name, {}), self._stock_limits)
+        self.lease = Lease(default, self.envelope)
+        lanes = Lanes(
+            settings.tenant_weights, settings.tenant_floors, settings.max_tenants,
+            settings.bucket_s,
+        )  # fmt: skip
+        self.observer = Observer(settings, lanes, self._cached_tokens)
+        self._model_file: ModelFile | None = None
+        if settings.model_file:
+            self._open_model_file(settings.model_file)
+        self.queue = PolicyQueue(
+            self._queued_view, settings.max_wait_s, self._policy_fault, lanes
+        )
+        self.waiting = self.queue
+        self.control = StepControl(self, self.queue, self.observer, self.envelope)
+        self._enforce()
+
+    # -- decisions: between steps, through the engine's utility RPC ---------------------
+
+    def hmas_apply(self, decision: Decision) -> Ack:
+        """Put a decision in force, or say why not."""
+        ack = self.lease.accept(decision, self._now())
+        if ack.accepted:
+            self._enforce()
+        return ack
+
+    def hmas_renew(self, controller_id: str, ttl_s: float) -> Ack:
+        """Extend the lease of the controller that holds it."""
+        return self.lease.renew(controller_id, ttl_s, self._now())
+
+    def hmas_release(self, controller_id: str) -> Ack:
+        """Give the lease back and return to the default at once."""
+        ack = self.lease.release(controller_id, self._now())
+        if ack.accepted:
+            self._enforce()
+        return ack
+
+    def hmas_snapshot(self) -> Snapshot:
+        """The state between two steps; O(waiting)."""
+        return build_snapshot(self, self._now())
+
+    def hmas_totals(self) -> Totals:
+        """The part of the snapshot that costs nothing to read."""
+        return build_totals(self, self._now())
+
+    def hmas_journal(self, cursor: int, limit: int) -> JournalPage:
+        """Arrivals and outcomes from `cursor` on."""
+        return self.observer.accounting.page(cursor, limit)
+
+    # -- vLLM's scheduler interface -----------------------------------------------------
+
+    def add_request(self, request: Request) -> None:
+        """Classify and queue a request."""
+        if request.request_id not in self.requests:
+            self._safely("arrival", self.observer.arrive, request)
+        super().add_request(request)
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        """One step: set limits and order, let vLLM schedule, note what it scheduled."""
+        now_s = self.clock()
+        self._safely("lease", self._expire, now_s)
+        self._safely("step control", self.control.prepare, self.lease.decision.limits, now_s)
+        yielding = self.control.yielding
+        if yielding:
+            hidden = {request.request_id for request in yielding}
+            self.running = [r for r in self.running if r.request_id not in hidden]
+        try:
+            output = super().schedule(*args, **kwargs)
+        finally:
+            self.running.extend(yielding)
+        self._safely(
+            "observer", self.observer.scheduled, output, self.requests, now_s,
+            self.queue.policy.name, self.lease.epoch,
+        )  # fmt: skip
+        return output
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
+    ) -> Any:
+        """Take in a step's result; learn its duration and account its tokens."""
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        now_s = self.clock()
+        self._safely("observer", self.observer.completed, scheduler_output, now_s)
+        if now_s >= self._save_due_s:
+            self._safely("model file", self._save_models, now_s)
+        return outputs
+
+    def shutdown(self) -> None:
+        """Keep what was learned, then let vLLM shut down."""
+        if self._model_file is not None:
+            self._model_file.close(self.observer.cost, self.observer.lengths)
+        super().shutdown()
+
+    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        self._safely("observer", self.observer.leaving, request, self.clock())
+        return super()._free_request(request, *args, **kwargs)
+
+    def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        self._safely("observer", self.observer.preempted, request, self.clock())
+        self.control.preempted(request)
+        super()._preempt_request(request, *args, **kwargs)
+
+    # -- inside -------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        now_s = self.clock()
+        self._expire(now_s)
+        return now_s
+
+    def _expire(self, now_s: float) -> None:
+        if self.lease.expire(now_s):
+            logger.warning("controller's lease ended: back to %s", self.lease.decision.policy)
+            self._enforce()
+
+    def _enforce(self) -> None:
+        decision, limits = self.lease.decision, self.lease.decision.limits
+        self.queue.set_policy(
+            decision.policy, decision.params,
+            self.observer.prefill_s_per_token(),
+            self.observer.decode_s_per_token(),
+            demote_hopeless=limits.demote_hopeless, buckets=limits.tenant_buckets,
+        )  # fmt: skip
+
+    def _open_model_file(self, path: str) -> None:
+        own = rank_path(path, self.parallel_config.data_parallel_index)
+        self._model_file = ModelFile(own, fingerprint(self.vllm_config))
+        logger.info("%s", self._model_file.load(self.observer.cost, self.observer.lengths))
+        self._save_due_s = self.clock() + _SAVE_EVERY_S
+
+    def _save_models(self, now_s: float) -> None:
+        self._save_due_s = now_s + _SAVE_EVERY_S
+        if self._model_file is not None:  # copies here, writes in a thread of its own
+            self._model_file.save_soon(self.observer.cost, self.observer.lengths)
+
+    def _queued_view(self, request: Request) -> RequestView:
+        # Called by the queue, which vLLM calls: what fails here must not fail there.
+        try:
+            return self.observer.queued_view(request)
+        except Exception as error:  # noqa: BLE001
+            self._note_fault("view", error)
+            return self.observer.view_of(request)
+
+    def _cached_tokens(self, request: Request) -> int:
+        if self._looks_up_cache:
+            try:
+                return compat.cached_tokens(self, request)
+            except Exception as error:  # noqa: BLE001  once is enough: it would fail again
+                self._looks_up_cache = False
+                self._note_fault("prefix cache look-up, now off", error)
+        return 0
+
+    def _safely(self, where: str, call: Callable[..., None], *args: Any) -> None:
+        try:
+            call(*args)
+        except Exception as error:  # noqa: BLE001  nothing of ours may break a vLLM step
+            self._note_fault(where, error)
+            self.control.yielding = []
+            stock = self._stock_limits
+            self.scheduler_config.long_prefill_token_threshold = stock.long_prefill_threshold
+            self.max_num_scheduled_tokens = stock.token_budget
+            compat.set_max_active(self, stock.max_active_requests)
+
+    def _policy_fault(self, policy: str, error: Exception) -> None:
+        self._note_fault(f"policy {policy}, now fcfs", error)
+
+    def _note_fault(self, where: str, error: Exception) -> None:
+        self.faults += 1
+        text = f"{where}: {type(error).__name__}: {error}"
+        if text != self.last_fault:
+            logger.error("H-MAS fault, vLLM goes on by its own rules: %s", text, exc_info=error)
+        self.last_fault = text

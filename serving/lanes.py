@@ -1,0 +1,144 @@
+"""Which tenant is owed service? One lane of the waiting queue per tenant.
+
+A lane counts its tenant's work: prompt tokens when a request is admitted, and
+`DECODE_WORK` per step of each of its decodes. Called by the queue and the observer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+# A decode step of one request weighs as much as two prompt tokens (VTC, arXiv 2401.00588).
+DECODE_WORK = 2.0
+OTHER = "other"
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One tenant.
+
+    Attributes:
+        heap: its waiting requests, best first (the queue's business).
+        waiting: how many of them are still valid.
+        inside: its requests that arrived and have not left.
+        decoding: its requests that produce tokens.
+        work: weighted work so far, in tokens; lifted when a backlog begins.
+        owed: work that its floor promises and that was not done yet, in tokens.
+        ahead_s: until when the bucket is used up, seconds on the engine's clock.
+    """
+
+    tenant: str
+    weight: float
+    floor: float
+    heap: list[Any] = field(default_factory=list)
+    waiting: int = 0
+    inside: int = 0
+    decoding: int = 0
+    work: float = 0.0
+    owed: float = 0.0
+    ahead_s: float = 0.0
+
+
+class Lanes:
+    """All lanes; at most `max_tenants`, and one more for everybody else.
+
+    Args:
+        weights: relative weight per tenant; 1 where none is given.
+        floors: least share of the work (0..1) while the tenant has a backlog.
+        bucket_s: seconds of its share that a tenant may run ahead.
+
+    Attributes:
+        floored: the lanes that have a floor.
+    """
+
+    def __init__(
+        self,
+        weights: dict[str, float],
+        floors: dict[str, float],
+        max_tenants: int,
+        bucket_s: float = 10.0,
+    ) -> None:
+        self._weights, self._floors, self._most = weights, floors, max_tenants
+        self._bucket_s = bucket_s
+        self._by_tenant: dict[str, Lane] = {}
+        self.floored: list[Lane] = []
+        self._virtual = 0.0  # the least work of a backlogged lane, when it was last served
+
+    def of(self, tenant: str) -> Lane:
+        """The tenant's lane; that of all others once there are `max_tenants`."""
+        lane = self._by_tenant.get(tenant)
+        if lane is not None:
+            return lane
+        configured = tenant in self._weights or tenant in self._floors
+        if len(self._by_tenant) >= self._most and not configured:
+            tenant = OTHER
+            if tenant in self._by_tenant:
+                return self._by_tenant[tenant]
+        weight = max(self._weights.get(tenant, 1.0), 1e-3)
+        lane = self._by_tenant[tenant] = Lane(tenant, weight, self._floors.get(tenant, 0.0))
+        if lane.floor > 0:
+            self.floored.append(lane)
+        return lane
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._by_tenant.values())
+
+    def begin_backlog(self, lane: Lane) -> None:
+        """A lane without waiting requests gets one: what it did not use is not banked."""
+        others = [one.work for one in self if one.waiting]
+        lane.work = max(lane.work, min(others, default=self._virtual))
+        lane.owed = 0.0
+
+    def level(self) -> None:
+        """Sharing begins: work done under another policy is not paid back."""
+        for lane in self:
+            lane.work = 0.0
+        self._virtual = 0.0
+
+    def admit(self, lane: Lane, prompt_tokens: int) -> float:
+        """A request of the lane goes to the engine; returns by how much it lowered `owed`."""
+        self._virtual = max(self._virtual, lane.work)
+        before = lane.owed
+        self._charge(lane, prompt_tokens)
+        return before - lane.owed
+
+    def take_back(self, lane: Lane, prompt_tokens: int, lowered: float) -> None:
+        """A request came back that could not start; `lowered` is what `admit` returned."""
+        lane.work -= prompt_tokens / lane.weight
+        for one in self.floored:
+            if one.waiting:
+                one.owed = max(0.0, one.owed - one.floor * prompt_tokens)
+        lane.owed += lowered
+
+    def count_decodes(self) -> None:
+        """A step is over: every decode has done its work."""
+        total = 0.0
+        for lane in self._by_tenant.values():
+            if lane.decoding:
+                tokens = DECODE_WORK * lane.decoding
+                total += tokens
+                lane.work += tokens / lane.weight
+        for one in self.floored:
+            if one.waiting:
+                one.owed = max(0.0, one.owed + one.floor * total - DECODE_WORK * one.decoding)
+
+    def overdraw(self, lane: Lane, arrival_s: float, work_s: float) -> float:
+        """A request of `work_s` engine seconds arrives: when the tenant's bucket covers it.
+
+        A generic cell rate algorithm (ITU-T I.371) on engine seconds: the tenant may be
+        `bucket_s` seconds of its share ahead; its share is by weight among tenants with
+        requests inside, so that what idle tenants leave may be borrowed.
+        """
+        weights = sum(one.weight for one in self._by_tenant.values() if one.inside)
+        share = lane.weight / max(weights, lane.weight)
+        lane.ahead_s = max(lane.ahead_s, arrival_s) + work_s / share
+        return lane.ahead_s - self._bucket_s
+
+    def _charge(self, lane: Lane, tokens: float) -> None:
+        lane.work += tokens / lane.weight
+        if self.floored:
+            for one in self.floored:
+                if one.waiting:
+                    one.owed += one.floor * tokens
+            # Served beyond its floor is not held against it: the floor is a least, at any time.
+            lane.owed = max(0.0, lane.owed - tokens)

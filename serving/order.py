@@ -1,0 +1,323 @@
+"""Which of the waiting requests stands where? The order behind the waiting queue.
+
+Keys do not change while a request waits, except at events: it becomes hopeless, it
+has waited too long, its tenant's bucket covers it again. So: a heap on the key per
+tenant, one heap of events, and entries replaced lazily. A policy switch re-keys all
+in O(n), between steps; a new load or newly cached prefixes re-key a slice per step.
+"""
+
+import gc
+import heapq
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+from serving.lanes import Lane, Lanes
+from serving.policies import POLICIES, Policy, PolicyContext, RequestView, complete_params
+from serving.policies.base import Key
+from serving.standing import DEMOTED, FIRST, NORMAL, StandingRules
+
+_COMPACT_AT = 64
+_SLICE = 16  # entries that a step re-keys while keys are stale
+_CACHE_SLICE = 2  # looking up cached prefixes is the dearer re-keying
+_COST_STEP = 0.25  # keys that need lengths follow when a token's cost moves by so much
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A waiting request and its place."""
+
+    request: Any  # vLLM's
+    view: RequestView
+    lane: Lane
+    order: int
+    resumed: bool  # it had begun to answer when it was preempted
+    standing: int = NORMAL
+    conforms_s: float = -math.inf  # when its tenant's bucket covers it
+    item: int = 0  # number of its one valid heap item; 0 when it has left
+
+
+class Order:
+    """Owed to a floor, starved or resumed first, hopeless last, else by key.
+
+    Args:
+        view_of: gives the policies' view of a request.
+        max_wait_s: a request that has waited longer outranks every policy.
+        on_policy_error: called with the failing policy's name and the exception,
+            after the queue has fallen back to first come, first served.
+        lanes: the tenants' work, weights, floors and buckets.
+    """
+
+    def __init__(
+        self,
+        view_of: Callable[[Any], RequestView],
+        max_wait_s: float,
+        on_policy_error: Callable[[str, Exception], None],
+        lanes: Lanes | None = None,
+    ) -> None:
+        self._view_of = view_of
+        self._on_policy_error = on_policy_error
+        self.lanes = lanes or Lanes({}, {}, 64)
+        self.rules = StandingRules(max_wait_s)
+        self.buckets = self._bucketed = False
+        self._hopeless: bool | None = None
+        self._entries: dict[str, Entry] = {}
+        self._events: list[tuple[float, int, int, Entry]] = []
+        self._items = self._first = self._last = 0
+        self._stale: Iterator[Entry] = iter(())
+        self._rotation: Iterator[Entry] = iter(())
+        self._popped: dict[str, float] = {}  # taken in this step, and what it lowered `owed` by
+        self._owed = False  # whether the last pick was owed to a floor
+        self._choice: Lane | None = None  # the last pick, as long as it holds
+        self._now_s = -math.inf
+        self.policy: Policy = POLICIES["fcfs"]
+        self.context = PolicyContext(prefill_s_per_token=0.0, load=0.0, params={})
+        self.backlog_tokens = 0  # prompt tokens of requests that can still meet their SLO
+        self.demoted = self.over_share = self.ceiling_served = self.floor_served = 0
+
+    def set_policy(
+        self,
+        name: str,
+        params: dict[str, float],
+        prefill_s_per_token: float,
+        decode_s_per_token: float = 0.0,
+        *,
+        demote_hopeless: bool | None = None,
+        buckets: bool = False,
+    ) -> None:
+        """Order by other rules from now on. O(n); raises ValueError for bad parameters."""
+        complete = complete_params(name, params)
+        self.context = PolicyContext(
+            prefill_s_per_token, self.context.load, complete, decode_s_per_token
+        )
+        self._hopeless, self.buckets = demote_hopeless, buckets
+        self._order_by(POLICIES[name])
+
+    def set_load(
+        self, load: float, prefill_s_per_token: float, decode_s_per_token: float = 0.0
+    ) -> None:
+        """Take over load and costs; if keys depend on a change, they follow in the next steps."""
+        old, policy = self.context, self.policy
+        stale = policy.follows_load and load != old.load
+        if policy.needs_lengths:
+            stale |= abs(decode_s_per_token - old.decode_s_per_token) > (
+                _COST_STEP * old.decode_s_per_token
+            )
+        if stale or not policy.needs_lengths:
+            self.context = PolicyContext(
+                prefill_s_per_token, load, old.params, decode_s_per_token
+            )
+        if stale:
+            self._stale = iter(list(self._entries.values()))
+
+    def advance(self, now_s: float) -> None:
+        """Apply what is due, and re-key a slice if keys are stale. Amortised O(log n) per event."""
+        self._now_s, self._choice = now_s, None
+        self._popped.clear()
+        while self._events and self._events[0][0] <= now_s:
+            _, _, item, entry = heapq.heappop(self._events)
+            if entry.item == item:
+                before = entry.standing
+                self._push(entry)
+                self.demoted += entry.standing == DEMOTED != before
+        for entry in islice(self._stale, _SLICE):
+            if entry.item:
+                self._push(entry)
+
+    def refresh_cached(self) -> None:
+        """Look again at the cached prefixes of a few entries, of all in turn."""
+        if not self.policy.follows_cache:
+            return
+        seen = 0
+        for entry in islice(self._rotation, _CACHE_SLICE):
+            seen += 1
+            if entry.item and (view := self._view_of(entry.request)) != entry.view:
+                tokens = view.prompt_tokens - entry.view.prompt_tokens
+                self.backlog_tokens += tokens * (entry.standing != DEMOTED)
+                entry.view = view
+                self._push(entry)
+        if seen < _CACHE_SLICE:
+            self._rotation = iter(list(self._entries.values()))
+
+    def views(self) -> Iterator[RequestView]:
+        """Views of all waiting requests, in no order."""
+        return (entry.view for entry in self._entries.values())
+
+    def place_of(self, view: RequestView, now_s: float) -> tuple[int, Key]:
+        """Standing and key of a request whose prefill has begun, comparable with `head_place`."""
+        rate, resumed = self.context.prefill_s_per_token, view.attained_tokens > 0
+        standing = self.rules.now(view, resumed, -math.inf, rate, now_s)[0]
+        return standing, self._key(view, standing)
+
+    def head_place(self) -> tuple[RequestView, tuple[int, Key]]:
+        """View, standing and key of the request to serve next; IndexError when empty."""
+        standing, key, _, _, entry = self._pick().heap[0]
+        return entry.view, (standing, key)
+
+    def _pick(self) -> Lane:
+        """The lane to serve: owed to a floor, else the policy's choice."""
+        if self._choice is not None:
+            return self._choice
+        best: Lane | None = None
+        most = 0.0
+        for lane in self.lanes.floored:
+            if lane.owed > 0.0 and lane.waiting:
+                spare = lane.owed - max(1, lane.heap[0][4].view.prompt_tokens)
+                if spare >= most:
+                    best, most = lane, spare
+        if best is not None:
+            self._owed, self._choice = True, best
+            return best
+        self._owed = False
+        least: Any = None
+        shares = self.policy.shares
+        for lane in self.lanes:
+            if lane.waiting:
+                head = lane.heap[0]
+                place = (lane.work, head) if shares else head
+                if best is None or place < least:
+                    best, least = lane, place
+        if best is None:
+            raise IndexError("peek from an empty queue")
+        self._choice = best
+        return best
+
+    def _entry(self, request: Any, order: int) -> Entry:
+        view = self._view_of(request)
+        # Once tokens were sent, the TTFT deadline says nothing: resume before starting others.
+        resumed = request.num_output_tokens > 0
+        return Entry(request, view, self.lanes.of(view.tenant), order, resumed)
+
+    def _insert(self, entry: Entry) -> None:
+        self._entries[entry.request.request_id] = entry
+        self.backlog_tokens += entry.view.prompt_tokens  # its standing is NORMAL until pushed
+        entry.lane.waiting += 1
+        self._push(entry)
+
+    def _push(self, entry: Entry) -> None:
+        # The key first: a policy that raises rebuilds the heaps with this entry in them.
+        view, lane = entry.view, entry.lane
+        rate, now_s = self.context.prefill_s_per_token, self._now_s
+        key = self._key(view, self.rules.now(view, entry.resumed, entry.conforms_s, rate, now_s)[0])
+        standing, when_s, then = self.rules.now(view, entry.resumed, entry.conforms_s, rate, now_s)
+        self._set_standing(entry, standing)
+        item = self._items = self._items + 1
+        entry.item, self._choice = item, None
+        heapq.heappush(lane.heap, (standing, key, entry.order, item, entry))
+        if then != standing:
+            heapq.heappush(self._events, (when_s, then, item, entry))
+        self._tidy(lane)
+
+    def _key(self, view: RequestView, standing: int) -> Key:
+        if standing == FIRST:
+            return (view.arrival_s,)
+        try:
+            return _comparable(self.policy.key(view, self.context))
+        except Exception as error:  # noqa: BLE001  a policy must never break a vLLM step
+            self._fall_back(error)
+            return ()
+
+    def _set_standing(self, entry: Entry, standing: int) -> None:
+        tokens = entry.view.prompt_tokens
+        self.backlog_tokens += tokens * ((standing != DEMOTED) - (entry.standing != DEMOTED))
+        entry.standing = standing
+
+    def _forget(self, entry: Entry) -> None:
+        entry.item, self._choice = 0, None
+        entry.lane.waiting -= 1
+        if entry.standing != DEMOTED:
+            self.backlog_tokens -= entry.view.prompt_tokens
+        self._tidy(entry.lane)
+
+    def _tidy(self, lane: Lane) -> None:
+        # The head of a lane is always a valid item; garbage is at most as much as what waits.
+        heap = lane.heap
+        while heap and heap[0][4].item != heap[0][3]:
+            heapq.heappop(heap)
+        if len(lane.heap) > 2 * lane.waiting + _COMPACT_AT:
+            lane.heap = [it for it in lane.heap if it[4].item == it[3]]
+            heapq.heapify(lane.heap)
+        if len(self._events) > 2 * len(self._entries) + _COMPACT_AT:
+            self._events = [it for it in self._events if it[3].item == it[2]]
+            heapq.heapify(self._events)
+
+    def _order_by(self, policy: Policy) -> None:
+        if policy.shares and not self.policy.shares:
+            self.lanes.level()
+        self.policy, self._choice = policy, None
+        rules = self.rules
+        before = rules.demotes, rules.ceiling, self._bucketed
+        rules.demotes = policy.demotes if self._hopeless is None else self._hopeless
+        rules.ceiling = not policy.starvation_free or rules.demotes or self.buckets
+        self._bucketed = self.buckets
+        self._stale = self._rotation = iter(())
+        try:
+            with _collector_paused():  # all that is made here is kept: there is no garbage
+                as_before = before == (rules.demotes, rules.ceiling, self._bucketed)
+                self._rebuild(stand_anew=not as_before)
+        except Exception as error:  # noqa: BLE001  a policy must never break a vLLM step
+            self._fall_back(error)
+
+    def _rebuild(self, *, stand_anew: bool) -> None:
+        # One pass, for 100,000 entries: what a loop costs here, everyone waits for.
+        now, rate, now_s = self.rules.now, self.context.prefill_s_per_token, self._now_s
+        key_of, context, buckets = self.policy.key, self.context, self.buckets
+        heaps: dict[Lane, list[Any]] = {lane: [] for lane in self.lanes}
+        events: list[tuple[float, int, int, Entry]] = []
+        keys: list[Key] = []
+        backlog = 0
+        for entry in self._entries.values():
+            view, standing = entry.view, entry.standing
+            if stand_anew:
+                conforms_s = entry.conforms_s if buckets else -math.inf
+                standing, when_s, then = now(view, entry.resumed, conforms_s, rate, now_s)
+                entry.standing = standing
+                if then != standing:
+                    events.append((when_s, then, entry.item, entry))
+                if standing != DEMOTED:
+                    backlog += view.prompt_tokens
+            key = key_of(view, context) if standing != FIRST else (view.arrival_s,)
+            keys.append(key)
+            heaps[entry.lane].append((standing, key, entry.order, entry.item, entry))
+        total = sum(chain.from_iterable(keys))  # checks all of them at once, if all is well
+        if total != total:  # noqa: PLR0124  faster than isnan
+            for key in keys:
+                _comparable(key)
+        for lane, heap in heaps.items():
+            heapq.heapify(heap)
+            lane.heap = heap
+        if stand_anew:
+            heapq.heapify(events)
+            self._events, self.backlog_tokens = events, backlog
+
+    def _fall_back(self, error: Exception) -> None:
+        failed, old = self.policy.name, self.context
+        self.context = PolicyContext(
+            old.prefill_s_per_token, old.load, {}, old.decode_s_per_token
+        )
+        self._order_by(POLICIES["fcfs"])
+        self._on_policy_error(failed, error)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _comparable(key: Key) -> Key:
+    # Checked here, where the policy is to blame, and not when a heap fails to compare it.
+    if type(key) is not tuple:
+        key = tuple(key)
+    total = sum(key)
+    if total != total and any(map(math.isnan, key)):  # noqa: PLR0124  faster than isnan
+        raise ValueError(f"the key {key} has no order")
+    return key

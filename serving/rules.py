@@ -1,0 +1,33 @@
+"""Which short-horizon rules are there, by name, and which limits switch each on?
+
+Used by the evals' arms (`fixed-edf+slack`) and by the control loop's first decision.
+The rules themselves act in `step_control` and `queue`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from serving.contracts import Limits
+
+RULES: dict[str, dict[str, Any]] = {
+    "slack": {"follow_slack": True},
+    "demote": {"demote_hopeless": True},
+    "kv": {"kv_reserve": 0.05},
+    "balance": {"prefill_share": 0.35, "prefill_by_key": True, "max_partial_prefills": 8},
+    "buckets": {"tenant_buckets": True},
+    "victims": {"choose_victims": True},
+}
+
+
+def with_rules(limits: Limits, names: Iterable[str]) -> Limits:
+    """`limits` with the named rules switched on.
+
+    Raises:
+        ValueError: a name is unknown; lists those there are.
+    """
+    for name in names:
+        if name not in RULES:
+            raise ValueError(f"unknown rule {name!r}; there are {', '.join(RULES)}")
+        limits = replace(limits, **RULES[name])
+    return limits
