@@ -1,0 +1,71 @@
+"""What may be thrown at an engine: settings, garbage, wild decisions, a policy at fault."""
+
+import math
+
+from hypothesis import strategies as st
+
+from serving.contracts import Limits
+from serving.policies import Policy, PolicyCard
+from serving.rules import RULES, with_rules
+from serving.settings import EngineSettings
+from tests.serving.driven_scheduler import machine
+
+MAX_WAIT_S, FLOOR = 10.0, 0.4
+SETTINGS = EngineSettings(
+    max_wait_s=MAX_WAIT_S, tenant_weights={"heavy": 3.0, "light": 0.2},
+    tenant_floors={"floored": FLOOR}, max_tenants=4, journal_size=100, bucket_s=0.5,
+)  # fmt: skip
+TENANTS = ("heavy", "light", "floored", "", "n0", "n1", "n2", "n3", "n4", "n5")
+STOCK = Limits(machine().max_active_requests, machine().token_budget)
+ALL_RULES = with_rules(STOCK, RULES)
+NAN, INF = math.nan, math.inf
+_COUNTS = [-(10**30), -1, 0, 1, 2, 5, 32, 10**9, 10**30]
+_SHARES = [-1.0, 0.0, 0.3, 0.9, 7.0, NAN, INF, -INF]
+_PARAMS = [0.0, 0.01, 1.0, -1.0, 1e300, 10**400, NAN, INF]
+
+garbage = st.none() | st.dictionaries(
+    st.sampled_from(["tenant", "slo_class", "slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms", "x"]),
+    st.sampled_from(
+        [None, True, -1, 0, 1, 250, 1e308, 2**64 - 1, NAN, INF, "", "7", "interactive", "batch",
+         "\ud800", "x" * 5000, b"x", [], [[]], {}, {"a": 1}, object()]
+    ),
+    max_size=4,
+)  # fmt: skip
+wild_limits = st.builds(
+    Limits,
+    max_active_requests=st.sampled_from(_COUNTS),
+    token_budget=st.sampled_from(_COUNTS),
+    long_prefill_threshold=st.sampled_from(_COUNTS),
+    kv_reserve=st.sampled_from(_SHARES),
+    follow_slack=st.booleans(),
+    demote_hopeless=st.none() | st.booleans(),
+    prefill_share=st.sampled_from(_SHARES),
+    prefill_by_key=st.booleans(),
+    max_partial_prefills=st.sampled_from(_COUNTS),
+    tenant_buckets=st.booleans(),
+    choose_victims=st.booleans(),
+)
+wild_params = st.dictionaries(
+    st.sampled_from(["alpha", "kappa", "quantum_s", "levels", "nope"]),
+    st.sampled_from(_PARAMS),
+    max_size=2,
+)
+
+
+class Faulty(Policy):
+    """Gives keys for a while, then something else, or nothing."""
+
+    name = "faulty"
+    demotes = True
+    card = PolicyCard("tests", "everything else")
+
+    def __init__(self, good_calls: int, fault: str) -> None:
+        self.left, self.fault = good_calls, fault
+
+    def key(self, view, context):
+        self.left -= 1
+        if self.left >= 0:
+            return (-view.arrival_s,)
+        if self.fault == "raises":
+            raise ZeroDivisionError("planted")
+        return {"nan": (NAN,), "none": None, "text": ("a",), "huge": (10**400,)}[self.fault]
