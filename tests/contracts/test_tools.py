@@ -7,6 +7,7 @@ import pytest
 
 from serving.contracts import encode
 from serving.engines.protocol import Engine
+from serving.rules import RULES, with_rules
 from tests.fakes import FakeEngine
 from tools import ControlSession, ToolResult, build_tools, describe_tools, discover
 
@@ -16,6 +17,7 @@ ARGS: dict[str, dict[str, Any]] = {
     "set_max_active_requests": {"max_requests": 8},
     "set_long_prefill_threshold": {"max_tokens": 256},
     "set_kv_reserve": {"fraction": 0.1},
+    "switch_rule": {"rule": "balance", "on": True},
 }
 BAD: dict[str, list[dict[str, Any]]] = {
     "switch_policy": [{"policy": "nope"}, {"policy": "edf", "params": {"alpha": 9.0}}],
@@ -23,6 +25,7 @@ BAD: dict[str, list[dict[str, Any]]] = {
     "set_max_active_requests": [{"max_requests": 0}],
     "set_long_prefill_threshold": [{"max_tokens": -1}],
     "set_kv_reserve": [{"fraction": -0.1}, {"fraction": 0.9}],
+    "switch_rule": [{"rule": "nope", "on": True}, {"rule": "kv"}, {"rule": "kv", "on": "x"}],
 }
 NAMES = sorted(discover())
 
@@ -33,6 +36,16 @@ def session(engine: Engine, dry_run: bool = False) -> ControlSession:
 
 def good(name: str) -> dict[str, Any]:
     return {**ARGS[name], "reason": "test"}
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_can_be_switched_on_and_off_again(rule):
+    engine = FakeEngine()
+    before, tool, one = engine.limits, discover()["switch_rule"], session(engine)
+    assert tool.call(one, {"rule": rule, "on": True, "reason": "test"}).accepted
+    assert engine.limits == with_rules(before, [rule])
+    assert tool.call(one, {"rule": rule, "on": False, "reason": "test"}).accepted
+    assert engine.limits == before
 
 
 def test_every_tool_has_examples_here():
