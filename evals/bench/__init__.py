@@ -1,0 +1,1 @@
+"""What does the hook cost? Its scheduler against vLLM's own, in one process."""

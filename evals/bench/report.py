@@ -1,0 +1,92 @@
+"""How does one read the bench? A table, and a plot of single operations against queue length."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+Result = dict[str, Any]
+OPERATIONS = {"add": "#0091d5", "abort": "#e69f00", "pop": "#009e73"}
+TARGETS = {10_000: 1.05, 100_000: 1.20}
+
+
+def ratio_table(results: Iterable[Result]) -> Table:
+    """One row per result. Control: stock against stock, the machine's noise."""
+    table = Table(title="schedule(): the hook's time over stock vLLM's", title_justify="left")
+    for name in (
+        "waiting", "policy", "ratio", "rounds", "control", "+update", "hook µs", "switch ms",
+        "then",
+    ):  # fmt: skip
+        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+    for r in results:
+        over = r["ratio"] > TARGETS.get(r["waiting"], float("inf"))
+        table.add_row(
+            f"{r['waiting']:,}", r["policy"] + (" +rules" if r.get("rules") else ""),
+            f"[{'red' if over else 'green'}]{r['ratio']:.3f}[/]",
+            f"{r['ratio_low']:.2f}-{r['ratio_high']:.2f}", f"{r['control']:.3f}",
+            f"{r['step_ratio']:.3f}", f"{r['hook_us']:,.0f}", f"{r['switch_ms']:.1f}",
+            f"{r['after_switch_ratio']:.2f}",
+        )  # fmt: skip
+    return table
+
+
+def operations_table(results: Iterable[Result]) -> Table:
+    """Median microseconds of one add, abort and pop, over all policies."""
+    table = Table(title="one operation in µs: hook (stock)", title_justify="left")
+    for name in ("waiting", *OPERATIONS):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = list(results)
+    for n in sorted({r["waiting"] for r in rows}):
+        times = [
+            [_operation_us(rows, n, op, arm) for arm in ("hook", "stock")] for op in OPERATIONS
+        ]
+        table.add_row(f"{n:,}", *(f"{hook:,.1f} ({stock:,.1f})" for hook, stock in times))
+    return table
+
+
+def memory_line(memory: Result) -> str:
+    """The bytes per waiting request in one sentence."""
+    return (
+        f"memory per waiting request: {memory['request_bytes']:,} B vLLM's request, "
+        f"{memory['stock_bytes']:,} B its place in stock vLLM, "
+        f"{memory['hook_added_bytes']:,} B more with the hook "
+        f"({memory['hook_added_share']:.0%}; {memory['waiting']:,} requests)"
+    )
+
+
+def operations_plot(results: Iterable[Result], path: Path) -> None:
+    """Median time of add, abort and pop over queue length, both axes logarithmic.
+
+    Solid: the hook, median over policies. Dotted: stock. Dashed grey: what log n and n
+    would look like from the first point of `add` on.
+    """
+    rows = [r for r in results if not r.get("rules")]
+    lengths = sorted({r["waiting"] for r in rows})
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for operation, colour in OPERATIONS.items():
+        for arm, line in (("hook", "o-"), ("stock", ".:")):
+            times = [_operation_us(rows, n, operation, arm) for n in lengths]
+            axes.plot(lengths, times, line, color=colour, label=f"{operation}, {arm}")
+    if len(lengths) > 1:
+        start = 2 * _operation_us(rows, lengths[0], "add", "hook")
+        growth = {
+            "n": [n / lengths[0] for n in lengths],
+            "log n": [math.log(n) / math.log(lengths[0]) for n in lengths],
+        }
+        for name, factors in growth.items():
+            axes.plot(lengths, [start * f for f in factors], "--", color="#999999", lw=1)
+            axes.annotate(name, (lengths[-1], start * factors[-1]), color="#777777", fontsize=8)
+    axes.set(xscale="log", yscale="log", xlabel="waiting requests", ylabel="microseconds, median")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, frameon=False, ncols=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def _operation_us(rows: Iterable[Result], waiting: int, operation: str, arm: str) -> float:
+    return float(median(r[f"{operation}_{arm}_us"] for r in rows if r["waiting"] == waiting))

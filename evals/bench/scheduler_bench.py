@@ -1,0 +1,229 @@
+"""How much time does the hook take per step, against vLLM's own scheduler? `hmas bench scheduler`.
+
+Three schedulers in one process: stock, the hook, and stock once more as the control, whose
+ratio shows the machine's noise. They take turns step by step, and rounds go through all
+policies, so that drifts of the machine hit all of them.
+"""
+
+import cProfile
+import io
+import itertools
+import pstats
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import thread_time_ns
+from typing import Any
+
+from serving.contracts import Decision, Limits
+from serving.engines.stepped import Arm, Clock, Draw, freeze_heap
+from serving.rules import RULES, with_rules
+
+STOCK, HOOK, CONTROL = "stock", "hook", "control"
+# Repeated, each arm follows each other one equally often and never itself: caches are shared.
+_ORDERS = ((STOCK, HOOK, CONTROL), (STOCK, CONTROL, HOOK))
+_ADD_ORDERS = tuple(itertools.permutations((STOCK, HOOK, CONTROL)))
+WAITING = (100, 1_000, 10_000, 100_000)
+_ABORT_EVERY, _POPS = 8, 40
+_AFTER_SWITCH = 12  # steps looked at on their own, a multiple of the orders
+Result = dict[str, Any]
+Samples = dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What to time. `rules` times every policy a second time with all rules switched on."""
+
+    policies: tuple[str, ...]
+    waiting: tuple[int, ...] = WAITING
+    running: int = 256
+    steps: int = 180
+    rounds: int = 3
+    rules: bool = False
+    seed: int = 0
+
+
+def run_bench(
+    options: BenchOptions, on_progress: Callable[[str, int, int], None] = lambda *_: None
+) -> list[Result]:
+    """One result per queue length, policy and rule set; `on_progress` gets title, done, total."""
+    return [
+        result
+        for waiting in options.waiting
+        for result in _Case(options, waiting, on_progress).measure()
+    ]
+
+
+def profile_steps(options: BenchOptions) -> str:
+    """What of the hook is called per step: cProfile, first policy and queue length."""
+    field = Field(options.waiting[0], options.running, options.seed, lambda _: None)
+    field.apply(options.policies[0], tuple(RULES) if options.rules else ())
+    samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+    for _ in range(len(_ORDERS)):
+        field.step(samples)
+    profiler, hook = cProfile.Profile(), field.arms[HOOK]
+    for _ in range(options.steps):
+        drawn = field.draw.request(field.clock())
+        profiler.enable()
+        hook.add(drawn.build())
+        hook.schedule()
+        hook.update(ends=True)
+        profiler.disable()
+        field.clock.now_s += hook.step_s
+    text = io.StringIO()
+    pstats.Stats(profiler, stream=text).sort_stats("cumulative").print_stats("/serving/", 30)
+    return text.getvalue()
+
+
+class Field:
+    """Three schedulers with `waiting` requests each, and the traffic that they share."""
+
+    def __init__(
+        self, waiting: int, running: int, seed: int, on_progress: Callable[[int], None]
+    ) -> None:
+        self.clock, self.draw = Clock(), Draw(seed)
+        self.arms = {
+            name: Arm(self.clock, hooked=name == HOOK, running=running)
+            for name in (STOCK, HOOK, CONTROL)
+        }
+        self.steps = self.epoch = 0
+        for i in range(waiting + running):
+            drawn = self.draw.request(self.draw.past())
+            for arm in self.arms.values():
+                arm.add(drawn.build())
+            if i % 500 == 0:
+                on_progress(i)
+        while not all(arm.full for arm in self.arms.values()):
+            for arm in self.arms.values():
+                arm.schedule()
+                arm.update(ends=False)
+        freeze_heap()
+
+    def apply(self, policy: str, rules: Sequence[str] = ()) -> float:
+        """Put a policy in force; milliseconds that it took."""
+        hook = self.arms[HOOK].scheduler
+        limits = Limits(hook.envelope.max_active_requests, hook.envelope.token_budget)
+        self.epoch += 1
+        decision = Decision(
+            "bench", self.epoch, 86_000.0, policy, {}, with_rules(limits, rules), "timed"
+        )
+        start = thread_time_ns()
+        ack = hook.hmas_apply(decision)
+        taken = thread_time_ns() - start
+        if not ack.accepted:
+            raise RuntimeError(f"the hook refused policy {policy!r}: {ack.reason}")
+        return taken / 1e6
+
+    def step(self, samples: dict[str, Samples]) -> None:
+        """One step of each arm: one arrival, one answer that ends, now and then an abort."""
+        drawn = self.draw.request(self.clock())
+        abort = self.steps % _ABORT_EVERY == 0
+        refill = self.draw.request(self.draw.past()) if abort else None
+        for name in _ADD_ORDERS[self.steps % len(_ADD_ORDERS)]:
+            arm, sample = self.arms[name], samples[name]
+            sample["add"].append(arm.add(drawn.build()))
+            if refill is not None:
+                sample["abort"].append(arm.abort_one())
+                arm.add(refill.build())
+        for name in _ORDERS[self.steps % len(_ORDERS)]:
+            arm, sample = self.arms[name], samples[name]
+            scheduled = arm.schedule()
+            updated = arm.update(ends=True)
+            sample["schedule"].append(scheduled)
+            sample["step"].append(scheduled + updated)
+        self.clock.now_s += self.arms[HOOK].step_s
+        self.steps += 1
+
+    def pop(self, samples: dict[str, Samples]) -> None:
+        """Time pops, the arms taking turns."""
+        for i in range(_POPS):
+            for name in _ORDERS[i % len(_ORDERS)]:
+                samples[name]["pop"].append(self.arms[name].pop_and_put_back())
+
+
+class _Case:
+    """All measurements at one queue length."""
+
+    def __init__(
+        self, options: BenchOptions, waiting: int, on_progress: Callable[[str, int, int], None]
+    ) -> None:
+        self.options, self.waiting, self.on_progress = options, waiting, on_progress
+        kinds: list[tuple[str, ...]] = [()]
+        if options.rules:
+            kinds.append(tuple(RULES))
+        self.cases = [(policy, rules) for policy in options.policies for rules in kinds]
+
+    def measure(self) -> list[Result]:
+        options, title = self.options, f"{self.waiting:,} waiting"
+        build = self.waiting + options.running
+        field = Field(
+            self.waiting, options.running, options.seed,
+            lambda done: self.on_progress(f"{title}: building", done, build),
+        )  # fmt: skip
+        rounds: dict[int, list[dict[str, Samples]]] = defaultdict(list)
+        switches: dict[int, list[float]] = defaultdict(list)
+        total = options.rounds * len(self.cases)
+        for turn in range(options.rounds):
+            for i, (policy, rules) in enumerate(self.cases):
+                self.on_progress(f"{title}: {policy}", turn * len(self.cases) + i, total)
+                samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+                switches[i].append(field.apply(policy, rules))
+                for _ in range(options.steps):
+                    field.step(samples)
+                field.pop(samples)
+                rounds[i].append(samples)
+        faults = field.arms[HOOK].scheduler.hmas_snapshot().policy_errors
+        if faults:
+            raise RuntimeError(
+                f"the hook counted {faults} faults: {field.arms[HOOK].scheduler.last_fault}"
+            )
+        return [
+            {"policy": policy, "waiting": self.waiting, "running": options.running}
+            | ({"rules": list(rules)} if options.rules else {})
+            | summarise(rounds[i], switches[i])
+            for i, (policy, rules) in enumerate(self.cases)
+        ]
+
+
+def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]) -> Result:
+    """Medians over all rounds, in microseconds, and ratios.
+
+    A ratio is the median over steps of the hook's time by stock's in the same step. `ratio`
+    compares `schedule` alone, `step_ratio` with `update_from_output`; `control` is the ratio
+    of stock to stock; `ratio_low` and `ratio_high` are the extremes of the rounds.
+    """
+
+    def middle(arm: str, kind: str) -> float:
+        return median(v for samples in rounds for v in samples[arm][kind]) / 1000
+
+    def ratio(
+        kind: str, arm: str = HOOK, chosen: Sequence[dict[str, Samples]] = rounds,
+        part: slice = slice(None),
+    ) -> float:  # fmt: skip
+        # Step by step, so that what slows the machine for a while slows both sides.
+        pairs = (zip(s[arm][kind][part], s[STOCK][kind][part], strict=True) for s in chosen)
+        return round(median(one / stock for one, stock in itertools.chain(*pairs)), 4)
+
+    by_round = [ratio("schedule", chosen=[samples]) for samples in rounds]
+    after = slice(0, _AFTER_SWITCH)
+    return {
+        "ratio": ratio("schedule"),
+        "ratio_low": min(by_round),
+        "ratio_high": max(by_round),
+        "control": ratio("schedule", arm=CONTROL),
+        "step_ratio": ratio("step"),
+        "step_control": ratio("step", arm=CONTROL),
+        "hook_us": round(middle(HOOK, "schedule"), 1),
+        "stock_us": round(middle(STOCK, "schedule"), 1),
+        **{
+            f"{kind}_{arm}_us": round(middle(arm, kind), 2)
+            for kind in ("add", "abort", "pop")
+            for arm in (HOOK, STOCK)
+        },
+        "switch_ms": round(median(switches_ms), 2),
+        "switch_max_ms": round(max(switches_ms), 2),
+        "first_step_us": round(median(s[HOOK]["schedule"][0] for s in rounds) / 1000, 1),
+        "after_switch_ratio": ratio("schedule", part=after),
+        "samples": sum(len(s[HOOK]["schedule"]) for s in rounds),
+    }

@@ -1,0 +1,59 @@
+"""Does `hmas bench scheduler` time the same state, and report what it promises?"""
+
+import json
+
+from typer.testing import CliRunner
+
+from evals.bench.commands import app
+from evals.bench.scheduler_bench import CONTROL, HOOK, STOCK, Field, summarise
+from serving.rules import RULES
+
+
+def run(*args):
+    return CliRunner().invoke(app, ["scheduler", *map(str, args)])
+
+
+def test_every_policy_and_length_has_a_row_with_ratio_and_noise(tmp_path):
+    done = run(
+        "--waiting", 12, "--waiting", 40, "--running", 6, "--policies", "fcfs,edf", "--rules",
+        "--steps", 12, "--rounds", 2, "--json", "--out", tmp_path,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    rows = [(r["waiting"], r["policy"], tuple(r["rules"])) for r in document["results"]]
+    kinds = ((), tuple(RULES))
+    assert rows == [(n, p, r) for n in (12, 40) for p in ("fcfs", "edf") for r in kinds]
+    for result in document["results"]:
+        assert result["samples"] == 24
+        assert result["ratio_low"] <= result["ratio_high"]
+        assert min(result[k] for k in ("ratio", "control", "hook_us", "add_hook_us")) > 0
+    memory = document["memory"]
+    assert memory["request_bytes"] > memory["stock_bytes"] > 0 < memory["hook_added_bytes"]
+    assert (tmp_path / "operations.png").stat().st_size > 1000
+
+
+def test_an_unknown_policy_is_named():
+    done = run("--policies", "edf,nope")
+    assert done.exit_code == 2
+    assert "no policy 'nope'" in done.stderr
+
+
+def test_the_arms_stay_alike_while_they_are_timed():
+    field = Field(waiting=30, running=5, seed=1, on_progress=lambda _: None)
+    field.apply("sjf")
+    kinds = ("add", "abort", "schedule", "step", "pop")
+    samples = {name: {kind: list[int]() for kind in kinds} for name in field.arms}
+    for _ in range(60):
+        field.step(samples)
+    field.pop(samples)
+    admitted = {name: arm.admitted for name, arm in field.arms.items()}
+    assert admitted[STOCK] == admitted[CONTROL] == admitted[HOOK] > 40
+    assert {len(arm.scheduler.waiting) for arm in field.arms.values()} == {field.arms[HOOK].waiting}
+    assert {len(arm.scheduler.running) for arm in field.arms.values()} <= {4, 5}
+
+
+def test_ratios_are_taken_step_by_step():
+    kinds = ("schedule", "step", "add", "abort", "pop")
+    times = {STOCK: [100, 200, 400], HOOK: [150, 300, 600], CONTROL: [100, 200, 400]}
+    result = summarise([{arm: {k: list(t) for k in kinds} for arm, t in times.items()}], [2.0])
+    assert (result["ratio"], result["control"], result["hook_us"]) == (1.5, 1.0, 0.3)
