@@ -1,30 +1,40 @@
 """Which contenders are there? An arm is a name and how the engine is steered.
 
 `vllm-fcfs` is stock vLLM; `fixed-NAME` is our scheduler with one policy and stock
-limits for the whole run; `hmas` is the control loop, acting. The simulated and the
-live runner give an arm its meaning; suites name arms, results carry the names.
+limits for the whole run, `fixed-NAME+slack+kv` the same with some short-horizon rules,
+`fixed-NAME+rules` with all of them; `hmas` is the control loop, acting. The simulated
+and the live runner give an arm its meaning; suites name arms, results carry the names.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from serving.contracts import Decision, Limits
 from serving.policies import POLICIES
+from serving.rules import RULES, with_rules
 
 if TYPE_CHECKING:
     from hmas_agents.config import Config
 
 FIXED_CONTROLLER = "fixed"
+ALL_RULES = "rules"
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One contender; `policy` is set for the kind `fixed` only."""
+    """One contender; `policy` and `rules` are set for the kind `fixed` only."""
 
     name: str
     kind: Literal["stock", "fixed", "hmas"]
     policy: str = ""
+    rules: tuple[str, ...] = ()
+
+    @property
+    def all_rules(self) -> bool:
+        """Whether every rule there is acts, however the name says it."""
+        return set(self.rules) == set(RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +58,64 @@ def parse_arm(name: str) -> Arm:
     """The arm of a name.
 
     Raises:
-        ValueError: there is none; lists those there are.
+        ValueError: there is none, or a rule is unknown or named twice; lists those there are.
     """
     if name == "vllm-fcfs":
         return Arm(name, "stock")
     if name == "hmas":
         return Arm(name, "hmas")
-    policy = name.removeprefix("fixed-")
-    if policy != name and policy in POLICIES:
-        return Arm(name, "fixed", policy)
+    head, *rules = name.split("+")
+    policy = head.removeprefix("fixed-")
+    if policy != head and policy in POLICIES:
+        return Arm(name, "fixed", policy, _rules(name, rules))
     known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas"]
-    raise ValueError(f"unknown arm {name!r}; known: {', '.join(known)}")
+    raise ValueError(
+        f"unknown arm {name!r}; known: {', '.join(known)}; a fixed one may end in "
+        f"+{ALL_RULES} or in rules such as +{'+'.join(list(RULES)[:2])}"
+    )
 
 
-def fixed_decision(policy: str, limits: Limits, epoch: int, ttl_s: float) -> Decision:
-    """The one decision of a `fixed-NAME` arm."""
+def expand_arms(names: Iterable[str]) -> tuple[str, ...]:
+    """Arms by name, `*` written out: each policy in `fixed-*`, each rule alone in `...+*`."""
+    expanded: list[str] = []
+    for name in names:
+        head, plus, rules = name.partition("+")
+        heads = [f"fixed-{policy}" for policy in POLICIES] if head == "fixed-*" else [head]
+        tails = list(RULES) if rules == "*" else [rules]
+        expanded += [head + plus + tail for head in heads for tail in tails]
+    return tuple(expanded)
+
+
+def _rules(name: str, rules: list[str]) -> tuple[str, ...]:
+    known = f"known: {', '.join(RULES)}, and {ALL_RULES} for all of them"
+    for rule in rules:
+        if rule != ALL_RULES and rule not in RULES:
+            raise ValueError(f"arm {name!r}: unknown rule {rule!r}; {known}")
+    if len(set(rules)) < len(rules) or (ALL_RULES in rules and len(rules) > 1):
+        raise ValueError(f"arm {name!r}: a rule is named twice; {known}")
+    return tuple(RULES) if rules == [ALL_RULES] else tuple(rules)
+
+
+def fixed_decision(arm: Arm, limits: Limits, epoch: int, ttl_s: float) -> Decision:
+    """The one decision of a `fixed-NAME` arm: stock `limits`, and the arm's rules switched on."""
     return Decision(
         controller_id=FIXED_CONTROLLER,
         epoch=epoch,
         ttl_s=ttl_s,
-        policy=policy,
+        policy=arm.policy,
         params={},
-        limits=limits,
+        limits=with_rules(limits, arm.rules),
         reason="fixed for the whole run",
     )
+
+
+def limits_not_taken(asked: Limits, taken: Limits) -> str:
+    """What an engine made otherwise than a fixed arm asked; empty when all is as asked.
+
+    An arm that runs without a rule in its name would be a wrong figure, not a small one.
+    """
+    pairs = [(f.name, getattr(asked, f.name), getattr(taken, f.name)) for f in fields(asked)]
+    return ", ".join(f"{name} = {ours} became {its}" for name, ours, its in pairs if ours != its)
 
 
 def controller_config(options: ControllerOptions, overrides: dict[str, object]) -> "Config":

@@ -61,6 +61,14 @@ def run(
     token_file: Annotated[
         Path, typer.Option(help="live: token of the control routes.")
     ] = Path("var/hmas.token"),
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="live: start the server at --url, with --model or SmolLM2 and the suite's "
+            "arguments, and stop it at the end.",
+        ),
+    ] = False,
     trace: Annotated[
         Path | None, typer.Option(help="Put this trace in place of the suite's.")
     ] = None,
@@ -97,12 +105,15 @@ def run(
     hmas eval run evals/suites/smoke.toml --trace burst.csv --format burstgpt
 
     hmas eval run evals/suites/smoke.toml --engine live --url http://127.0.0.1:8000
+
+    hmas eval run evals/suites/flood.toml --serve
     """
     from evals.arms import ControllerOptions
     from evals.eval_run import EvalRequest, LiveTarget, run_eval
     from evals.progress import CaseProgress
     from evals.scenario import TraceFile
 
+    live = serve or engine is EngineKind.LIVE
     request = EvalRequest(
         suite_file=suite_file,
         seed=seed,
@@ -111,7 +122,7 @@ def run(
         controller=ControllerOptions(config_path=config, model_url=model_url),
         out=out,
         jobs=jobs or os.cpu_count() or 1,
-        live=LiveTarget(url, model, token_file) if engine is EngineKind.LIVE else None,
+        live=LiveTarget(url, model, token_file, serve) if live else None,
     )
     with _clean_exit(), CaseProgress() as progress:
         result = run_eval(request, progress)
@@ -177,12 +188,12 @@ def _clean_exit() -> Iterator[None]:
 def _show(run: "SuiteRun", json_output: bool, out: Path | None) -> None:
     from rich.console import Console
 
-    from evals.report import terminal_table
+    from evals.report import terminal_report
     from evals.run_result import to_json
 
     if json_output:
         typer.echo(to_json(run))
     else:
-        Console().print(terminal_table(run.results))
+        Console().print(terminal_report(run.results))
     if out is not None:
         typer.echo(f"report: {out / 'report.html'}", err=True)

@@ -5,7 +5,7 @@ Called by the load generator and the capacity measurement.
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ REFUSED = (429, 503)
 
 
 class StreamError(Exception):
-    """A completion that failed; `finish` says how it counts."""
+    """A completion that failed; `finish` says how it counts, `status` is HTTP's if it was that."""
 
-    def __init__(self, finish: Finish, message: str) -> None:
+    def __init__(self, finish: Finish, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.finish: Finish = finish
+        self.status = status
 
 
 @dataclass(slots=True)
@@ -36,12 +37,16 @@ class Served:
 
 
 async def stream_completion(
-    client: httpx.AsyncClient, body: dict[str, Any], request_id: str, served: Served
+    client: httpx.AsyncClient,
+    body: dict[str, Any],
+    request_id: str,
+    served: Served,
+    on_event: Callable[[], None] = lambda: None,
 ) -> None:
     """Send one request and note in `served` when tokens arrive and how it ends.
 
-    Leaving it early (a timeout, a cancellation) closes the connection, which aborts
-    the request in the server.
+    Leaving it early (a timeout, a cancellation, `on_event` raising) closes the connection,
+    which aborts the request in the server. `on_event` follows each event that was noted.
 
     Raises:
         StreamError: refused (429, 503), an HTTP error, a broken or unfinished stream.
@@ -53,10 +58,13 @@ async def stream_completion(
             if response.status_code != httpx.codes.OK:
                 finish: Finish = "rejected" if response.status_code in REFUSED else "error"
                 text = (await response.aread()).decode(errors="replace")[:200]
-                raise StreamError(finish, f"HTTP {response.status_code}: {text}")
+                raise StreamError(
+                    finish, f"HTTP {response.status_code}: {text}", response.status_code
+                )
             ended = False
             async for event in _events(response):
                 ended = _note(event, served) or ended
+                on_event()
             if not ended:
                 raise StreamError("error", "the stream ended without a finish_reason")
     except (httpx.HTTPError, httpx.InvalidURL) as error:

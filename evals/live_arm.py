@@ -10,7 +10,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evals.arms import FIXED_CONTROLLER, Arm, ControllerOptions, controller_config, fixed_decision
+from evals.arms import (
+    FIXED_CONTROLLER,
+    Arm,
+    ControllerOptions,
+    controller_config,
+    fixed_decision,
+    limits_not_taken,
+)
 from serving.contracts import Limits
 from serving.engines.protocol import Engine
 
@@ -76,9 +83,13 @@ def steered(
 def _apply_fixed(arm: Arm, engine: Engine) -> None:
     snapshot = engine.snapshot()
     limits = Limits(snapshot.envelope.max_active_requests, snapshot.envelope.token_budget)
-    ack = engine.apply(fixed_decision(arm.policy, limits, snapshot.epoch + 1, FIXED_TTL_S))
+    decision = fixed_decision(arm, limits, snapshot.epoch + 1, FIXED_TTL_S)
+    ack = engine.apply(decision)
     if not ack.accepted:
         raise ArmError(f"{arm.name}: the engine refused: {ack.reason}")
+    if changed := limits_not_taken(decision.limits, engine.snapshot().limits):
+        engine.release(FIXED_CONTROLLER)
+        raise ArmError(f"{arm.name}: the engine runs with other limits: {changed}")
 
 
 def _hold_fixed(engine: Engine, stop: threading.Event) -> None:

@@ -15,7 +15,7 @@ import httpx
 
 from evals.arms import Arm, ControllerOptions, parse_arm
 from evals.live_arm import ArmError, steered
-from evals.live_capacity import measure_capacity
+from evals.live_capacity import CONCURRENCY, measure_capacity
 from evals.load_generator import OnEvent, replay
 from evals.metrics import CaseRun, Result, summarise
 from evals.progress import CaseProgress
@@ -26,6 +26,7 @@ from evals.suite import Suite
 from evals.workloads.scaling import scale_to_rate, span_s
 from serving.contracts import Outcome, TraceRequest
 from serving.engines.protocol import Engine
+from serving.engines.ranks import rank_count
 from serving.settings import EngineSettings
 
 IDLE_WAIT_S = 120.0
@@ -159,6 +160,7 @@ def _capacity(
             workload.requests,
             seconds=options.capacity_s,
             token_seed=seed,
+            concurrency=CONCURRENCY * rank_count(server.engine.snapshot()),
             run_id="capacity-",
             on_finished=lambda finished: progress.update(bar, finished),
         )
@@ -181,6 +183,7 @@ def run_case(
         ArmError: the engine is owned by another controller, refuses, or does not come to rest.
     """
     wait_until_idle(case.engine)
+    before = case.engine.snapshot().kv
     with steered(case.arm, case.engine, options.controller, {"engine.url": server.base_url}):
         replaying = replay(
             server.base_url,
@@ -194,7 +197,12 @@ def run_case(
             on_event=on_event,
         )
         outcomes = asyncio.run(replaying)
-    return CaseRun(case.scenario, case.load, case.arm.name, outcomes, case.engine.decisions)
+    after = case.engine.snapshot().kv
+    return CaseRun(
+        case.scenario, case.load, case.arm.name, outcomes, case.engine.decisions,
+        preemptions=after.preemptions - before.preemptions,
+        recomputed_tokens=after.recomputed_tokens - before.recomputed_tokens,
+    )  # fmt: skip
 
 
 def _run_with_bar(

@@ -22,13 +22,18 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CaseRun:
-    """What came of one case (scenario, load, arm)."""
+    """What came of one case (scenario, load, arm).
+
+    `recomputed_tokens` are computed tokens that `preemptions` threw away.
+    """
 
     scenario: str
     load: float
     arm: str
     outcomes: Sequence[Outcome]
     decisions: Sequence[AppliedDecision]
+    preemptions: int = 0
+    recomputed_tokens: int = 0
 
 
 def summarise(run: CaseRun, span_s: float) -> Result:
@@ -62,6 +67,8 @@ def summarise(run: CaseRun, span_s: float) -> Result:
         "worst_tenant": worst,
         "offered_rps": len(outcomes) / span_s,
         "switches": count_switches(run.decisions),
+        "preemptions": run.preemptions,
+        "recomputed_tokens": run.recomputed_tokens,
     }
 
 

@@ -52,6 +52,10 @@ class CaseProgress:
         self._bars.update(self._bars.tasks[bar].id, visible=False)
         self.console.print(line, markup=False)
 
+    def note(self, line: str) -> None:
+        """What happens now."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
     def warn(self, line: str) -> None:
         """Something the reader of the results must know."""
         self.console.print(f"warning: {line}", markup=False, soft_wrap=True)

@@ -12,7 +12,13 @@ Ticker = tuple[float, Callable[[], None]]
 
 
 class RunnableEngine(Engine, Protocol):
-    """An engine in virtual time that serves a whole workload in one call."""
+    """An engine in virtual time that serves a whole workload in one call.
+
+    Attributes:
+        recomputed_tokens: computed tokens that preemptions threw away.
+    """
+
+    recomputed_tokens: int
 
     def run(
         self,

@@ -12,6 +12,7 @@ from evals.arms import (
     ControllerOptions,
     controller_config,
     fixed_decision,
+    limits_not_taken,
 )
 from evals.capacity import simulated_capacity_rps
 from evals.metrics import CaseRun
@@ -68,7 +69,11 @@ def run_case(
         outcomes = _run_fixed(case, engine, recorded, until_s, on_progress)
     else:
         outcomes = engine.run(case.requests, until_s=until_s, on_progress=on_progress)
-    return CaseRun(case.scenario, case.load, case.arm.name, outcomes, recorded.decisions)
+    return CaseRun(
+        case.scenario, case.load, case.arm.name, outcomes, recorded.decisions,
+        preemptions=sum(outcome.preemptions for outcome in outcomes),
+        recomputed_tokens=engine.recomputed_tokens,
+    )  # fmt: skip
 
 
 def _run_fixed(
@@ -79,9 +84,12 @@ def _run_fixed(
     on_progress: Callable[[int], None],
 ) -> list[Outcome]:
     limits = Limits(case.profile.max_active_requests, case.profile.token_budget)
-    ack = recorded.apply(fixed_decision(case.arm.policy, limits, 1, FIXED_TTL_S))
+    decision = fixed_decision(case.arm, limits, 1, FIXED_TTL_S)
+    ack = recorded.apply(decision)
     if not ack.accepted:
         raise RuntimeError(f"{case.arm.name}: the engine refused: {ack.reason}")
+    if changed := limits_not_taken(decision.limits, recorded.snapshot().limits):
+        raise RuntimeError(f"{case.arm.name}: the engine runs with other limits: {changed}")
 
     def renew() -> None:
         renewed = recorded.renew(FIXED_CONTROLLER, FIXED_TTL_S)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evals.arms import parse_arm
+from evals.arms import expand_arms, parse_arm
+from evals.own_server import SMALL_MACHINE
 from evals.toml_file import SuiteError, key_error, read_toml
 from evals.workloads.synthetic import Lengths
 from serving.engines.profile import EngineProfile
@@ -98,19 +99,25 @@ class Suite(_Model):
     seed: int = Field(0, ge=0)
     profile: Name = Field("gpu_8b_assumed", description="A file in evals/profiles, without .toml.")
     loads: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field(min_length=1)
-    arms: tuple[str, ...] = Field(min_length=1)
+    arms: tuple[str, ...] = Field(
+        min_length=1, description="`fixed-*` stands for every policy, `+*` for each rule alone."
+    )
     drain_s: float = Field(
         120.0, ge=0, description="Time after the last arrival; then the rest is `unfinished`."
     )
     settings: EngineSettings = EngineSettings()
+    server: tuple[str, ...] = Field(
+        SMALL_MACHINE, description="vLLM's arguments, model and port apart, for --serve."
+    )
     scenarios: tuple[Scenario, ...] = Field(min_length=1)
 
     @field_validator("arms")
     @classmethod
     def _known(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
-        for arm in arms:
+        expanded = expand_arms(arms)
+        for arm in expanded:
             parse_arm(arm)
-        return arms
+        return expanded
 
     @field_validator("loads", "arms", "scenarios")
     @classmethod

@@ -175,21 +175,31 @@ def decisions_figure(decisions: Sequence[AppliedDecision], start_s: float, end_s
     return _svg("decisions", 1.6 + 0.35 * len(policies), draw)
 
 
-def _svg(name: str, height: float, draw: Callable[[Axes], None]) -> str:
-    # Ids are hashed with the figure's name, so that two figures on a page never share one.
+def svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
+    """What `draw` puts on a figure of `height` inches, as inline SVG.
+
+    Ids are hashed with `name`, so that two figures on a page never share one.
+    """
     with style.context({**STYLE, "svg.hashsalt": f"hmas-{name}"}):
         figure = Figure(figsize=(7.6, height), layout="constrained")
         figure.patch.set_alpha(0)
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
+
+
+def _svg(name: str, height: float, draw: Callable[[Axes], None]) -> str:
+    def on_one_pair_of_axes(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.patch.set_alpha(0)
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         draw(axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
+
+    return svg(name, height, on_one_pair_of_axes)
 
 
 def _legend(axes: Axes) -> None:

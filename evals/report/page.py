@@ -13,6 +13,9 @@ import jinja2
 
 from evals.metrics import Result, windowed_attainment
 from evals.recording import AppliedDecision
+from evals.report.ablation import ablation_sheets, ablations
+from evals.report.ablation_figure import ablation_figure
+from evals.report.details import detail_sheets
 from evals.report.figures import (
     attainment_by_figure,
     attainment_over_time_figure,
@@ -24,6 +27,7 @@ from evals.report.table import COLUMNS, LEFT_ALIGNED, rows
 from serving.contracts import Limits, Outcome
 
 MOST_DECISION_ROWS = 200
+MOST_ARMS_DRAWN = 12  # with more, bars and curves of all arms in one figure cannot be told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,9 @@ def write_report(
 def write_suite_report(
     path: Path, title: str, subtitle: str, results: Sequence[Result], cases: Sequence[CaseReport]
 ) -> None:
-    """Write the page of a suite: the table, goodput per scenario, then every case."""
+    """Write the page of a suite: what rules add, the table, goodput per scenario, every case."""
     scenarios = list(dict.fromkeys(result["scenario"] for result in results))
+    drawn = len({result["arm"] for result in results}) <= MOST_ARMS_DRAWN
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -69,11 +74,19 @@ def write_suite_report(
         left_aligned=LEFT_ALIGNED,
         rows=rows(results),
         notes=_notes(results),
+        ablation_sheets=ablation_sheets(results),
+        ablation_figures=[
+            (each.scenario, ablation_figure(each))
+            for each in ablations(results)
+            if each.policies and len(each.loads) > 1
+        ],
+        detail_sheets=detail_sheets(results),
         goodput=[
             (name, goodput_figure([r for r in results if r["scenario"] == name]))
             for name in scenarios
+            if drawn
         ],
-        cases=[_case(case) for case in cases],
+        cases=[_case(case) for case in cases if drawn],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, encoding="utf-8")

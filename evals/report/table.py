@@ -7,6 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from evals.metrics import Result
+from evals.report.ablation import ablation_sheets
+from evals.report.details import detail_sheets, preemption_sheet
+from evals.report.sheet import markdown, terminal
 
 COLUMNS = (
     "scenario", "load", "arm", "requests", "goodput/s", "vs FCFS", "attainment", "worst tenant",
@@ -42,12 +45,32 @@ def markdown_table(results: Sequence[Result]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def markdown_report(results: Sequence[Result]) -> str:
+    """The table of results, what rules add, met per tenant, and preemptions, in Markdown."""
+    sheets = [*ablation_sheets(results), *detail_sheets(results)]
+    return "\n".join([markdown_table(results), *(markdown(sheet) for sheet in sheets)])
+
+
+def terminal_report(results: Sequence[Result]) -> RenderableType:
+    """The tables of each scenario and load, preemptions there, and at the end what rules add."""
+    preempted = [result for result in results if result["preemptions"]]
+    scenarios = dict.fromkeys(result["scenario"] for result in preempted)
+    sheets = [
+        preemption_sheet(name, [r for r in results if r["scenario"] == name])
+        for name in scenarios
+    ]
+    shown = [terminal(sheet) for sheet in (*sheets, *ablation_sheets(results))]
+    return Group(terminal_table(results), *shown)
+
+
 def terminal_table(results: Sequence[Result]) -> RenderableType:
-    """Two tables per scenario and load, narrow enough for 80 columns; best goodput in bold."""
+    """Three tables per scenario and load, narrow enough for 80 columns; best goodput in bold."""
     tables: list[RenderableType] = []
     for case in dict.fromkeys(_case(result) for result in results):
         chosen = [result for result in results if _case(result) == case]
-        tables += [_performance(chosen), _attainment(chosen), ""]
+        by_class = _attainment(chosen, "met per SLO class", "attainment_by_class")
+        by_tenant = _attainment(chosen, "met per tenant", "attainment_by_tenant")
+        tables += [_performance(chosen), by_class, by_tenant, ""]
     return Group(*tables)
 
 
@@ -57,7 +80,9 @@ def _performance(results: Sequence[Result]) -> Table:
         f"{first['scenario']} at {first['load']:g}x capacity: {first['requests']} requests, "
         f"{first['offered_rps']:.2f}/s offered"
     )
-    table = _table(title, ["goodput/s", "vs FCFS", "met", "TTFT s", "TPOT ms", "switches"])
+    columns = ["goodput/s", "vs FCFS", "met", "TTFT s", "TPOT ms"]
+    switched = any(result["switches"] for result in results)
+    table = _table(title, [*columns, "switches"] if switched else columns)
     best = max(result["goodput_rps"] for result in results)
     for result in results:
         table.add_row(
@@ -67,19 +92,18 @@ def _performance(results: Sequence[Result]) -> Table:
             f"{result['attainment']:.1%}",
             _percentiles(result["ttft_s"], 1, 2),
             _percentiles(result["tpot_s"], 1000, 0),
-            str(result["switches"]),
+            *([str(result["switches"])] if switched else []),
             style="bold" if result["goodput_rps"] == best and len(results) > 1 else None,
         )
     table.caption = "TTFT and TPOT are p50/p90/p99; met: share of requests that met all their SLOs"
     return table
 
 
-def _attainment(results: Sequence[Result]) -> Table:
-    by = ("attainment_by_class", "attainment_by_tenant")
-    groups = [(key, group) for key in by for group in sorted({g for r in results for g in r[key]})]
-    table = _table("met per SLO class, then per tenant", [group for _, group in groups])
+def _attainment(results: Sequence[Result], title: str, key: str) -> Table:
+    groups = sorted({group for result in results for group in result[key]})
+    table = _table(title, groups)
     for result in results:
-        shares = [result[key].get(group) for key, group in groups]
+        shares = [result[key].get(group) for group in groups]
         table.add_row(result["arm"], *("-" if s is None else f"{s:.1%}" for s in shares))
     return table
 

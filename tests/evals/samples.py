@@ -18,6 +18,7 @@ def outcome(
     ttft_s: float | None = 0.1,
     tpot_s: float | None = 0.02,
     finished_s: float | None = None,
+    preemptions: int = 0,
 ) -> Outcome:
     return Outcome(
         seq=seq,
@@ -38,4 +39,5 @@ def outcome(
         finish=finish,
         policy="fcfs",
         epoch=0,
+        preemptions=preemptions,
     )

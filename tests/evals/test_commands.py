@@ -103,6 +103,12 @@ def test_live_without_a_server_says_what_to_do(suite, tmp_path):
     assert (result.exit_code, "is the server up?" in result.stderr) == (2, True)
 
 
+def test_a_server_is_started_here_or_not_at_all(suite):
+    result = run(suite, "--serve", "--url", "http://gpu-box:8000")
+    assert result.exit_code == 2
+    assert "--serve wants one like http://127.0.0.1" in result.stderr.replace("\n", " ")
+
+
 def test_fetch_without_a_network_exits_1_and_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(azure_files, "SOURCE", "http://127.0.0.1:9")
     result = CliRunner().invoke(traces_app, ["fetch", "--dir", str(tmp_path)])

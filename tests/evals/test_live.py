@@ -8,7 +8,11 @@ import pytest
 from evals.arms import ControllerOptions, parse_arm
 from evals.live_arm import ArmError, steered
 from evals.live_runner import wait_until_idle
+from evals.own_server import own_server
 from serving.contracts import Ack, QueueState
+from serving.launcher import ServerError
+from serving.rules import RULES
+from serving.settings import EngineSettings
 from tests.fakes import FakeEngine
 
 OPTIONS = ControllerOptions()
@@ -26,6 +30,13 @@ def test_a_fixed_arm_holds_its_policy_and_gives_it_back():
     with steered(parse_arm("fixed-edf"), engine, OPTIONS, {}):
         assert (engine.policy, engine.owner, engine.epoch) == ("edf", "fixed", 5)
     assert (engine.policy, engine.owner) == ("fcfs", "")
+
+
+def test_a_fixed_arm_with_rules_switches_them_on():
+    engine = FakeEngine()
+    with steered(parse_arm("fixed-fcfs+kv"), engine, OPTIONS, {}):
+        assert engine.limits.kv_reserve == RULES["kv"]["kv_reserve"]
+        assert not engine.limits.follow_slack
 
 
 def test_a_fixed_arm_is_given_back_when_the_replay_fails():
@@ -65,6 +76,20 @@ def test_a_refused_decision_is_an_error():
         pass
 
 
+def test_an_engine_that_leaves_a_rule_out_is_an_error_and_given_back():
+    class Forgetting(FakeEngine):
+        def apply(self, decision):
+            return super().apply(replace(decision, limits=replace(decision.limits, kv_reserve=0.0)))
+
+    engine = Forgetting()
+    with (
+        pytest.raises(ArmError, match=r"other limits: kv_reserve = 0\.05 became 0\.0"),
+        steered(parse_arm("fixed-edf+kv"), engine, OPTIONS, {}),
+    ):
+        pass
+    assert engine.owner == ""
+
+
 def test_the_hmas_arm_acts_from_its_own_thread_and_gives_the_engine_back():
     acted = threading.Event()
 
@@ -97,6 +122,16 @@ def test_a_controller_that_crashes_is_reported():
     assert failed.wait(60)
     with pytest.raises(ArmError, match="hmas: the controller stopped early: broken on purpose"):
         arm.__exit__(None, None, None)
+
+
+def test_without_a_model_no_server_is_started_and_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("evals.own_server.SMOLLM2", tmp_path / "none")
+    with (
+        pytest.raises(ServerError, match="run `make model`"),
+        own_server(EngineSettings(), tmp_path, port=9),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_engine_at_work_is_not_idle():

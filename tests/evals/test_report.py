@@ -7,15 +7,19 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from evals.arms import expand_arms
 from evals.metrics import CaseRun, summarise
 from evals.recording import AppliedDecision
 from evals.report import (
     CaseReport,
+    markdown_report,
     markdown_table,
+    terminal_report,
     terminal_table,
     write_report,
     write_suite_report,
 )
+from evals.report.ablation import ablation_sheets
 from serving.contracts import Limits
 from tests.evals.samples import outcome
 
@@ -82,6 +86,97 @@ def test_a_suite_page_has_a_section_per_case(tmp_path):
     html = (tmp_path / "r.html").read_text()
     assert html.count("<h2>") == 2
     assert html.count("<svg") == 1 + 2 * 5
+
+
+def ablation(scenario="conv"):
+    """Stock and two policies, without and with rules, at two loads; edf and slack alone."""
+    met = {  # of 20 requests, at 0.8 and at 1.5
+        "vllm-fcfs": (20, 5), "fixed-fcfs": (20, 5), "fixed-edf": (20, 10),
+        "fixed-fcfs+rules": (19, 7), "fixed-edf+rules": (20, 16), "fixed-edf+slack": (20, 14),
+    }  # fmt: skip
+    return [
+        summarise(
+            CaseRun(scenario, load, arm, [outcome(k, met=k < good[i]) for k in range(20)], ()), 10.0
+        )
+        for i, load in enumerate((0.8, 1.5))
+        for arm, good in met.items()
+    ]
+
+
+def rows(sheet):
+    return {row[0]: list(row[1:]) for row in sheet.rows}
+
+
+def test_the_ablation_shows_goodput_without_and_with_rules_and_over_stock():
+    goodput, best, alone = ablation_sheets(ablation())
+    assert rows(goodput) == {
+        "stock": ["2.00 1.00x", "0.50 1.00x"],
+        "fcfs": ["2.00 1.00x", "0.50 1.00x"],
+        "fcfs +rules": ["1.90 0.95x", "0.70 1.40x"],
+        "edf": ["2.00 1.00x", "1.00 2.00x"],
+        "edf +rules": ["2.00 1.00x", "1.60 3.20x"],
+    }
+    assert rows(best) == {
+        "without rules": ["fcfs (+1) 1.00x", "edf 2.00x"],
+        "with all rules": ["edf 1.00x", "edf 3.20x"],
+    }
+    assert rows(alone) == {"edf +slack": ["0.0", "+20.0"], "edf +all rules": ["0.0", "+30.0"]}
+
+
+def test_a_policy_that_loses_below_saturation_is_named():
+    assert "1 lose more than 1% to stock; the least is 0.950x (fcfs at 0.8x)" in str(
+        ablation_sheets(ablation())[0].note
+    )
+
+
+def test_other_suites_have_no_ablation():
+    assert ablation_sheets(results()) == []
+    assert "Goodput without" not in markdown_report(results())
+
+
+def test_ablation_and_tenants_come_out_in_markdown_html_and_terminal(tmp_path):
+    both = [*ablation("conv"), *ablation("code")]
+    text = markdown_report(both)
+    for scenario in ("conv", "code"):
+        assert f"## Goodput without and with all rules, {scenario}" in text
+        assert f"## Met per tenant, {scenario}" in text
+    write_suite_report(tmp_path / "r.html", "T", "S", both, [])
+    html = (tmp_path / "r.html").read_text()
+    svgs = re.findall(r"<svg.*?</svg>", html, flags=re.S)
+    assert len(svgs) == 2 + 2  # small multiples and goodput, each per scenario
+    assert "without rules" in svgs[0]
+    for svg in svgs:
+        ElementTree.fromstring(svg)
+    assert "What rules add, code" in html
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal_report(both))
+    shown = console.export_text()
+    assert "Best policy, conv" in shown
+    assert "…" not in shown
+
+
+def test_with_more_arms_than_can_be_told_apart_only_the_tables_are_written(tmp_path):
+    many = [
+        summarise(CaseRun("conv", 1.0, f"fixed-fcfs+{i}", [outcome()], ()), 1.0) | {"arm": arm}
+        for i, arm in enumerate(expand_arms(["fixed-*", "fixed-fcfs+*", "hmas"]))
+    ]
+    case = CaseReport("conv", 1.0, {"hmas": [outcome()]}, ())
+    write_suite_report(tmp_path / "r.html", "T", "S", many, [case])
+    assert (tmp_path / "r.html").read_text().count("<svg") == 0
+
+
+def test_preemptions_are_shown_where_there_were_any():
+    runs = [
+        CaseRun("kv", 1.2, arm, [outcome(preemptions=n)], (), preemptions=n, recomputed_tokens=t)
+        for arm, n, t in (("vllm-fcfs", 40, 1000), ("fixed-edf", 4, 250))
+    ]
+    some = [summarise(run, 1.0) for run in runs]
+    assert "| 1.2x | fixed-edf | 4 | 250 | 0.25x |" in markdown_report(some)
+    assert "Preemptions" not in markdown_report(results())
+
+
+def test_each_tenant_has_a_column():
+    assert "| 1.5x | hmas | 50.0% | 100.0% |" in markdown_report(results())
 
 
 def test_tables_show_the_ratio_to_stock():

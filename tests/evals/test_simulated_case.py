@@ -1,6 +1,6 @@
 """Is each arm run as its name says, on an engine that is only a stand-in here?"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -9,7 +9,8 @@ from evals.arms import ControllerOptions, parse_arm
 from evals.capacity import simulated_capacity_rps
 from evals.simulated_case import SimulatedCase, run_case
 from evals.suite import load_profile
-from serving.contracts import Ack
+from serving.contracts import Ack, Limits
+from serving.rules import RULES, with_rules
 from serving.settings import EngineSettings
 from tests.evals.samples import offered, outcome
 from tests.fakes import FakeEngine
@@ -22,6 +23,7 @@ class FakeSimulator(FakeEngine):
     """Serves request i one second after the last; calls each ticker once."""
 
     stock: bool = False
+    recomputed_tokens: int = 70
     ran: list[Any] = field(default_factory=list)
 
     def run(self, requests, tickers=(), until_s=None, on_progress=None):
@@ -30,7 +32,7 @@ class FakeSimulator(FakeEngine):
             tick()
         if on_progress is not None:
             on_progress(len(requests))
-        return [outcome(i, finished_s=float(i)) for i in range(len(requests))]
+        return [outcome(i, finished_s=float(i), preemptions=i) for i in range(len(requests))]
 
 
 def run(arm, engine):
@@ -58,6 +60,7 @@ def test_the_stock_arm_is_stock_vllm_untouched():
     assert (result.scenario, result.load, result.arm) == ("s", 0.8, "vllm-fcfs")
     assert len(result.outcomes) == 2
     assert list(result.decisions) == []
+    assert (result.preemptions, result.recomputed_tokens) == (1, 70)
 
 
 def test_a_fixed_arm_is_one_decision_under_stock_limits():
@@ -71,6 +74,17 @@ def test_a_fixed_arm_is_one_decision_under_stock_limits():
     assert [d.policy for d in result.decisions] == ["edf"]
 
 
+@pytest.mark.parametrize(
+    ("arm", "rules"), [("fixed-edf+slack+kv", ("slack", "kv")), ("fixed-edf+rules", tuple(RULES))]
+)
+def test_an_arm_with_rules_switches_these_on_and_no_others(arm, rules):
+    engine = FakeSimulator()
+    result, _, _ = run(arm, engine)
+    assert engine.applied[0].policy == "edf"
+    assert engine.applied[0].limits == with_rules(Limits(256, 2048), rules)
+    assert result.arm == arm
+
+
 def test_a_refused_policy_is_an_error():
     class Refusing(FakeSimulator):
         def apply(self, decision):
@@ -78,6 +92,15 @@ def test_a_refused_policy_is_an_error():
 
     with pytest.raises(RuntimeError, match="fixed-edf: the engine refused: no such policy"):
         run("fixed-edf", Refusing())
+
+
+def test_an_engine_that_leaves_a_rule_out_is_an_error():
+    class Forgetting(FakeSimulator):
+        def apply(self, decision):
+            return super().apply(replace(decision, limits=replace(decision.limits, kv_reserve=0.0)))
+
+    with pytest.raises(RuntimeError, match=r"other limits: kv_reserve = 0\.05 became 0\.0"):
+        run("fixed-edf+kv", Forgetting())
 
 
 def test_a_lost_lease_is_an_error():

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from evals.arms import parse_arm
+from evals.arms import expand_arms, parse_arm
 from evals.suite import PROFILES, load_profile, load_suite
 from evals.toml_file import SuiteError
+from hmas_agents.config import ControlConfig
 from serving.policies import POLICIES
+from serving.rules import RULES
 
 SUITES = sorted((PROFILES.parent / "suites").glob("*.toml"))
 SMALL = """\
@@ -63,9 +65,9 @@ def test_every_profile_says_where_its_figures_come_from(path):
     assert profile.provenance
 
 
-def test_smoke_compares_stock_every_other_policy_and_hmas():
+def test_smoke_compares_stock_every_policy_that_may_be_chosen_and_hmas():
     suite = load_suite(PROFILES.parent / "suites" / "smoke.toml")
-    fixed = {f"fixed-{policy}" for policy in POLICIES} - {"fixed-fcfs"}
+    fixed = {f"fixed-{policy}" for policy in ControlConfig().allow_policies} - {"fixed-fcfs"}
     assert set(suite.arms) == {"vllm-fcfs", "hmas"} | fixed
     assert suite.loads == (0.8, 1.5)
     assert suite.scenarios[0].requests >= 3000
@@ -110,7 +112,7 @@ def test_an_error_names_file_line_and_key(tmp_path, old, new, line, says):
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(SuiteError, match=r"none\.toml: cannot be read"):
         load_suite(tmp_path / "none.toml")
-    with pytest.raises(SuiteError, match="no 'nothing' in evals/profiles; known: gpu_8b_assumed"):
+    with pytest.raises(SuiteError, match=r"no 'nothing' in evals/profiles; known: .*gpu_8b"):
         load_profile("nothing")
 
 
@@ -119,6 +121,48 @@ def test_arms_are_parsed_by_name():
     assert parse_arm("hmas").kind == "hmas"
     for policy in POLICIES:
         assert parse_arm(f"fixed-{policy}").policy == policy
-    for unknown in ("fixed-", "fcfs", "fixed-hmas", ""):
+    for unknown in ("fixed-", "fcfs", "fixed-hmas", "", "hmas+slack", "vllm-fcfs+rules"):
         with pytest.raises(ValueError, match="unknown arm"):
             parse_arm(unknown)
+
+
+def test_an_arm_may_end_in_rules():
+    arm = parse_arm("fixed-edf+slack+kv")
+    assert (arm.name, arm.policy, arm.rules) == ("fixed-edf+slack+kv", "edf", ("slack", "kv"))
+    assert not arm.all_rules
+    assert parse_arm("fixed-edf+rules").rules == tuple(RULES)
+    assert parse_arm("fixed-edf+rules").all_rules
+    with pytest.raises(ValueError, match=r"edf\+magic': unknown rule 'magic'; known: slack,"):
+        parse_arm("fixed-edf+magic")
+    for twice in ("fixed-edf+kv+kv", "fixed-edf+rules+kv"):
+        with pytest.raises(ValueError, match="named twice"):
+            parse_arm(twice)
+
+
+def test_a_star_stands_for_every_policy_or_each_rule_alone():
+    assert expand_arms(["vllm-fcfs", "hmas"]) == ("vllm-fcfs", "hmas")
+    assert expand_arms(["fixed-*+rules"]) == tuple(f"fixed-{p}+rules" for p in POLICIES)
+    assert expand_arms(["fixed-edf+*"]) == tuple(f"fixed-edf+{rule}" for rule in RULES)
+
+
+def test_the_ablation_has_stock_every_policy_without_and_with_rules_and_each_rule_alone():
+    suite = load_suite(PROFILES.parent / "suites" / "ablation.toml")
+    arms = [parse_arm(arm) for arm in suite.arms]
+    assert arms[0].kind == "stock"
+    assert [arm.policy for arm in arms if not arm.rules][1:] == list(POLICIES)
+    assert [arm.policy for arm in arms if arm.all_rules] == list(POLICIES)
+    alone = {(arm.policy, *arm.rules) for arm in arms if len(arm.rules) == 1}
+    assert alone == {(policy, rule) for policy in ("fcfs", "edf", "slide") for rule in RULES}
+    assert suite.loads == (0.6, 0.8, 1.0, 1.2, 1.5)
+    assert {scenario.trace for scenario in suite.scenarios} == {"azure-conv", "azure-code"}
+
+
+def test_the_flooder_sends_ten_times_its_share_and_the_others_less_than_theirs():
+    suite = load_suite(PROFILES.parent / "suites" / "flood.toml")
+    tenants = suite.scenarios[0].tenants
+    offered = {tenant.name: suite.loads[0] * tenant.weight for tenant in tenants}
+    all_weights = sum(tenant.weight for tenant in tenants)
+    times_share = {name: rate / all_weights * len(tenants) for name, rate in offered.items()}
+    assert times_share.pop("flooder") == pytest.approx(10)
+    assert len({tenant.slo_class for tenant in tenants}) == 1
+    assert all(0 < times < 1 for times in times_share.values())

@@ -1,0 +1,44 @@
+"""What is a table, before anyone prints it? Title, columns, rows and a note.
+
+The files of this folder that compare results build sheets; here they become Markdown
+and terminal tables, and page.html.j2 draws them in HTML.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One table of text. The first `left_aligned` columns are names, the others figures."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    left_aligned: int = 1
+
+
+def markdown(sheet: Sheet) -> str:
+    """The sheet in Markdown, with its title as a heading."""
+    align = ["---" if i < sheet.left_aligned else "---:" for i in range(len(sheet.columns))]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (sheet.columns, align, *sheet.rows)]
+    note = ["", sheet.note] if sheet.note else []
+    return "\n".join([f"## {sheet.title}", "", *lines, *note]) + "\n"
+
+
+def terminal(sheet: Sheet) -> RenderableType:
+    """The sheet for a terminal of 80 columns."""
+    table = Table(
+        title=sheet.title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left"
+    )
+    for i, column in enumerate(sheet.columns):
+        named = i < sheet.left_aligned
+        table.add_column(column, justify="left" if named else "right", no_wrap=named)
+    for row in sheet.rows:
+        table.add_row(*row)
+    return Group(table, *([sheet.note] if sheet.note else []), "")

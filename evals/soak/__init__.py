@@ -1,0 +1,1 @@
+"""Does it hold for long? A real server under random traffic and random decisions."""
