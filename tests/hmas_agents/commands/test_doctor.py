@@ -114,8 +114,11 @@ def test_a_namesake_elsewhere_or_a_missing_package_fails():
     assert "another package is called json" in found[0].todo
 
 
-def test_json_and_the_exit_code(hmas, server, monkeypatch):
-    argv = ("doctor", "--json", "--url", server.url, "--token-file", server.token_file)
+def test_json_and_the_exit_code(hmas, server, monkeypatch, tmp_path):
+    alone = tmp_path / "alone.toml"  # the model's default address may be somebody's server
+    alone.write_text("model.enabled = false\n")
+    config = ("--config", str(alone), "--url", server.url)
+    argv = ("doctor", "--json", *config, "--token-file", server.token_file)
     fine = [checks.Check("plugin", "ok", "x")]
     monkeypatch.setattr("hmas_agents.commands.doctor.check_entry_points", lambda: fine)
     code, out, _ = hmas(*argv)
@@ -123,6 +126,6 @@ def test_json_and_the_exit_code(hmas, server, monkeypatch):
     assert {"name": "plugin", "result": "ok", "found": "x", "todo": ""} in json.loads(out)
     broken = [checks.Check("plugin", "fail", "not registered", "install it")]
     monkeypatch.setattr("hmas_agents.commands.doctor.check_entry_points", lambda: broken)
-    code, out, _ = hmas("doctor", "--url", server.url)
+    code, out, _ = hmas("doctor", *config)
     assert code == 1
     assert "fail  plugin: not registered\n      -> install it" in out
