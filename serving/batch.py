@@ -75,6 +75,8 @@ class Batch:
         self._prefills: dict[str, _Prefill] = {}
         self._context = 0  # sum of computed tokens over the batch
         self._steps = 0
+        # Rejected draft tokens are taken back unseen: 1 where vLLM speculates.
+        self.resync_steps = _RESYNC_STEPS
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -127,7 +129,7 @@ class Batch:
             total_tokens: their sum.
         """
         self._steps += 1
-        if self._steps % _RESYNC_STEPS == 0:  # rejected draft tokens are taken back unseen
+        if self._steps % self.resync_steps == 0:
             self._context = sum(map(_computed, self._requests))
         else:
             self._context += total_tokens

@@ -32,7 +32,8 @@ logger = logging.getLogger("vllm.hmas")
 
 # What the hook reads on a scheduler that has been built; dots lead into its parts.
 _ATTRIBUTES = (
-    "requests", "max_num_scheduled_tokens", "max_num_running_reqs", "max_model_len", "block_size",
+    "requests", "num_spec_tokens", "pause_state", "max_num_scheduled_tokens",
+    "max_num_running_reqs", "max_model_len", "block_size",
     "scheduler_config.max_num_scheduled_tokens", "scheduler_config.max_num_batched_tokens",
     "scheduler_config.long_prefill_token_threshold", "scheduler_config.policy",
     "vllm_config.additional_config", "parallel_config.data_parallel_index",
@@ -45,7 +46,7 @@ _ATTRIBUTES = (
 _METHODS = {
     "schedule": (), "add_request": ("request",), "_free_request": ("request",),
     "update_from_output": ("scheduler_output", "model_runner_output"),
-    "_preempt_request": ("request", "timestamp"),
+    "_preempt_request": ("request", "timestamp"), "_handle_stopped_request": ("request",),
 }  # fmt: skip
 
 # Fields and methods of what goes through the hook.
@@ -222,7 +223,8 @@ def free_blocks(scheduler: Any) -> int:
 def cached_tokens(scheduler: Any, request: Any) -> int:
     """Prompt tokens of a waiting request that the KV cache holds now; counts in no statistics."""
     manager = scheduler.kv_cache_manager
-    if not manager.enable_caching or not request.block_hashes:
+    skips = getattr(request, "skip_reading_prefix_cache", False)  # prompt logprobs need it all
+    if not manager.enable_caching or skips or not request.block_hashes:
         return 0
     most = request.num_tokens - 1
     return int(manager.coordinator.find_longest_cache_hit(request.block_hashes, most)[1])

@@ -80,6 +80,8 @@ class SchedulerHook(_Base):
             settings.bucket_s,
         )  # fmt: skip
         self.observer = Observer(settings, lanes, self._cached_tokens)
+        if self.num_spec_tokens:
+            self.observer.batch.resync_steps = 1
         self._model_file: ModelFile | None = None
         if settings.model_file:
             self._open_model_file(settings.model_file)
@@ -143,6 +145,8 @@ class SchedulerHook(_Base):
             output = super().schedule(*args, **kwargs)
         finally:
             self.running.extend(yielding)
+            self.queue.end_step()
+            self.control.end_step()
         self._safely(
             "observer", self.observer.scheduled, output, self.requests, now_s,
             self.queue.policy.name, self.lease.epoch,
@@ -169,6 +173,11 @@ class SchedulerHook(_Base):
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         self._safely("observer", self.observer.leaving, request, self.clock())
         return super()._free_request(request, *args, **kwargs)
+
+    def _handle_stopped_request(self, request: Request) -> bool:
+        if request.resumable:  # before vLLM takes its tokens in flight back
+            self._safely("observer", self.observer.paused, request)
+        return bool(super()._handle_stopped_request(request))
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self._safely("observer", self.observer.preempted, request, self.clock())

@@ -106,7 +106,7 @@ class Lanes:
         """A request came back that could not start; `lowered` is what `admit` returned."""
         lane.work -= prompt_tokens / lane.weight
         for one in self.floored:
-            if one.waiting:
+            if one.waiting and one is not lane:  # `lowered` holds its own share already
                 one.owed = max(0.0, one.owed - one.floor * prompt_tokens)
         lane.owed += lowered
 

@@ -161,6 +161,10 @@ class Observer:
             track.preemptions += 1
             track.preempted_s = now_s
 
+    def paused(self, request: Request) -> None:
+        """A streaming-input session has answered and waits for more: it leaves the batch."""
+        self.batch.remove(request)
+
     def completed(self, scheduler_output: SchedulerOutput, now_s: float) -> None:
         """Learn from a finished step: its duration, and the first tokens it produced."""
         while self._in_flight and scheduler_output.num_scheduled_tokens:
@@ -174,7 +178,8 @@ class Observer:
                 break
         self._last_output_s = now_s
         self.batch.first_tokens(now_s)
-        self._lanes.count_decodes()
+        if scheduler_output.num_scheduled_tokens:
+            self._lanes.count_decodes()
         if self._served:
             self._end_served(now_s)
 

@@ -40,6 +40,17 @@ class Entry:
     item: int = 0  # number of its one valid heap item; 0 when it has left
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What taking a request in this step has changed, should it come back unstarted."""
+
+    prompt_tokens: int
+    lowered: float  # how much `Lane.owed` fell
+    conforms_s: float
+    floor: bool
+    ceiling: bool
+
+
 class Order:
     """Owed to a floor, starved or resumed first, hopeless last, else by key.
 
@@ -69,10 +80,11 @@ class Order:
         self._items = self._first = self._last = 0
         self._stale: Iterator[Entry] = iter(())
         self._rotation: Iterator[Entry] = iter(())
-        self._popped: dict[str, float] = {}  # taken in this step, and what it lowered `owed` by
+        self._popped: dict[str, Taken] = {}  # taken in this step
         self._owed = False  # whether the last pick was owed to a floor
         self._choice: Lane | None = None  # the last pick, as long as it holds
         self._now_s = -math.inf
+        self._stood_rate = 0.0  # seconds per prompt token when all standings were last judged
         self.policy: Policy = POLICIES["fcfs"]
         self.context = PolicyContext(prefill_s_per_token=0.0, load=0.0, params={})
         self.backlog_tokens = 0  # prompt tokens of requests that can still meet their SLO
@@ -126,6 +138,10 @@ class Order:
         for entry in islice(self._stale, _SLICE):
             if entry.item:
                 self._push(entry)
+
+    def end_step(self) -> None:
+        """Who was taken in this step has started: what comes back later was preempted."""
+        self._popped.clear()
 
     def refresh_cached(self) -> None:
         """Look again at the cached prefixes of a few entries, of all in turn."""
@@ -256,8 +272,9 @@ class Order:
         self._stale = self._rotation = iter(())
         try:
             with _collector_paused():  # all that is made here is kept: there is no garbage
+                rate, stood = self.context.prefill_s_per_token, self._stood_rate
                 as_before = before == (rules.demotes, rules.ceiling, self._bucketed)
-                self._rebuild(stand_anew=not as_before)
+                self._rebuild(stand_anew=not as_before or abs(rate - stood) > _COST_STEP * stood)
         except Exception as error:  # noqa: BLE001  a policy must never break a vLLM step
             self._fall_back(error)
 
@@ -291,7 +308,7 @@ class Order:
             lane.heap = heap
         if stand_anew:
             heapq.heapify(events)
-            self._events, self.backlog_tokens = events, backlog
+            self._events, self.backlog_tokens, self._stood_rate = events, backlog, rate
 
     def _fall_back(self, error: Exception) -> None:
         failed, old = self.policy.name, self.context

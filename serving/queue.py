@@ -9,7 +9,7 @@ from typing import Any
 from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request
 
-from serving.order import Order
+from serving.order import Order, Taken
 from serving.standing import FIRST
 
 
@@ -34,9 +34,12 @@ class PolicyQueue(Order, RequestQueue):
         """Queue a preempted or skipped request before all others of equal key."""
         self._first -= 1
         entry = self._entry(request, self._first)
-        lowered = self._popped.pop(request.request_id, None)
-        if lowered is not None:  # taken in this very step, and not started
-            self.lanes.take_back(entry.lane, entry.view.prompt_tokens, lowered)
+        taken = self._popped.pop(request.request_id, None)
+        if taken is not None:  # taken in this very step, and not started
+            entry.conforms_s = taken.conforms_s
+            self.lanes.take_back(entry.lane, taken.prompt_tokens, taken.lowered)
+            self.floor_served -= taken.floor
+            self.ceiling_served -= taken.ceiling
         elif not entry.lane.waiting:
             self.lanes.begin_backlog(entry.lane)
         self._insert(entry)
@@ -58,9 +61,12 @@ class PolicyQueue(Order, RequestQueue):
         name = entry.request.request_id
         del self._entries[name]
         self._forget(entry)
-        self.floor_served += self._owed
-        self.ceiling_served += standing == FIRST and not entry.resumed
-        self._popped[name] = self.lanes.admit(lane, entry.view.prompt_tokens)
+        tokens, floor = entry.view.prompt_tokens, self._owed
+        ceiling = standing == FIRST and not entry.resumed
+        self.floor_served += floor
+        self.ceiling_served += ceiling
+        lowered = self.lanes.admit(lane, tokens)
+        self._popped[name] = Taken(tokens, lowered, entry.conforms_s, floor, ceiling)
         return entry.request
 
     def remove_request(self, request: Request) -> None:

@@ -8,15 +8,19 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.request import RequestStatus
+
 from serving import compat
 from serving.batch import DecodeState
 from serving.contracts import Envelope, Limits
 from serving.observer import Observer
-from serving.policies.base import Key
+from serving.policies.base import Key, RequestView
 from serving.queue import PolicyQueue
 from serving.step_limits import LoadSlide, peak_tokens, slack_budget
 from serving.victims import Victim
 
+_STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 _SLIDE_PERIOD_S = 0.5
 _CAN_WAIT = 4.0  # times the head's prefill: what a prefill begun must have left to yield
 _SHORT_LAXITY = 0.25  # of the usual TTFT target: less is short
@@ -64,16 +68,21 @@ class StepControl:
             partial = self._partial()
         self.last_budget = self._token_budget(limits, state, partial, now_s)
         scheduler.max_num_scheduled_tokens = self.last_budget
+        most = self._max_active(limits, state, len(partial))
         threshold = limits.long_prefill_threshold
-        if limits.prefill_by_key and partial and queue:
+        # Nobody yields to a head that this step would not admit.
+        if limits.prefill_by_key and partial and queue and most > len(scheduler.running):
             threshold = self._make_room(limits, partial, now_s)
         scheduler.scheduler_config.long_prefill_token_threshold = threshold
         if limits.choose_victims:
             self._order_victims(now_s)
         # What yields is not in the batch that vLLM will see, so it does not count there.
         hidden = len(self.yielding)
-        most = self._max_active(limits, state, len(partial))
         compat.set_max_active(scheduler, most - hidden, hidden)
+
+    def end_step(self) -> None:
+        """What is preempted between steps (a cache reset) was nobody's choice."""
+        self._would_be = None
 
     def preempted(self, request: Any) -> None:
         """This one was taken; counted if vLLM would have taken another."""
@@ -107,10 +116,12 @@ class StepControl:
         return partial
 
     def _place(self, request: Any, now_s: float) -> tuple[int, Key]:
+        return self._queue.place_of(self._view_of_rest(request), now_s)
+
+    def _view_of_rest(self, request: Any) -> RequestView:
         # By the prompt tokens that are left, not by those it came with.
         left = max(0, request.num_tokens - request.num_computed_tokens)
-        view = replace(self._observer.view_of(request), prompt_tokens=left)
-        return self._queue.place_of(view, now_s)
+        return replace(self._observer.view_of(request), prompt_tokens=left)
 
     def _may_wait(
         self, request: Any, head: tuple[int, Key], now_s: float, pass_s: float
@@ -144,13 +155,15 @@ class StepControl:
         if share and budget < limits.token_budget:
             without = slack_budget(limits.token_budget, state, cost.coefficients, cost.margin)
             self.share_raised_steps += budget > without
-        budget = min(limits.token_budget, max(budget, running))  # no decode is left out
+        # No decode is left out, nor are its draft tokens.
+        drafts = int(self._scheduler.num_spec_tokens) * int(state.decoding.sum())
+        budget = min(limits.token_budget, max(budget + drafts, running))
         self.slack_bound_steps += budget < limits.token_budget
         return budget
 
     def _prefill_is_late(self, partial: list[Any], now_s: float) -> bool:
         # Short but not hopeless: time given to a prefill that is late anyway is lost.
-        views = [self._observer.view_of(r) for r in partial[:1]]
+        views = [self._view_of_rest(r) for r in partial[:1]]
         if self._queue:
             views.append(self._queue.head_place()[0])
         per_token_s = self._observer.cost.coefficients.per_prefill_token_s
@@ -169,18 +182,21 @@ class StepControl:
         serves them, should the head not be admitted after all (KV blocks, LoRA slots).
         """
         threshold = limits.long_prefill_threshold
-        if self._queue.policy.shares or self._yielded_last:
+        if self._queue.policy.shares or self._yielded_last or not self._head_can_start():
             self._yielded_last = False
             return threshold
         head, place = self._queue.head_place()
         pass_s = _CAN_WAIT * self._queue.context.prefill_s(head)
-        behind = [r for r in partial if self._may_wait(r, place, now_s, pass_s)]
+        # vLLM counts the LoRAs of those it sees. One that sits out must have none, or the
+        # next step may hold more than max_loras, which vLLM asserts.
+        behind = [
+            r for r in partial
+            if r.lora_request is None and self._may_wait(r, place, now_s, pass_s)
+        ]
         running = self._scheduler.running
         need = math.ceil((head.prompt_tokens + 1) / self._envelope.block_size)
         if (
             not behind
-            or len(running) >= limits.max_active_requests
-            or (limits.max_partial_prefills and len(partial) >= limits.max_partial_prefills)
             or compat.free_blocks(self._scheduler) < need + len(running)
         ):
             return threshold
@@ -193,6 +209,16 @@ class StepControl:
         self._yielded_last = bool(self.yielding)
         return threshold
 
+    def _head_can_start(self) -> bool:
+        # Not while the engine admits nobody, nor while the head's grammar is compiled.
+        if self._scheduler.pause_state != PauseState.UNPAUSED:
+            return False
+        head: Any = self._queue.peek_request()
+        if head.status in _STARTABLE:
+            return True
+        waits_for = head.structured_output_request
+        return waits_for is not None and waits_for.grammar is not None
+
     def _order_victims(self, now_s: float) -> None:
         # Only when this step may run out of blocks; elsewhere the order is the policy's.
         scheduler = self._scheduler
@@ -201,12 +227,15 @@ class StepControl:
             self.last_budget // self._envelope.block_size
         ):
             return
-        ordered = sorted(running, key=lambda r: self._victim(r, now_s).loss())
-        # Chunk budget still goes by the policy: only the last ones change their place.
+        losses = {r.request_id: self._victim(r, now_s).loss() for r in running}
+        ordered = sorted(running, key=lambda r: losses[r.request_id])
+        # Chunk budget still goes by the policy: only the last ones change their place, and
+        # those within the dwell, because a step may take more than the last ones.
         last = ordered[-max(1, len(ordered) // 8) :]
         marked = {r.request_id for r in last}
+        rest = [r for r in running if r.request_id not in marked]
         self._would_be = running[-1]
-        scheduler.running = [r for r in running if r.request_id not in marked] + last
+        scheduler.running = sorted(rest, key=lambda r: losses[r.request_id][0]) + last
 
     def _victim(self, request: Any, now_s: float) -> Victim:
         track = self._observer.track(request)

@@ -1,0 +1,208 @@
+"""Does each short-horizon rule act and count itself where it is on, and do nothing where off?"""
+
+from collections.abc import Sequence
+from dataclasses import astuple, replace
+
+import pytest
+
+from serving.contracts import SLO, Limits, RuleCounts, TraceRequest
+from serving.engines.simulated import SimulatedEngine
+from serving.rules import RULES, with_rules
+from serving.settings import EngineSettings
+from tests.serving.samples import decision, mixed_load, profile
+from tests.serving.simulation import SETTINGS, Run, simulate, stock_limits
+
+ROOMY, TIGHT = profile(20_000), profile(900, max_active_requests=128)
+LONG_ANSWERS = mixed_load(200, 60.0, seed=2, mean_output_tokens=120.0)
+
+
+def under(
+    requests: Sequence[TraceRequest], policy: str = "edf", machine=ROOMY,
+    settings: EngineSettings = SETTINGS, **limits,
+) -> Run:  # fmt: skip
+    """A run under one decision from beginning to end; everybody must be served."""
+    wanted: Limits = replace(stock_limits(machine), **limits)
+
+    def decide(engine: SimulatedEngine) -> None:
+        made = decision(1, policy, ttl_s=80_000.0, limits=wanted)
+        assert engine.apply(made).accepted
+
+    run = simulate(machine, requests, settings=settings, before=decide)
+    assert run.served == len(requests)
+    assert run.engine.snapshot().policy_errors == 0, run.engine.snapshot().last_error
+    return run
+
+
+def counts(run: Run) -> RuleCounts:
+    return run.engine.snapshot().rules
+
+
+def ttft_s(run: Run, index: int) -> float:
+    value = run.outcomes[index].ttft_s
+    assert value is not None
+    return value
+
+
+def test_default_limits_switch_every_rule_off():
+    for policy, machine in (("fcfs", ROOMY), ("sjf", TIGHT)):
+        run = under(LONG_ANSWERS, policy, machine)
+        assert set(astuple(counts(run))) == {0}, counts(run)
+
+
+def test_each_rules_name_changes_what_it_says_and_an_unknown_one_is_refused():
+    stock = stock_limits(ROOMY)
+    for name, fields in RULES.items():
+        assert with_rules(stock, [name]) == replace(stock, **fields) != stock
+    with pytest.raises(ValueError, match="'nope'; there are slack, demote"):
+        with_rules(stock, ["nope"])
+
+
+# -- balance: prefill by key -------------------------------------------------------------
+
+DOCUMENT = TraceRequest(0.0, 12_000, 20, "b", "document")
+
+
+@pytest.mark.parametrize("prompt", [60, 450], ids=["beside it", "instead of it"])
+def test_an_urgent_short_request_passes_a_prefill_that_has_begun(prompt):
+    urgent = [TraceRequest(0.1 * i, prompt, 3, "a", "interactive") for i in (1, 2, 3)]
+    requests = [DOCUMENT, *urgent]
+    off, on = (under(requests, prefill_by_key=flag) for flag in (False, True))
+    assert counts(off).yielded_prefills == 0 < counts(on).yielded_prefills
+    for i in (1, 2, 3):
+        assert ttft_s(on, i) < min(0.15, ttft_s(off, i) / 2)
+    assert ttft_s(on, 0) < ttft_s(off, 0) + 0.2, "the one that was begun still finishes"
+
+
+def test_a_prefill_is_never_left_out_of_two_steps_in_a_row():
+    """However many urgent requests come."""
+    urgent = [TraceRequest(0.005 * i, 450, 3, "a", "interactive") for i in range(1, 150)]
+    run = under([DOCUMENT, *urgent], prefill_by_key=True)
+    steps = [dict(step[0]) for step in run.steps]
+    first = next(i for i, step in enumerate(steps) if "r0" in step)
+    done, left_out, longest = 0, 0, 0
+    for step in steps[first:]:
+        if done >= DOCUMENT.prompt_tokens:
+            break
+        done += step.get("r0", 0)
+        left_out = 0 if "r0" in step else left_out + 1
+        longest = max(longest, left_out)
+    assert longest == 1, "it sat out steps, but never two running"
+    assert counts(run).yielded_prefills > 5
+
+
+def test_no_more_prefills_begin_while_so_many_are_begun():
+    requests = [TraceRequest(0.02 * i, 1500, 5, "a", "document") for i in range(40)]
+    most = 3
+
+    def run(limit: int) -> tuple[SimulatedEngine, list[tuple[int, int]]]:
+        engine, seen = SimulatedEngine(ROOMY, SETTINGS), list[tuple[int, int]]()
+        limits = stock_limits(ROOMY, long_prefill_threshold=100, max_partial_prefills=limit)
+        engine.apply(decision(1, "edf", ttl_s=80_000.0, limits=limits))
+        begun = [0]
+
+        def watch(output) -> None:
+            seen.append((begun[0], len(output.scheduled_new_reqs)))
+            begun[0] = sum(r.is_prefill_chunk for r in engine.scheduler.running)
+
+        outcomes = engine.run(requests, on_step=watch)
+        assert all(o.finish == "stop" for o in outcomes)
+        return engine, seen
+
+    engine, seen = run(most)
+    assert [new for begun, new in seen if begun >= most and new] == []
+    held = engine.snapshot().rules.partial_held_steps
+    assert held > 10
+    engine, seen = run(0)
+    assert [new for begun, new in seen if begun >= most and new] != []
+    assert engine.snapshot().rules.partial_held_steps == 0
+
+
+# -- balance: a share for prefill --------------------------------------------------------
+
+
+def test_a_prefill_near_its_deadline_gets_its_share_of_a_step_bound_by_slack():
+    """Decodes so tight that their slack leaves prefill the least it may get."""
+    classes = {"chat": SLO(ttft_ms=500, tpot_ms=10), "page": SLO(ttft_ms=800)}
+    machine, tight = profile(20_000, token_budget=2048), EngineSettings(slo_classes=classes)
+    chats = [TraceRequest(0.02 * i, 20, 80, "a", "chat") for i in range(200)]
+    pages = [TraceRequest(0.5 + 0.6 * i, 6_000, 2, "b", "page") for i in range(5)]
+    requests = sorted([*chats, *pages], key=lambda request: request.arrival_s)
+    off, on = (
+        under(requests, machine=machine, settings=tight, follow_slack=True, prefill_share=share)
+        for share in (0.0, 0.6)
+    )
+    assert counts(off).share_raised_steps == 0 < counts(on).share_raised_steps
+    assert counts(on).slack_bound_steps > 0
+    in_time = [
+        sum(o.met for o in run.outcomes if o.slo_class == "page") for run in (off, on)
+    ]  # fmt: skip
+    assert in_time[0] < in_time[1]
+    without = under(requests, machine=machine, settings=tight, prefill_share=0.6)
+    assert counts(without).share_raised_steps == 0, "nothing to raise where slack binds nothing"
+
+
+# -- tenant buckets ----------------------------------------------------------------------
+
+BUCKETS = EngineSettings(bucket_s=1.0)
+
+
+def flood(until_s: float = 20.0) -> list[TraceRequest]:
+    """`hog` sends three times what the engine can prefill, `meek` a tenth of it."""
+    hog = [TraceRequest(0.025 * i, 1500, 2, "hog", "interactive") for i in range(int(until_s * 40))]
+    meek = [TraceRequest(0.2 * i, 400, 2, "meek", "interactive") for i in range(int(until_s * 5))]
+    return sorted([*hog, *meek], key=lambda request: request.arrival_s)
+
+
+def test_a_tenant_within_its_share_is_not_affected_by_one_beyond_it():
+    requests = flood()
+    met = {}
+    for on in (False, True):
+        run = under(requests, "fcfs", settings=BUCKETS, tenant_buckets=on)
+        # The flood begins with what the bucket lends: a second of its share.
+        meek = [o for o in run.outcomes if o.tenant == "meek" and o.arrival_s > 3.0]
+        met[on] = sum(o.met for o in meek) / len(meek)
+        assert (counts(run).over_share > 0) == on
+    assert met[False] < 0.3
+    assert met[True] > 0.98
+
+
+def test_idle_share_is_borrowable():
+    """Alone, beyond any share: served as early as without the rule."""
+    alone = [request for request in flood(5.0) if request.tenant == "hog"]
+    off, on = (under(alone, "fcfs", settings=BUCKETS, tenant_buckets=f) for f in (False, True))
+    assert on.outcomes[-1].finished_s == off.outcomes[-1].finished_s
+    assert sorted(o.finished_s for o in on.outcomes) == sorted(o.finished_s for o in off.outcomes)
+
+
+# -- hopeless requests -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted", "demotes"),
+    [("fcfs", None, False), ("fcfs", False, False), ("fcfs", True, True),
+     ("edf", None, True), ("edf", False, False), ("edf", True, True)],
+)  # fmt: skip
+def test_hopeless_requests_are_demoted_as_the_limit_says(policy, wanted, demotes):
+    requests = mixed_load(400, 90.0, seed=5, classes=("interactive", "conversational"))
+    run = under(requests, policy, demote_hopeless=wanted)
+    assert (counts(run).demoted > 20) == demotes
+    assert demotes or counts(run).demoted == 0
+
+
+def test_demotion_saves_those_that_can_still_be_saved():
+    requests = mixed_load(400, 90.0, seed=5, classes=("interactive", "conversational"))
+    kept, demoted = (
+        sum(o.met for o in under(requests, "edf", demote_hopeless=flag).outcomes)
+        for flag in (False, True)
+    )
+    assert demoted > kept * 1.2
+
+
+# -- the KV guard ------------------------------------------------------------------------
+
+
+def test_the_kv_guard_holds_admissions_back_and_an_empty_engine_admits_always():
+    off, on = (under(LONG_ANSWERS, "fcfs", TIGHT, kv_reserve=share) for share in (0.0, 0.1))
+    assert counts(off).kv_held_steps == 0 < counts(on).kv_held_steps
+    assert on.preemptions < off.preemptions / 2
+    under(LONG_ANSWERS[:40], "fcfs", TIGHT, kv_reserve=0.9)  # serves everybody, one by one
