@@ -123,13 +123,12 @@ class Guarantees(RuleBasedStateMachine):
         """Inside or left, exactly once; and inside means: waits or runs, not both."""
         driven, scheduler = self.driven, self.scheduler
         assert all(g.ends == (n not in driven.inside) for n, g in driven.guests.items())
-        places = Counter(
-            request.request_id
-            for queue in (scheduler.running, scheduler.waiting, scheduler.kv_holding_waiting)
-            for request in queue
-        )
+        own = ("kv_holding_waiting", "skipped_waiting")  # vLLM's, from and up to 0.30
+        queues = [scheduler.running, scheduler.waiting]
+        queues += [getattr(scheduler, name) for name in own if hasattr(scheduler, name)]
+        places = Counter(request.request_id for queue in queues for request in queue)
         assert places == Counter(driven.inside.keys()), "a request was lost, or is there twice"
-        assert len(scheduler.waiting) + len(scheduler.running) == len(driven.inside)
+        assert sum(map(len, queues)) == len(driven.inside)
         counters = scheduler.observer.accounting.counters()
         received, served, aborted = (
             sum(getattr(row, name) for row in counters)
