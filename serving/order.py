@@ -118,10 +118,11 @@ class Order:
             stale |= abs(decode_s_per_token - old.decode_s_per_token) > (
                 _COST_STEP * old.decode_s_per_token
             )
-        if stale or not policy.needs_lengths:
-            self.context = PolicyContext(
-                prefill_s_per_token, load, old.params, decode_s_per_token
-            )
+        if policy.needs_lengths and not stale:  # new keys must compare with those there are
+            prefill_s_per_token, decode_s_per_token = (
+                old.prefill_s_per_token, old.decode_s_per_token
+            )  # fmt: skip
+        self.context = PolicyContext(prefill_s_per_token, load, old.params, decode_s_per_token)
         if stale:
             self._stale = iter(list(self._entries.values()))
 

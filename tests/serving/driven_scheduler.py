@@ -189,4 +189,5 @@ class Driven:
 def _could_start(request: Request) -> bool:
     # vLLM itself puts off a preempted request whose last token is still on its way.
     waits = request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED)
-    return waits and (request.drop_stale_output or not request.num_stale_output_tokens)
+    stale = getattr(request, "num_stale_output_tokens", 0)  # not up to vLLM 0.26
+    return waits and (not stale or request.drop_stale_output)
