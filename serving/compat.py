@@ -210,11 +210,6 @@ def used_blocks(scheduler: Any) -> int:
     return round(usage * int(scheduler.kv_cache_config.num_blocks))
 
 
-def placeholders(request: Any) -> int:
-    """Output tokens already scheduled but not seen yet (async scheduling)."""
-    return int(getattr(request, "num_output_placeholders", 0))
-
-
 def free_blocks(scheduler: Any) -> int:
     """KV blocks that may still be taken, cached ones that nobody uses included."""
     return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks())

@@ -1,7 +1,7 @@
 """What does the scheduler hook know about each request, and learn from each step?
 
 Classifies arrivals, follows requests through steps, and feeds the cost model, the
-length model and the accounting. Called by `HMASScheduler` only.
+length model and the accounting. Called by `SchedulerHook` only.
 """
 
 from collections import deque

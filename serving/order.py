@@ -215,11 +215,11 @@ class Order:
         self._push(entry)
 
     def _push(self, entry: Entry) -> None:
-        # The key first: a policy that raises rebuilds the heaps with this entry in them.
-        view, lane = entry.view, entry.lane
-        rate, now_s = self.context.prefill_s_per_token, self._now_s
-        key = self._key(view, self.rules.now(view, entry.resumed, entry.conforms_s, rate, now_s)[0])
-        standing, when_s, then = self.rules.now(view, entry.resumed, entry.conforms_s, rate, now_s)
+        lane, policy = entry.lane, self.policy
+        standing, when_s, then = self._stand(entry)
+        key = self._key(entry.view, standing)
+        if self.policy is not policy:  # it raised: all heaps were rebuilt, this entry in them
+            standing, when_s, then = self._stand(entry)
         self._set_standing(entry, standing)
         item = self._items = self._items + 1
         entry.item, self._choice = item, None
@@ -227,6 +227,10 @@ class Order:
         if then != standing:
             heapq.heappush(self._events, (when_s, then, item, entry))
         self._tidy(lane)
+
+    def _stand(self, entry: Entry) -> tuple[int, float, int]:
+        rate = self.context.prefill_s_per_token
+        return self.rules.now(entry.view, entry.resumed, entry.conforms_s, rate, self._now_s)
 
     def _key(self, view: RequestView, standing: int) -> Key:
         if standing == FIRST:
@@ -290,8 +294,9 @@ class Order:
         for entry in self._entries.values():
             view, standing = entry.view, entry.standing
             if stand_anew:
-                conforms_s = entry.conforms_s if buckets else -math.inf
-                standing, when_s, then = now(view, entry.resumed, conforms_s, rate, now_s)
+                if not buckets:
+                    entry.conforms_s = -math.inf  # else a later re-keying would bring it back
+                standing, when_s, then = now(view, entry.resumed, entry.conforms_s, rate, now_s)
                 entry.standing = standing
                 if then != standing:
                     events.append((when_s, then, entry.item, entry))

@@ -1,6 +1,6 @@
 """What is set before each step? Running order, token budget, admission, the load slide.
 
-Called by `HMASScheduler` between steps; the formulas are in `step_limits` and `victims`.
+Called by `SchedulerHook` between steps; the formulas are in `step_limits` and `victims`.
 Each rule acts only if the limits in force switch it on, and counts what it did.
 """
 

@@ -198,3 +198,16 @@ def test_memory_follows_the_requests_inside_not_those_that_passed():
         queue.pop_request()
     assert sum(len(lane.heap) for lane in queue.lanes) <= 65
     assert len(queue._events) <= 65
+
+
+def test_buckets_switched_off_leave_nobody_behind():
+    queue = new_queue("edf")
+    queue.set_policy("edf", {}, RATE, 1.0, buckets=True)
+    for i in range(3):  # 30 s of work each, of a tenant that may be 10 s ahead
+        queue.add_request(LightRequest(view(f"r{i}", 0.0, 500.0 - i, 3000)))
+    queue.add_request(LightRequest(view("poor", 0.0, 400.0, 1, tenant="poor")))
+    assert queue.peek_request().request_id == "poor"
+    queue.set_policy("slide", {}, RATE, 1.0, buckets=False)
+    queue.set_load(0.25, RATE)
+    queue.advance(0.0)  # re-keys
+    assert {it[0] for lane in queue.lanes for it in lane.heap if it[4].item == it[3]} == {0}
