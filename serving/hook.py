@@ -145,7 +145,6 @@ class SchedulerHook(_Base):
             output = super().schedule(*args, **kwargs)
         finally:
             self.running.extend(yielding)
-            self.queue.end_step()
             self.control.end_step()
         self._safely(
             "observer", self.observer.scheduled, output, self.requests, now_s,

@@ -19,6 +19,7 @@ class Lane:
 
     Attributes:
         heap: its waiting requests, best first (the queue's business).
+        head: the first of them, as the queue knows it.
         waiting: how many of them are still valid.
         inside: its requests that arrived and have not left.
         decoding: its requests that produce tokens.
@@ -31,6 +32,7 @@ class Lane:
     weight: float
     floor: float
     heap: list[Any] = field(default_factory=list)
+    head: Any = None
     waiting: int = 0
     inside: int = 0
     decoding: int = 0
@@ -79,6 +81,9 @@ class Lanes:
         if lane.floor > 0:
             self.floored.append(lane)
         return lane
+
+    def __len__(self) -> int:
+        return len(self._by_tenant)
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._by_tenant.values())

@@ -21,7 +21,7 @@ from serving.policies.base import Key
 from serving.standing import DEMOTED, FIRST, NORMAL, StandingRules
 
 _COMPACT_AT = 64
-_SLICE = 16  # entries that a step re-keys while keys are stale
+_SLICE = 8  # entries that a step re-keys while keys are stale
 _CACHE_SLICE = 2  # looking up cached prefixes is the dearer re-keying
 _COST_STEP = 0.25  # keys that need lengths follow when a token's cost moves by so much
 
@@ -38,17 +38,10 @@ class Entry:
     standing: int = NORMAL
     conforms_s: float = -math.inf  # when its tenant's bucket covers it
     item: int = 0  # number of its one valid heap item; 0 when it has left
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What taking a request in this step has changed, should it come back unstarted."""
-
-    prompt_tokens: int
-    lowered: float  # how much `Lane.owed` fell
-    conforms_s: float
-    floor: bool
-    ceiling: bool
+    # What taking it has changed, should it come back unstarted in the same step:
+    lowered: float = 0.0  # how much `Lane.owed` fell
+    floor: bool = False
+    ceiling: bool = False
 
 
 class Order:
@@ -71,16 +64,17 @@ class Order:
     ) -> None:
         self._view_of = view_of
         self._on_policy_error = on_policy_error
-        self.lanes = lanes or Lanes({}, {}, 64)
+        self.lanes = Lanes({}, {}, 64) if lanes is None else lanes
         self.rules = StandingRules(max_wait_s)
         self.buckets = self._bucketed = False
         self._hopeless: bool | None = None
         self._entries: dict[str, Entry] = {}
-        self._events: list[tuple[float, int, int, Entry]] = []
+        self._events: list[tuple[float, int, Entry]] = []
+        self._heads: list[Any] = []  # heads of lanes, best first, and some that were
         self._items = self._first = self._last = 0
-        self._stale: Iterator[Entry] = iter(())
+        self._stale = 0  # entries, from the next one in turn on, with keys of another load
         self._rotation: Iterator[Entry] = iter(())
-        self._popped: dict[str, Taken] = {}  # taken in this step
+        self._popped: dict[str, Entry] = {}  # taken in this step
         self._owed = False  # whether the last pick was owed to a floor
         self._choice: Lane | None = None  # the last pick, as long as it holds
         self._now_s = -math.inf
@@ -124,21 +118,29 @@ class Order:
             )  # fmt: skip
         self.context = PolicyContext(prefill_s_per_token, load, old.params, decode_s_per_token)
         if stale:
-            self._stale = iter(list(self._entries.values()))
+            self._stale = len(self._entries)
 
     def advance(self, now_s: float) -> None:
         """Apply what is due, and re-key a slice if keys are stale. Amortised O(log n) per event."""
         self._now_s, self._choice = now_s, None
-        self._popped.clear()
         while self._events and self._events[0][0] <= now_s:
-            _, _, item, entry = heapq.heappop(self._events)
+            _, item, entry = heapq.heappop(self._events)
             if entry.item == item:
                 before = entry.standing
                 self._push(entry)
                 self.demoted += entry.standing == DEMOTED != before
-        for entry in islice(self._stale, _SLICE):
-            if entry.item:
+        for entry in self._in_turn(min(_SLICE, self._stale)):
+            if entry.item and self._stale:  # none are left once a policy has raised
+                self._stale -= 1
                 self._push(entry)
+
+    def _in_turn(self, count: int) -> list[Entry]:
+        # Goes on where it stopped, so that loads that keep changing leave nobody behind.
+        found = list(islice(self._rotation, count))
+        if len(found) < count:
+            self._rotation = iter(list(self._entries.values()))
+            found += islice(self._rotation, count - len(found))
+        return found
 
     def end_step(self) -> None:
         """Who was taken in this step has started: what comes back later was preempted."""
@@ -148,16 +150,12 @@ class Order:
         """Look again at the cached prefixes of a few entries, of all in turn."""
         if not self.policy.follows_cache:
             return
-        seen = 0
-        for entry in islice(self._rotation, _CACHE_SLICE):
-            seen += 1
+        for entry in self._in_turn(min(_CACHE_SLICE, len(self._entries))):
             if entry.item and (view := self._view_of(entry.request)) != entry.view:
                 tokens = view.prompt_tokens - entry.view.prompt_tokens
                 self.backlog_tokens += tokens * (entry.standing != DEMOTED)
                 entry.view = view
                 self._push(entry)
-        if seen < _CACHE_SLICE:
-            self._rotation = iter(list(self._entries.values()))
 
     def views(self) -> Iterator[RequestView]:
         """Views of all waiting requests, in no order."""
@@ -189,16 +187,16 @@ class Order:
             self._owed, self._choice = True, best
             return best
         self._owed = False
-        least: Any = None
-        shares = self.policy.shares
-        for lane in self.lanes:
-            if lane.waiting:
-                head = lane.heap[0]
-                place = (lane.work, head) if shares else head
-                if best is None or place < least:
-                    best, least = lane, place
-        if best is None:
+        if not self._entries:
             raise IndexError("peek from an empty queue")
+        if self.policy.shares:
+            backlogged = (lane for lane in self.lanes if lane.waiting)
+            best = min(backlogged, key=lambda lane: (lane.work, lane.heap[0]))
+        else:
+            heads = self._heads
+            while (head := heads[0]) is not head[4].lane.head:
+                heapq.heappop(heads)
+            best = head[4].lane
         self._choice = best
         return best
 
@@ -216,19 +214,19 @@ class Order:
 
     def _push(self, entry: Entry) -> None:
         lane, policy = entry.lane, self.policy
-        standing, when_s, then = self._stand(entry)
+        standing, changes_s = self._stand(entry)
         key = self._key(entry.view, standing)
         if self.policy is not policy:  # it raised: all heaps were rebuilt, this entry in them
-            standing, when_s, then = self._stand(entry)
+            standing, changes_s = self._stand(entry)
         self._set_standing(entry, standing)
         item = self._items = self._items + 1
         entry.item, self._choice = item, None
         heapq.heappush(lane.heap, (standing, key, entry.order, item, entry))
-        if then != standing:
-            heapq.heappush(self._events, (when_s, then, item, entry))
+        if changes_s < math.inf:
+            heapq.heappush(self._events, (changes_s, item, entry))
         self._tidy(lane)
 
-    def _stand(self, entry: Entry) -> tuple[int, float, int]:
+    def _stand(self, entry: Entry) -> tuple[int, float]:
         rate = self.context.prefill_s_per_token
         return self.rules.now(entry.view, entry.resumed, entry.conforms_s, rate, self._now_s)
 
@@ -258,12 +256,25 @@ class Order:
         heap = lane.heap
         while heap and heap[0][4].item != heap[0][3]:
             heapq.heappop(heap)
-        if len(lane.heap) > 2 * lane.waiting + _COMPACT_AT:
-            lane.heap = [it for it in lane.heap if it[4].item == it[3]]
-            heapq.heapify(lane.heap)
+        if len(heap) > 2 * lane.waiting + _COMPACT_AT:
+            lane.heap = heap = [it for it in heap if it[4].item == it[3]]
+            heapq.heapify(heap)
+        if not heap:
+            lane.head = None
+        elif heap[0] is not lane.head:
+            lane.head = heap[0]
+            heapq.heappush(self._heads, lane.head)
+            if len(self._heads) > 2 * len(self.lanes) + _COMPACT_AT:
+                self._find_heads()
         if len(self._events) > 2 * len(self._entries) + _COMPACT_AT:
-            self._events = [it for it in self._events if it[3].item == it[2]]
+            self._events = [it for it in self._events if it[2].item == it[1]]
             heapq.heapify(self._events)
+
+    def _find_heads(self) -> None:
+        for lane in self.lanes:
+            lane.head = lane.heap[0] if lane.heap else None
+        self._heads = [lane.head for lane in self.lanes if lane.head is not None]
+        heapq.heapify(self._heads)
 
     def _order_by(self, policy: Policy) -> None:
         if policy.shares and not self.policy.shares:
@@ -274,7 +285,7 @@ class Order:
         rules.demotes = policy.demotes if self._hopeless is None else self._hopeless
         rules.ceiling = not policy.starvation_free or rules.demotes or self.buckets
         self._bucketed = self.buckets
-        self._stale = self._rotation = iter(())
+        self._stale, self._rotation = 0, iter(())
         try:
             with _collector_paused():  # all that is made here is kept: there is no garbage
                 rate, stood = self.context.prefill_s_per_token, self._stood_rate
@@ -288,7 +299,7 @@ class Order:
         now, rate, now_s = self.rules.now, self.context.prefill_s_per_token, self._now_s
         key_of, context, buckets = self.policy.key, self.context, self.buckets
         heaps: dict[Lane, list[Any]] = {lane: [] for lane in self.lanes}
-        events: list[tuple[float, int, int, Entry]] = []
+        events: list[tuple[float, int, Entry]] = []
         keys: list[Key] = []
         backlog = 0
         for entry in self._entries.values():
@@ -296,10 +307,10 @@ class Order:
             if stand_anew:
                 if not buckets:
                     entry.conforms_s = -math.inf  # else a later re-keying would bring it back
-                standing, when_s, then = now(view, entry.resumed, entry.conforms_s, rate, now_s)
+                standing, changes_s = now(view, entry.resumed, entry.conforms_s, rate, now_s)
                 entry.standing = standing
-                if then != standing:
-                    events.append((when_s, then, entry.item, entry))
+                if changes_s < math.inf:
+                    events.append((changes_s, entry.item, entry))
                 if standing != DEMOTED:
                     backlog += view.prompt_tokens
             key = key_of(view, context) if standing != FIRST else (view.arrival_s,)
@@ -312,6 +323,7 @@ class Order:
         for lane, heap in heaps.items():
             heapq.heapify(heap)
             lane.heap = heap
+        self._find_heads()
         if stand_anew:
             heapq.heapify(events)
             self._events, self.backlog_tokens, self._stood_rate = events, backlog, rate

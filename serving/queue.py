@@ -9,8 +9,8 @@ from typing import Any
 from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request
 
-from serving.order import Order, Taken
-from serving.standing import FIRST
+from serving.order import Order
+from serving.standing import FIRST, NORMAL
 
 
 class PolicyQueue(Order, RequestQueue):
@@ -33,15 +33,17 @@ class PolicyQueue(Order, RequestQueue):
     def prepend_request(self, request: Request) -> None:
         """Queue a preempted or skipped request before all others of equal key."""
         self._first -= 1
-        entry = self._entry(request, self._first)
-        taken = self._popped.pop(request.request_id, None)
-        if taken is not None:  # taken in this very step, and not started
-            entry.conforms_s = taken.conforms_s
-            self.lanes.take_back(entry.lane, taken.prompt_tokens, taken.lowered)
-            self.floor_served -= taken.floor
-            self.ceiling_served -= taken.ceiling
-        elif not entry.lane.waiting:
-            self.lanes.begin_backlog(entry.lane)
+        entry = self._popped.pop(request.request_id, None)
+        if entry is not None:  # taken in this very step, and not started
+            self.lanes.take_back(entry.lane, entry.view.prompt_tokens, entry.lowered)
+            entry.order, entry.standing = self._first, NORMAL
+            entry.view = self._view_of(request)  # more or less of it may be cached by now
+            self.floor_served -= entry.floor
+            self.ceiling_served -= entry.ceiling
+        else:
+            entry = self._entry(request, self._first)
+            if not entry.lane.waiting:
+                self.lanes.begin_backlog(entry.lane)
         self._insert(entry)
 
     def prepend_requests(self, requests: Iterable[Request]) -> None:
@@ -61,12 +63,12 @@ class PolicyQueue(Order, RequestQueue):
         name = entry.request.request_id
         del self._entries[name]
         self._forget(entry)
-        tokens, floor = entry.view.prompt_tokens, self._owed
-        ceiling = standing == FIRST and not entry.resumed
-        self.floor_served += floor
-        self.ceiling_served += ceiling
-        lowered = self.lanes.admit(lane, tokens)
-        self._popped[name] = Taken(tokens, lowered, entry.conforms_s, floor, ceiling)
+        entry.floor = self._owed
+        entry.ceiling = standing == FIRST and not entry.resumed
+        self.floor_served += entry.floor
+        self.ceiling_served += entry.ceiling
+        entry.lowered = self.lanes.admit(lane, entry.view.prompt_tokens)
+        self._popped[name] = entry
         return entry.request
 
     def remove_request(self, request: Request) -> None:

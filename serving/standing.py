@@ -28,14 +28,10 @@ class StandingRules:
     demotes: bool = False
     ceiling: bool = False
 
-    def hopeless_s(self, view: RequestView, rate: float) -> float:
-        """When the prefill must have begun to meet the deadline: now + c > d from then on."""
-        return view.deadline_s - view.prompt_tokens * rate
-
     def now(
         self, view: RequestView, resumed: bool, conforms_s: float, rate: float, now_s: float
-    ) -> tuple[int, float, int]:
-        """A request's standing, and when it changes by itself, to which (itself: never).
+    ) -> tuple[int, float]:
+        """A request's standing, and when it is to be judged again (infinite: never).
 
         Args:
             view: the request.
@@ -46,16 +42,12 @@ class StandingRules:
         """
         starved_s = view.arrival_s + self.max_wait_s if self.ceiling else math.inf
         if (resumed and self.ceiling) or starved_s <= now_s:
-            return FIRST, math.inf, FIRST
-        hopeless_s = self.hopeless_s(view, rate) if self.demotes else math.inf
+            return FIRST, math.inf
+        # The prefill must have begun by then to meet the deadline.
+        hopeless_s = view.deadline_s - view.prompt_tokens * rate if self.demotes else math.inf
         if hopeless_s <= now_s:
-            return DEMOTED, starved_s, FIRST
+            return DEMOTED, starved_s
+        changes_s = min(hopeless_s, starved_s)
         if conforms_s > now_s:
-            standing, when_s, then = OVER_SHARE, conforms_s, NORMAL
-        else:
-            standing, when_s, then = NORMAL, math.inf, NORMAL
-        if hopeless_s < when_s:
-            when_s, then = hopeless_s, DEMOTED
-        if starved_s <= when_s and self.ceiling:
-            when_s, then = starved_s, FIRST
-        return standing, when_s, then
+            return OVER_SHARE, min(changes_s, conforms_s)
+        return NORMAL, changes_s

@@ -83,6 +83,7 @@ class StepControl:
     def end_step(self) -> None:
         """What is preempted between steps (a cache reset) was nobody's choice."""
         self._would_be = None
+        self._queue.end_step()
 
     def preempted(self, request: Any) -> None:
         """This one was taken; counted if vLLM would have taken another."""
@@ -169,7 +170,7 @@ class StepControl:
         per_token_s = self._observer.cost.coefficients.per_prefill_token_s
         short_s = _SHORT_LAXITY * self._observer.horizon_s
         return any(
-            0.0 <= self._queue.rules.hopeless_s(view, per_token_s) - now_s < short_s
+            0.0 <= view.deadline_s - view.prompt_tokens * per_token_s - now_s < short_s
             for view in views
         )
 

@@ -1,8 +1,10 @@
 """How much time does the hook take per step, against vLLM's own scheduler? `hmas bench scheduler`.
 
 Three schedulers in one process: stock, the hook, and stock once more as the control, whose
-ratio shows the machine's noise. They take turns step by step, and rounds go through all
-policies, so that drifts of the machine hit all of them.
+ratio shows the machine's noise. They take turns, a dozen steps each: in a server, too, one
+scheduler has the core's caches to itself. The hook goes first, and the others admit whom it
+has admitted, so that all three do the same work. Rounds go through all policies, so that
+drifts of the machine hit all of them.
 """
 
 import cProfile
@@ -21,12 +23,10 @@ from serving.engines.stepped import Arm, Clock, Draw, freeze_heap
 from serving.rules import RULES, with_rules
 
 STOCK, HOOK, CONTROL = "stock", "hook", "control"
-# Repeated, each arm follows each other one equally often and never itself: caches are shared.
-_ORDERS = ((STOCK, HOOK, CONTROL), (STOCK, CONTROL, HOOK))
-_ADD_ORDERS = tuple(itertools.permutations((STOCK, HOOK, CONTROL)))
+_ARMS = (HOOK, STOCK, CONTROL)  # in the order of their turns
+_TURN = 12  # steps
 WAITING = (100, 1_000, 10_000, 100_000)
 _ABORT_EVERY, _POPS = 8, 40
-_AFTER_SWITCH = 12  # steps looked at on their own, a multiple of the orders
 Result = dict[str, Any]
 Samples = dict[str, list[int]]
 
@@ -60,8 +60,7 @@ def profile_steps(options: BenchOptions) -> str:
     field = Field(options.waiting[0], options.running, options.seed, lambda _: None)
     field.apply(options.policies[0], tuple(RULES) if options.rules else ())
     samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
-    for _ in range(len(_ORDERS)):
-        field.step(samples)
+    field.turns(_TURN, samples)
     profiler, hook = cProfile.Profile(), field.arms[HOOK]
     for _ in range(options.steps):
         drawn = field.draw.request(field.clock())
@@ -85,7 +84,7 @@ class Field:
         self.clock, self.draw = Clock(), Draw(seed)
         self.arms = {
             name: Arm(self.clock, hooked=name == HOOK, running=running)
-            for name in (STOCK, HOOK, CONTROL)
+            for name in _ARMS
         }
         self.steps = self.epoch = 0
         for i in range(waiting + running):
@@ -115,30 +114,36 @@ class Field:
             raise RuntimeError(f"the hook refused policy {policy!r}: {ack.reason}")
         return taken / 1e6
 
-    def step(self, samples: dict[str, Samples]) -> None:
-        """One step of each arm: one arrival, one answer that ends, now and then an abort."""
-        drawn = self.draw.request(self.clock())
-        abort = self.steps % _ABORT_EVERY == 0
-        refill = self.draw.request(self.draw.past()) if abort else None
-        for name in _ADD_ORDERS[self.steps % len(_ADD_ORDERS)]:
+    def turns(self, steps: int, samples: dict[str, Samples]) -> None:
+        """So many steps of each arm, each with an arrival and an end, now and then an abort."""
+        drawn = [self.draw.request(self.clock()) for _ in range(steps)]
+        refills = [
+            None if i % _ABORT_EVERY else self.draw.request(self.draw.past())
+            for i in range(self.steps, self.steps + steps)
+        ]
+        admitted: list[str] = []
+        for name in _ARMS:
             arm, sample = self.arms[name], samples[name]
-            sample["add"].append(arm.add(drawn.build()))
-            if refill is not None:
-                sample["abort"].append(arm.abort_one())
-                arm.add(refill.build())
-        for name in _ORDERS[self.steps % len(_ORDERS)]:
-            arm, sample = self.arms[name], samples[name]
-            scheduled = arm.schedule()
-            updated = arm.update(ends=True)
-            sample["schedule"].append(scheduled)
-            sample["step"].append(scheduled + updated)
-        self.clock.now_s += self.arms[HOOK].step_s
-        self.steps += 1
+            if name != HOOK:
+                arm.follow(admitted)
+            for new, refill in zip(drawn, refills, strict=True):
+                sample["add"].append(arm.add(new.build()))
+                if refill is not None:
+                    sample["abort"].append(arm.abort_one())
+                    arm.add(refill.build())
+                scheduled = arm.schedule()
+                updated = arm.update(ends=True)
+                sample["schedule"].append(scheduled)
+                sample["step"].append(scheduled + updated)
+                if name == HOOK:
+                    admitted += arm.admitted
+                    self.clock.now_s += arm.step_s
+        self.steps += steps
 
     def pop(self, samples: dict[str, Samples]) -> None:
         """Time pops, the arms taking turns."""
         for i in range(_POPS):
-            for name in _ORDERS[i % len(_ORDERS)]:
+            for name in _ARMS[i % 3 :] + _ARMS[: i % 3]:
                 samples[name]["pop"].append(self.arms[name].pop_and_put_back())
 
 
@@ -169,8 +174,8 @@ class _Case:
                 self.on_progress(f"{title}: {policy}", turn * len(self.cases) + i, total)
                 samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
                 switches[i].append(field.apply(policy, rules))
-                for _ in range(options.steps):
-                    field.step(samples)
+                for done in range(0, options.steps, _TURN):
+                    field.turns(min(_TURN, options.steps - done), samples)
                 field.pop(samples)
                 rounds[i].append(samples)
         faults = field.arms[HOOK].scheduler.hmas_snapshot().policy_errors
@@ -206,7 +211,7 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
         return round(median(one / stock for one, stock in itertools.chain(*pairs)), 4)
 
     by_round = [ratio("schedule", chosen=[samples]) for samples in rounds]
-    after = slice(0, _AFTER_SWITCH)
+    after = slice(0, _TURN)
     return {
         "ratio": ratio("schedule"),
         "ratio_low": min(by_round),

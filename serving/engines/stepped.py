@@ -143,15 +143,35 @@ class Arm:
         self._in_flight: deque[tuple[SchedulerOutput, list[str]]] = deque()
         self._waiting: list[str] = []
         self._place: dict[str, int] = {}
-        self.admitted, self.step_s = 0, 0.0
+        self._plan: list[str] = []
+        self.admitted: list[str] = []  # in the last step
+        self.step_s = 0.0
+
+    def follow(self, plan: list[str]) -> None:
+        """Admit these next, whether they wait already or are to come: vLLM's own queue only.
+
+        For other requests would be other work: in memory, one that came ten minutes ago
+        lies beside its neighbours, and one that has just come lies anywhere.
+        """
+        self._plan = plan
+        waiting, requests = self.scheduler.waiting, self.scheduler.requests
+        first = [requests[name] for name in plan if name in self._place]
+        waiting.remove_requests(first)
+        waiting.extendleft(reversed(first))
 
     def add(self, request: Request) -> int:
         """A request comes in."""
-        self._place[request.request_id] = len(self._waiting)
-        self._waiting.append(request.request_id)
+        name = request.request_id
         start = time.thread_time_ns()
         self.scheduler.add_request(request)
-        return time.thread_time_ns() - start
+        taken = time.thread_time_ns() - start
+        if name in self._plan:
+            before = self._plan[: self._plan.index(name)]
+            waiting = self.scheduler.waiting
+            waiting.insert(sum(one in self._place for one in before), waiting.pop())
+        self._place[name] = len(self._waiting)
+        self._waiting.append(name)
+        return taken
 
     def abort_one(self) -> int:
         """The client of a random waiting request goes away."""
@@ -177,10 +197,10 @@ class Arm:
         start = time.thread_time_ns()
         output = schedule()
         taken = time.thread_time_ns() - start
-        for new in output.scheduled_new_reqs:
-            self._batch.append(new.req_id)
-            self._left_the_queue(new.req_id)
-            self.admitted += 1
+        self.admitted = [new.req_id for new in output.scheduled_new_reqs]
+        for name in self.admitted:
+            self._batch.append(name)
+            self._left_the_queue(name)
         requests = self.scheduler.requests
         self.step_s = step_shape(output.num_scheduled_tokens, requests).seconds(PROFILE.cost)
         sampled = [r for r in output.num_scheduled_tokens if not requests[r].is_prefill_chunk]

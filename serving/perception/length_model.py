@@ -7,6 +7,7 @@ E[L - g | L > g] predicts the rest of a running answer (after TRAIL, 2410.01035)
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,21 @@ def length_bin(tokens: int) -> int:
     return min(BINS - 1, max(0, int(math.log(max(tokens, 1), _BASE))))
 
 
+@dataclass(slots=True, eq=False)
+class _Histogram:
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(BINS))
+    total: float = 0.0
+    learned: int = 0
+    predicted: tuple[float, float] = (0.0, 0.0)
+    due: int = 0  # predicted anew when so many were learned
+
+    def learn(self, output_tokens: int) -> None:
+        np.multiply(self.counts, _DECAY, out=self.counts)
+        self.counts[length_bin(output_tokens)] += 1.0
+        self.total = self.total * _DECAY + 1.0
+        self.learned += 1
+
+
 class LengthModel:
     """Predicts output lengths from finished answers; memory is bounded.
 
@@ -42,12 +58,10 @@ class LengthModel:
     """
 
     def __init__(self) -> None:
-        self._by_group: dict[Group, np.ndarray] = {}
-        self._all = np.zeros(BINS)
+        self._by_group: dict[Group, _Histogram] = {}
+        self._all = _Histogram()
         self._seen = 0
         self._covered = 0.9
-        self._predicted: dict[Group, tuple[float, float, int]] = {}
-        self._learned = 0
 
     @property
     def coverage(self) -> float | None:
@@ -63,43 +77,40 @@ class LengthModel:
         """Take in one finished answer."""
         if output_tokens <= 0:
             return
-        counts = self._by_group.get(group)
-        if counts is not None and counts.sum() >= _ENOUGH:
+        own = self._by_group.get(group)
+        if own is not None and own.total >= _ENOUGH:
             covered = output_tokens <= self.predicted(group)[1]
             self._covered += 0.02 * (covered - self._covered)
             self._seen += 1
-        if counts is None:
+        if own is None:
             if len(self._by_group) >= MAX_HISTOGRAMS:
                 self._by_group.pop(next(iter(self._by_group)))
-            counts = self._by_group[group] = np.zeros(BINS)
-        self._learned += 1
-        for histogram in (counts, self._all):
-            np.multiply(histogram, _DECAY, out=histogram)
-            histogram[length_bin(output_tokens)] += 1.0
+            own = self._by_group[group] = _Histogram()
+        own.learn(output_tokens)
+        self._all.learn(output_tokens)
 
     def predicted(self, group: Group) -> tuple[float, float]:
         """Mean and q90 of a new answer's length, not bounded by max_tokens.
 
-        At most `_KEEP` answers old, because every arrival asks.
+        At most `_KEEP` answers of its histogram old, because every arrival asks.
         """
-        found = self._predicted.get(group)
-        if found is None or self._learned >= found[2]:
-            mean, q90 = self.remaining(group, 0, _UNBOUNDED), self.quantile(group, 0.9)
+        found = self._histogram(group)
+        if found is None:
+            return DEFAULT_TOKENS, math.inf
+        if found.learned >= found.due:
+            found.predicted = self.remaining(group, 0, _UNBOUNDED), self.quantile(group, 0.9)
             # Few answers change a prediction much, many do not.
-            found = mean, q90, self._learned + min(_KEEP, 1 + self._learned // 8)
-            if len(self._predicted) >= MAX_HISTOGRAMS:
-                self._predicted.clear()
-            self._predicted[group] = found
-        return found[:2]
+            found.due = found.learned + min(_KEEP, 1 + found.learned // 8)
+        return found.predicted
 
     def remaining(self, group: Group, generated: int, max_tokens: int) -> float:
         """E[L - generated | L > generated] in tokens, between 1 and what max_tokens allows."""
         room = max(1.0, float(max_tokens - generated))
-        counts = self._counts(group)
-        if counts is None:
+        found = self._histogram(group)
+        if found is None:
             return min(room, max(1.0, DEFAULT_TOKENS - generated))
         start = length_bin(generated) if generated > 0 else 0
-        tail = counts[start:]
+        tail = found.counts[start:]
         total = tail.sum()
         if total < 1e-6:  # longer than anything seen: expect as much again
             return min(room, max(1.0, float(generated)))
@@ -108,18 +119,18 @@ class LengthModel:
 
     def quantile(self, group: Group, q: float) -> float:
         """Upper edge in tokens of the bin that holds quantile `q` of the lengths."""
-        counts = self._counts(group)
-        if counts is None:
+        found = self._histogram(group)
+        if found is None:
             return math.inf
-        index = int(np.searchsorted(np.cumsum(counts), q * counts.sum()))
+        index = int(np.searchsorted(np.cumsum(found.counts), q * found.counts.sum()))
         return float(_BASE ** (min(index, BINS - 1) + 1))
 
     def state(self) -> dict[str, Any]:
         """A copy of what was learned, for `restore`: n groups, their counts (n, BINS)."""
         return {
             "groups": [list(group) for group in self._by_group],
-            "counts": np.array(list(self._by_group.values())).reshape(-1, BINS),
-            "all": self._all.copy(),
+            "counts": np.array([one.counts for one in self._by_group.values()]).reshape(-1, BINS),
+            "all": self._all.counts.copy(),
             "seen": self._seen,
             "covered": self._covered,
         }
@@ -141,15 +152,18 @@ class LengthModel:
         everybody = stored_array(state, "all", (BINS,), largest=_LARGEST_COUNT)
         seen = int(stored_number(state, "seen", 0, 2**62))
         covered = stored_number(state, "covered", 0.0, 1.0)
-        self._by_group = {group: row.copy() for group, row in zip(groups, counts, strict=True)}
-        self._all, self._seen, self._covered = everybody, seen, covered
-        self._predicted.clear()
+        self._by_group = {
+            group: _Histogram(row.copy(), float(row.sum()))
+            for group, row in zip(groups, counts, strict=True)
+        }
+        self._all = _Histogram(everybody, float(everybody.sum()))
+        self._seen, self._covered = seen, covered
 
-    def _counts(self, group: Group) -> np.ndarray | None:
-        counts = self._by_group.get(group)
-        if counts is not None and counts.sum() >= _ENOUGH:
-            return counts
-        return self._all if self._all.sum() >= _ENOUGH else None
+    def _histogram(self, group: Group) -> _Histogram | None:
+        own = self._by_group.get(group)
+        if own is not None and own.total >= _ENOUGH:
+            return own
+        return self._all if self._all.total >= _ENOUGH else None
 
 
 def _stored_group(group: Any) -> Group:

@@ -70,6 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.out)
     @rule(produced=st.integers(0, 2), which=st.integers(0))
     def preempt(self, produced, which):
+        self.queue.end_step()  # what runs was taken in a step before
         request = self.out.pop(which % len(self.out))
         request.num_output_tokens += produced
         self.queue.prepend_request(request)
