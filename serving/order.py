@@ -2,8 +2,9 @@
 
 Keys do not change while a request waits, except at events: it becomes hopeless, it
 has waited too long, its tenant's bucket covers it again. So: a heap on the key per
-tenant, one heap of events, and entries replaced lazily. A policy switch re-keys all
-in O(n), between steps; a new load or newly cached prefixes re-key a slice per step.
+tenant, one heap of events, and entries replaced lazily. Events are facts, whatever the
+policy makes of them, so a policy switch only re-keys: O(n), between steps. A new load,
+other costs or newly cached prefixes re-key a slice per step.
 """
 
 import gc
@@ -18,12 +19,12 @@ from typing import Any
 from serving.lanes import Lane, Lanes
 from serving.policies import POLICIES, Policy, PolicyContext, RequestView, complete_params
 from serving.policies.base import Key
-from serving.standing import DEMOTED, FIRST, NORMAL, StandingRules
+from serving.standing import DEMOTED, FIRST, NORMAL, StandingRules, hopeless_s
 
 _COMPACT_AT = 64
 _SLICE = 8  # entries that a step re-keys while keys are stale
 _CACHE_SLICE = 2  # looking up cached prefixes is the dearer re-keying
-_COST_STEP = 0.25  # keys that need lengths follow when a token's cost moves by so much
+_COST_STEP = 0.25  # a token's cost that moves by so much calls for new keys and standings
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +39,10 @@ class Entry:
     standing: int = NORMAL
     conforms_s: float = -math.inf  # when its tenant's bucket covers it
     item: int = 0  # number of its one valid heap item; 0 when it has left
+    event: int = 0  # number of its one valid event
+    starved: bool = False
+    hopeless: bool = False
+    over_share: bool = False
     # What taking it has changed, should it come back unstarted in the same step:
     lowered: float = 0.0  # how much `Lane.owed` fell
     floor: bool = False
@@ -65,9 +70,9 @@ class Order:
         self._view_of = view_of
         self._on_policy_error = on_policy_error
         self.lanes = Lanes({}, {}, 64) if lanes is None else lanes
-        self.rules = StandingRules(max_wait_s)
-        self.buckets = self._bucketed = False
-        self._hopeless: bool | None = None
+        self.rules = StandingRules()
+        self._max_wait_s = max_wait_s
+        self._demotes: bool | None = None
         self._entries: dict[str, Entry] = {}
         self._events: list[tuple[float, int, Entry]] = []
         self._heads: list[Any] = []  # heads of lanes, best first, and some that were
@@ -78,7 +83,7 @@ class Order:
         self._owed = False  # whether the last pick was owed to a floor
         self._choice: Lane | None = None  # the last pick, as long as it holds
         self._now_s = -math.inf
-        self._stood_rate = 0.0  # seconds per prompt token when all standings were last judged
+        self._judged_rate = 0.0  # seconds per prompt token that standings go by
         self.policy: Policy = POLICIES["fcfs"]
         self.context = PolicyContext(prefill_s_per_token=0.0, load=0.0, params={})
         self.backlog_tokens = 0  # prompt tokens of requests that can still meet their SLO
@@ -99,8 +104,9 @@ class Order:
         self.context = PolicyContext(
             prefill_s_per_token, self.context.load, complete, decode_s_per_token
         )
-        self._hopeless, self.buckets = demote_hopeless, buckets
+        self._demotes, self.rules.buckets = demote_hopeless, buckets
         self._order_by(POLICIES[name])
+        self._follow_rate()
 
     def set_load(
         self, load: float, prefill_s_per_token: float, decode_s_per_token: float = 0.0
@@ -119,19 +125,28 @@ class Order:
         self.context = PolicyContext(prefill_s_per_token, load, old.params, decode_s_per_token)
         if stale:
             self._stale = len(self._entries)
+        self._follow_rate()
+
+    def _follow_rate(self) -> None:
+        rate = self.context.prefill_s_per_token
+        if abs(rate - self._judged_rate) > _COST_STEP * self._judged_rate:
+            self._judged_rate, self._stale = rate, len(self._entries)
 
     def advance(self, now_s: float) -> None:
         """Apply what is due, and re-key a slice if keys are stale. Amortised O(log n) per event."""
         self._now_s, self._choice = now_s, None
         while self._events and self._events[0][0] <= now_s:
-            _, item, entry = heapq.heappop(self._events)
-            if entry.item == item:
+            _, event, entry = heapq.heappop(self._events)
+            if entry.event == event:
                 before = entry.standing
-                self._push(entry)
+                self._judge(entry)
+                if self._standing(entry) != before:
+                    self._push(entry)
                 self.demoted += entry.standing == DEMOTED != before
         for entry in self._in_turn(min(_SLICE, self._stale)):
             if entry.item and self._stale:  # none are left once a policy has raised
                 self._stale -= 1
+                self._judge(entry)
                 self._push(entry)
 
     def _in_turn(self, count: int) -> list[Entry]:
@@ -163,8 +178,11 @@ class Order:
 
     def place_of(self, view: RequestView, now_s: float) -> tuple[int, Key]:
         """Standing and key of a request whose prefill has begun, comparable with `head_place`."""
-        rate, resumed = self.context.prefill_s_per_token, view.attained_tokens > 0
-        standing = self.rules.now(view, resumed, -math.inf, rate, now_s)[0]
+        standing = self.rules.of(
+            starved=view.attained_tokens > 0 or view.arrival_s + self._max_wait_s <= now_s,
+            hopeless=hopeless_s(view, self.context.prefill_s_per_token) <= now_s,
+            over_share=False,
+        )
         return standing, self._key(view, standing)
 
     def head_place(self) -> tuple[RequestView, tuple[int, Key]]:
@@ -210,25 +228,40 @@ class Order:
         self._entries[entry.request.request_id] = entry
         self.backlog_tokens += entry.view.prompt_tokens  # its standing is NORMAL until pushed
         entry.lane.waiting += 1
+        self._judge(entry)
         self._push(entry)
+
+    def _judge(self, entry: Entry) -> None:
+        """See what holds of a request now, and when that changes."""
+        view, now_s, changes_s = entry.view, self._now_s, math.inf
+        starved_s = view.arrival_s + self._max_wait_s
+        late_s = hopeless_s(view, self.context.prefill_s_per_token)
+        entry.starved = entry.resumed or starved_s <= now_s
+        entry.hopeless, entry.over_share = late_s <= now_s, entry.conforms_s > now_s
+        for when_s in (starved_s, late_s, entry.conforms_s):
+            if now_s < when_s < changes_s:
+                changes_s = when_s
+        entry.event = 0
+        if changes_s < math.inf:
+            entry.event = self._items = self._items + 1
+            heapq.heappush(self._events, (changes_s, entry.event, entry))
+
+    def _standing(self, entry: Entry) -> int:
+        return self.rules.of(
+            starved=entry.starved, hopeless=entry.hopeless, over_share=entry.over_share
+        )
 
     def _push(self, entry: Entry) -> None:
         lane, policy = entry.lane, self.policy
-        standing, changes_s = self._stand(entry)
+        standing = self._standing(entry)
         key = self._key(entry.view, standing)
         if self.policy is not policy:  # it raised: all heaps were rebuilt, this entry in them
-            standing, changes_s = self._stand(entry)
+            standing = self._standing(entry)
         self._set_standing(entry, standing)
         item = self._items = self._items + 1
         entry.item, self._choice = item, None
         heapq.heappush(lane.heap, (standing, key, entry.order, item, entry))
-        if changes_s < math.inf:
-            heapq.heappush(self._events, (changes_s, item, entry))
         self._tidy(lane)
-
-    def _stand(self, entry: Entry) -> tuple[int, float]:
-        rate = self.context.prefill_s_per_token
-        return self.rules.now(entry.view, entry.resumed, entry.conforms_s, rate, self._now_s)
 
     def _key(self, view: RequestView, standing: int) -> Key:
         if standing == FIRST:
@@ -245,7 +278,7 @@ class Order:
         entry.standing = standing
 
     def _forget(self, entry: Entry) -> None:
-        entry.item, self._choice = 0, None
+        entry.item, entry.event, self._choice = 0, 0, None
         entry.lane.waiting -= 1
         if entry.standing != DEMOTED:
             self.backlog_tokens -= entry.view.prompt_tokens
@@ -267,7 +300,7 @@ class Order:
             if len(self._heads) > 2 * len(self.lanes) + _COMPACT_AT:
                 self._find_heads()
         if len(self._events) > 2 * len(self._entries) + _COMPACT_AT:
-            self._events = [it for it in self._events if it[2].item == it[1]]
+            self._events = [it for it in self._events if it[2].event == it[1]]
             heapq.heapify(self._events)
 
     def _find_heads(self) -> None:
@@ -281,38 +314,27 @@ class Order:
             self.lanes.level()
         self.policy, self._choice = policy, None
         rules = self.rules
-        before = rules.demotes, rules.ceiling, self._bucketed
-        rules.demotes = policy.demotes if self._hopeless is None else self._hopeless
-        rules.ceiling = not policy.starvation_free or rules.demotes or self.buckets
-        self._bucketed = self.buckets
+        rules.demotes = policy.demotes if self._demotes is None else self._demotes
+        rules.ceiling = not policy.starvation_free or rules.demotes or rules.buckets
         self._stale, self._rotation = 0, iter(())
         try:
             with _collector_paused():  # all that is made here is kept: there is no garbage
-                rate, stood = self.context.prefill_s_per_token, self._stood_rate
-                as_before = before == (rules.demotes, rules.ceiling, self._bucketed)
-                self._rebuild(stand_anew=not as_before or abs(rate - stood) > _COST_STEP * stood)
+                self._rebuild()
         except Exception as error:  # noqa: BLE001  a policy must never break a vLLM step
             self._fall_back(error)
 
-    def _rebuild(self, *, stand_anew: bool) -> None:
+    def _rebuild(self) -> None:
         # One pass, for 100,000 entries: what a loop costs here, everyone waits for.
-        now, rate, now_s = self.rules.now, self.context.prefill_s_per_token, self._now_s
-        key_of, context, buckets = self.policy.key, self.context, self.buckets
+        key_of, context, standing_of = self.policy.key, self.context, self._standing
         heaps: dict[Lane, list[Any]] = {lane: [] for lane in self.lanes}
-        events: list[tuple[float, int, Entry]] = []
         keys: list[Key] = []
         backlog = 0
         for entry in self._entries.values():
-            view, standing = entry.view, entry.standing
-            if stand_anew:
-                if not buckets:
-                    entry.conforms_s = -math.inf  # else a later re-keying would bring it back
-                standing, changes_s = now(view, entry.resumed, entry.conforms_s, rate, now_s)
-                entry.standing = standing
-                if changes_s < math.inf:
-                    events.append((changes_s, entry.item, entry))
-                if standing != DEMOTED:
-                    backlog += view.prompt_tokens
+            view = entry.view
+            plain = not (entry.starved or entry.hopeless or entry.over_share)
+            entry.standing = standing = NORMAL if plain else standing_of(entry)
+            if standing != DEMOTED:
+                backlog += view.prompt_tokens
             key = key_of(view, context) if standing != FIRST else (view.arrival_s,)
             keys.append(key)
             heaps[entry.lane].append((standing, key, entry.order, entry.item, entry))
@@ -324,9 +346,7 @@ class Order:
             heapq.heapify(heap)
             lane.heap = heap
         self._find_heads()
-        if stand_anew:
-            heapq.heapify(events)
-            self._events, self.backlog_tokens, self._stood_rate = events, backlog, rate
+        self.backlog_tokens = backlog
 
     def _fall_back(self, error: Exception) -> None:
         failed, old = self.policy.name, self.context

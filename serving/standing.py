@@ -4,7 +4,6 @@ Called by the waiting queue and for prefills that have begun. Four standings, se
 in this order; inside the first by arrival, inside the others by the policy's key.
 """
 
-import math
 from dataclasses import dataclass
 
 from serving.policies.base import RequestView
@@ -16,38 +15,33 @@ FIRST, NORMAL, OVER_SHARE, DEMOTED = -1, 0, 1, 2
 
 @dataclass(slots=True)
 class StandingRules:
-    """What decides on standings.
+    """What decides on standings, of facts that hold under every policy.
 
     Attributes:
-        max_wait_s: a request that has waited longer outranks every policy.
         demotes: hopeless requests stand behind all others.
         ceiling: some order in force could starve a request, so the ceiling is on.
+        buckets: what a tenant sends beyond its share stands behind the others' requests.
     """
 
-    max_wait_s: float
     demotes: bool = False
     ceiling: bool = False
+    buckets: bool = False
 
-    def now(
-        self, view: RequestView, resumed: bool, conforms_s: float, rate: float, now_s: float
-    ) -> tuple[int, float]:
-        """A request's standing, and when it is to be judged again (infinite: never).
+    def of(self, *, starved: bool, hopeless: bool, over_share: bool) -> int:
+        """The standing of a request.
 
         Args:
-            view: the request.
-            resumed: it had begun to answer when it was preempted.
-            conforms_s: when its tenant's bucket covers it.
-            rate: predicted seconds per prompt token.
-            now_s: seconds on the engine's clock.
+            starved: it has waited beyond the ceiling, or was preempted while it answered.
+            hopeless: its prefill can no longer be done before its deadline.
+            over_share: its tenant's bucket does not cover it yet.
         """
-        starved_s = view.arrival_s + self.max_wait_s if self.ceiling else math.inf
-        if (resumed and self.ceiling) or starved_s <= now_s:
-            return FIRST, math.inf
-        # The prefill must have begun by then to meet the deadline.
-        hopeless_s = view.deadline_s - view.prompt_tokens * rate if self.demotes else math.inf
-        if hopeless_s <= now_s:
-            return DEMOTED, starved_s
-        changes_s = min(hopeless_s, starved_s)
-        if conforms_s > now_s:
-            return OVER_SHARE, min(changes_s, conforms_s)
-        return NORMAL, changes_s
+        if starved and self.ceiling:
+            return FIRST
+        if hopeless and self.demotes:
+            return DEMOTED
+        return OVER_SHARE if over_share and self.buckets else NORMAL
+
+
+def hopeless_s(view: RequestView, rate: float) -> float:
+    """When its prefill (`rate` seconds per token) must have begun to meet the deadline."""
+    return view.deadline_s - view.prompt_tokens * rate

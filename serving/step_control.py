@@ -17,6 +17,7 @@ from serving.contracts import Envelope, Limits
 from serving.observer import Observer
 from serving.policies.base import Key, RequestView
 from serving.queue import PolicyQueue
+from serving.standing import hopeless_s
 from serving.step_limits import LoadSlide, peak_tokens, slack_budget
 from serving.victims import Victim
 
@@ -170,7 +171,7 @@ class StepControl:
         per_token_s = self._observer.cost.coefficients.per_prefill_token_s
         short_s = _SHORT_LAXITY * self._observer.horizon_s
         return any(
-            0.0 <= view.deadline_s - view.prompt_tokens * per_token_s - now_s < short_s
+            0.0 <= hopeless_s(view, per_token_s) - now_s < short_s
             for view in views
         )
 
