@@ -19,7 +19,16 @@ from typing import Any
 from serving.lanes import Lane, Lanes
 from serving.policies import POLICIES, Policy, PolicyContext, RequestView, complete_params
 from serving.policies.base import Key
-from serving.standing import DEMOTED, FIRST, NORMAL, StandingRules, hopeless_s
+from serving.standing import (
+    DEMOTED,
+    FIRST,
+    HOPELESS,
+    NORMAL,
+    STARVED,
+    UNCOVERED,
+    hopeless_s,
+    standings,
+)
 
 _COMPACT_AT = 64
 _SLICE = 8  # entries that a step re-keys while keys are stale
@@ -40,9 +49,7 @@ class Entry:
     conforms_s: float = -math.inf  # when its tenant's bucket covers it
     item: int = 0  # number of its one valid heap item; 0 when it has left
     event: int = 0  # number of its one valid event
-    starved: bool = False
-    hopeless: bool = False
-    over_share: bool = False
+    facts: int = 0  # sum of those in `standing`
     # What taking it has changed, should it come back unstarted in the same step:
     lowered: float = 0.0  # how much `Lane.owed` fell
     floor: bool = False
@@ -70,7 +77,8 @@ class Order:
         self._view_of = view_of
         self._on_policy_error = on_policy_error
         self.lanes = Lanes({}, {}, 64) if lanes is None else lanes
-        self.rules = StandingRules()
+        self.buckets = False
+        self._standings = standings(ceiling=False, demotes=False, buckets=False)
         self._max_wait_s = max_wait_s
         self._demotes: bool | None = None
         self._entries: dict[str, Entry] = {}
@@ -104,7 +112,7 @@ class Order:
         self.context = PolicyContext(
             prefill_s_per_token, self.context.load, complete, decode_s_per_token
         )
-        self._demotes, self.rules.buckets = demote_hopeless, buckets
+        self._demotes, self.buckets = demote_hopeless, buckets
         self._order_by(POLICIES[name])
         self._follow_rate()
 
@@ -140,7 +148,7 @@ class Order:
             if entry.event == event:
                 before = entry.standing
                 self._judge(entry)
-                if self._standing(entry) != before:
+                if self._standings[entry.facts] != before:
                     self._push(entry)
                 self.demoted += entry.standing == DEMOTED != before
         for entry in self._in_turn(min(_SLICE, self._stale)):
@@ -178,11 +186,9 @@ class Order:
 
     def place_of(self, view: RequestView, now_s: float) -> tuple[int, Key]:
         """Standing and key of a request whose prefill has begun, comparable with `head_place`."""
-        standing = self.rules.of(
-            starved=view.attained_tokens > 0 or view.arrival_s + self._max_wait_s <= now_s,
-            hopeless=hopeless_s(view, self.context.prefill_s_per_token) <= now_s,
-            over_share=False,
-        )
+        starved = view.attained_tokens > 0 or view.arrival_s + self._max_wait_s <= now_s
+        hopeless = hopeless_s(view, self.context.prefill_s_per_token) <= now_s
+        standing = self._standings[STARVED * starved + HOPELESS * hopeless]
         return standing, self._key(view, standing)
 
     def head_place(self) -> tuple[RequestView, tuple[int, Key]]:
@@ -236,8 +242,11 @@ class Order:
         view, now_s, changes_s = entry.view, self._now_s, math.inf
         starved_s = view.arrival_s + self._max_wait_s
         late_s = hopeless_s(view, self.context.prefill_s_per_token)
-        entry.starved = entry.resumed or starved_s <= now_s
-        entry.hopeless, entry.over_share = late_s <= now_s, entry.conforms_s > now_s
+        entry.facts = (
+            STARVED * (entry.resumed or starved_s <= now_s)
+            + HOPELESS * (late_s <= now_s)
+            + UNCOVERED * (entry.conforms_s > now_s)
+        )
         for when_s in (starved_s, late_s, entry.conforms_s):
             if now_s < when_s < changes_s:
                 changes_s = when_s
@@ -246,17 +255,12 @@ class Order:
             entry.event = self._items = self._items + 1
             heapq.heappush(self._events, (changes_s, entry.event, entry))
 
-    def _standing(self, entry: Entry) -> int:
-        return self.rules.of(
-            starved=entry.starved, hopeless=entry.hopeless, over_share=entry.over_share
-        )
-
     def _push(self, entry: Entry) -> None:
         lane, policy = entry.lane, self.policy
-        standing = self._standing(entry)
+        standing = self._standings[entry.facts]
         key = self._key(entry.view, standing)
         if self.policy is not policy:  # it raised: all heaps were rebuilt, this entry in them
-            standing = self._standing(entry)
+            standing = self._standings[entry.facts]
         self._set_standing(entry, standing)
         item = self._items = self._items + 1
         entry.item, self._choice = item, None
@@ -313,9 +317,11 @@ class Order:
         if policy.shares and not self.policy.shares:
             self.lanes.level()
         self.policy, self._choice = policy, None
-        rules = self.rules
-        rules.demotes = policy.demotes if self._demotes is None else self._demotes
-        rules.ceiling = not policy.starvation_free or rules.demotes or rules.buckets
+        demotes = policy.demotes if self._demotes is None else self._demotes
+        self._standings = standings(
+            ceiling=not policy.starvation_free or demotes or self.buckets,
+            demotes=demotes, buckets=self.buckets,
+        )  # fmt: skip
         self._stale, self._rotation = 0, iter(())
         try:
             with _collector_paused():  # all that is made here is kept: there is no garbage
@@ -325,14 +331,13 @@ class Order:
 
     def _rebuild(self) -> None:
         # One pass, for 100,000 entries: what a loop costs here, everyone waits for.
-        key_of, context, standing_of = self.policy.key, self.context, self._standing
+        key_of, context, standing_of = self.policy.key, self.context, self._standings
         heaps: dict[Lane, list[Any]] = {lane: [] for lane in self.lanes}
         keys: list[Key] = []
         backlog = 0
         for entry in self._entries.values():
             view = entry.view
-            plain = not (entry.starved or entry.hopeless or entry.over_share)
-            entry.standing = standing = NORMAL if plain else standing_of(entry)
+            entry.standing = standing = standing_of[entry.facts]
             if standing != DEMOTED:
                 backlog += view.prompt_tokens
             key = key_of(view, context) if standing != FIRST else (view.arrival_s,)

@@ -22,7 +22,7 @@ class PolicyQueue(Order, RequestQueue):
         entry = self._entry(request, self._last)
         if not entry.lane.waiting:
             self.lanes.begin_backlog(entry.lane)
-        if self.rules.buckets:
+        if self.buckets:
             view = entry.view
             decode_s = view.predicted_output_tokens * self.context.decode_s_per_token
             work_s = self.context.prefill_s(view) + decode_s

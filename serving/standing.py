@@ -4,8 +4,6 @@ Called by the waiting queue and for prefills that have begun. Four standings, se
 in this order; inside the first by arrival, inside the others by the policy's key.
 """
 
-from dataclasses import dataclass
-
 from serving.policies.base import RequestView
 
 # FIRST: has waited beyond the ceiling, or has begun to answer and was preempted.
@@ -13,33 +11,29 @@ from serving.policies.base import RequestView
 FIRST, NORMAL, OVER_SHARE, DEMOTED = -1, 0, 1, 2
 
 
-@dataclass(slots=True)
-class StandingRules:
-    """What decides on standings, of facts that hold under every policy.
+# Facts about a request, whatever the policy: it has waited beyond the ceiling, or was
+# preempted while it answered; its prefill can no longer be done before its deadline; its
+# tenant's bucket does not cover it yet.
+STARVED, HOPELESS, UNCOVERED = 1, 2, 4
 
-    Attributes:
+
+def standings(*, ceiling: bool, demotes: bool, buckets: bool) -> tuple[int, ...]:
+    """The standing of a request, by the sum of its facts.
+
+    Args:
+        ceiling: some order in force could starve a request, so the starved go first.
         demotes: hopeless requests stand behind all others.
-        ceiling: some order in force could starve a request, so the ceiling is on.
         buckets: what a tenant sends beyond its share stands behind the others' requests.
     """
 
-    demotes: bool = False
-    ceiling: bool = False
-    buckets: bool = False
-
-    def of(self, *, starved: bool, hopeless: bool, over_share: bool) -> int:
-        """The standing of a request.
-
-        Args:
-            starved: it has waited beyond the ceiling, or was preempted while it answered.
-            hopeless: its prefill can no longer be done before its deadline.
-            over_share: its tenant's bucket does not cover it yet.
-        """
-        if starved and self.ceiling:
+    def standing(facts: int) -> int:
+        if facts & STARVED and ceiling:
             return FIRST
-        if hopeless and self.demotes:
+        if facts & HOPELESS and demotes:
             return DEMOTED
-        return OVER_SHARE if over_share and self.buckets else NORMAL
+        return OVER_SHARE if facts & UNCOVERED and buckets else NORMAL
+
+    return tuple(standing(facts) for facts in range(8))
 
 
 def hopeless_s(view: RequestView, rate: float) -> float:
