@@ -11,10 +11,11 @@ from vllm.config import SchedulerConfig
 from vllm.v1.request import RequestStatus
 
 from serving.contracts import Limits, TraceRequest
-from serving.engines import virtual_vllm
+from serving.engines import simulated, virtual_vllm
 from serving.engines.simulated import SimulatedEngine, Ticker
+from serving.rules import RULES, with_rules
 from tests.serving.samples import decision, mixed_load, profile
-from tests.serving.simulation import SETTINGS, Run, journal_of, simulate
+from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
 
 ROOMY, TIGHT = profile(20_000), profile(900, max_active_requests=128)
 CALM = mixed_load(2000, 40.0, seed=1)
@@ -163,3 +164,40 @@ def test_ticks_come_once_per_period_also_while_idle(period_s):
     assert len(times) == int(7.0 / period_s + 1e-9)
     gaps_s = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert gaps_s == pytest.approx([period_s] * len(gaps_s), abs=0.02)
+
+
+@pytest.mark.parametrize("stock", [True, False], ids=["stock", "hook"])
+@pytest.mark.parametrize(
+    ("machine", "load"), [(ROOMY, CALM[:1000]), (TIGHT, LONG_ANSWERS)], ids=["roomy", "tight"]
+)
+def test_what_is_skipped_for_speed_changes_no_step(machine, load, stock, monkeypatch):
+    def decide(engine: SimulatedEngine) -> None:
+        if not stock:
+            limits = with_rules(stock_limits(machine), [rule for rule in RULES if rule != "kv"])
+            assert engine.apply(decision(1, "slide", ttl_s=9e3, limits=limits)).accepted
+
+    quick = simulate(machine, load, stock=stock, before=decide)
+    for shortcut in ("skip_idle_allocations", "skip_model_input"):
+        monkeypatch.setattr(simulated, shortcut, lambda scheduler: None)
+    plain = simulate(machine, load, stock=stock, before=decide)
+    assert quick.outcomes == plain.outcomes
+    assert quick.steps == plain.steps
+    assert (quick.preemptions > 20) == (machine is TIGHT), "the case is worth its name"
+    assert quick.engine.recomputed_tokens == plain.engine.recomputed_tokens
+    if not stock:
+        assert quick.engine.snapshot() == plain.engine.snapshot()
+
+
+def test_a_running_request_holds_blocks_for_all_that_it_has_computed():
+    """What `skip_idle_allocations` rests on, checked after each step."""
+    engine = SimulatedEngine(TIGHT, SETTINGS)
+    blocks = engine.scheduler.kv_cache_manager.coordinator.single_type_managers[0].req_to_blocks
+
+    def check(_: object) -> None:
+        for request in engine.scheduler.running:
+            needed = -(-request.num_computed_tokens // TIGHT.block_size)
+            assert len(blocks[request.request_id]) == needed
+
+    engine.run(LONG_ANSWERS, on_step=check)
+    assert engine.recomputed_tokens > 0
+    assert engine.scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == 899
