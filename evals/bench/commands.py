@@ -1,4 +1,4 @@
-"""`hmas bench`: what does the hook cost? Wiring only; vLLM is imported when a command runs."""
+"""`hmas bench`: what do hook and simulator cost? Wiring only; vLLM is imported when they run."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="What does the hook cost? Timings against stock vLLM's scheduler.")
+app = typer.Typer(help="What do the hook and the simulator cost? Timings.")
 
 
 @app.callback()
 def bench() -> None:
-    """What does the hook cost? Timings against stock vLLM's scheduler."""
+    """What do the hook and the simulator cost? Timings."""
 
 
 @app.command()
@@ -88,6 +88,80 @@ def scheduler(
         operations_plot(results, out / "operations.png")
         (out / "scheduler.json").write_text(json.dumps(document, indent=1))
         console.print(f"written: {out}/scheduler.json, {out}/operations.png")
+
+
+@app.command()
+def simulator(
+    *,
+    requests: Annotated[
+        list[int] | None,
+        typer.Option(min=10, help="Requests from the trace's start; repeatable. Default: 1000."),
+    ] = None,
+    rate_scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0.01, help="Arrival rate in multiples of the trace's own; repeatable. Default: 1."
+        ),
+    ] = None,
+    arm: Annotated[
+        str, typer.Option(help="vllm-fcfs, or fixed-POLICY with or without rules, as in suites.")
+    ] = "fixed-edf",
+    suite: Annotated[
+        Path, typer.Option(help="Suite whose first scenario, profile and settings are taken.")
+    ] = Path("evals/suites/smoke.toml"),
+    against: Annotated[
+        Path | None, typer.Option(help="Source tree of an older commit, to be timed in turn.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each tree.")] = 3,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Time the simulator, each run in a process of its own; figures are medians.
+
+    hmas bench simulator --requests 1000 --requests 5000 --rate-scale 1 --rate-scale 3
+
+    git archive COMMIT | tar -x -C /tmp/before, then: hmas bench simulator --against /tmp/before
+    """
+    from rich.console import Console
+
+    from evals.arms import parse_arm
+    from evals.bench.report import simulator_table
+    from evals.bench.simulator_bench import (
+        SimulatorBenchError,
+        SimulatorBenchOptions,
+        run_simulator_bench,
+    )
+    from evals.scenario import build_workload
+    from evals.suite import load_profile, load_suite
+    from evals.toml_file import SuiteError
+    from evals.workloads.scaling import WorkloadError
+    from evals.workloads.trace import TraceError
+
+    console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    counts, scales = tuple(requests or (1000,)), tuple(rate_scale or (1.0,))
+    try:
+        chosen = parse_arm(arm)
+        loaded = load_suite(suite)
+        profile = load_profile(loaded.profile)
+        workload = build_workload(
+            loaded.scenarios[0].model_copy(update={"requests": max(counts)}),
+            seed=loaded.seed, max_model_len=profile.max_model_len, trace_file=None,
+            warn=lambda line: typer.echo(f"warning: {line}", err=True),
+        )  # fmt: skip
+        options = SimulatorBenchOptions(chosen, counts, scales, rounds, against)
+        with _progress() as on_progress:
+            results = run_simulator_bench(
+                options, workload.requests, profile, loaded.settings, on_progress
+            )
+    except (SimulatorBenchError, SuiteError, TraceError, WorkloadError, ValueError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    if json_output:
+        typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
+    console.print(simulator_table(results))
 
 
 @contextmanager

@@ -17,7 +17,11 @@ from vllm.v1.request import Request
 from serving.accounting import RequestTrack
 from serving.contracts import Ack, Decision, Finish, JournalPage, Outcome, Snapshot, TraceRequest
 from serving.engines.profile import EngineProfile
-from serving.engines.virtual_vllm import build_scheduler
+from serving.engines.virtual_vllm import (
+    build_scheduler,
+    skip_idle_allocations,
+    skip_model_input,
+)
 from serving.hook import SchedulerHook
 from serving.perception.attributes import slo_of
 from serving.perception.cost_model import CostModel, step_shape
@@ -48,9 +52,12 @@ class SimulatedEngine:
         self.scheduler = build_scheduler(
             AsyncScheduler if stock else HMASScheduler, profile, settings
         )
+        skip_idle_allocations(self.scheduler)
+        skip_model_input(self.scheduler)
         self._now_s = 0.0
         self._tracks: dict[str, RequestTrack] = {}
         self._true_tokens: dict[str, int] = {}
+        self._shared_params: dict[tuple[str, str, int], SamplingParams] = {}
         self._outcomes: dict[int, Outcome] = {}
         self.recomputed_tokens = 0
         self._preempt = self.scheduler._preempt_request
@@ -146,17 +153,23 @@ class SimulatedEngine:
         if offered.prompt_tokens + 1 >= self.profile.max_model_len:
             self._leave(f"r{index}", "rejected")
             return
-        params = SamplingParams(
-            max_tokens=max_tokens, stop_token_ids=[_STOP_TOKEN],
-            extra_args={"tenant": offered.tenant, "slo_class": offered.slo_class},
-        )  # fmt: skip
         self._true_tokens[f"r{index}"] = offered.output_tokens
         request = Request(
             request_id=f"r{index}", prompt_token_ids=[_TOKEN] * offered.prompt_tokens,
-            sampling_params=params, pooling_params=None, arrival_time=offered.arrival_s,
-            priority=offered.priority,
+            sampling_params=self._params(offered.tenant, offered.slo_class, max_tokens),
+            pooling_params=None, arrival_time=offered.arrival_s, priority=offered.priority,
         )  # fmt: skip
         self.scheduler.add_request(request)
+
+    def _params(self, tenant: str, slo_class: str, max_tokens: int) -> SamplingParams:
+        # The scheduler only reads them, and vLLM checks each new one at length.
+        key = tenant, slo_class, max_tokens
+        if key not in self._shared_params:
+            self._shared_params[key] = SamplingParams(
+                max_tokens=max_tokens, stop_token_ids=[_STOP_TOKEN],
+                extra_args={"tenant": tenant, "slo_class": slo_class},
+            )  # fmt: skip
+        return self._shared_params[key]
 
     def _step(self, on_step: Callable[[SchedulerOutput], None] | None) -> bool:
         """One step of virtual time; False when there was nothing to compute."""
@@ -177,15 +190,16 @@ class SimulatedEngine:
         if request_ids:
             shape = step_shape(output.num_scheduled_tokens, scheduler.requests)
             self._now_s += shape.seconds(self.profile.cost)
-        sampled = [self._sample(request_id) for request_id in request_ids]
-        index = {request_id: i for i, request_id in enumerate(request_ids)}
+        sampled = self._sample(request_ids)
+        index = dict(zip(request_ids, range(len(request_ids)), strict=True))
         result = ModelRunnerOutput(
             req_ids=request_ids, req_id_to_index=index, sampled_token_ids=sampled
         )
+        tracks, now_s = self._tracks, self._now_s
         for client in scheduler.update_from_output(output, result).values():
             for item in client.outputs:
                 if item.new_token_ids:
-                    self._tracks[item.request_id].on_tokens(len(item.new_token_ids), self._now_s)
+                    tracks[item.request_id].on_tokens(len(item.new_token_ids), now_s)
                 if item.finish_reason is not None:
                     reason = str(item.finish_reason)
                     self._leave(item.request_id, "stop" if reason == "stop" else "length")
@@ -196,12 +210,14 @@ class SimulatedEngine:
         self._tracks[request.request_id].preemptions += 1
         self._preempt(request, *args, **kwargs)
 
-    def _sample(self, request_id: str) -> list[int]:
-        request = self.scheduler.requests[request_id]
-        if request.is_prefill_chunk:
-            return []
-        last = request.num_output_tokens + 1 >= self._true_tokens[request_id]
-        return [_STOP_TOKEN if last else _TOKEN]
+    def _sample(self, request_ids: list[str]) -> list[list[int]]:
+        # Each token of the workload passes here: no call per request.
+        requests, tracks, true_tokens = self.scheduler.requests, self._tracks, self._true_tokens
+        return [
+            [] if requests[name].is_prefill_chunk
+            else [_STOP_TOKEN if tracks[name].output_tokens + 1 >= true_tokens[name] else _TOKEN]
+            for name in request_ids
+        ]  # fmt: skip
 
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
         extra = {"slo_class": offered.slo_class}

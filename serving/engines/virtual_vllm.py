@@ -6,7 +6,7 @@ model is a one-layer shape that nobody ever runs.
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from vllm.config import (
     VllmConfig,
 )
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
 from serving.engines.profile import EngineProfile
@@ -84,3 +86,40 @@ def build_scheduler(
     # as new ones. Who drives a virtual scheduler reads them apart, as on the CPU.
     scheduler.use_v2_model_runner = False
     return scheduler
+
+
+def skip_idle_allocations(scheduler: Any) -> None:
+    """Do not ask the KV-cache manager for room that a running request has already.
+
+    Each token of an answer makes vLLM ask; only one in `block_size` needs a block, and for the
+    others the manager changes nothing and returns its empty list: a fifth of a simulation's
+    time. Holds for `build_scheduler`'s one group of full attention without prefix caching or
+    speculation, where a running request's blocks cover its computed tokens.
+    """
+    manager, block_size = scheduler.kv_cache_manager, scheduler.block_size
+    allocate, nothing = manager.allocate_slots, manager.empty_kv_cache_blocks
+
+    def allocate_slots(request: Request, num_new_tokens: int, *args: Any, **kwargs: Any) -> Any:
+        room = -request.num_computed_tokens % block_size  # in its last block
+        if num_new_tokens <= room and request.status == RequestStatus.RUNNING:
+            return nothing
+        return allocate(request, num_new_tokens, *args, **kwargs)
+
+    manager.allocate_slots = allocate_slots
+
+
+def skip_model_input(scheduler: Any) -> None:
+    """Do not list tokens and blocks of running requests for a model that nobody runs.
+
+    A step still names the requests that go on and those that resume, in vLLM's order.
+    """
+
+    def name_requests(
+        running: Sequence[Request], resumed: Sequence[Request], *_: Any, **__: Any
+    ) -> CachedRequestData:
+        data = CachedRequestData.make_empty()
+        data.resumed_req_ids = {request.request_id for request in resumed}
+        data.req_ids = [request.request_id for request in (*running, *resumed)]
+        return data
+
+    scheduler._make_cached_request_data = name_requests
