@@ -2,8 +2,9 @@
 
 `vllm-fcfs` is stock vLLM; `fixed-NAME` is our scheduler with one policy and stock
 limits for the whole run, `fixed-NAME+slack+kv` the same with some short-horizon rules,
-`fixed-NAME+rules` with all of them; `hmas` is the control loop, acting. The simulated
-and the live runner give an arm its meaning; suites name arms, results carry the names.
+`fixed-NAME+rules` with all of them; `hmas` is the control loop, acting; BASELINES are the
+others, in the simulator only. The simulated and the live runner give an arm its meaning;
+suites name arms, results carry the names.
 """
 
 from collections.abc import Iterable
@@ -21,13 +22,26 @@ if TYPE_CHECKING:
 FIXED_CONTROLLER = "fixed"
 ALL_RULES = "rules"
 
+# What each is: one file of evals/baselines. There is no arm for the loop with the twin and
+# without a model: that is `hmas` where neither a model's URL nor a cassette is given.
+BASELINES = (
+    "vllm-tuned",
+    "vllm-admission",
+    "sglang-emulated",
+    "sglang-emulated-tuned",
+    "random-switching",
+    "rules-only",
+    "hindsight-fixed",
+    "hindsight-switching",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One contender; `policy` and `rules` are set for the kind `fixed` only."""
 
     name: str
-    kind: Literal["stock", "fixed", "hmas"]
+    kind: Literal["stock", "fixed", "hmas", "baseline"]
     policy: str = ""
     rules: tuple[str, ...] = ()
 
@@ -43,15 +57,24 @@ class ControllerOptions:
 
     Attributes:
         config_path: a controller configuration file; None means the defaults.
-        model_url: endpoint of the policy agent's model; None leaves the choice to rules.
+        model_url: endpoint of the policy agent's model; None leaves the choice to rules, or
+            to the replies in the cassette.
         model_name: model to ask there; empty means the first one listed.
         ledger_path: where decisions are recorded; None means nowhere.
+        cassette: file of the model's replies (simulated runs): with `model_url` it is added
+            to, without it is all that there is.
     """
 
     config_path: Path | None = None
     model_url: str | None = None
     model_name: str = ""
     ledger_path: Path | None = None
+    cassette: Path | None = None
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether a model, running or recorded, proposes policies."""
+        return self.model_url is not None or self.cassette is not None
 
 
 def parse_arm(name: str) -> Arm:
@@ -64,11 +87,13 @@ def parse_arm(name: str) -> Arm:
         return Arm(name, "stock")
     if name == "hmas":
         return Arm(name, "hmas")
+    if name in BASELINES:
+        return Arm(name, "baseline")
     head, *rules = name.split("+")
     policy = head.removeprefix("fixed-")
     if policy != head and policy in POLICIES:
         return Arm(name, "fixed", policy, _rules(name, rules))
-    known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas"]
+    known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas", *BASELINES]
     raise ValueError(
         f"unknown arm {name!r}; known: {', '.join(known)}; a fixed one may end in "
         f"+{ALL_RULES} or in rules such as +{'+'.join(list(RULES)[:2])}"
@@ -130,7 +155,7 @@ def controller_config(options: ControllerOptions, overrides: dict[str, object]) 
         options.config_path,
         {
             "control.mode": "act",
-            "model.enabled": options.model_url is not None,
+            "model.enabled": options.asks_model,
             "model.base_url": options.model_url,
             "model.name": options.model_name or None,
             **overrides,

@@ -1,4 +1,4 @@
-"""Which commands belong to the evals? `hmas eval run` and `hmas traces fetch`.
+"""Which commands belong to the evals? `hmas eval ...` and `hmas traces fetch`.
 
 Wiring only. Heavy imports (vLLM, matplotlib) stay inside the functions that need them.
 """
@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evals.compare_command import compare
+from evals.fidelity.commands import fidelity
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from evals.run_result import SuiteRun
 
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
+app.command()(compare)
+app.command()(fidelity)
 traces_app = typer.Typer(help="The public traces that evals replay.")
 
 
@@ -95,6 +100,12 @@ def run(
     config: Annotated[
         Path | None, typer.Option(help="Controller configuration of the arm hmas (TOML).")
     ] = None,
+    cassette: Annotated[
+        Path | None,
+        typer.Option(
+            help="sim: file of the model's replies: with --model-url recorded, without it played."
+        ),
+    ] = None,
 ) -> None:
     """Run a suite: every scenario at every load under every arm.
 
@@ -114,12 +125,15 @@ def run(
     from evals.scenario import TraceFile
 
     live = serve or engine is EngineKind.LIVE
+    if live and cassette is not None:
+        typer.echo("error: --cassette: a live run asks the model itself", err=True)
+        raise typer.Exit(2)
     request = EvalRequest(
         suite_file=suite_file,
         seed=seed,
         requests=requests,
         trace_file=None if trace is None else TraceFile(trace, trace_format.value),
-        controller=ControllerOptions(config_path=config, model_url=model_url),
+        controller=ControllerOptions(config_path=config, model_url=model_url, cassette=cassette),
         out=out,
         jobs=jobs or os.cpu_count() or 1,
         live=LiveTarget(url, model, token_file, serve) if live else None,
@@ -190,10 +204,11 @@ def _show(run: "SuiteRun", json_output: bool, out: Path | None) -> None:
 
     from evals.report import terminal_report
     from evals.run_result import to_json
+    from evals.statistics import over_seeds
 
     if json_output:
         typer.echo(to_json(run))
     else:
-        Console().print(terminal_report(run.results))
+        Console().print(terminal_report(over_seeds(run.results)))
     if out is not None:
         typer.echo(f"report: {out / 'report.html'}", err=True)

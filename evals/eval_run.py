@@ -4,19 +4,19 @@ Loads the suite, builds its workloads, picks the simulated or the live runner, a
 writes the files of `--out`.
 """
 
-import dataclasses
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from evals.arms import ControllerOptions
+from evals.case_store import CaseStore
 from evals.live_arm import ArmError
 from evals.live_capacity import CapacityError
 from evals.own_server import own_server
 from evals.progress import CaseProgress
-from evals.run_result import SuiteRun, to_json
+from evals.run_files import write_files
+from evals.run_result import SuiteRun, git_state
 from evals.scenario import TraceFile, Workload, build_workload
 from evals.suite import Suite, load_profile, load_suite
 from evals.toml_file import SuiteError
@@ -78,88 +78,97 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
         ServerError: the server that should be started did not start.
         WorkerError: a simulation failed.
     """
-    suite = load_suite(request.suite_file)
-    seed = suite.seed if request.seed is None else request.seed
-    if request.requests is not None:
-        scenarios = tuple(
-            scenario.model_copy(update={"requests": request.requests})
-            for scenario in suite.scenarios
-        )
-        suite = suite.model_copy(update={"scenarios": scenarios})
+    suite = _resolved(load_suite(request.suite_file), request)
     if request.live is None:
-        run = _simulate(suite, seed, request, progress)
-    elif request.live.serve:
-        run = _serve_and_run(suite, seed, request, request.live, progress)
+        run = _simulate(suite, request, progress)
     else:
-        run = _run_live(suite, seed, request, request.live, progress)
+        suite = _live_suite(suite, progress)
+        if request.live.serve:
+            run = _serve_and_run(suite, request, request.live, progress)
+        else:
+            run = _run_live(suite, request, request.live, progress)
+    run = replace(run, config=suite.model_dump(mode="json"), git=git_state())
     if request.out is not None:
         write_files(run, request.out, suite.description)
     return run
 
 
+def _resolved(suite: Suite, request: EvalRequest) -> Suite:
+    """The suite with what the request puts in place of its own."""
+    changed: dict[str, object] = {"seeds": suite.every_seed}
+    if request.seed is not None:
+        changed = {"seeds": (request.seed,)}
+    if request.requests is not None:
+        changed["scenarios"] = tuple(
+            scenario.model_copy(update={"requests": request.requests})
+            for scenario in suite.scenarios
+        )
+    return suite.model_copy(update=changed)
+
+
+def _live_suite(suite: Suite, progress: CaseProgress) -> Suite:
+    """The suite as a server can run it: one seed, and the targets it was started with.
+
+    Raises:
+        SuiteError: a scenario has targets of its own.
+    """
+    for scenario in suite.scenarios:
+        if scenario.slo_scale is not None:
+            raise SuiteError(
+                f"scenarios: {scenario.name}: slo_scale = {scenario.slo_scale:g}: a running server "
+                "has one for all: set it under [settings], or use --engine sim"
+            )
+    first = suite.every_seed[0]
+    if len(suite.every_seed) > 1:
+        progress.warn(f"live: seed {first} only; run the others with --seed")
+    return suite.model_copy(update={"seeds": (first,)})
+
+
 def build_workloads(
     suite: Suite,
-    seed: int,
     trace_file: TraceFile | None,
     max_model_len: int,
     warn: Callable[[str], None],
 ) -> list[Workload]:
-    """The workloads of a suite's scenarios, in order."""
+    """One workload per scenario and seed, in order; what seeds have in common is warned once."""
+    said: set[str] = set()
+
+    def warn_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            warn(line)
+
     return [
         build_workload(
-            scenario, seed=seed, max_model_len=max_model_len, trace_file=trace_file, warn=warn
+            scenario, seed=seed, max_model_len=max_model_len, trace_file=trace_file, warn=warn_once
         )
         for scenario in suite.scenarios
+        for seed in suite.every_seed
     ]
 
 
-def write_files(run: SuiteRun, out: Path, description: str) -> None:
-    """Write results.json, results.md, outcomes.jsonl and report.html into a folder.
-
-    Of more arms than a figure can show there are no outcomes: they would be hundreds of MB.
-    """
-    from evals.report import MOST_ARMS_DRAWN, CaseReport, markdown_report, write_suite_report
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
-    (out / "results.md").write_text(markdown_report(run.results), encoding="utf-8")
-    outcomes = out / "outcomes.jsonl"
-    outcomes.unlink(missing_ok=True)
-    if len({case.arm for case in run.runs}) <= MOST_ARMS_DRAWN:
-        _write_outcomes(run, outcomes)
-    cases = []
-    for scenario, load in dict.fromkeys((case.scenario, case.load) for case in run.runs):
-        arms = [c for c in run.runs if (c.scenario, c.load) == (scenario, load)]
-        decisions = next((c.decisions for c in arms if c.arm == "hmas"), ())
-        cases.append(CaseReport(scenario, load, {c.arm: c.outcomes for c in arms}, decisions))
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    subtitle = f"{description}. Seed {run.seed}; {versions}."
-    write_suite_report(out / "report.html", f"Eval {run.suite}", subtitle, run.results, cases)
-
-
-def _write_outcomes(run: SuiteRun, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for case in run.runs:
-            where = {"scenario": case.scenario, "load": case.load, "arm": case.arm}
-            for outcome in case.outcomes:
-                file.write(json.dumps(where | dataclasses.asdict(outcome)) + "\n")
-
-
-def _simulate(
-    suite: Suite, seed: int, request: EvalRequest, progress: CaseProgress
-) -> SuiteRun:
-    from evals.runner import RunOptions, run_suite
+def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
+    from evals.jobs import RunOptions
+    from evals.report import MOST_ARMS_DRAWN
+    from evals.runner import run_suite
 
     profile = load_profile(suite.profile)
-    workloads = build_workloads(
-        suite, seed, request.trace_file, profile.max_model_len, progress.warn
+    workloads = build_workloads(suite, request.trace_file, profile.max_model_len, progress.warn)
+    out = request.out
+    options = RunOptions(
+        request.jobs,
+        request.controller,
+        ledger_dir=out,
+        store=CaseStore(out) if out else None,
+        keep_outcomes=out is not None and len(suite.arms) <= MOST_ARMS_DRAWN,
     )
-    options = RunOptions(request.jobs, request.controller, _ledger_dir(suite.arms, request.out))
-    return run_suite(suite, workloads, profile, seed=seed, options=options, progress=progress)
+    return run_suite(
+        suite, workloads, profile, seed=suite.every_seed[0], options=options, progress=progress
+    )
 
 
 def _serve_and_run(
-    suite: Suite, seed: int, request: EvalRequest, target: LiveTarget, progress: CaseProgress
+    suite: Suite, request: EvalRequest, target: LiveTarget, progress: CaseProgress
 ) -> SuiteRun:
     where = urlsplit(target.url)
     if where.hostname not in ("127.0.0.1", "localhost") or where.port is None:
@@ -170,11 +179,11 @@ def _serve_and_run(
         suite.settings, out, port=where.port, model=target.model, arguments=suite.server
     ) as server:
         started = LiveTarget(server.url, server.model, server.token_file)
-        return _run_live(suite, seed, request, started, progress)
+        return _run_live(suite, request, started, progress)
 
 
 def _run_live(
-    suite: Suite, seed: int, request: EvalRequest, target: LiveTarget, progress: CaseProgress
+    suite: Suite, request: EvalRequest, target: LiveTarget, progress: CaseProgress
 ) -> SuiteRun:
     from evals.live_runner import LiveOptions, LiveServer, run_live_suite, served_model
     from serving.engines.live import LiveEngine, read_token
@@ -182,19 +191,19 @@ def _run_live(
     url = target.url.rstrip("/").removesuffix("/v1")
     engine = LiveEngine(url, read_token(target.token_file))
     model, max_model_len = served_model(url)
-    workloads = build_workloads(suite, seed, request.trace_file, max_model_len, progress.warn)
-    return run_live_suite(
+    run = run_live_suite(
         suite,
-        workloads,
+        build_workloads(suite, request.trace_file, max_model_len, progress.warn),
         LiveServer(url, target.model or model, engine),
-        seed=seed,
-        options=LiveOptions(request.controller, ledger_dir=_ledger_dir(suite.arms, request.out)),
+        seed=suite.every_seed[0],
+        options=LiveOptions(request.controller, ledger_dir=_fresh_ledgers(suite, request.out)),
         progress=progress,
     )
+    return replace(run, results=[each | {"seed": run.seed} for each in run.results])
 
 
-def _ledger_dir(arms: Sequence[str], out: Path | None) -> Path | None:
-    if out is None or "hmas" not in arms:
+def _fresh_ledgers(suite: Suite, out: Path | None) -> Path | None:
+    if out is None or "hmas" not in suite.arms:
         return None
     out.mkdir(parents=True, exist_ok=True)
     for stale in out.glob("ledger-*.sqlite*"):

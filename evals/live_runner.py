@@ -18,12 +18,13 @@ from evals.live_arm import ArmError, steered
 from evals.live_capacity import CONCURRENCY, measure_capacity
 from evals.load_generator import OnEvent, replay
 from evals.metrics import CaseRun, Result, summarise
+from evals.offer import offer
 from evals.progress import CaseProgress
 from evals.recording import RecordedEngine
 from evals.run_result import SuiteRun, versions
 from evals.scenario import Workload
 from evals.suite import Suite
-from evals.workloads.scaling import scale_to_rate, span_s
+from evals.workloads.scaling import span_s
 from serving.contracts import Outcome, TraceRequest
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
@@ -108,7 +109,8 @@ def run_live_suite(
     for workload in workloads:
         capacity_rps = _capacity(workload, server, seed, options, progress)
         for load, arm in product(suite.loads, suite.arms):
-            requests = scale_to_rate(workload.requests, load * capacity_rps)
+            offered = offer(workload, load * capacity_rps)
+            requests = offered.requests
             case = LiveCase(
                 scenario=workload.scenario,
                 load=load,
@@ -119,7 +121,9 @@ def run_live_suite(
                 engine=RecordedEngine(server.engine),
             )
             run = _run_with_bar(case, server, seed=seed, options=options, progress=progress)
-            result = summarise(run, span_s(requests))
+            result = summarise(
+                run, span_s(requests), warmup_s=suite.warmup_s, moments_s=offered.moments_s
+            )
             result["trace"] = workload.provenance
             result["capacity_rps"] = capacity_rps
             result["engine"] = f"live {server.model}"

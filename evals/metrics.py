@@ -2,16 +2,18 @@
 
 Goodput is requests that met all their SLOs per second of the offered span. Every
 offered request counts: what was rejected, aborted, demoted or not finished is a miss.
+Only a warm-up that the suite asks for is left out, by arrival.
 Called by the runners; the keys are the public format of `hmas eval run --json`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from evals.recording import AppliedDecision, count_switches
+from evals.stability import WINDOW_S, stability
 from serving.contracts import Outcome
 
 PERCENTILES = (50, 90, 99)
@@ -24,7 +26,8 @@ Result = dict[str, Any]
 class CaseRun:
     """What came of one case (scenario, load, arm).
 
-    `recomputed_tokens` are computed tokens that `preemptions` threw away.
+    `recomputed_tokens` are computed tokens that `preemptions` threw away; `chosen` is what an
+    arm that chooses in hindsight chose.
     """
 
     scenario: str
@@ -34,21 +37,32 @@ class CaseRun:
     decisions: Sequence[AppliedDecision]
     preemptions: int = 0
     recomputed_tokens: int = 0
+    chosen: Mapping[str, float | str] = field(default_factory=dict)
 
 
-def summarise(run: CaseRun, span_s: float) -> Result:
+def summarise(
+    run: CaseRun, span_s: float, *, warmup_s: float = 0.0, moments_s: Sequence[float] = ()
+) -> Result:
     """The result object of one run.
 
     Args:
         run: one outcome per offered request, in any order.
         span_s: last minus first offered arrival, the same for every arm.
+        warmup_s: requests that arrive earlier after the first count for nothing. Switches,
+            preemptions and recomputed tokens are of the whole run.
+        moments_s: when traffic changes, seconds after the first arrival.
 
     Raises:
-        ValueError: no outcomes, or a span that is not positive.
+        ValueError: no outcomes, or a span that is not longer than the warm-up.
     """
-    outcomes = run.outcomes
+    start_s = min((outcome.arrival_s for outcome in run.outcomes), default=0.0)
+    outcomes = [o for o in run.outcomes if o.arrival_s >= start_s + warmup_s]
+    whole_s, span_s = span_s, span_s - warmup_s
     if not outcomes or span_s <= 0:
-        raise ValueError(f"{len(outcomes)} outcomes over {span_s} s have no goodput")
+        raise ValueError(
+            f"{len(run.outcomes)} outcomes over {whole_s} s, of which warmup_s = {warmup_s:g} "
+            "do not count, have no goodput: take more requests"
+        )
     by_tenant = attainment_by(outcomes, lambda outcome: outcome.tenant)
     worst = min(by_tenant, key=lambda tenant: (by_tenant[tenant], tenant))
     return {
@@ -56,6 +70,7 @@ def summarise(run: CaseRun, span_s: float) -> Result:
         "load": run.load,
         "arm": run.arm,
         "requests": len(outcomes),
+        "warmup_requests": len(run.outcomes) - len(outcomes),
         "goodput_rps": sum(outcome.met for outcome in outcomes) / span_s,
         "attainment": _share(outcomes),
         "attainment_by_class": attainment_by(outcomes, lambda outcome: outcome.slo_class),
@@ -69,6 +84,14 @@ def summarise(run: CaseRun, span_s: float) -> Result:
         "switches": count_switches(run.decisions),
         "preemptions": run.preemptions,
         "recomputed_tokens": run.recomputed_tokens,
+        "chosen": dict(run.chosen),
+        "stability": stability(
+            windowed_attainment(outcomes, start_s),
+            warmup_s,
+            warmup_s + span_s,
+            moments_s,
+            count_switches(run.decisions),
+        ),
     }
 
 
@@ -101,7 +124,7 @@ def jain_index(values: Sequence[float]) -> float | None:
 
 
 def windowed_attainment(
-    outcomes: Sequence[Outcome], start_s: float, window_s: float = 30.0
+    outcomes: Sequence[Outcome], start_s: float, window_s: float = WINDOW_S
 ) -> list[tuple[float, float]]:
     """(middle of the window in seconds after `start_s`, attainment of its arrivals), in order."""
     windows: dict[int, list[Outcome]] = {}

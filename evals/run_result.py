@@ -2,8 +2,10 @@
 
 import json
 import platform
-from dataclasses import dataclass
+import subprocess
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from evals.metrics import CaseRun, Result, rounded
@@ -12,13 +14,21 @@ from serving.compat import vllm_version
 
 @dataclass(frozen=True, slots=True)
 class SuiteRun:
-    """What came of a suite: results and runs in the same order."""
+    """What came of a suite: results and runs in the same order.
+
+    Attributes:
+        seed: the first seed.
+        config: the suite as resolved, defaults and options of the command included.
+        git: `commit` and whether it was `dirty`; empty outside a checkout.
+    """
 
     suite: str
     seed: int
     versions: dict[str, str]
     results: list[Result]
     runs: list[CaseRun]
+    config: dict[str, Any] = field(default_factory=dict)
+    git: dict[str, Any] = field(default_factory=dict)
 
 
 def versions() -> dict[str, str]:
@@ -30,6 +40,22 @@ def versions() -> dict[str, str]:
     return {"hmas": hmas, "python": platform.python_version(), "vllm": vllm_version()}
 
 
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout this runs from, and whether tracked files differ from it."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
 def to_json(run: SuiteRun) -> str:
     """The public object as text: sorted keys, rounded floats, no times and no paths."""
     document: dict[str, Any] = {
@@ -38,4 +64,6 @@ def to_json(run: SuiteRun) -> str:
         "versions": run.versions,
         "results": run.results,
     }
+    if run.config:
+        document |= {"config": run.config, "git": run.git}
     return json.dumps(rounded(document), indent=2, sort_keys=True, allow_nan=False)

@@ -1,18 +1,21 @@
-"""Which requests does a scenario offer? Trace, cut, lengths, tenants, in that order.
+"""Which requests does a scenario have? Trace, cut, mix, tenants, lengths, in that order.
 
-The result is the same for every load and arm; a load then only stretches time.
-Called by the simulated and the live runner.
+The result is the same for every load and arm; `evals.offer` then brings it to a load.
+Called for the simulated and the live runner, and by the demo.
 """
 
 import hashlib
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from evals.suite import Scenario
 from evals.workloads import FORMATS
 from evals.workloads.azure_files import find_azure
-from evals.workloads.scaling import clip_lengths, scale_lengths, truncate
+from evals.workloads.composition import mix_streams
+from evals.workloads.scaling import Requests, clip_lengths, scale_lengths, truncate
 from evals.workloads.synthetic import SyntheticTenant, synthetic_tenants
 from evals.workloads.tenants import TenantShare, assign_tenants
 from evals.workloads.trace import Trace
@@ -32,11 +35,16 @@ class TraceFile:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests on the trace's clock, and `provenance`: where they come from."""
+    """Requests on the trace's clock, and `provenance`: where they come from.
+
+    `spec` is the scenario as in the suite, `seed` what decided tenants and what was drawn.
+    """
 
     scenario: str
-    requests: tuple[TraceRequest, ...]
+    requests: Requests
     provenance: str
+    seed: int
+    spec: Scenario
 
 
 def build_workload(
@@ -51,7 +59,7 @@ def build_workload(
 
     Args:
         scenario: from the suite.
-        seed: decides tenants and everything synthetic.
+        seed: decides tenants, everything synthetic, and the rows where `start = "seed"`.
         max_model_len: longest prompt plus output of the engine; longer requests are clipped.
         trace_file: read instead of the scenario's trace.
         warn: gets one line for each thing the reader of the results must know.
@@ -62,20 +70,21 @@ def build_workload(
     if scenario.trace == "synthetic" and trace_file is None:
         requests, provenance = _synthetic(scenario, seed), "synthetic tenants"
     else:
-        rows, provenance = _trace(scenario, seed, trace_file, warn)
+        rows, provenance = _rows(scenario, seed, trace_file, warn)
         shares = [
             TenantShare(tenant.name, tenant.slo_class, tenant.weight, tenant.priority)
             for tenant in scenario.tenants
         ]
-        requests = assign_tenants(truncate(rows, scenario.requests), shares, seed)
-    if len(requests) < scenario.requests:
+        requests = assign_tenants(rows, shares, seed)
+    # A mix draws which rows it keeps: about as many as asked.
+    if len(requests) < scenario.requests * (1.0 if scenario.mix is None else 0.5):
         warn(f"{scenario.name}: {scenario.requests} requests asked, the trace has {len(requests)}")
     requests = scale_lengths(requests, scenario.length_scale)
     requests, clipped = clip_lengths(requests, max_model_len)
     if clipped:
         warn(f"{scenario.name}: {clipped} requests clipped to max_model_len {max_model_len}")
         provenance += f", {clipped} clipped to {max_model_len} tokens"
-    return Workload(scenario.name, requests, provenance)
+    return Workload(scenario.name, requests, provenance, seed, scenario)
 
 
 def _synthetic(scenario: Scenario, seed: int) -> tuple[TraceRequest, ...]:
@@ -95,27 +104,57 @@ def _synthetic(scenario: Scenario, seed: int) -> tuple[TraceRequest, ...]:
     return synthetic_tenants(tenants, scenario.requests, seed)
 
 
-def _trace(
+def _rows(
     scenario: Scenario, seed: int, trace_file: TraceFile | None, warn: Callable[[str], None]
-) -> tuple[tuple[TraceRequest, ...], str]:
+) -> tuple[Requests, str]:
+    """The scenario's rows of its trace, or of its two traces, and where they come from."""
+    rows, provenance = _trace(scenario.name, scenario.trace, seed, trace_file, warn)
+    rows = _cut(rows, scenario, seed)
+    if scenario.mix is None:
+        return rows, provenance
+    others, other_provenance = _trace(scenario.name, scenario.mix.trace, seed, None, warn)
+    mixed = mix_streams(rows, _cut(others, scenario, seed), scenario.mix.shift(), seed)
+    return mixed, f"{provenance}; mixed with {other_provenance}"
+
+
+def _cut(rows: Requests, scenario: Scenario, seed: int) -> Requests:
+    first = 0
+    if scenario.start == "seed":
+        first = random.Random(f"{seed}:start").randint(0, max(0, len(rows) - scenario.requests))
+    return truncate(rows[first:], scenario.requests)
+
+
+def _trace(
+    name: str,
+    trace_name: str,
+    seed: int,
+    trace_file: TraceFile | None,
+    warn: Callable[[str], None],
+) -> tuple[Requests, str]:
     if trace_file is None:
-        found = find_azure(scenario.trace)
+        found = find_azure(trace_name)
         if found is None:
-            provenance = f"synthetic twin of {scenario.trace} (fitted to published statistics)"
+            provenance = f"synthetic twin of {trace_name} (fitted to published statistics)"
             warn(
-                f"{scenario.name}: trace {scenario.trace} not found; using the {provenance}. "
+                f"{name}: trace {trace_name} not found; using the {provenance}. "
                 "`hmas traces fetch` downloads it"
             )
-            return synthetic_twin(scenario.trace, seed), provenance
+            return synthetic_twin(trace_name, seed), provenance
         trace_file = TraceFile(found, "azure")
-    trace = FORMATS[trace_file.format](trace_file.path)
+    trace, digest = _read(trace_file)
     for line in _malformed_lines(trace):
         warn(line)
-    digest = hashlib.sha256(trace_file.path.read_bytes()).hexdigest()[:12]
     return trace.requests, (
         f"{trace_file.path.name} ({trace_file.format}, sha256 {digest}, "
         f"{len(trace.requests)} rows, {len(trace.malformed)} malformed, {trace.failed} failed)"
     )
+
+
+@lru_cache(maxsize=4)
+def _read(file: TraceFile) -> tuple[Trace, str]:
+    """A trace and the start of its SHA-256; kept, because every seed and scenario reads it."""
+    digest = hashlib.sha256(file.path.read_bytes()).hexdigest()[:12]
+    return FORMATS[file.format](file.path), digest
 
 
 def _malformed_lines(trace: Trace) -> list[str]:

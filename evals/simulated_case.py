@@ -6,29 +6,27 @@ Module-level functions of one picklable item, because they run in worker process
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evals.arms import (
-    FIXED_CONTROLLER,
-    Arm,
-    ControllerOptions,
-    controller_config,
-    fixed_decision,
-    limits_not_taken,
-)
+from evals.arms import Arm, ControllerOptions
+from evals.baselines import run_baseline
+from evals.baselines.arm_run import ArmRun
+from evals.baselines.controlled import run_hmas
+from evals.baselines.fixed import run_fixed
+from evals.baselines.tuned import run_stock
 from evals.capacity import simulated_capacity_rps
 from evals.metrics import CaseRun
-from evals.recording import RecordedEngine
-from evals.sim_engine import BuildEngine, RunnableEngine, build_simulated
-from serving.contracts import Limits, Outcome, TraceRequest
+from evals.sim_engine import BuildEngine, build_simulated
+from serving.contracts import TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
-
-FIXED_TTL_S = 7200.0
-RENEW_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCase:
-    """Everything one run needs; `requests` arrive on the clock of the load."""
+    """Everything one run needs; `requests` arrive on the clock of the load.
+
+    `seed` decides what an arm draws; everything else is drawn already. Requests that arrive
+    in the first `warmup_s` are served, but do not count where an arm chooses in hindsight.
+    """
 
     scenario: str
     load: float
@@ -38,6 +36,18 @@ class SimulatedCase:
     settings: EngineSettings
     drain_s: float
     controller: ControllerOptions
+    seed: int = 0
+    warmup_s: float = 0.0
+
+    @property
+    def until_s(self) -> float:
+        """When the run ends, whatever is still inside."""
+        return self.requests[-1].arrival_s + self.drain_s
+
+    def met(self, run: ArmRun) -> int:
+        """Requests that met all their SLOs: goodput times the span, which all arms share."""
+        from_s = self.requests[0].arrival_s + self.warmup_s
+        return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= from_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,67 +70,22 @@ def run_case(
     build_engine: BuildEngine = build_simulated,
 ) -> CaseRun:
     """Run one case until everything is served or the drain time is over."""
-    engine = build_engine(case.profile, case.settings, case.arm.kind == "stock")
-    recorded = RecordedEngine(engine)
-    until_s = case.requests[-1].arrival_s + case.drain_s
-    if case.arm.kind == "hmas":
-        outcomes = _run_controlled(case, engine, recorded, until_s, on_progress)
-    elif case.arm.kind == "fixed":
-        outcomes = _run_fixed(case, engine, recorded, until_s, on_progress)
-    else:
-        outcomes = engine.run(case.requests, until_s=until_s, on_progress=on_progress)
+    run = run_arm(case, on_progress, build_engine)
     return CaseRun(
-        case.scenario, case.load, case.arm.name, outcomes, recorded.decisions,
-        preemptions=sum(outcome.preemptions for outcome in outcomes),
-        recomputed_tokens=engine.recomputed_tokens,
+        case.scenario, case.load, case.arm.name, run.outcomes, run.decisions,
+        preemptions=sum(outcome.preemptions for outcome in run.outcomes),
+        recomputed_tokens=run.recomputed_tokens, chosen=run.chosen,
     )  # fmt: skip
 
 
-def _run_fixed(
-    case: SimulatedCase,
-    engine: RunnableEngine,
-    recorded: RecordedEngine,
-    until_s: float,
-    on_progress: Callable[[int], None],
-) -> list[Outcome]:
-    limits = Limits(case.profile.max_active_requests, case.profile.token_budget)
-    decision = fixed_decision(case.arm, limits, 1, FIXED_TTL_S)
-    ack = recorded.apply(decision)
-    if not ack.accepted:
-        raise RuntimeError(f"{case.arm.name}: the engine refused: {ack.reason}")
-    if changed := limits_not_taken(decision.limits, recorded.snapshot().limits):
-        raise RuntimeError(f"{case.arm.name}: the engine runs with other limits: {changed}")
-
-    def renew() -> None:
-        renewed = recorded.renew(FIXED_CONTROLLER, FIXED_TTL_S)
-        if not renewed.accepted:
-            raise RuntimeError(f"{case.arm.name}: the lease was lost: {renewed.reason}")
-
-    return engine.run(case.requests, ((RENEW_S, renew),), until_s, on_progress)
-
-
-def _run_controlled(
-    case: SimulatedCase,
-    engine: RunnableEngine,
-    recorded: RecordedEngine,
-    until_s: float,
-    on_progress: Callable[[int], None],
-) -> list[Outcome]:
-    from graphs.control_loop import ControlLoop
-
-    config = controller_config(case.controller, {})
-    loop = ControlLoop(
-        recorded,
-        config,
-        case.controller.ledger_path,
-        run_label=f"{case.scenario} {case.load:g}x {case.arm.name}",
-    )
-    try:
-        loop.short_tick()  # in charge before the first request, as the fixed arms are
-        tickers = (
-            (config.control.short_tick_s, loop.short_tick),
-            (config.control.long_tick_s, loop.long_tick),
-        )
-        return engine.run(case.requests, tickers, until_s, on_progress)
-    finally:
-        loop.close()
+def run_arm(
+    case: SimulatedCase, on_progress: Callable[[int], None], build_engine: BuildEngine
+) -> ArmRun:
+    """What the case's arm makes of it."""
+    if case.arm.kind == "stock":
+        return run_stock(case, case.profile, on_progress, build_engine)
+    if case.arm.kind == "fixed":
+        return run_fixed(case, case.arm, on_progress, build_engine)
+    if case.arm.kind == "hmas":
+        return run_hmas(case, on_progress, build_engine)
+    return run_baseline(case, on_progress, build_engine)

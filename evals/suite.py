@@ -7,9 +7,10 @@ command line; everything else gets the frozen models below.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from evals.arms import expand_arms, parse_arm
+from evals.drift_spec import BurstSpec, FloodSpec, MixSpec, RateSpec, SuiteModel
 from evals.own_server import SMALL_MACHINE
 from evals.toml_file import SuiteError, key_error, read_toml
 from evals.workloads.synthetic import Lengths
@@ -21,16 +22,15 @@ PROFILES = Path(__file__).parent / "profiles"
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.\-]+$")]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LengthsSpec(_Model):
+class LengthsSpec(SuiteModel):
     """A lognormal length in tokens."""
 
     p50: float = Field(ge=1, description="Median.")
     p90: float = Field(ge=1, description="90th percentile.")
     most: int = Field(16_000, ge=1, description="Longer draws are cut here.")
+    tail: float | None = Field(
+        None, gt=0, le=10, description="Pareto exponent above p90, below 2 heavy; unset: lognormal."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -40,10 +40,10 @@ class LengthsSpec(_Model):
 
     def lengths(self) -> Lengths:
         """As the generator takes it."""
-        return Lengths(self.p50, self.p90, self.most)
+        return Lengths(self.p50, self.p90, self.most, self.tail)
 
 
-class TrafficSpec(_Model):
+class TrafficSpec(SuiteModel):
     """What a synthetic tenant sends; only in scenarios with `trace = "synthetic"`."""
 
     rate_rps: float = Field(gt=0, description="Mean rate, relative to the other tenants.")
@@ -52,7 +52,7 @@ class TrafficSpec(_Model):
     output: LengthsSpec
 
 
-class TenantSpec(_Model):
+class TenantSpec(SuiteModel):
     """One tenant of a scenario."""
 
     name: Name
@@ -62,14 +62,31 @@ class TenantSpec(_Model):
     traffic: TrafficSpec | None = None
 
 
-class Scenario(_Model):
-    """A workload: a trace, cut to size, with tenants drawn onto its rows."""
+class Scenario(SuiteModel):
+    """A workload: a trace, cut to size, with tenants drawn onto its rows, and what drifts."""
 
     name: Name
     trace: Literal["azure-conv", "azure-code", "synthetic"]
     requests: int = Field(ge=2, le=1_000_000)
+    start: Literal["first", "seed"] = Field(
+        "first", description="Rows of the trace: the first ones, or as many from where seed says."
+    )
     length_scale: float = Field(1.0, gt=0, description="Multiplies prompt and output lengths.")
-    tenants: tuple[TenantSpec, ...] = Field(min_length=1)
+    slo_scale: float | None = Field(
+        None, gt=0, description="Multiplies every class's targets; unset: as in [settings]."
+    )
+    load_by: Literal["time", "thinning"] = Field(
+        "time",
+        description="time: stretch it, bursts keep their shape. thinning: keep the trace's clock, "
+        "drop requests or add copies of the trace.",
+    )
+    rate: RateSpec | None = None
+    mix: MixSpec | None = None
+    burst: BurstSpec | None = None
+    flood: FloodSpec | None = None
+    tenants: tuple[TenantSpec, ...] = Field(
+        min_length=1, description="Unset: those of the suite."
+    )
 
     @field_validator("tenants")
     @classmethod
@@ -90,13 +107,28 @@ class Scenario(_Model):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _drift_fits(self) -> Self:
+        if self.flood is not None and self.flood.tenant not in {t.name for t in self.tenants}:
+            raise ValueError(f"flood.tenant: no tenant {self.flood.tenant!r} in this scenario")
+        if self.mix is not None and self.mix.trace == self.trace:
+            raise ValueError(f"mix.trace: {self.trace!r} is the scenario's own trace")
+        if self.mix is not None and self.trace == "synthetic":
+            raise ValueError("mix: goes with the Azure traces only")
+        if self.mix is not None and self.load_by == "thinning":
+            raise ValueError("load_by: 'thinning' adds copies begun elsewhere, which undoes a mix")
+        return self
 
-class Suite(_Model):
+
+class Suite(SuiteModel):
     """A whole suite file."""
 
     name: Name
     description: str = ""
     seed: int = Field(0, ge=0)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="Each scenario once per seed; unset: `seed` alone."
+    )
     profile: Name = Field("gpu_8b_assumed", description="A file in evals/profiles, without .toml.")
     loads: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field(min_length=1)
     arms: tuple[str, ...] = Field(
@@ -105,11 +137,26 @@ class Suite(_Model):
     drain_s: float = Field(
         120.0, ge=0, description="Time after the last arrival; then the rest is `unfinished`."
     )
+    warmup_s: float = Field(
+        0.0, ge=0, description="Requests that arrive earlier are served, but count for nothing."
+    )
     settings: EngineSettings = EngineSettings()
     server: tuple[str, ...] = Field(
         SMALL_MACHINE, description="vLLM's arguments, model and port apart, for --serve."
     )
+    tenants: tuple[TenantSpec, ...] = Field((), description="Of scenarios that name none.")
     scenarios: tuple[Scenario, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit_tenants(cls, data: Any) -> Any:
+        if not (isinstance(data, dict) and data.get("tenants")):
+            return data
+        scenarios = [
+            {"tenants": data["tenants"], **each} if isinstance(each, dict) else each
+            for each in data.get("scenarios", ())
+        ]
+        return {**data, "scenarios": scenarios}
 
     @field_validator("arms")
     @classmethod
@@ -119,13 +166,24 @@ class Suite(_Model):
             parse_arm(arm)
         return expanded
 
-    @field_validator("loads", "arms", "scenarios")
+    @field_validator("loads", "arms", "seeds", "scenarios")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         names = [getattr(value, "name", value) for value in values]
         if len(set(names)) < len(names):
             raise ValueError(f"named twice: {names}")
         return values
+
+    @property
+    def every_seed(self) -> tuple[int, ...]:
+        """The seeds to run."""
+        return self.seeds or (self.seed,)
+
+    def settings_of(self, scenario: Scenario) -> EngineSettings:
+        """The engine's settings for a scenario, with its own `slo_scale` if it has one."""
+        if scenario.slo_scale is None:
+            return self.settings
+        return self.settings.model_copy(update={"slo_scale": scenario.slo_scale})
 
 
 def load_suite(path: Path) -> Suite:
@@ -135,12 +193,14 @@ def load_suite(path: Path) -> Suite:
         SuiteError: names file, line and key.
     """
     suite = read_toml(path, Suite)
-    for i, scenario in enumerate(suite.scenarios):
-        for j, tenant in enumerate(scenario.tenants):
+    named: list[tuple[tuple[str | int, ...], tuple[TenantSpec, ...]]] = [((), suite.tenants)]
+    named += [(("scenarios", i), each.tenants) for i, each in enumerate(suite.scenarios)]
+    for where, tenants in named:
+        for j, tenant in enumerate(tenants):
             if suite.settings.slo_of(tenant.slo_class) is None:
                 raise key_error(
                     path,
-                    ("scenarios", i, "tenants", j, "slo_class"),
+                    (*where, "tenants", j, "slo_class"),
                     f"unknown class {tenant.slo_class!r}; define it under [settings.slo_classes]",
                 )
     return suite

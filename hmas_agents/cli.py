@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 # Errors that explain themselves, by name: importing their modules would take seconds.
 KNOWN_ERRORS = {
     "ArmError",
+    "CalibrationError",
     "CapacityError",
     "ConfigError",
     "ContractError",
@@ -54,6 +55,9 @@ COMMANDS = {
     "demo": CommandEntry("evals.demo.commands:demo", "Measure stock vLLM against H-MAS, here."),
     "soak": CommandEntry("evals.soak.commands:soak", "Random traffic and decisions, for long."),
     "eval": CommandEntry("evals.commands:app", "Replay traces and compare schedulers."),
+    "calibrate": CommandEntry(
+        "evals.fidelity.commands:calibrate", "Fit the simulator to a live server."
+    ),
     "bench": CommandEntry("evals.bench.commands:app", "Time the hook against stock vLLM."),
     "traces": CommandEntry("evals.commands:traces_app", "Fetch the public traces."),
     "trace": CommandEntry("hmas_agents.commands.trace:app", "Read the decision ledger."),

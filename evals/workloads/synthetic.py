@@ -16,16 +16,26 @@ Z90 = 1.2815515655446004  # the standard normal's 90th percentile
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """A lognormal length in tokens by its median and 90th percentile, cut at `most`."""
+    """A lognormal length in tokens by its median and 90th percentile, cut at `most`.
+
+    With `tail`, the tenth above p90 is Pareto with that exponent instead.
+    """
 
     p50: float
     p90: float
     most: int
+    tail: float | None = None
 
     def draw(self, rng: random.Random) -> int:
-        """One length: exp(N(ln p50, sigma)), sigma = ln(p90/p50)/z90, within 1..most."""
+        """One length: exp(N(ln p50, sigma)), sigma = ln(p90/p50)/z90, within 1..most.
+
+        Above p90 with a tail: p90 * (1 - u)^(-1/tail), u uniform.
+        """
         sigma = math.log(self.p90 / self.p50) / Z90
-        return max(1, min(self.most, round(rng.lognormvariate(math.log(self.p50), sigma))))
+        length = rng.lognormvariate(math.log(self.p50), sigma)
+        if self.tail is not None and length > self.p90:
+            length = self.p90 * rng.paretovariate(self.tail)
+        return max(1, min(self.most, round(length)))
 
 
 @dataclass(frozen=True, slots=True)

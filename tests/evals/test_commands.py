@@ -50,7 +50,8 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_jobs(suite, tmp_path):
     assert first.exit_code == second.exit_code == 0, first.output
     assert first.stdout == second.stdout
     document = json.loads(first.stdout)
-    assert set(document) == {"suite", "seed", "versions", "results"}
+    assert set(document) == {"suite", "seed", "versions", "results", "config", "git"}
+    assert document["config"]["seeds"] == [0]
     assert [r["arm"] for r in document["results"]] == ["vllm-fcfs", "fixed-fcfs", "hmas"]
     stock, fixed, _ = document["results"]
     assert fixed == {**stock, "arm": "fixed-fcfs"}

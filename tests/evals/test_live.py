@@ -46,6 +46,16 @@ def test_a_fixed_arm_is_given_back_when_the_replay_fails():
     assert engine.owner == ""
 
 
+def test_an_arm_that_is_only_simulated_is_refused():
+    engine = FakeEngine()
+    with (
+        pytest.raises(ArmError, match="rules-only: simulated only"),
+        steered(parse_arm("rules-only"), engine, OPTIONS, {}),
+    ):
+        pass
+    assert engine.applied == []
+
+
 def test_an_engine_with_an_owner_is_refused():
     engine = FakeEngine(owner="hmas", lease_until_s=9.0)
     with (

@@ -1,7 +1,6 @@
 """Is each arm run as its name says, on an engine that is only a stand-in here?"""
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
@@ -12,27 +11,10 @@ from evals.suite import load_profile
 from serving.contracts import Ack, Limits
 from serving.rules import RULES, with_rules
 from serving.settings import EngineSettings
-from tests.evals.samples import offered, outcome
-from tests.fakes import FakeEngine
+from tests.evals.samples import offered
+from tests.evals.small_cases import FakeSimulator
 
 PROFILE = load_profile("gpu_8b_assumed")
-
-
-@dataclass
-class FakeSimulator(FakeEngine):
-    """Serves request i one second after the last; calls each ticker once."""
-
-    stock: bool = False
-    recomputed_tokens: int = 70
-    ran: list[Any] = field(default_factory=list)
-
-    def run(self, requests, tickers=(), until_s=None, on_progress=None):
-        self.ran.append((tuple(requests), [period_s for period_s, _ in tickers], until_s))
-        for _, tick in tickers:
-            tick()
-        if on_progress is not None:
-            on_progress(len(requests))
-        return [outcome(i, finished_s=float(i), preemptions=i) for i in range(len(requests))]
 
 
 def run(arm, engine):

@@ -109,6 +109,79 @@ def test_an_error_names_file_line_and_key(tmp_path, old, new, line, says):
     assert says in str(error.value)
 
 
+DRIFTING = """\
+name = "drifting"
+seeds = [4, 5]
+loads = [1]
+arms = ["vllm-fcfs"]
+
+[[tenants]]
+name = "a"
+slo_class = "interactive"
+
+[[scenarios]]
+name = "one"
+trace = "azure-conv"
+requests = 10
+slo_scale = 0.5
+
+[scenarios.mix]
+trace = "azure-code"
+shape = "step"
+at = [0.5]
+
+[[scenarios]]
+name = "two"
+trace = "azure-code"
+requests = 10
+
+[scenarios.burst]
+factor = 3
+for_s = 10
+every_s = 60
+
+[[scenarios.tenants]]
+name = "b"
+slo_class = "document"
+"""
+
+
+def test_scenarios_without_tenants_have_the_suites_and_may_scale_slos(tmp_path):
+    suite = load(tmp_path, DRIFTING)
+    one, two = suite.scenarios
+    assert ([t.name for t in one.tenants], [t.name for t in two.tenants]) == (["a"], ["b"])
+    assert (suite.settings_of(one).slo_scale, suite.settings_of(two).slo_scale) == (0.5, 1.0)
+    assert suite.every_seed == (4, 5)
+    assert load(tmp_path, DRIFTING.replace("seeds = [4, 5]", "seed = 7")).every_seed == (7,)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("at = [0.5]", "at = [1.5]", 19, "scenarios.0.mix.at.0: "),
+        ("at = [0.5]", "cycle = 2", 19, "scenarios.0.mix.cycle: Extra inputs"),
+        ('shape = "step"', 'shape = "steep"', 18, "scenarios.0.mix.shape: "),
+        ("factor = 3", "factor = 1", 27, "scenarios.1.burst.factor: "),
+        ("seeds = [4, 5]", "seeds = [4, 4]", 2, "seeds: named twice"),
+        ('"interactive"', '"intractive"', 8, "tenants.0.slo_class: unknown class"),
+        ("slo_scale = 0.5", "slo_scale = 0", 14, "scenarios.0.slo_scale: "),
+    ],
+)
+def test_an_error_in_what_drifts_names_file_line_and_key(tmp_path, old, new, line, says):
+    assert old in DRIFTING
+    with pytest.raises(SuiteError) as error:
+        load(tmp_path, DRIFTING.replace(old, new))
+    assert str(error.value).startswith(f"{tmp_path / 'suite.toml'}:{line}: ")
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_every_suite_asks_a_question_and_says_how_it_is_run(path):
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("?" in line for line in comment)
+    assert load_suite(path).seeds == () or len(load_suite(path).seeds) >= 5
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(SuiteError, match=r"none\.toml: cannot be read"):
         load_suite(tmp_path / "none.toml")

@@ -1,0 +1,56 @@
+"""How well does stock vLLM do when it turns requests away in time?
+
+The arm `vllm-admission`: vLLM's `--max-num-queued-tokens` at vLLM's other defaults. The limit
+is chosen as in `evals.baselines.tuned`, from the times below and no limit at all; what it
+turns away is a miss.
+"""
+
+from typing import TYPE_CHECKING
+
+from evals.baselines.arm_run import ArmRun, Chosen, OnProgress, Parts, as_chosen, best_run
+from evals.baselines.tuned import run_stock
+from evals.sim_engine import BuildEngine
+from serving.engines.profile import EngineProfile
+
+if TYPE_CHECKING:
+    from evals.simulated_case import SimulatedCase
+
+QUEUED_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+NO_LIMIT = "none"
+
+
+def run_admission(
+    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+) -> ArmRun:
+    """The best run; `chosen` has `max_num_queued_tokens`, a number or `none`."""
+    limits = [None, *(queued_tokens(case.profile, seconds) for seconds in QUEUED_S)]
+    parts = Parts(on_progress, len(limits), len(case.requests))
+
+    def run(limit: int | None) -> ArmRun:
+        if limit is None:
+            return run_stock(case, case.profile, parts.next(), build_engine)
+        return run_with_limit(case, limit, parts.next())
+
+    limit, best = best_run(case, limits, run)
+    chosen: Chosen = {"max_num_queued_tokens": NO_LIMIT if limit is None else limit}
+    return as_chosen(best, case.profile, chosen)
+
+
+def run_with_limit(
+    case: "SimulatedCase", max_num_queued_tokens: int, on_progress: OnProgress
+) -> ArmRun:
+    """Stock vLLM with one limit on the prompt tokens still in prefill."""
+    from evals.baselines.admission_engine import AdmissionEngine
+
+    engine = AdmissionEngine(case.profile, case.settings, max_num_queued_tokens)
+    outcomes = engine.run(case.requests, until_s=case.until_s, on_progress=on_progress)
+    return ArmRun(outcomes, [], engine.recomputed_tokens)
+
+
+def queued_tokens(profile: EngineProfile, seconds: float) -> int:
+    """`target_TTFT * prefill_throughput`, as vLLM's documentation advises.
+
+    The throughput is that of full prefill steps: budget / (base + per prefill token * budget).
+    """
+    cost, budget = profile.cost, profile.token_budget
+    return round(seconds * budget / (cost.base_s + cost.per_prefill_token_s * budget))

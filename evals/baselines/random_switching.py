@@ -1,0 +1,37 @@
+"""What is switching worth when nobody thinks? The arm `random-switching`.
+
+At each long tick of the controller a policy is drawn from those it may choose from; all
+rules act. (H-MAS starts with `slack` alone and tunes from there: what it gains over this arm is
+owed to its choice of rules, too.)
+"""
+
+import random
+from typing import TYPE_CHECKING
+
+from evals.arms import ALL_RULES, controller_config, parse_arm
+from evals.baselines.arm_run import ArmRun, OnProgress
+from evals.baselines.steering import Steering
+from evals.recording import RecordedEngine
+from evals.sim_engine import BuildEngine
+
+if TYPE_CHECKING:
+    from evals.simulated_case import SimulatedCase
+
+
+def run_random_switching(
+    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+) -> ArmRun:
+    """Policies drawn by the case's seed, the first before the first arrival."""
+    control = controller_config(case.controller, {}).control
+    draw = random.Random(case.seed)
+    engine = build_engine(case.profile, case.settings, False)
+    recorded = RecordedEngine(engine)
+    steering = Steering(recorded, case.profile, case.arm.name)
+
+    def tick() -> None:
+        policy = draw.choice(control.allow_policies)
+        steering.put_in_force(parse_arm(f"fixed-{policy}+{ALL_RULES}"), "drawn at random")
+
+    tick()
+    outcomes = engine.run(case.requests, ((control.long_tick_s, tick),), case.until_s, on_progress)
+    return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)

@@ -1,0 +1,45 @@
+"""How would SGLang's scheduling do on the same machine? An emulation, not SGLang.
+
+The arms `sglang-emulated` (its default prefill chunk) and `sglang-emulated-tuned` (the chunk
+chosen in hindsight, as in `evals.baselines.tuned`). `evals.sglang` has the emulation.
+"""
+
+from typing import TYPE_CHECKING
+
+from evals.baselines.arm_run import ArmRun, OnProgress, Parts, as_chosen, best_run
+from evals.sim_engine import BuildEngine
+
+if TYPE_CHECKING:
+    from evals.simulated_case import SimulatedCase
+
+CHUNK = 8192  # SGLang's default on GPUs of 60 to 160 GB
+CHUNKS = (CHUNK, 512, 1024, 2048, 4096, 16384)
+
+
+def run_sglang(
+    case: "SimulatedCase",
+    on_progress: OnProgress,
+    build_engine: BuildEngine,  # noqa: ARG001  as every arm
+) -> ArmRun:
+    """SGLang's defaults."""
+    return run_with_chunk(case, CHUNK, on_progress)
+
+
+def run_sglang_tuned(
+    case: "SimulatedCase",
+    on_progress: OnProgress,
+    build_engine: BuildEngine,  # noqa: ARG001  as every arm
+) -> ArmRun:
+    """The best run over CHUNKS; `chosen` has `chunked_prefill_size`."""
+    parts = Parts(on_progress, len(CHUNKS), len(case.requests))
+    chunk, best = best_run(case, CHUNKS, lambda size: run_with_chunk(case, size, parts.next()))
+    return as_chosen(best, case.profile, {"chunked_prefill_size": chunk})
+
+
+def run_with_chunk(case: "SimulatedCase", chunk: int, on_progress: OnProgress) -> ArmRun:
+    """One run with `chunk` prompt tokens per prefill step."""
+    from evals.sglang import EmulatedSGLang
+
+    engine = EmulatedSGLang(case.profile, case.settings, chunked_prefill_size=chunk)
+    outcomes = engine.run(case.requests, (), case.until_s, on_progress)
+    return ArmRun(outcomes, [], engine.recomputed_tokens)

@@ -1,0 +1,235 @@
+"""`hmas calibrate` and `hmas eval fidelity`: how good is the simulator? Wiring only."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from evals.fidelity.calibrate import Calibration
+    from evals.fidelity.comparison import Comparison
+    from evals.fidelity.server import MeasuredServer
+    from evals.progress import CaseProgress
+    from evals.report.sheet import Sheet
+    from evals.suite import Suite
+    from serving.engines.profile import EngineProfile
+
+Url = Annotated[
+    str,
+    typer.Option(help="A running server that writes --step-log; default: start one, and stop it."),
+]
+StepLogFile = Annotated[
+    Path,
+    typer.Option(
+        help="With --url: the file that the server writes, started with HMAS_STEP_LOG=FILE hmas "
+        "serve --scheduler-cls evals.fidelity.step_log.step_log_scheduler."
+    ),
+]
+TokenFile = Annotated[Path, typer.Option(help="With --url: token of the control routes.")]
+Port = Annotated[int, typer.Option(help="Port of the server that is started.")]
+Model = Annotated[str, typer.Option(help="Model to start it with; default: SmolLM2-135M.")]
+Seconds = Annotated[float, typer.Option(min=10, help="Length of the designed load.")]
+JsonOutput = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output.")
+]
+
+
+def calibrate(
+    *,
+    name: Annotated[str, typer.Option(help="Name of the profile.")] = "calibrated",
+    seconds: Seconds = 240.0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the load's requests.")] = 0,
+    url: Url = "",
+    step_log: StepLogFile = Path("var/steps.csv"),
+    token_file: TokenFile = Path("var/hmas.token"),
+    port: Port = 8000,
+    model: Model = "",
+    out: Annotated[
+        Path, typer.Option(help="Folder for NAME.toml, calibration.json and calibration.png.")
+    ] = Path("var/calibration"),
+    json_output: JsonOutput = False,
+) -> None:
+    """Fit the simulator's cost model to a live server: a designed load, every step measured.
+
+    Nobody else may use the server meanwhile; what else the machine does is in the figures.
+
+    hmas calibrate --name my_machine --seconds 240
+
+    hmas calibrate --url http://127.0.0.1:8000 --step-log var/steps.csv --json
+    """
+    from evals.fidelity.profile_file import calibration_document
+    from evals.fidelity.report import calibration_sheet
+    from evals.fidelity.server import ServerChoice, measured_server
+    from evals.progress import CaseProgress
+    from serving.settings import EngineSettings
+
+    choice = ServerChoice(url, token_file, step_log, port, model, out)
+    with _clean_exit(), CaseProgress() as progress:
+        if not url:
+            progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
+        with measured_server(choice, EngineSettings()) as server:
+            calibration = _calibrate(server, name, seconds, seed, out, progress)
+    document = calibration_document(calibration)
+    _show(document, calibration_sheet(calibration), json_output)
+    typer.echo(f"written: {out}/{name}.toml, calibration.json, calibration.png", err=True)
+
+
+def fidelity(
+    suite_file: Annotated[
+        Path, typer.Argument(metavar="SUITE.toml", help="For example evals/fidelity/cpu_suite.toml")
+    ],
+    *,
+    profile: Annotated[
+        str, typer.Option(help="Name in evals/profiles, or a TOML file; default: the suite's.")
+    ] = "",
+    fitted: Annotated[
+        bool, typer.Option("--calibrate", help="Fit a profile on this server first, and use that.")
+    ] = False,
+    seconds: Seconds = 240.0,
+    requests: Annotated[
+        int | None, typer.Option(min=2, help="Requests per scenario, instead of the suite's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the suite's.")] = None,
+    url: Url = "",
+    step_log: StepLogFile = Path("var/steps.csv"),
+    token_file: TokenFile = Path("var/hmas.token"),
+    port: Port = 8000,
+    model: Model = "",
+    out: Annotated[
+        Path, typer.Option(help="Folder for fidelity.json, fidelity.md and fidelity.png.")
+    ] = Path("var/fidelity"),
+    json_output: JsonOutput = False,
+) -> None:
+    """Replay the same requests live and simulated, and report the errors of the simulator.
+
+    hmas eval fidelity evals/fidelity/cpu_suite.toml --profile cpu_smollm2
+
+    hmas eval fidelity evals/fidelity/cpu_suite.toml --calibrate --json
+    """
+    from evals.fidelity.report import fidelity_sheet
+    from evals.fidelity.server import ServerChoice, measured_server
+    from evals.progress import CaseProgress
+    from evals.suite import load_suite
+
+    choice = ServerChoice(url, token_file, step_log, port, model, out)
+    with _clean_exit(), CaseProgress() as progress:
+        suite = load_suite(suite_file)
+        if requests is not None:
+            scenarios = tuple(s.model_copy(update={"requests": requests}) for s in suite.scenarios)
+            suite = suite.model_copy(update={"scenarios": scenarios})
+        drawn = suite.seed if seed is None else seed
+        given = None if fitted else _load_profile(profile or suite.profile)
+        if not url:
+            progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
+        with measured_server(choice, suite.settings, suite.server) as server:
+            if given is None:
+                given = _calibrate(server, "calibrated", seconds, drawn, out, progress).profile
+            comparisons = _compare(suite, server, given, drawn, progress)
+    document = _write_comparisons(suite.name, drawn, comparisons, out)
+    _show(document, fidelity_sheet([c.result for c in comparisons]), json_output)
+    typer.echo(f"written: {out}/fidelity.json, fidelity.md, fidelity.png", err=True)
+
+
+def _calibrate(
+    server: "MeasuredServer", name: str, seconds: float, seed: int, out: Path,
+    progress: "CaseProgress",
+) -> "Calibration":  # fmt: skip
+    from evals.fidelity.calibrate import calibrate_on, length_s
+    from evals.fidelity.machine import warning
+    from evals.fidelity.profile_file import calibration_document, write_profile
+    from evals.fidelity.report import calibration_plot
+
+    bar = progress.add("calibration (seconds)", round(length_s(seconds)))
+    calibration = calibrate_on(
+        server, name=name, seconds=seconds, seed=seed,
+        on_progress=lambda elapsed_s: progress.update(bar, int(elapsed_s)),
+    )  # fmt: skip
+    progress.done(bar, f"calibration: {calibration.profile.provenance}")
+    if line := warning(calibration.facts["others_cpu_share"]):
+        progress.warn(line)
+    write_profile(calibration, out / f"{name}.toml", " ".join(["hmas", *sys.argv[1:]]))
+    text = json.dumps(calibration_document(calibration), indent=2)
+    (out / "calibration.json").write_text(text + "\n", encoding="utf-8")
+    calibration_plot(calibration, out / "calibration.png")
+    return calibration
+
+
+def _compare(
+    suite: "Suite", server: "MeasuredServer", profile: "EngineProfile", seed: int,
+    progress: "CaseProgress",
+) -> list["Comparison"]:  # fmt: skip
+    from evals.fidelity.calibrate import idle_overhead_s
+    from evals.fidelity.fidelity import compare_suite
+    from evals.live_runner import served_model
+    from evals.scenario import build_workload
+
+    overhead_s = idle_overhead_s(server, seed)
+    progress.note(f"client's overhead at idle: {overhead_s * 1000:.1f} ms")
+    _, max_model_len = served_model(server.live.base_url)
+    workloads = [
+        build_workload(
+            scenario, seed=seed, max_model_len=max_model_len, trace_file=None, warn=progress.warn
+        )
+        for scenario in suite.scenarios
+    ]
+    return compare_suite(
+        suite, workloads, server, profile, overhead_s=overhead_s, seed=seed, progress=progress
+    )
+
+
+def _write_comparisons(
+    suite: str, seed: int, comparisons: Sequence["Comparison"], out: Path
+) -> dict[str, Any]:
+    from evals.fidelity.report import fidelity_plot, fidelity_sheet
+    from evals.metrics import rounded
+    from evals.report.sheet import markdown
+    from evals.run_result import versions
+
+    results = [rounded(comparison.result) for comparison in comparisons]
+    document = {"suite": suite, "seed": seed, "versions": versions(), "results": results}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "fidelity.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (out / "fidelity.md").write_text(markdown(fidelity_sheet(results)), encoding="utf-8")
+    fidelity_plot(comparisons, out / "fidelity.png")
+    return document
+
+
+def _load_profile(name: str) -> "EngineProfile":
+    from evals.suite import load_profile
+    from evals.toml_file import read_toml
+    from serving.engines.profile import EngineProfile
+
+    return read_toml(Path(name), EngineProfile) if name.endswith(".toml") else load_profile(name)
+
+
+def _show(document: dict[str, Any], sheet: "Sheet", json_output: bool) -> None:
+    from rich.console import Console
+
+    from evals.report.sheet import terminal
+
+    console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    if json_output:
+        typer.echo(json.dumps(document, indent=2))
+    console.print(terminal(sheet))
+
+
+@contextmanager
+def _clean_exit() -> Iterator[None]:
+    """Expected errors are one line and exit code 2; Ctrl-C is exit code 130."""
+    from evals.eval_run import EXPECTED
+    from evals.fidelity.steps import CalibrationError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
+    except (*EXPECTED, CalibrationError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error

@@ -1,0 +1,188 @@
+"""Does each baseline do what its name says, on vLLM's scheduler in virtual time?"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.arms import BASELINES, ControllerOptions, parse_arm
+from evals.baselines import RUN
+from evals.baselines.admission import QUEUED_S, queued_tokens, run_with_limit
+from evals.baselines.arm_run import ArmRun, Parts, best_run
+from evals.baselines.tuned import fewer_sequences, run_stock, token_budgets
+from evals.sim_engine import build_simulated
+from evals.simulated_case import run_arm, run_case
+from hmas_agents.config import ControlConfig
+from serving.contracts import Limits
+from serving.rules import RULES, with_rules
+from tests.evals.samples import offered, outcome
+from tests.evals.small_cases import MACHINE, FakeSimulator, case, workload
+
+STOCK = Limits(MACHINE.max_active_requests, MACHINE.token_budget)
+
+
+def quiet(_: int) -> None:
+    pass
+
+
+def met(run):
+    return sum(outcome.met for outcome in run.outcomes)
+
+
+def simulate(arm, requests=None, **options):
+    return run_arm(case(arm, requests, **options), quiet, build_simulated)
+
+
+@pytest.fixture
+def every_second(tmp_path: Path) -> ControllerOptions:
+    """A controller whose long tick is a second: short workloads have several windows."""
+    path = tmp_path / "hmas.toml"
+    path.write_text("[control]\nshort_tick_s = 0.5\nlong_tick_s = 1.0\nttl_s = 5.0\n")
+    return ControllerOptions(config_path=path)
+
+
+def test_every_baseline_has_a_name_and_a_run():
+    assert set(RUN) == set(BASELINES)
+    for name in BASELINES:
+        assert (parse_arm(name).name, parse_arm(name).kind) == (name, "baseline")
+
+
+@pytest.mark.parametrize("arm", BASELINES)
+def test_a_baseline_serves_every_request_and_repeats_itself(arm, every_second):
+    requests = workload(24, 25.0)
+    first, again = (simulate(arm, requests, controller=every_second, seed=3) for _ in range(2))
+    assert [o.request_id for o in first.outcomes] == [f"r{i}" for i in range(24)]
+    assert [o.arrival_s for o in first.outcomes] == [r.arrival_s for r in requests]
+    assert again == first
+
+
+def test_a_case_of_a_baseline_has_its_name_and_its_figures():
+    run = run_case(case("rules-only", offered(0.0, 5.0)), quiet, lambda *_: FakeSimulator())
+    assert (run.scenario, run.load, run.arm) == ("small", 1.5, "rules-only")
+    assert (len(run.outcomes), run.preemptions, run.recomputed_tokens) == (2, 1, 70)
+
+
+# -- stock vLLM, tuned ------------------------------------------------------------------
+
+
+def test_tuning_is_the_best_of_its_list_and_better_than_stock_here():
+    tuned = simulate("vllm-tuned")
+    by_budget = {}
+    for budget in token_budgets(MACHINE):
+        by_budget[budget] = met(with_limits(32, budget))
+    assert tuned.chosen["token_budget"] == max(by_budget, key=lambda budget: by_budget[budget])
+    assert met(tuned) >= max(by_budget.values())
+    assert met(tuned) > by_budget[MACHINE.token_budget]
+    again = with_limits(tuned.chosen["max_num_seqs"], tuned.chosen["token_budget"])
+    assert again.outcomes == tuned.outcomes
+    limits = tuned.decisions[0].limits
+    assert (limits.token_budget, limits.max_active_requests) == tuple(tuned.chosen.values())
+
+
+def with_limits(sequences, budget) -> ArmRun:
+    machine = replace(MACHINE, max_active_requests=sequences, token_budget=budget)
+    return run_stock(case("vllm-tuned"), machine, quiet, build_simulated)
+
+
+def test_the_lists_begin_with_the_profile_and_keep_to_what_vllm_starts_with():
+    assert token_budgets(MACHINE) == [2048, 256, 512, 1024, 4096]
+    assert fewer_sequences(MACHINE) == [16]
+    assert min(token_budgets(MACHINE)) >= MACHINE.max_active_requests
+
+
+# -- stock vLLM, admission --------------------------------------------------------------
+
+
+def test_a_request_is_refused_once_the_queued_prompts_have_reached_the_limit():
+    at_once = offered(0.0, 0.0, 0.0, 0.0, 1.0)  # 100 prompt tokens each
+    run = run_with_limit(case("vllm-admission", at_once), 250, quiet)
+    assert [o.finish for o in run.outcomes] == ["stop", "stop", "stop", "rejected", "stop"]
+    refused = run.outcomes[3]
+    assert (refused.met, refused.miss, refused.ttft_s) == (False, "not_served", None)
+
+
+def test_a_prompt_is_queued_until_its_first_token_is_out():
+    # The only step of the first prompt lasts 15 ms; the second comes in its middle.
+    run = run_with_limit(case("vllm-admission", offered(0.0, 0.007, 0.1)), 100, quiet)
+    assert [o.finish for o in run.outcomes] == ["stop", "rejected", "stop"]
+
+
+def test_admission_takes_the_limit_that_pays_and_none_where_none_does():
+    crowded = simulate("vllm-admission")
+    assert crowded.chosen["max_num_queued_tokens"] in {queued_tokens(MACHINE, s) for s in QUEUED_S}
+    assert any(o.finish == "rejected" for o in crowded.outcomes)
+    assert met(crowded) > met(simulate("vllm-fcfs"))
+    calm = simulate("vllm-admission", workload(20, 1.0))
+    assert calm.chosen == {"max_num_queued_tokens": "none"}
+    assert calm.outcomes == simulate("vllm-fcfs", workload(20, 1.0)).outcomes
+
+
+def test_a_limit_is_a_time_of_full_prefill_steps():
+    assert queued_tokens(MACHINE, 2.0) == round(2.0 * 2048 / (5e-3 + 2048 * 100e-6))
+
+
+# -- SGLang, emulated -------------------------------------------------------------------
+
+
+def test_sglang_is_the_emulation_and_tuning_it_never_loses():
+    default, tuned = simulate("sglang-emulated"), simulate("sglang-emulated-tuned")
+    assert default.outcomes != simulate("vllm-fcfs").outcomes
+    assert met(tuned) >= met(default)
+    assert "chunked_prefill_size" in tuned.chosen
+
+
+# -- our scheduler without a thought ----------------------------------------------------
+
+
+def test_random_switching_draws_by_seed_at_each_long_tick_under_all_rules(every_second):
+    requests = workload(60, 8.0)
+    run = simulate("random-switching", requests, controller=every_second, seed=1)
+    assert [round(d.at_s) for d in run.decisions] == list(range(len(run.decisions)))
+    assert len(run.decisions) > 5
+    drawn = [d.policy for d in run.decisions]
+    assert 1 < len(set(drawn)) <= len(ControlConfig().allow_policies)
+    assert set(drawn) <= set(ControlConfig().allow_policies)
+    assert {d.limits for d in run.decisions} == {with_rules(STOCK, RULES)}
+    other = simulate("random-switching", requests, controller=every_second, seed=2)
+    assert [d.policy for d in other.decisions] != drawn
+
+
+def test_rules_only_never_changes_the_policy_and_asks_nobody(every_second):
+    run = simulate("rules-only", workload(60, 25.0), controller=every_second)
+    assert {d.policy for d in run.decisions} == {ControlConfig().start_policy}
+    assert run.decisions[-1].limits.follow_slack
+    assert met(run) > met(simulate("vllm-fcfs", workload(60, 25.0)))
+
+
+def test_rules_only_has_no_long_tick():
+    engine = FakeSimulator()
+    run_case(case("rules-only", offered(0.0, 5.0)), quiet, lambda *_: engine)
+    assert engine.ran[0][1] == [ControlConfig().short_tick_s]
+    assert engine.owner == ""  # closed: the lease is given back
+
+
+# -- choosing among runs ----------------------------------------------------------------
+
+
+def test_the_best_run_met_most_and_of_equals_comes_first():
+    numbers = {"a": 1, "b": 3, "c": 3}
+    runs = {k: ArmRun([outcome(met=i < n) for i in range(4)], [], 0) for k, n in numbers.items()}
+    item = case("vllm-tuned", offered(0.0, 1.0))
+    assert best_run(item, list(runs), runs.__getitem__) == ("b", runs["b"])
+
+
+def test_what_arrives_in_the_warm_up_does_not_count_for_a_choice():
+    early = ArmRun([outcome(arrival_s=5.0), outcome(arrival_s=20.0, met=False)], [], 0)
+    late = ArmRun([outcome(arrival_s=5.0, met=False), outcome(arrival_s=20.0)], [], 0)
+    runs = {"early": early, "late": late}
+    item = replace(case("vllm-tuned", offered(5.0, 20.0)), warmup_s=10.0)
+    assert best_run(item, list(runs), runs.__getitem__) == ("late", late)
+
+
+def test_progress_of_several_runs_is_that_of_one():
+    said: list[int] = []
+    parts = Parts(said.append, parts=4, requests=10)
+    for report in (parts.next(), parts.next(), parts.next(2)):
+        report(5)
+        report(10)
+    assert said == [1, 2, 3, 5, 7, 10]

@@ -1,0 +1,92 @@
+"""Does an interrupted suite go on where it stopped, and only with what still holds?"""
+
+import json
+from dataclasses import replace
+
+from typer.testing import CliRunner
+
+from evals import case_store
+from evals.case_store import CaseStore, FinishedCase, code_digest, key_of
+from evals.commands import app
+from evals.metrics import CaseRun, summarise
+from evals.recording import AppliedDecision
+from serving.contracts import Limits
+from tests.evals.samples import outcome
+from tests.evals.test_commands import TINY
+
+RUN = CaseRun(
+    "s", 1.5, "hmas", [outcome(0), outcome(1, met=False, ttft_s=None)],
+    [AppliedDecision(1.0, "edf", Limits(8, 512), "because")], preemptions=2, recomputed_tokens=9,
+)  # fmt: skip
+CASE = FinishedCase(summarise(RUN, 1.0), RUN)
+
+
+def test_a_case_comes_back_as_it_was(tmp_path):
+    CaseStore(tmp_path).add("k", CASE)
+    CaseStore(tmp_path).add_capacity("c", 12.5)
+    again = CaseStore(tmp_path)
+    assert again.find("k") == CASE
+    assert again.capacity_rps("c") == 12.5
+    assert (again.find("c"), again.find("other"), again.capacity_rps("k")) == (None, None, None)
+
+
+def test_a_case_without_outcomes_leaves_no_file(tmp_path):
+    bare = FinishedCase(CASE.result, replace(RUN, outcomes=()))
+    CaseStore(tmp_path).add("k", bare)
+    assert CaseStore(tmp_path).find("k") == bare
+    assert list((tmp_path / "cases").iterdir()) == []
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out_and_the_next_one_is_whole(tmp_path):
+    CaseStore(tmp_path).add_capacity("a", 1.0)
+    lines = tmp_path / "cases.jsonl"
+    lines.write_text(lines.read_text() + '{"key": "b", "capac')
+    store = CaseStore(tmp_path)
+    assert (store.capacity_rps("a"), store.capacity_rps("b")) == (1.0, None)
+    store.add_capacity("c", 3.0)
+    assert CaseStore(tmp_path).capacity_rps("c") == 3.0
+
+
+def test_a_key_depends_on_every_part():
+    assert key_of(1, "a") == key_of(1, "a")
+    assert len({key_of(1, "a"), key_of(1, "b"), key_of("1", "a"), key_of(1), key_of("1, 'a'")}) == 5
+
+
+def test_the_code_counts_but_not_how_results_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(case_store, "REPO", tmp_path)
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "evals" / "report").mkdir(parents=True)
+    empty = code_digest()
+    (tmp_path / "evals" / "report" / "page.py").write_text("x")
+    (tmp_path / "serving" / "README.md").write_text("x")
+    assert code_digest() == empty
+    (tmp_path / "serving" / "order.py").write_text("x")
+    assert code_digest() != empty
+
+
+def test_a_second_run_runs_only_what_is_new_and_writes_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("evals.runner.code_digest", lambda: "as it is")
+    suite = tmp_path / "tiny.toml"
+    text = TINY.replace(', "fixed-fcfs", "hmas"', "").replace("120", "60")
+    suite.write_text('seeds = [1, 2]\n' + text)
+    out = tmp_path / "out"
+
+    def run():
+        result = CliRunner().invoke(app, ["run", str(suite), "--jobs", "1", "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        return result.stderr, json.loads((out / "results.json").read_text())["results"]
+
+    first_said, first = run()
+    assert "run before" not in first_said
+    assert [(r["arm"], r["seed"]) for r in first] == [("vllm-fcfs", 1), ("vllm-fcfs", 2)]
+    assert first[0]["capacity_rps"] != first[1]["capacity_rps"], "each seed's own requests"
+    page = (out / "report.html").read_text()
+    suite.write_text('seeds = [1, 2]\n' + text.replace('"vllm-fcfs"', '"vllm-fcfs", "fixed-edf"'))
+    said, second = run()
+    assert "2 of 4 cases were run before" in said
+    assert [r for r in second if r["arm"] == "vllm-fcfs"] == first
+    suite.write_text('seeds = [1, 2]\n' + text)
+    said, third = run()
+    assert "2 of 2 cases" in said
+    assert third == first
+    assert (out / "report.html").read_text() == page
