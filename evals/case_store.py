@@ -26,9 +26,9 @@ REPO = Path(__file__).resolve().parents[1]
 CODE = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
 NOT_RUN = (
     "bench", "bound", "commands", "demo", "fidelity", "profiles", "report", "results", "soak",
-    "suites", "cli.py", "commands.py", "compare.py", "compare_command.py", "eval_run.py",
-    "live_arm.py", "live_capacity.py", "live_runner.py", "load_generator.py", "progress.py",
-    "run_files.py", "run_result.py", "statistics.py",
+    "suites", "clean_exit.py", "cli.py", "commands.py", "compare.py", "compare_command.py",
+    "eval_run.py", "live_arm.py", "live_capacity.py", "live_runner.py", "load_generator.py",
+    "progress.py", "run_files.py", "run_result.py", "statistics.py",
 )  # fmt: skip
 SOURCES = (".py", ".md", ".toml")
 

@@ -4,8 +4,6 @@ Wiring only. Heavy imports (vLLM, matplotlib) stay inside the functions that nee
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evals.clean_exit import clean_exit
 from evals.compare_command import compare
 from evals.fidelity.commands import fidelity
 
@@ -138,7 +137,7 @@ def run(
         jobs=jobs or os.cpu_count() or 1,
         live=LiveTarget(url, model, token_file, serve) if live else None,
     )
-    with _clean_exit(), CaseProgress() as progress:
+    with clean_exit(), CaseProgress() as progress:
         result = run_eval(request, progress)
     _show(result, json_output, out)
 
@@ -180,23 +179,6 @@ def fetch(
 
 def _advance(bars: "Progress", bar: "TaskID", done: int, total: int | None) -> None:
     bars.update(bar, completed=done, total=total)
-
-
-@contextmanager
-def _clean_exit() -> Iterator[None]:
-    """Expected errors are one line and exit code 2; Ctrl-C is exit code 130."""
-    from evals.eval_run import EXPECTED
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
-    except EXPECTED as error:
-        typer.echo(f"error: {error}", err=True)
-        if os.environ.get("HMAS_DEBUG"):
-            typer.echo("\n".join(getattr(error, "__notes__", ())), err=True)
-        raise typer.Exit(2) from error
 
 
 def _show(run: "SuiteRun", json_output: bool, out: Path | None) -> None:

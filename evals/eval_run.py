@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from evals.arms import ControllerOptions
 from evals.case_store import CaseStore
+from evals.fidelity.steps import CalibrationError
 from evals.live_arm import ArmError
 from evals.live_capacity import CapacityError
 from evals.own_server import own_server
@@ -30,6 +31,7 @@ from serving.launcher import ServerError
 # What can go wrong that is not a defect: the command prints one line for it.
 EXPECTED = (
     ArmError,
+    CalibrationError,
     CapacityError,
     ConfigError,
     EngineUnavailable,

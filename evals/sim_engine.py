@@ -6,9 +6,8 @@ from typing import Protocol
 from serving.contracts import Outcome, TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.engines.protocol import Engine
+from serving.engines.tickers import Ticker
 from serving.settings import EngineSettings
-
-Ticker = tuple[float, Callable[[], None]]
 
 
 class RunnableEngine(Engine, Protocol):

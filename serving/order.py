@@ -256,11 +256,10 @@ class Order:
             heapq.heappush(self._events, (changes_s, entry.event, entry))
 
     def _push(self, entry: Entry) -> None:
-        lane, policy = entry.lane, self.policy
+        lane = entry.lane
+        key = self._key(entry.view, self._standings[entry.facts])
+        # After the key: a policy that raises changes standings, and rebuilds all heaps.
         standing = self._standings[entry.facts]
-        key = self._key(entry.view, standing)
-        if self.policy is not policy:  # it raised: all heaps were rebuilt, this entry in them
-            standing = self._standings[entry.facts]
         self._set_standing(entry, standing)
         item = self._items = self._items + 1
         entry.item, self._choice = item, None

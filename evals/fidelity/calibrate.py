@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from evals.live_arm import ArmError
 from evals.live_runner import wait_until_idle
 from evals.load_generator import completion_body
 from serving.contracts import Decision, Limits, Snapshot, TraceRequest
-from serving.engines.profile import EngineProfile
+from serving.engines.profile import EngineProfile, profile_from_snapshot
 from serving.engines.protocol import Engine
 
 _CONTROLLER = "calibrate"
@@ -174,8 +174,8 @@ def _step_size(engine: Engine, token_budget: int) -> Iterator[None]:
 def _profile(
     name: str, snapshot: Snapshot, fit: Fit, facts: dict[str, Any]
 ) -> EngineProfile:
-    envelope = snapshot.envelope
-    return EngineProfile(
+    return replace(
+        profile_from_snapshot(snapshot),
         name=name,
         provenance=(
             f"measured {facts['date']}: {facts['model']}, vLLM {facts['vllm']}, "
@@ -183,11 +183,6 @@ def _profile(
             f"error p50 {fit.error_p50:.1%}, p90 {fit.error_p90:.1%}"
         ),
         cost=fit.cost,
-        max_active_requests=envelope.max_active_requests,
-        token_budget=envelope.token_budget,
-        kv_blocks=envelope.kv_blocks,
-        block_size=envelope.block_size,
-        max_model_len=envelope.max_model_len,
     )
 
 

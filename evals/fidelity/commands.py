@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from evals.clean_exit import clean_exit
 
 if TYPE_CHECKING:
     from evals.fidelity.calibrate import Calibration
@@ -68,7 +69,7 @@ def calibrate(
     from serving.settings import EngineSettings
 
     choice = ServerChoice(url, token_file, step_log, port, model, out)
-    with _clean_exit(), CaseProgress() as progress:
+    with clean_exit(), CaseProgress() as progress:
         if not url:
             progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
         with measured_server(choice, EngineSettings()) as server:
@@ -116,7 +117,7 @@ def fidelity(
     from evals.suite import load_suite
 
     choice = ServerChoice(url, token_file, step_log, port, model, out)
-    with _clean_exit(), CaseProgress() as progress:
+    with clean_exit(), CaseProgress() as progress:
         suite = load_suite(suite_file)
         if requests is not None:
             scenarios = tuple(s.model_copy(update={"requests": requests}) for s in suite.scenarios)
@@ -217,19 +218,3 @@ def _show(document: dict[str, Any], sheet: "Sheet", json_output: bool) -> None:
     if json_output:
         typer.echo(json.dumps(document, indent=2))
     console.print(terminal(sheet))
-
-
-@contextmanager
-def _clean_exit() -> Iterator[None]:
-    """Expected errors are one line and exit code 2; Ctrl-C is exit code 130."""
-    from evals.eval_run import EXPECTED
-    from evals.fidelity.steps import CalibrationError
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise typer.Exit(130) from None
-    except (*EXPECTED, CalibrationError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error

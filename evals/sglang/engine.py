@@ -12,15 +12,14 @@ source of 0.5.23 does by default, and this leaves out
   work of SGLang's own processes beyond the cost model.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 from evals.sglang.batch import ServedRequest
 from evals.sglang.scheduler import EmulatedScheduler, Step
-from evals.sim_engine import Ticker
 from serving.accounting import RequestTrack
 from serving.contracts import Finish, Outcome, TraceRequest
 from serving.engines.profile import EngineProfile
+from serving.engines.tickers import Ticker, Tickers
 from serving.perception.attributes import slo_of
 from serving.policies.base import RequestView
 from serving.settings import EngineSettings
@@ -99,17 +98,13 @@ class EmulatedSGLang:
             on_step: shown each step as it starts.
         """
         max_tokens = max((r.output_tokens for r in requests), default=1)
-        due = [period_s for period_s, _ in tickers]
+        ticking = Tickers(tickers)
         arriving = 0
         while until_s is None or self._now_s < until_s:
             while arriving < len(requests) and requests[arriving].arrival_s <= self._now_s:
                 self._submit(arriving, requests[arriving], max_tokens)
                 arriving += 1
-            for i, (period_s, tick) in enumerate(tickers):
-                if self._now_s >= due[i]:
-                    tick()
-                    # A multiple of the period may come out just below itself: 3 * 0.3 < 0.9.
-                    due[i] = (math.floor(self._now_s / period_s + 1e-6) + 1) * period_s
+            ticking.call_due(self._now_s)
             step = self.scheduler.schedule()
             if step is not None:
                 if on_step is not None:
@@ -118,7 +113,7 @@ class EmulatedSGLang:
                 if on_progress is not None:
                     on_progress(len(self._outcomes))
             elif arriving < len(requests):
-                self._now_s = min([requests[arriving].arrival_s, *due])
+                self._now_s = min([requests[arriving].arrival_s, *ticking.due_s])
             else:
                 break
         for request in self.scheduler.running:

@@ -4,7 +4,6 @@ Scheduler, KV-cache manager and hook are the real ones; only running the model i
 replaced by the profile's cost model. Deterministic. Used by evals and by the twin.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from vllm.v1.request import Request
 from serving.accounting import RequestTrack
 from serving.contracts import Ack, Decision, Finish, JournalPage, Outcome, Snapshot, TraceRequest
 from serving.engines.profile import EngineProfile
+from serving.engines.tickers import Ticker, Tickers
 from serving.engines.virtual_vllm import (
     build_scheduler,
     skip_idle_allocations,
@@ -30,7 +30,6 @@ from serving.scheduler import HMASScheduler
 from serving.settings import EngineSettings
 
 _STOP_TOKEN, _TOKEN = 1, 7
-Ticker = tuple[float, Callable[[], None]]
 
 
 class SimulatedEngine:
@@ -122,23 +121,20 @@ class SimulatedEngine:
             on_step: shown each step's schedule.
         """
         max_tokens = max((r.output_tokens for r in requests), default=1)
-        due = [period_s for period_s, _ in tickers]
+        ticking = Tickers(tickers)
         arriving = 0
         while until_s is None or self._now_s < until_s:
             while arriving < len(requests) and requests[arriving].arrival_s <= self._now_s:
                 self._submit(arriving, requests[arriving], max_tokens)
                 arriving += 1
-            for i, (period_s, tick) in enumerate(tickers):
-                if self._now_s >= due[i]:
-                    tick()
-                    due[i] = _next_tick_s(self._now_s, period_s)
+            ticking.call_due(self._now_s)
             if self._step(on_step):
                 if on_progress is not None:
                     on_progress(len(self._outcomes))
             elif arriving < len(requests):
-                self._now_s = min([requests[arriving].arrival_s, *due])
+                self._now_s = min([requests[arriving].arrival_s, *ticking.due_s])
             elif self._tracks:  # waiting for a lease to end or a limit to change
-                self._now_s = min(due, default=self._now_s + 1.0)
+                self._now_s = min(ticking.due_s, default=self._now_s + 1.0)
             else:
                 break
         for request_id in list(self._tracks):
@@ -234,8 +230,3 @@ class SimulatedEngine:
         index = int(request_id[1:])
         outcome = self._tracks.pop(request_id).outcome(index, finish, self._now_s)
         self._outcomes[index] = outcome
-
-
-def _next_tick_s(now_s: float, period_s: float) -> float:
-    # A multiple of the period may come out just below itself: 3 * 0.3 < 0.9.
-    return (math.floor(now_s / period_s + 1e-6) + 1) * period_s

@@ -7,7 +7,8 @@ from vllm.v1.core.sched.output import SchedulerOutput
 
 from serving.contracts import Arrival, Limits, Outcome, TraceRequest
 from serving.engines.profile import EngineProfile
-from serving.engines.simulated import SimulatedEngine, Ticker
+from serving.engines.simulated import SimulatedEngine
+from serving.engines.tickers import Ticker
 from serving.settings import EngineSettings
 
 SETTINGS = EngineSettings()

@@ -3,7 +3,8 @@
 import pytest
 
 from serving import compat
-from serving.engines.simulated import SimulatedEngine, Ticker
+from serving.engines.simulated import SimulatedEngine
+from serving.engines.tickers import Ticker
 from serving.policies import POLICIES, Policy, PolicyCard
 from tests.serving.samples import decision, mixed_load, profile
 from tests.serving.simulation import SETTINGS, Run, simulate, stock_limits
