@@ -25,7 +25,7 @@ REPO = Path(__file__).resolve().parents[1]
 # module is counted until it is named here, so that no stale result is taken for a fresh one.
 CODE = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
 NOT_RUN = (
-    "bench", "bound", "commands", "demo", "fidelity", "profiles", "report", "results", "soak",
+    "bench", "commands", "demo", "fidelity", "profiles", "report", "results", "soak",
     "suites", "clean_exit.py", "cli.py", "commands.py", "compare.py", "compare_command.py",
     "eval_run.py", "live_arm.py", "live_capacity.py", "live_runner.py", "load_generator.py",
     "progress.py", "run_files.py", "run_result.py", "statistics.py",
@@ -55,14 +55,14 @@ class CaseStore:
         for line in self._whole_lines():
             self._stored[line.pop("key")] = line
 
-    def capacity_rps(self, key: str) -> float | None:
-        """A capacity measured before."""
-        value = self._stored.get(key, {}).get("capacity_rps")
-        return None if value is None else float(value)
+    def figures(self, key: str) -> dict[str, float | str] | None:
+        """Figures computed before that all arms share."""
+        figures: dict[str, float | str] | None = self._stored.get(key, {}).get("figures")
+        return figures
 
-    def add_capacity(self, key: str, rate_rps: float) -> None:
-        """Keep a capacity."""
-        self._append(key, {"capacity_rps": rate_rps})
+    def add_figures(self, key: str, figures: dict[str, float | str]) -> None:
+        """Keep such figures."""
+        self._append(key, {"figures": figures})
 
     def find(self, key: str) -> FinishedCase | None:
         """A case that was run before, with its outcomes if they were kept."""

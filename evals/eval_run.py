@@ -151,7 +151,7 @@ def build_workloads(
 
 def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
     from evals.jobs import RunOptions
-    from evals.report import MOST_ARMS_DRAWN
+    from evals.report.arms_drawn import drawn_arms
     from evals.runner import run_suite
 
     profile = load_profile(suite.profile)
@@ -162,7 +162,7 @@ def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> Sui
         request.controller,
         ledger_dir=out,
         store=CaseStore(out) if out else None,
-        keep_outcomes=out is not None and len(suite.arms) <= MOST_ARMS_DRAWN,
+        drawn=drawn_arms(suite.arms) if out is not None else (),
     )
     return run_suite(
         suite, workloads, profile, seed=suite.every_seed[0], options=options, progress=progress

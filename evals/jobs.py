@@ -4,6 +4,7 @@ A job is a simulated case and what its result says beside the figures. Made and 
 parent by `evals.runner`, run in worker processes.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -21,6 +22,8 @@ from evals.workers import OnProgress
 from evals.workloads.scaling import span_s
 from serving.engines.profile import EngineProfile
 
+CaseId = tuple[str, float, int, str]  # scenario, load, seed, arm
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -31,15 +34,15 @@ class RunOptions:
         controller: of the arms that have one.
         ledger_dir: gets one decision ledger per case of the arm `hmas`; None records none.
         store: finished cases are kept there, and those it has are not run again.
-        keep_outcomes: whether the run of the first seed comes back with its outcomes. Those of
-            the other seeds never do: hundreds of cases would not fit into memory.
+        drawn: arms whose run of the first seed comes back with its outcomes. Those of other
+            seeds never do: hundreds of cases would not fit into memory.
     """
 
     jobs: int
     controller: ControllerOptions
     ledger_dir: Path | None = None
     store: CaseStore | None = None
-    keep_outcomes: bool = True
+    drawn: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class Job:
     warmup_s: float
     moments_s: tuple[float, ...]
     keep_outcomes: bool
+
+    @property
+    def id(self) -> CaseId:
+        """What tells it from the other jobs of its suite."""
+        case = self.case
+        return case.scenario, case.load, case.seed, case.arm.name
 
     @property
     def title(self) -> str:
@@ -91,7 +100,7 @@ def jobs_of(
             capacity_rps=capacity_rps,
             warmup_s=suite.warmup_s,
             moments_s=offered[load].moments_s,
-            keep_outcomes=options.keep_outcomes and workload.seed == seed,
+            keep_outcomes=arm in options.drawn and workload.seed == seed,
         )
         for load, arm in product(suite.loads, suite.arms)
     ]

@@ -4,18 +4,24 @@ The same suite, seeds and trace give the same result object, whatever `jobs` is,
 whether or not a part of it was run before. Called by `hmas eval run --engine sim`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from evals.case_store import FinishedCase, code_digest, key_of
-from evals.jobs import Job, RunOptions, job_key, jobs_of, run_job
+from evals.hindsight import candidates_of, chooses, conclude, switching_of
+from evals.jobs import CaseId, Job, RunOptions, job_key, jobs_of, run_job
 from evals.metrics import Result
 from evals.progress import CaseProgress
 from evals.run_result import SuiteRun, versions
 from evals.scenario import Workload
-from evals.simulated_case import CapacityCase, measure_capacity
+from evals.shared_figures import BoundCase, CapacityCase, Figures, bound_of, measure_capacity
 from evals.suite import Suite
-from evals.workers import WorkerPool
+from evals.tasks import Shelf, Task, run_tasks
+from evals.workers import OnProgress, WorkerPool
 from serving.engines.profile import EngineProfile
+
+SharedCase = TypeVar("SharedCase", CapacityCase, BoundCase)
 
 
 def run_suite(
@@ -43,97 +49,120 @@ def run_suite(
     """
     code = code_digest() if options.store else ""
     with WorkerPool(options.jobs) as pool:
-        capacities = _capacities(pool, suite, workloads, profile, options, progress, code)
+        crew = _Crew(pool, options, progress, code)
+        capacities = crew.capacities(suite, workloads, profile)
         jobs = [
             job
             for workload in workloads
             for job in jobs_of(suite, workload, profile, options, capacities, seed)
         ]
-        finished = _run(pool, jobs, options, progress, code)
+        finished = crew.cases(jobs)
+        bounds = crew.bounds(jobs, suite)
+    cases = [finished[job.id] for job in jobs]
     return SuiteRun(
-        suite.name, seed, versions(),
-        [case.result for case in finished], [case.run for case in finished],
-    )  # fmt: skip
-
-
-def _run(
-    pool: WorkerPool,
-    jobs: Sequence[Job],
-    options: RunOptions,
-    progress: CaseProgress,
-    code: str,
-) -> list[FinishedCase]:
-    store = options.store
-    keys = [job_key(job, code) if store else str(i) for i, job in enumerate(jobs)]
-    done = {key: case for key in keys if store and (case := store.find(key))}
-    todo = [(key, job) for key, job in zip(keys, jobs, strict=True) if key not in done]
-    if done:
-        progress.note(f"{len(done)} of {len(jobs)} cases were run before and are not run again")
-    for _, job in todo:
-        if (ledger := job.case.controller.ledger_path) is not None:
-            for stale in ledger.parent.glob(f"{ledger.name}*"):
-                stale.unlink()
-    bars = [progress.add(job.title, len(job.case.requests)) for _, job in todo]
-
-    def on_done(i: int, case: FinishedCase) -> None:
-        if store is not None:
-            store.add(todo[i][0], case)
-        progress.done(bars[i], _line(todo[i][1], case.result))
-
-    answers = pool.map(
-        run_job,
-        [job for _, job in todo],
-        lambda i, served: progress.update(bars[i], served),
-        on_done,
+        suite.name,
+        seed,
+        versions(),
+        [_bounded(case.result, bounds[job.id[:3]]) for job, case in zip(jobs, cases, strict=True)],
+        [case.run for case in cases],
     )
-    done |= dict(zip((key for key, _ in todo), answers, strict=True))
-    return [done[key] for key in keys]
 
 
-def _capacities(
-    pool: WorkerPool,
-    suite: Suite,
-    workloads: Sequence[Workload],
-    profile: EngineProfile,
-    options: RunOptions,
-    progress: CaseProgress,
-    code: str,
-) -> dict[tuple[str, int], float]:
-    """Requests per second by scenario and seed: seeds may take other stretches of a trace."""
-    store = options.store
-    cases = {
-        (each.scenario, each.seed): CapacityCase(
-            each.requests, profile, suite.settings_of(each.spec)
+@dataclass(frozen=True, slots=True)
+class _Crew:
+    """The pool, and all that it takes to hand it work."""
+
+    pool: WorkerPool
+    options: RunOptions
+    progress: CaseProgress
+    code: str
+
+    def cases(self, jobs: Sequence[Job]) -> dict[CaseId, FinishedCase]:
+        """Every job's case; those that choose in hindsight after all that they choose from."""
+        named = {job.id: job for job in candidates_of(jobs)}
+        named |= {job.id: job for job in jobs if not chooses(job)}
+        finished = self._simulated(list(named.values()))
+        finished |= self._simulated(switching_of(jobs, finished))
+        return finished | {job.id: conclude(job, finished) for job in jobs if chooses(job)}
+
+    def capacities(
+        self, suite: Suite, workloads: Sequence[Workload], profile: EngineProfile
+    ) -> dict[tuple[str, int], float]:
+        """Requests per second by scenario and seed: seeds may take other stretches of a trace."""
+        cases = {
+            (each.scenario, each.seed): CapacityCase(
+                each.requests, profile, suite.settings_of(each.spec)
+            )
+            for each in workloads
+        }
+        titles = [f"{scenario} seed {seed}: capacity" for scenario, seed in cases]
+        rates = self._shared(
+            measure_capacity, list(cases.values()), titles, "{capacity_rps:.2f} requests/s"
         )
-        for each in workloads
-    }
-    keys = {name: key_of("capacity", case, code) for name, case in cases.items()} if store else {}
-    known = {
-        name: rate for name, key in keys.items() if store and (rate := store.capacity_rps(key))
-    }
-    todo = [name for name in cases if name not in known]
-    titles = [f"{scenario} seed {seed}: capacity" for scenario, seed in todo]
-    bars = [
-        progress.add(title, len(cases[name].requests))
-        for title, name in zip(titles, todo, strict=True)
-    ]
+        return {
+            name: float(rate["capacity_rps"]) for name, rate in zip(cases, rates, strict=True)
+        }
 
-    def on_done(i: int, rate_rps: float) -> None:
-        if store is not None:
-            store.add_capacity(keys[todo[i]], rate_rps)
-        progress.done(bars[i], f"{titles[i]} {rate_rps:.2f} requests/s (stock, saturated)")
+    def bounds(
+        self, jobs: Sequence[Job], suite: Suite
+    ) -> dict[tuple[str, float, int], Figures]:
+        """The upper bound by scenario, load and seed."""
+        cases = {
+            job.id[:3]: BoundCase(
+                job.case.requests, job.case.profile, job.case.settings, suite.drain_s,
+                suite.warmup_s,
+            )
+            for job in jobs
+        }  # fmt: skip
+        titles = [f"{scenario} {load:g}x seed {seed}: bound" for scenario, load, seed in cases]
+        line = "{bound_rps:.2f} requests/s, limited by {bound_binding}"
+        found = self._shared(bound_of, list(cases.values()), titles, line)
+        return dict(zip(cases, found, strict=True))
 
-    rates = pool.map(
-        measure_capacity,
-        [cases[name] for name in todo],
-        lambda i, served: progress.update(bars[i], served),
-        on_done,
-    )
-    return known | dict(zip(todo, rates, strict=True))
+    def _simulated(self, jobs: Sequence[Job]) -> dict[CaseId, FinishedCase]:
+        store = self.options.store
+        shelf: Shelf[FinishedCase] = Shelf(store.find, store.add) if store else Shelf()
+        tasks = [
+            Task(job_key(job, self.code) if store else repr(job.id), job, job.title,
+                 len(job.case.requests))
+            for job in jobs
+        ]  # fmt: skip
+        for task in tasks:
+            ledger = task.item.case.controller.ledger_path
+            if ledger is not None and shelf.find(task.key) is None:
+                for stale in ledger.parent.glob(f"{ledger.name}*"):
+                    stale.unlink()
+        done = run_tasks(self.pool, run_job, tasks, shelf, self.progress, _line)
+        return dict(zip((job.id for job in jobs), done, strict=True))
+
+    def _shared(
+        self,
+        function: Callable[[SharedCase, OnProgress], Figures],
+        cases: Sequence[SharedCase],
+        titles: Sequence[str],
+        line: str,
+    ) -> list[Figures]:
+        store = self.options.store
+        shelf: Shelf[Figures] = Shelf(store.figures, store.add_figures) if store else Shelf()
+        tasks = [
+            Task(key_of(title, case, self.code) if store else title, case, title,
+                 len(case.requests))
+            for title, case in zip(titles, cases, strict=True)
+        ]  # fmt: skip
+        return run_tasks(
+            self.pool, function, tasks, shelf, self.progress,
+            lambda task, found: f"{task.title} {line.format(**found)}",
+        )  # fmt: skip
 
 
-def _line(job: Job, result: Result) -> str:
+def _bounded(result: Result, bound: Mapping[str, float | str]) -> Result:
+    most_rps = float(bound["bound_rps"])
+    share = result["goodput_rps"] / most_rps if most_rps else None
+    return result | {**bound, "bound_share": share}
+
+
+def _line(task: Task[Job], case: FinishedCase) -> str:
     return (
-        f"{job.title}: goodput {result['goodput_rps']:.2f} requests/s, "
-        f"attainment {result['attainment']:.1%}"
+        f"{task.title}: goodput {case.result['goodput_rps']:.2f} requests/s, "
+        f"attainment {case.result['attainment']:.1%}"
     )

@@ -12,7 +12,6 @@ from evals.baselines.arm_run import ArmRun
 from evals.baselines.controlled import run_hmas
 from evals.baselines.fixed import run_fixed
 from evals.baselines.tuned import run_stock
-from evals.capacity import simulated_capacity_rps
 from evals.metrics import CaseRun
 from evals.sim_engine import BuildEngine, build_simulated
 from serving.contracts import TraceRequest
@@ -26,6 +25,7 @@ class SimulatedCase:
 
     `seed` decides what an arm draws; everything else is drawn already. Requests that arrive
     in the first `warmup_s` are served, but do not count where an arm chooses in hindsight.
+    `shortlist` has the arms that `hindsight-switching` switches among.
     """
 
     scenario: str
@@ -38,6 +38,7 @@ class SimulatedCase:
     controller: ControllerOptions
     seed: int = 0
     warmup_s: float = 0.0
+    shortlist: tuple[str, ...] = ()
 
     @property
     def until_s(self) -> float:
@@ -48,20 +49,6 @@ class SimulatedCase:
         """Requests that met all their SLOs: goodput times the span, which all arms share."""
         from_s = self.requests[0].arrival_s + self.warmup_s
         return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= from_s)
-
-
-@dataclass(frozen=True, slots=True)
-class CapacityCase:
-    """A capacity to measure."""
-
-    requests: tuple[TraceRequest, ...]
-    profile: EngineProfile
-    settings: EngineSettings
-
-
-def measure_capacity(case: CapacityCase, on_progress: Callable[[int], None]) -> float:
-    """Requests per second of a capacity case."""
-    return simulated_capacity_rps(case.profile, case.settings, case.requests, on_progress)
 
 
 def run_case(

@@ -1,6 +1,7 @@
 """Whom is H-MAS compared with? One contender per file, all with the same signature.
 
-`run_baseline` is called by `evals.simulated_case` for the arms of `evals.arms.BASELINES`.
+`run_baseline` is called by `evals.simulated_case` for the arms of `evals.arms.BASELINES`, but
+for `hindsight-fixed`: that one is not run, it is found among other arms (`evals.hindsight`).
 """
 
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 from evals.baselines.admission import run_admission
 from evals.baselines.arm_run import ArmRun, OnProgress
 from evals.baselines.controlled import run_rules_only
-from evals.baselines.fixed import run_hindsight_fixed
 from evals.baselines.hindsight_switching import run_hindsight_switching
 from evals.baselines.random_switching import run_random_switching
 from evals.baselines.sglang_emulated import run_sglang, run_sglang_tuned
@@ -26,7 +26,6 @@ RUN: dict[str, Callable[["SimulatedCase", OnProgress, BuildEngine], ArmRun]] = {
     "sglang-emulated-tuned": run_sglang_tuned,
     "random-switching": run_random_switching,
     "rules-only": run_rules_only,
-    "hindsight-fixed": run_hindsight_fixed,
     "hindsight-switching": run_hindsight_switching,
 }
 

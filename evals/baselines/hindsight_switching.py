@@ -1,21 +1,18 @@
 """What could switching be worth to somebody who knows what comes? `hindsight-switching`.
 
-At each long tick of the controller it takes, of the three fixed arms that are best on this
-case (see `evals.baselines.fixed`), the one under which most requests have met their SLOs at
-the end of the next window, with the arrivals as they come. Where staying with one turns out
-better than that, it stays: so it is never below `hindsight-fixed`.
+At each long tick of the controller it takes, of the arms in the case's shortlist (see
+`evals.hindsight`), the one under which most requests have met their SLOs at the end of the
+next window, with the arrivals as they come.
 
 This is a lower bound on the best switching in hindsight, not the optimum: it is greedy, it
-looks two windows ahead, it has three choices, and only the ticks to switch at. A case is run
-24 times for the fixed arms, once with the switches, and every window of it six times.
+looks two windows ahead, it has three choices, and only the ticks to switch at.
 """
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evals.arms import controller_config, parse_arm
-from evals.baselines.arm_run import ArmRun, Chosen, OnProgress, Parts
-from evals.baselines.fixed import CANDIDATES, run_candidates
+from evals.baselines.arm_run import ArmRun, Chosen, OnProgress
 from evals.baselines.rollouts import Rollouts
 from evals.baselines.steering import Steering
 from evals.recording import RecordedEngine
@@ -24,30 +21,13 @@ from evals.sim_engine import BuildEngine
 if TYPE_CHECKING:
     from evals.simulated_case import SimulatedCase
 
-SHORTLIST = 3
 HORIZON_WINDOWS = 2  # most requests that a window admits have left by the end of the next
 
 
 def run_hindsight_switching(
     case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
-    """The better of greedy switching and the best fixed arm; `chosen` says which."""
-    greedy_parts = 1 + SHORTLIST * HORIZON_WINDOWS
-    parts = Parts(on_progress, len(CANDIDATES) + greedy_parts, len(case.requests))
-    fixed = run_candidates(case, parts, build_engine)
-    shortlist = list(fixed)[:SHORTLIST]
-    switching = run_greedy(case, shortlist, parts.next(greedy_parts), build_engine)
-    stay = fixed[shortlist[0]]
-    return stay if case.met(stay) >= case.met(switching) else switching
-
-
-def run_greedy(
-    case: "SimulatedCase",
-    shortlist: list[str],
-    on_progress: OnProgress,
-    build_engine: BuildEngine,
-) -> ArmRun:
-    """One run in which each window gets the fixed arm of `shortlist` that pays best.
+    """One run in which each window gets the fixed arm of the shortlist that pays best.
 
     Of equals the one in force stays.
     """
@@ -67,7 +47,7 @@ def run_greedy(
         rollouts.leave_if_over()
         if rollouts.in_copy:
             return
-        choices = sorted(shortlist, key=lambda name: name != steering.in_force)
+        choices = sorted(case.shortlist, key=lambda name: name != steering.in_force)
         scores = rollouts.try_each(choices, switch_to, HORIZON_WINDOWS * window_s)
         if scores:
             best = choices[scores.index(max(scores))]
@@ -84,5 +64,5 @@ def run_greedy(
         tick()
         outcomes = engine.run(case.requests, ((window_s, tick),), case.until_s, report)
     run = ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)
-    chosen: Chosen = {"shortlist": ", ".join(shortlist), "switches": len(run.decisions) - 1}
+    chosen: Chosen = {"shortlist": ", ".join(case.shortlist), "switches": len(run.decisions) - 1}
     return replace(run, chosen=chosen)

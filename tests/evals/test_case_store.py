@@ -23,11 +23,11 @@ CASE = FinishedCase(summarise(RUN, 1.0), RUN)
 
 def test_a_case_comes_back_as_it_was(tmp_path):
     CaseStore(tmp_path).add("k", CASE)
-    CaseStore(tmp_path).add_capacity("c", 12.5)
+    CaseStore(tmp_path).add_figures("c", {"capacity_rps": 12.5})
     again = CaseStore(tmp_path)
     assert again.find("k") == CASE
-    assert again.capacity_rps("c") == 12.5
-    assert (again.find("c"), again.find("other"), again.capacity_rps("k")) == (None, None, None)
+    assert again.figures("c") == {"capacity_rps": 12.5}
+    assert (again.find("c"), again.find("other"), again.figures("k")) == (None, None, None)
 
 
 def test_a_case_without_outcomes_leaves_no_file(tmp_path):
@@ -38,13 +38,13 @@ def test_a_case_without_outcomes_leaves_no_file(tmp_path):
 
 
 def test_a_line_cut_off_by_a_kill_is_left_out_and_the_next_one_is_whole(tmp_path):
-    CaseStore(tmp_path).add_capacity("a", 1.0)
+    CaseStore(tmp_path).add_figures("a", {"capacity_rps": 1.0})
     lines = tmp_path / "cases.jsonl"
     lines.write_text(lines.read_text() + '{"key": "b", "capac')
     store = CaseStore(tmp_path)
-    assert (store.capacity_rps("a"), store.capacity_rps("b")) == (1.0, None)
-    store.add_capacity("c", 3.0)
-    assert CaseStore(tmp_path).capacity_rps("c") == 3.0
+    assert (store.figures("a"), store.figures("b")) == ({"capacity_rps": 1.0}, None)
+    store.add_figures("c", {"capacity_rps": 3.0})
+    assert CaseStore(tmp_path).figures("c") == {"capacity_rps": 3.0}
 
 
 def test_a_key_depends_on_every_part():

@@ -63,6 +63,24 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_jobs(suite, tmp_path):
     assert (tmp_path / "out" / "results.json").read_text() == first.stdout
 
 
+def test_arms_in_hindsight_are_never_below_what_they_choose_from_nor_above_the_bound(suite):
+    arms = '"vllm-fcfs", "hindsight-fixed", "hindsight-switching", "sglang-emulated-tuned"'
+    suite.write_text(TINY.replace('"vllm-fcfs", "fixed-fcfs", "hmas"', arms))
+    result = run(suite, "--json", "--requests", 60)
+    assert result.exit_code == 0, result.output
+    results = json.loads(result.stdout)["results"]
+    stock, fixed, switching, _ = results
+    assert stock["goodput_rps"] < fixed["goodput_rps"] <= switching["goodput_rps"]
+    assert fixed["chosen"]["fixed"].startswith("fixed-")
+    assert [r["arm"] for r in results][1:3] == ["hindsight-fixed", "hindsight-switching"]
+    assert len({r["bound_rps"] for r in results}) == 1
+    for each in results:
+        share = each["goodput_rps"] / each["bound_rps"]
+        assert each["bound_share"] == pytest.approx(share, abs=1e-5)
+        assert share <= 1.0
+        assert each["bound_binding"] in ("load", "compute", "slots", "kv", "pace")
+
+
 def test_another_trace_takes_the_suites_place_and_bad_lines_are_named(suite, tmp_path):
     trace = tmp_path / "burst.csv"
     header = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type"

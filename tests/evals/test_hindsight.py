@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from evals.arms import parse_arm
-from evals.baselines.fixed import CANDIDATES
-from evals.baselines.hindsight_switching import run_greedy
 from evals.baselines.rollouts import Rollouts
+from evals.case_store import FinishedCase
+from evals.hindsight import candidates_of, conclude, switching_of
+from evals.jobs import Job
+from evals.metrics import CaseRun
 from evals.sim_engine import build_simulated
 from evals.simulated_case import run_arm
 from serving.contracts import TenantCounters
@@ -50,12 +51,8 @@ class Windowed(FakeSimulator):
 
 def test_greedy_switching_takes_what_pays_most_by_the_end_of_the_next_window():
     said: list[int] = []
-    run = run_greedy(
-        case("hindsight-switching"),
-        ["fixed-edf+slack", "fixed-sjf+rules"],
-        said.append,
-        lambda *_: Windowed(),
-    )
+    item = replace(case("hindsight-switching"), shortlist=("fixed-edf+slack", "fixed-sjf+rules"))
+    run = run_arm(item, said.append, lambda *_: Windowed())
     # edf against sjf: 11 to 10; 3 to 18; 10 to 10, so the one in force stays; 9 to 1.
     assert [d.policy for d in run.decisions] == ["edf", "sjf", "edf"]
     assert [d.limits.tenant_buckets for d in run.decisions] == [False, True, False]
@@ -65,25 +62,62 @@ def test_greedy_switching_takes_what_pays_most_by_the_end_of_the_next_window():
     assert said == [10, 20, 30, 40]  # copies report nothing
 
 
-def test_hindsight_switching_is_the_better_of_switching_and_the_best_fixed_policy():
-    def best(arm):
-        item = case(arm, offered(0.0, 240.0))
-        return run_arm(item, quiet, lambda *_: Windowed())
-
-    assert best("hindsight-fixed").chosen == {"fixed": "fixed-edf+slack"}
-    assert met(best("hindsight-fixed")) == 21
-    assert met(best("hindsight-switching")) == 36
+def job(arm, seed=0):
+    return Job(case(arm, offered(0.0, 1.0), seed=seed), "trace", 1.0, 0.0, (), keep_outcomes=True)
 
 
-def test_hindsight_fixed_is_the_best_of_every_policy_with_slack_and_with_all_rules():
-    assert len(CANDIDATES) == 2 * len(POLICIES)
-    requests = workload(50, 25.0)
-    best = run_arm(case("hindsight-fixed", requests), quiet, build_simulated)
-    figures = {
-        name: met(run_arm(case(name, requests), quiet, build_simulated)) for name in CANDIDATES
-    }
-    assert met(best) == max(figures.values()) == figures[str(best.chosen["fixed"])]
-    assert [d.policy for d in best.decisions] == [parse_arm(str(best.chosen["fixed"])).policy]
+def finished(of, goodput_rps):
+    result = {"arm": of.case.arm.name, "goodput_rps": goodput_rps, "chosen": {}}
+    return FinishedCase(result, CaseRun("small", 1.5, of.case.arm.name, [], []))
+
+
+def with_goodput(seed=0, **goodput_rps):
+    """Every candidate done, those named with their goodput and the others with none."""
+    jobs = candidates_of([job("hindsight-fixed", seed)])
+    return {each.id: finished(each, goodput_rps.get(each.case.arm.name, 0.0)) for each in jobs}
+
+
+BEST = {"fixed-sjf+rules": 5.0, "fixed-edf+slack": 9.0, "fixed-edf": 9.0, "fixed-mlfq": 7.0}
+
+
+def test_every_policy_is_a_candidate_bare_with_slack_and_with_all_rules_once_per_seed():
+    asking = [job(arm, seed) for arm in ("hindsight-fixed", "hindsight-switching")
+              for seed in (1, 2)]  # fmt: skip
+    candidates = candidates_of([*asking, job("hmas"), job("fixed-edf")])
+    assert len(candidates) == 2 * 3 * len(POLICIES) == len({each.id for each in candidates})
+    assert {each.case.seed for each in candidates} == {1, 2}
+    assert not any(each.keep_outcomes for each in candidates)
+    assert candidates_of([job("hmas")]) == []
+
+
+def test_hindsight_fixed_is_the_best_candidate_under_its_own_name_of_equals_the_simpler():
+    best = conclude(job("hindsight-fixed"), with_goodput(**BEST))
+    assert best.result == {
+        "arm": "hindsight-fixed", "goodput_rps": 9.0, "chosen": {"fixed": "fixed-edf"}
+    }  # fmt: skip
+    assert (best.run.arm, best.run.chosen) == ("hindsight-fixed", {"fixed": "fixed-edf"})
+
+
+def test_a_seed_has_a_best_of_its_own():
+    done = with_goodput(seed=1, **BEST) | with_goodput(seed=2, **{"fixed-fair": 1.0})
+    assert conclude(job("hindsight-fixed", 2), done).result["chosen"] == {"fixed": "fixed-fair"}
+
+
+def test_switching_gets_the_three_best_candidates():
+    asked = [job("hindsight-fixed"), job("hindsight-switching"), job("hmas")]
+    (switching,) = switching_of(asked, with_goodput(**BEST))
+    assert switching.case.shortlist == ("fixed-edf", "fixed-edf+slack", "fixed-mlfq")
+    assert switching.id == job("hindsight-switching").id
+
+
+@pytest.mark.parametrize(("switched_rps", "comes_to"), [(9.5, 9.5), (9.0, 9.0), (2.0, 9.0)])
+def test_hindsight_switching_is_the_better_of_switching_and_staying(switched_rps, comes_to):
+    asked = job("hindsight-switching")
+    done = with_goodput(**BEST) | {asked.id: finished(asked, switched_rps)}
+    best = conclude(asked, done)
+    assert best.result["goodput_rps"] == comes_to
+    assert best.result["arm"] == "hindsight-switching"
+    assert bool(best.result["chosen"]) == (switched_rps <= 9.0)  # stayed: with what
 
 
 def test_rollouts_on_vllms_scheduler_foretell_what_the_run_comes_to():
@@ -91,7 +125,8 @@ def test_rollouts_on_vllms_scheduler_foretell_what_the_run_comes_to():
     requests = workload(60, 20.0)
     names = ["fixed-fcfs+rules", "fixed-sjf+rules", "fixed-density+slack"]
     fixed = [run_arm(case(name, requests), quiet, build_simulated) for name in names]
-    greedy = run_greedy(case("hindsight-switching", requests), names, quiet, build_simulated)
+    item = replace(case("hindsight-switching", requests), shortlist=tuple(names))
+    greedy = run_arm(item, quiet, build_simulated)
     assert len({met(run) for run in fixed}) > 1
     best = max(fixed, key=met)
     assert greedy.outcomes == best.outcomes
