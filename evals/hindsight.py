@@ -1,11 +1,12 @@
 """What do the arms that choose in hindsight need, and what do they come to?
 
-`hindsight-fixed` is the best of CANDIDATES on the very requests that count; `hindsight-switching`
-switches among the best three of them, or stays with the best where that pays more. A candidate
-is a case like any other, run once, whoever asks for it. Called by `evals.runner`.
+`hindsight-fixed` is the best fixed arm on the very requests that count, of those that the suite
+has, or of CANDIDATES if it has none; `hindsight-switching` switches among the best three of
+them, or stays with the best where that pays more. A candidate is a case like any other, run
+once, whoever asks for it. Called by `evals.runner`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from evals.arms import ALL_RULES, parse_arm
@@ -15,7 +16,7 @@ from serving.policies import POLICIES
 
 FIXED, SWITCHING = "hindsight-fixed", "hindsight-switching"
 SHORTLIST = 3
-# No set of rules is always the best one. Of equals the simpler arm is taken.
+# No set of rules is always the best one. The simpler ones first: of equals the first is taken.
 CANDIDATES = tuple(
     f"fixed-{policy}{rules}" for rules in ("", "+slack", f"+{ALL_RULES}") for policy in POLICIES
 )
@@ -28,24 +29,30 @@ def chooses(job: Job) -> bool:
     return job.case.arm.name in (FIXED, SWITCHING)
 
 
-def candidates_of(jobs: Iterable[Job]) -> list[Job]:
+def candidate_names(jobs: Iterable[Job]) -> tuple[str, ...]:
+    """Names of the fixed arms of a suite's jobs, or CANDIDATES."""
+    fixed = dict.fromkeys(job.case.arm.name for job in jobs if job.case.arm.kind == "fixed")
+    return tuple(fixed) or CANDIDATES
+
+
+def candidates_of(jobs: Iterable[Job], names: Iterable[str]) -> list[Job]:
     """What has to be run before the jobs among these that choose; no outcomes are kept of it."""
-    found = (_as(job, name) for job in jobs if chooses(job) for name in CANDIDATES)
+    found = (_as(job, name) for job in jobs if chooses(job) for name in names)
     return list({job.id: replace(job, keep_outcomes=False) for job in found}.values())
 
 
-def switching_of(jobs: Iterable[Job], finished: Finished) -> list[Job]:
+def switching_of(jobs: Iterable[Job], names: Sequence[str], finished: Finished) -> list[Job]:
     """The jobs that switch, each with the shortlist that its candidates came to."""
     return [
-        replace(job, case=replace(job.case, shortlist=tuple(_ranked(job, finished)[:SHORTLIST])))
+        replace(job, case=replace(job.case, shortlist=_ranked(job, names, finished)[:SHORTLIST]))
         for job in jobs
         if job.case.arm.name == SWITCHING
     ]
 
 
-def conclude(job: Job, finished: Finished) -> FinishedCase:
+def conclude(job: Job, names: Sequence[str], finished: Finished) -> FinishedCase:
     """What a job that chooses comes to: switching where it ran and paid, or the best fixed arm."""
-    best_name = _ranked(job, finished)[0]
+    best_name = _ranked(job, names, finished)[0]
     best, switching = finished[_as(job, best_name).id], finished.get(job.id)
     if switching is not None and _goodput_rps(switching) > _goodput_rps(best):
         return switching
@@ -55,10 +62,10 @@ def conclude(job: Job, finished: Finished) -> FinishedCase:
     )
 
 
-def _ranked(job: Job, finished: Finished) -> list[str]:
-    """Candidates by goodput, best first; all arms of a case share one span."""
-    goodput = {name: _goodput_rps(finished[_as(job, name).id]) for name in CANDIDATES}
-    return sorted(CANDIDATES, key=lambda name: -goodput[name])
+def _ranked(job: Job, names: Sequence[str], finished: Finished) -> tuple[str, ...]:
+    """Candidates by goodput, best first, of equals the first; all arms of a case share a span."""
+    goodput = {name: _goodput_rps(finished[_as(job, name).id]) for name in names}
+    return tuple(sorted(names, key=lambda name: -goodput[name]))
 
 
 def _as(job: Job, name: str) -> Job:

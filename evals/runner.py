@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from evals.case_store import FinishedCase, code_digest, key_of
-from evals.hindsight import candidates_of, chooses, conclude, switching_of
+from evals.hindsight import candidate_names, candidates_of, chooses, conclude, switching_of
 from evals.jobs import CaseId, Job, RunOptions, job_key, jobs_of, run_job
 from evals.metrics import Result
 from evals.progress import CaseProgress
@@ -79,11 +79,12 @@ class _Crew:
 
     def cases(self, jobs: Sequence[Job]) -> dict[CaseId, FinishedCase]:
         """Every job's case; those that choose in hindsight after all that they choose from."""
-        named = {job.id: job for job in candidates_of(jobs)}
-        named |= {job.id: job for job in jobs if not chooses(job)}
-        finished = self._simulated(list(named.values()))
-        finished |= self._simulated(switching_of(jobs, finished))
-        return finished | {job.id: conclude(job, finished) for job in jobs if chooses(job)}
+        names = candidate_names(jobs)
+        first = {job.id: job for job in candidates_of(jobs, names)}
+        first |= {job.id: job for job in jobs if not chooses(job)}
+        finished = self._simulated(list(first.values()))
+        finished |= self._simulated(switching_of(jobs, names, finished))
+        return finished | {job.id: conclude(job, names, finished) for job in jobs if chooses(job)}
 
     def capacities(
         self, suite: Suite, workloads: Sequence[Workload], profile: EngineProfile

@@ -7,7 +7,7 @@ import pytest
 
 from evals.baselines.rollouts import Rollouts
 from evals.case_store import FinishedCase
-from evals.hindsight import candidates_of, conclude, switching_of
+from evals.hindsight import CANDIDATES, candidate_names, candidates_of, conclude, switching_of
 from evals.jobs import Job
 from evals.metrics import CaseRun
 from evals.sim_engine import build_simulated
@@ -73,7 +73,7 @@ def finished(of, goodput_rps):
 
 def with_goodput(seed=0, **goodput_rps):
     """Every candidate done, those named with their goodput and the others with none."""
-    jobs = candidates_of([job("hindsight-fixed", seed)])
+    jobs = candidates_of([job("hindsight-fixed", seed)], CANDIDATES)
     return {each.id: finished(each, goodput_rps.get(each.case.arm.name, 0.0)) for each in jobs}
 
 
@@ -83,15 +83,21 @@ BEST = {"fixed-sjf+rules": 5.0, "fixed-edf+slack": 9.0, "fixed-edf": 9.0, "fixed
 def test_every_policy_is_a_candidate_bare_with_slack_and_with_all_rules_once_per_seed():
     asking = [job(arm, seed) for arm in ("hindsight-fixed", "hindsight-switching")
               for seed in (1, 2)]  # fmt: skip
-    candidates = candidates_of([*asking, job("hmas"), job("fixed-edf")])
+    candidates = candidates_of([*asking, job("hmas")], CANDIDATES)
     assert len(candidates) == 2 * 3 * len(POLICIES) == len({each.id for each in candidates})
     assert {each.case.seed for each in candidates} == {1, 2}
     assert not any(each.keep_outcomes for each in candidates)
-    assert candidates_of([job("hmas")]) == []
+    assert candidates_of([job("hmas")], CANDIDATES) == []
+
+
+def test_a_suite_with_fixed_arms_is_searched_among_them_and_another_among_all():
+    assert candidate_names([job("hindsight-fixed"), job("hmas")]) == CANDIDATES
+    mine = [job("fixed-sjf+rules"), job("vllm-fcfs"), job("fixed-edf"), job("fixed-edf", 2)]
+    assert candidate_names([job("hindsight-fixed"), *mine]) == ("fixed-sjf+rules", "fixed-edf")
 
 
 def test_hindsight_fixed_is_the_best_candidate_under_its_own_name_of_equals_the_simpler():
-    best = conclude(job("hindsight-fixed"), with_goodput(**BEST))
+    best = conclude(job("hindsight-fixed"), CANDIDATES, with_goodput(**BEST))
     assert best.result == {
         "arm": "hindsight-fixed", "goodput_rps": 9.0, "chosen": {"fixed": "fixed-edf"}
     }  # fmt: skip
@@ -100,12 +106,12 @@ def test_hindsight_fixed_is_the_best_candidate_under_its_own_name_of_equals_the_
 
 def test_a_seed_has_a_best_of_its_own():
     done = with_goodput(seed=1, **BEST) | with_goodput(seed=2, **{"fixed-fair": 1.0})
-    assert conclude(job("hindsight-fixed", 2), done).result["chosen"] == {"fixed": "fixed-fair"}
+    assert conclude(job("hindsight-fixed", 2), CANDIDATES, done).result["chosen"] == {"fixed": "fixed-fair"}
 
 
 def test_switching_gets_the_three_best_candidates():
     asked = [job("hindsight-fixed"), job("hindsight-switching"), job("hmas")]
-    (switching,) = switching_of(asked, with_goodput(**BEST))
+    (switching,) = switching_of(asked, CANDIDATES, with_goodput(**BEST))
     assert switching.case.shortlist == ("fixed-edf", "fixed-edf+slack", "fixed-mlfq")
     assert switching.id == job("hindsight-switching").id
 
@@ -114,7 +120,7 @@ def test_switching_gets_the_three_best_candidates():
 def test_hindsight_switching_is_the_better_of_switching_and_staying(switched_rps, comes_to):
     asked = job("hindsight-switching")
     done = with_goodput(**BEST) | {asked.id: finished(asked, switched_rps)}
-    best = conclude(asked, done)
+    best = conclude(asked, CANDIDATES, done)
     assert best.result["goodput_rps"] == comes_to
     assert best.result["arm"] == "hindsight-switching"
     assert bool(best.result["chosen"]) == (switched_rps <= 9.0)  # stayed: with what
