@@ -19,7 +19,7 @@ from evals.fidelity.designed_load import Rung, cells, load_for, rungs
 from evals.fidelity.fit import Fit, fit_cost
 from evals.fidelity.machine import OtherLoad, machine_facts
 from evals.fidelity.server import MeasuredServer
-from evals.fidelity.steps import CalibrationError, Steps
+from evals.fidelity.steps import CalibrationError, Steps, joined
 from evals.live_arm import ArmError
 from evals.live_runner import wait_until_idle
 from evals.load_generator import completion_body
@@ -54,59 +54,73 @@ class Calibration:
     steps: Steps
 
 
-def length_s(seconds: float) -> float:
-    """How long a calibration takes that loads the server for `seconds`."""
-    return seconds + _WARM_UP_S
+class Calibrator:
+    """Loads a server that nobody else uses, in as many parts as wanted, and fits its cost model.
 
-
-def calibrate_on(
-    server: MeasuredServer, *, name: str, seconds: float, seed: int, on_progress: OnProgress
-) -> Calibration:
-    """Load a server that nobody else uses, and fit its cost model.
+    The speed of a shared machine drifts by a tenth within minutes. Parts before, between and
+    after what is to be foretold see the same machine.
 
     Args:
         server: with a step log.
-        name: of the profile.
-        seconds: length of the designed load, shared equally by its rungs.
         seed: decides requests and prompts.
-        on_progress: told the seconds of `length_s` that are over.
+        on_progress: told the seconds of load that are over.
 
     Raises:
         ArmError: another controller owns the engine, or it does not come to rest.
         CalibrationError: the server failed a request, or the steps cannot be fitted.
     """
-    engine = server.live.engine
-    wait_until_idle(engine)
-    snapshot = engine.snapshot()
-    requests = cells(snapshot.envelope.max_model_len, seed)
-    plan = rungs(snapshot.envelope)
 
-    def load(rung: Rung, from_s: float, rung_s: float) -> None:
-        with _step_size(engine, rung.token_budget):
-            asyncio.run(load_for(
-                server.live.base_url, server.live.model, requests, seed=seed, seconds=rung_s,
-                concurrency=rung.concurrency, on_second=lambda s: on_progress(from_s + s),
-            ))  # fmt: skip
-
-    load(plan[0], 0.0, _WARM_UP_S)
-    began_s = time.time()
-    others = OtherLoad(server.pid)
-    rung_s = seconds / len(plan)
-    for i, rung in enumerate(plan):
-        load(rung, _WARM_UP_S + i * rung_s, rung_s)
+    def __init__(self, server: MeasuredServer, *, seed: int, on_progress: OnProgress) -> None:
+        self._server, self._seed, self._on_progress = server, seed, on_progress
+        engine = server.live.engine
         wait_until_idle(engine)
-    steps = server.steps(began_s, time.time())
-    others_share = others.share()
-    fit = fit_cost(steps)
-    overhead_s = idle_overhead_s(server, seed)
-    facts = machine_facts(snapshot) | {
-        "model": _model_of(server),
-        "load_s": seconds,
-        "rungs": [[rung.concurrency, rung.token_budget] for rung in plan],
-        "others_cpu_share": others_share,
-        "server_arguments": list(server.arguments),
-    }
-    return Calibration(_profile(name, snapshot, fit, facts), fit, overhead_s, facts, steps)
+        self._snapshot = engine.snapshot()
+        self._requests = cells(self._snapshot.envelope.max_model_len, seed)
+        self._plan = rungs(self._snapshot.envelope)
+        self._parts: list[tuple[Steps, float | None]] = []
+        self._loaded_s = 0.0
+
+    def load(self, seconds: float) -> None:
+        """One part: every rung of the designed load, equally long; the first part warms up."""
+        if not self._parts:
+            self._climb(self._plan[0], _WARM_UP_S)
+        began_s, others = time.time(), OtherLoad(self._server.pid)
+        for rung in self._plan:
+            self._climb(rung, seconds / len(self._plan))
+            wait_until_idle(self._server.live.engine)
+        self._parts.append((self._server.steps(began_s, time.time()), others.share()))
+
+    def finish(self, name: str) -> Calibration:
+        """Fit the profile called `name` to the steps of all parts."""
+        steps = joined([steps for steps, _ in self._parts])
+        shares = [share for _, share in self._parts if share is not None]
+        fit = fit_cost(steps)
+        facts = machine_facts(self._snapshot) | {
+            "model": _model_of(self._server),
+            "load_s": self._loaded_s - _WARM_UP_S,
+            "parts": len(self._parts),
+            "rungs": [[rung.concurrency, rung.token_budget] for rung in self._plan],
+            "others_cpu_share": sum(shares) / len(shares) if shares else None,
+            "server_arguments": list(self._server.arguments),
+        }
+        overhead_s = idle_overhead_s(self._server, self._seed)
+        profile = _profile(name, self._snapshot, fit, facts)
+        return Calibration(profile, fit, overhead_s, facts, steps)
+
+    def _climb(self, rung: Rung, rung_s: float) -> None:
+        live, before_s = self._server.live, self._loaded_s
+        with _step_size(live.engine, rung.token_budget):
+            asyncio.run(load_for(
+                live.base_url, live.model, self._requests, seed=self._seed, seconds=rung_s,
+                concurrency=rung.concurrency,
+                on_second=lambda s: self._on_progress(before_s + s),
+            ))  # fmt: skip
+        self._loaded_s += rung_s
+
+
+def length_s(seconds: float) -> float:
+    """How long a calibration takes that loads the server for `seconds`."""
+    return seconds + _WARM_UP_S
 
 
 def idle_overhead_s(server: MeasuredServer, seed: int) -> float:

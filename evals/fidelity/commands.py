@@ -73,7 +73,9 @@ def calibrate(
         if not url:
             progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
         with measured_server(choice, EngineSettings()) as server:
-            calibration = _calibrate(server, name, seconds, seed, out, progress)
+            loading = _Loading(server, seconds, seed, progress)
+            loading.part(seconds)
+            calibration = loading.calibration(name, out)
     document = calibration_document(calibration)
     _show(document, calibration_sheet(calibration), json_output)
     typer.echo(f"written: {out}/{name}.toml, calibration.json, calibration.png", err=True)
@@ -88,7 +90,10 @@ def fidelity(
         str, typer.Option(help="Name in evals/profiles, or a TOML file; default: the suite's.")
     ] = "",
     fitted: Annotated[
-        bool, typer.Option("--calibrate", help="Fit a profile on this server first, and use that.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Fit a profile on this server between the replays, and use it."
+        ),
     ] = False,
     seconds: Seconds = 240.0,
     requests: Annotated[
@@ -127,49 +132,53 @@ def fidelity(
         if not url:
             progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
         with measured_server(choice, suite.settings, suite.server) as server:
-            if given is None:
-                given = _calibrate(server, "calibrated", seconds, drawn, out, progress).profile
-            comparisons = _compare(suite, server, given, drawn, progress)
+            comparisons = _compare(suite, server, given, seconds, drawn, out, progress)
     document = _write_comparisons(suite.name, drawn, comparisons, out)
     _show(document, fidelity_sheet([c.result for c in comparisons]), json_output)
     typer.echo(f"written: {out}/fidelity.json, fidelity.md, fidelity.png", err=True)
 
 
-def _calibrate(
-    server: "MeasuredServer", name: str, seconds: float, seed: int, out: Path,
-    progress: "CaseProgress",
-) -> "Calibration":  # fmt: skip
-    from evals.fidelity.calibrate import calibrate_on, length_s
-    from evals.fidelity.machine import warning
-    from evals.fidelity.profile_file import calibration_document, write_profile
-    from evals.fidelity.report import calibration_plot
+class _Loading:
+    """A calibration with its bar."""
 
-    bar = progress.add("calibration (seconds)", round(length_s(seconds)))
-    calibration = calibrate_on(
-        server, name=name, seconds=seconds, seed=seed,
-        on_progress=lambda elapsed_s: progress.update(bar, int(elapsed_s)),
-    )  # fmt: skip
-    progress.done(bar, f"calibration: {calibration.profile.provenance}")
-    if line := warning(calibration.facts["others_cpu_share"]):
-        progress.warn(line)
-    write_profile(calibration, out / f"{name}.toml", " ".join(["hmas", *sys.argv[1:]]))
-    text = json.dumps(calibration_document(calibration), indent=2)
-    (out / "calibration.json").write_text(text + "\n", encoding="utf-8")
-    calibration_plot(calibration, out / "calibration.png")
-    return calibration
+    def __init__(
+        self, server: "MeasuredServer", seconds: float, seed: int, progress: "CaseProgress"
+    ) -> None:
+        from evals.fidelity.calibrate import Calibrator, length_s
+
+        self._progress = progress
+        self._bar = bar = progress.add("calibration (seconds)", round(length_s(seconds)))
+        self._calibrator = Calibrator(
+            server, seed=seed, on_progress=lambda done_s: progress.update(bar, int(done_s))
+        )
+        self.part = self._calibrator.load
+
+    def calibration(self, name: str, out: Path) -> "Calibration":
+        from evals.fidelity.machine import warning
+        from evals.fidelity.profile_file import calibration_document, write_profile
+        from evals.fidelity.report import calibration_plot
+
+        calibration = self._calibrator.finish(name)
+        self._progress.done(self._bar, f"calibration: {calibration.profile.provenance}")
+        if line := warning(calibration.facts["others_cpu_share"]):
+            self._progress.warn(line)
+        write_profile(calibration, out / f"{name}.toml", " ".join(["hmas", *sys.argv[1:]]))
+        text = json.dumps(calibration_document(calibration), indent=2)
+        (out / "calibration.json").write_text(text + "\n", encoding="utf-8")
+        calibration_plot(calibration, out / "calibration.png")
+        return calibration
 
 
 def _compare(
-    suite: "Suite", server: "MeasuredServer", profile: "EngineProfile", seed: int,
-    progress: "CaseProgress",
+    suite: "Suite", server: "MeasuredServer", given: "EngineProfile | None", seconds: float,
+    seed: int, out: Path, progress: "CaseProgress",
 ) -> list["Comparison"]:  # fmt: skip
+    """Live, then simulated on the given profile or one fitted between the live cases."""
     from evals.fidelity.calibrate import idle_overhead_s
-    from evals.fidelity.fidelity import compare_suite
+    from evals.fidelity.fidelity import compare_on, replay_suite, sized_as
     from evals.live_runner import served_model
     from evals.scenario import build_workload
 
-    overhead_s = idle_overhead_s(server, seed)
-    progress.note(f"client's overhead at idle: {overhead_s * 1000:.1f} ms")
     _, max_model_len = served_model(server.live.base_url)
     workloads = [
         build_workload(
@@ -177,9 +186,20 @@ def _compare(
         )
         for scenario in suite.scenarios
     ]
-    return compare_suite(
-        suite, workloads, server, profile, overhead_s=overhead_s, seed=seed, progress=progress
-    )
+    overhead_s = idle_overhead_s(server, seed)
+    progress.note(f"client's overhead at idle: {overhead_s * 1000:.1f} ms")
+    if given is not None:
+        replayed = replay_suite(suite, workloads, server, seed=seed, progress=progress)
+        profile = sized_as(given, server.live.engine.snapshot())
+    else:
+        loading = _Loading(server, seconds, seed, progress)
+        parts = len(suite.scenarios) * len(suite.loads) * len(suite.arms) + 1
+        replayed = replay_suite(
+            suite, workloads, server, seed=seed, progress=progress,
+            between=lambda: loading.part(seconds / parts),
+        )  # fmt: skip
+        profile = loading.calibration("calibrated", out).profile
+    return compare_on(profile, replayed, overhead_s=overhead_s, progress=progress)
 
 
 def _write_comparisons(

@@ -7,7 +7,7 @@ with the same lengths. Called by `hmas eval fidelity`.
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -35,26 +35,44 @@ from serving.settings import EngineSettings
 _CAPACITY_S = 20.0
 
 
-def compare_suite(
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A case as it went live, with the steps that it caused."""
+
+    case: LiveCase
+    run: CaseRun
+    steps: Steps
+    others_cpu_share: float | None
+    facts: dict[str, Any]
+
+    def simulated_on(self, profile: EngineProfile) -> SimulatedCase:
+        """The same case for the simulator."""
+        case = self.case
+        return SimulatedCase(
+            scenario=case.scenario, load=case.load, arm=case.arm, requests=tuple(case.requests),
+            profile=profile, settings=case.settings, drain_s=case.drain_s,
+            controller=ControllerOptions(),
+        )  # fmt: skip
+
+
+def replay_suite(
     suite: Suite,
     workloads: Sequence[Workload],
     server: MeasuredServer,
-    profile: EngineProfile,
     *,
-    overhead_s: float,
     seed: int,
     progress: CaseProgress,
-) -> list[Comparison]:
-    """Run scenarios x loads x arms live, and simulate each case.
+    between: Callable[[], None] = lambda: None,
+) -> list[Replayed]:
+    """Run scenarios x loads x arms live.
 
     Args:
         suite: with stock and fixed arms. Its warm-up counts like the rest.
         workloads: of the suite's scenarios.
         server: runs vLLM with a step log.
-        profile: to simulate; sizes are taken from the server.
-        overhead_s: added to each simulated time to first token, and to its end.
         seed: of the live prompts.
         progress: gets a bar for each case.
+        between: called before the first case and after each.
 
     Raises:
         ArmError, CapacityError, CalibrationError: the server is not fit for it.
@@ -65,19 +83,48 @@ def compare_suite(
             f"suite {suite.name!r}: the arm {moving[0]!r} goes its own way in each run: fidelity "
             "wants arms that stay as they are, such as 'vllm-fcfs' and 'fixed-edf+rules'"
         )
-    profile = sized_as(profile, server.live.engine.snapshot())
-    comparisons = []
+    replayed: list[Replayed] = []
     for workload in workloads:
         capacity_rps = _capacity(workload, server, seed, progress)
+        facts = {"trace": workload.provenance, "capacity_rps": capacity_rps}
         for load, arm in product(suite.loads, arms):
-            case = SimulatedCase(
-                scenario=workload.scenario, load=load, arm=arm, profile=profile,
-                requests=offer(workload, load * capacity_rps).requests,
-                settings=suite.settings, drain_s=suite.drain_s, controller=ControllerOptions(),
+            if not replayed:
+                between()
+            case = LiveCase(
+                workload.scenario, load, arm, offer(workload, load * capacity_rps).requests,
+                suite.settings, suite.drain_s, RecordedEngine(server.live.engine),
             )  # fmt: skip
-            comparison = _compare_case(case, server, overhead_s, seed, progress)
-            comparison.result.update(trace=workload.provenance, capacity_rps=capacity_rps)
-            comparisons.append(comparison)
+            replayed.append(_replay(case, server, facts, seed, progress))
+            between()
+    return replayed
+
+
+def compare_on(
+    profile: EngineProfile,
+    replayed: Sequence[Replayed],
+    *,
+    overhead_s: float,
+    progress: CaseProgress,
+) -> list[Comparison]:
+    """Simulate each replayed case on `profile`, and compare.
+
+    Args:
+        profile: with the sizes of the engine that was replayed on (`sized_as`).
+        replayed: live.
+        overhead_s: added to each simulated time to first token, and to its end.
+        progress: gets a bar for each case.
+    """
+    comparisons = []
+    for live in replayed:
+        case = live.simulated_on(profile)
+        title = f"{case.scenario} {case.load:g}x {case.arm.name}"
+        bar = progress.add(f"{title} simulated", len(case.requests))
+        simulated, steps = simulate(case, partial(progress.update, bar))
+        comparison = compare(case, live.run, simulated, live.steps, steps, overhead_s=overhead_s)
+        comparison.result.update(live.facts, others_cpu_share=live.others_cpu_share)
+        comparisons.append(comparison)
+        error = comparison.result["error"]["attainment_points"]
+        progress.done(bar, f"{title}: simulated attainment off by {error:+.1f} points")
     return comparisons
 
 
@@ -93,35 +140,23 @@ def _capacity(
     return rate_rps
 
 
-def _compare_case(
-    case: SimulatedCase, server: MeasuredServer, overhead_s: float, seed: int,
+def _replay(
+    case: LiveCase, server: MeasuredServer, facts: dict[str, Any], seed: int,
     progress: CaseProgress,
-) -> Comparison:  # fmt: skip
+) -> Replayed:  # fmt: skip
     title = f"{case.scenario} {case.load:g}x {case.arm.name}"
     bar = progress.add(f"{title} live", len(case.requests))
     left = itertools.count(1)
-    live_case = LiveCase(
-        case.scenario, case.load, case.arm, case.requests, case.settings, case.drain_s,
-        RecordedEngine(server.live.engine),
-    )  # fmt: skip
     others = OtherLoad(server.pid)
-    live = run_live_case(
-        live_case, server.live, seed=seed, options=LiveOptions(case.controller),
+    run = run_live_case(
+        case, server.live, seed=seed, options=LiveOptions(ControllerOptions()),
         on_event=lambda kind, _: progress.update(bar, next(left)) if kind == "left" else None,
     )  # fmt: skip
-    others_share = others.share()
+    share = others.share()
     progress.done(bar, f"{title}: live")
-    if line := warning(others_share):
+    if line := warning(share):
         progress.warn(line)
-    bar = progress.add(f"{title} simulated", len(case.requests))
-    simulated, steps = simulate(case, partial(progress.update, bar))
-    comparison = compare(
-        case, live, simulated, server.steps(*_time_of(live)), steps, overhead_s=overhead_s
-    )
-    comparison.result["others_cpu_share"] = others_share
-    error = comparison.result["error"]["attainment_points"]
-    progress.done(bar, f"{title}: simulated attainment off by {error:+.1f} points")
-    return comparison
+    return Replayed(case, run, server.steps(*_time_of(run)), share, facts)
 
 
 def sized_as(profile: EngineProfile, snapshot: Snapshot) -> EngineProfile:

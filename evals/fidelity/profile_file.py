@@ -18,7 +18,8 @@ def profile_text(calibration: Calibration, command: str) -> str:
         f"Python {facts['python']}, niceness {facts['niceness']}",
         f"model: {facts['model']}; vLLM {facts['vllm']}; {facts['date']}",
         f"server: {' '.join(facts['server_arguments']) or 'started by hand'}",
-        f"load: {facts['load_s']:g} s over {len(facts['rungs'])} rungs; {_others(facts)}",
+        f"load: {facts['load_s']:.0f} s over {len(facts['rungs'])} rungs, "
+        f"in {facts['parts']} parts; {_others(facts)}",
         f"samples: {fit.samples} steps; {fit.stalls} stalls left out ({fit.stall_s:.1f} s)",
         f"|measured / predicted - 1|: p50 {fit.error_p50:.1%}, p90 {fit.error_p90:.1%}; "
         f"predicted over measured time in all {1 + fit.total_error:.3f}",

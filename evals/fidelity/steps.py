@@ -66,6 +66,15 @@ def steps_of(rows: Sequence[Sequence[float]]) -> Steps:
     return Steps(table[:, 0], table[:, 1], table[:, 2:])
 
 
+def joined(parts: Sequence[Steps]) -> Steps:
+    """Several logs as one, in the order given."""
+    return Steps(
+        np.concatenate([part.ended_s for part in parts]),
+        np.concatenate([part.seconds for part in parts]),
+        np.concatenate([part.shapes for part in parts]),
+    )
+
+
 def read_steps(path: Path) -> Steps:
     """The steps logged so far; a line that is being written is left for later.
 

@@ -54,7 +54,7 @@ def calibration(steps):
     fit = fit_cost(steps)
     facts = {
         "date": "2026-01-01 00:00 UTC", "cpu": '2 x "CPU"', "accelerator": "", "kernel": "6.1",
-        "python": "3.11", "vllm": "0.32.0", "niceness": 0, "model": "m", "load_s": 60.0,
+        "python": "3.11", "vllm": "0.32.0", "niceness": 0, "model": "m", "load_s": 60.0, "parts": 3,
         "rungs": [[1, 2048]], "others_cpu_share": 0.31,
         "server_arguments": ["--max-num-seqs", "32"],
     }  # fmt: skip

@@ -10,12 +10,19 @@ from typer.testing import CliRunner
 
 from evals.arms import ControllerOptions, parse_arm
 from evals.fidelity.comparison import compare, errors, with_overhead, within_target
-from evals.fidelity.fidelity import compare_suite, simulate, sized_as
+from evals.fidelity.fidelity import (
+    Replayed,
+    compare_on,
+    replay_suite,
+    simulate,
+    sized_as,
+)
 from evals.fidelity.report import fidelity_plot, fidelity_sheet
 from evals.fidelity.server import MeasuredServer, ServerChoice, measured_server
 from evals.fidelity.steps import CalibrationError, steps_of
-from evals.live_runner import LiveServer
+from evals.live_runner import LiveCase, LiveServer
 from evals.progress import CaseProgress
+from evals.recording import RecordedEngine
 from evals.simulated_case import SimulatedCase
 from evals.suite import load_profile, load_suite
 from serving.contracts import CostCoefficients
@@ -128,7 +135,24 @@ def test_an_arm_that_decides_for_itself_is_refused(tmp_path):
     suite = load_suite(Path("evals/suites/demo.toml"))
     server = MeasuredServer(LiveServer("http://none", "m", FakeEngine()), tmp_path / "s", (), None)
     with CaseProgress() as progress, pytest.raises(CalibrationError, match="the arm 'hmas' goes"):
-        compare_suite(suite, [], server, MACHINE, overhead_s=0.0, seed=0, progress=progress)
+        replay_suite(suite, [], server, seed=0, progress=progress)
+
+
+def test_a_replay_is_simulated_with_its_own_requests_arm_and_settings(ran):
+    run, steps = ran
+    of = case()
+    live = LiveCase(
+        of.scenario, of.load, of.arm, of.requests, of.settings, of.drain_s,
+        RecordedEngine(FakeEngine()),
+    )  # fmt: skip
+    facts = {"trace": "a trace", "capacity_rps": 3.0}
+    replayed = Replayed(live, run, steps, 0.02, facts)
+    assert replayed.simulated_on(MACHINE) == of
+    with CaseProgress() as progress:
+        (only,) = compare_on(MACHINE, [replayed], overhead_s=0.0, progress=progress)
+    assert only.result["error"]["attainment_points"] == 0
+    assert only.result["within_target"]
+    assert (only.result["trace"], only.result["others_cpu_share"]) == ("a trace", 0.02)
 
 
 def test_the_simulated_engine_has_the_sizes_of_the_live_one():

@@ -106,7 +106,8 @@ def test_hindsight_fixed_is_the_best_candidate_under_its_own_name_of_equals_the_
 
 def test_a_seed_has_a_best_of_its_own():
     done = with_goodput(seed=1, **BEST) | with_goodput(seed=2, **{"fixed-fair": 1.0})
-    assert conclude(job("hindsight-fixed", 2), CANDIDATES, done).result["chosen"] == {"fixed": "fixed-fair"}
+    best = conclude(job("hindsight-fixed", 2), CANDIDATES, done)
+    assert best.result["chosen"] == {"fixed": "fixed-fair"}
 
 
 def test_switching_gets_the_three_best_candidates():

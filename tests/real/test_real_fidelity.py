@@ -37,6 +37,7 @@ def test_a_short_calibration_and_replay_give_a_profile_and_its_errors(tmp_path):
     calibrated = json.loads((tmp_path / "calibration.json").read_text())
     assert calibrated["fit"]["samples"] > 100
     assert 0 < calibrated["overhead_s"] < 5
+    assert calibrated["facts"]["parts"] == 5  # before, between and after four replays
     results = json.loads((tmp_path / "fidelity.json").read_text())["results"]
     assert len(results) == 4
     for case in results:
