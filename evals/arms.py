@@ -100,6 +100,15 @@ def parse_arm(name: str) -> Arm:
     )
 
 
+def is_arm(name: str) -> bool:
+    """Whether an arm has this name; servers that a live run was given by URL have their own."""
+    try:
+        parse_arm(name)
+    except ValueError:
+        return False
+    return True
+
+
 def expand_arms(names: Iterable[str]) -> tuple[str, ...]:
     """Arms by name, `*` written out: each policy in `fixed-*`, each rule alone in `...+*`."""
     expanded: list[str] = []

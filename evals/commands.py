@@ -73,6 +73,14 @@ def run(
             "arguments, and stop it at the end.",
         ),
     ] = False,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=URL",
+            help="live: an arm NAME more, served by what runs at URL: SGLang, vLLM without the "
+            "hook, or any other with the OpenAI completions API. Repeatable.",
+        ),
+    ] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Put this trace in place of the suite's.")
     ] = None,
@@ -117,6 +125,8 @@ def run(
     hmas eval run evals/suites/smoke.toml --engine live --url http://127.0.0.1:8000
 
     hmas eval run evals/suites/flood.toml --serve
+
+    hmas eval run evals/suites/cpu_live.toml --serve --server sglang=http://127.0.0.1:30000
     """
     from evals.arms import ControllerOptions
     from evals.eval_run import EvalRequest, LiveTarget, run_eval
@@ -127,6 +137,9 @@ def run(
     if live and cassette is not None:
         typer.echo("error: --cassette: a live run asks the model itself", err=True)
         raise typer.Exit(2)
+    if server and not live:
+        typer.echo(f"error: --server {server[0]}: goes with --serve or --engine live", err=True)
+        raise typer.Exit(2)
     request = EvalRequest(
         suite_file=suite_file,
         seed=seed,
@@ -135,7 +148,7 @@ def run(
         controller=ControllerOptions(config_path=config, model_url=model_url, cassette=cassette),
         out=out,
         jobs=jobs or os.cpu_count() or 1,
-        live=LiveTarget(url, model, token_file, serve) if live else None,
+        live=LiveTarget(url, model, token_file, serve, tuple(server or ())) if live else None,
     )
     with clean_exit(), CaseProgress() as progress:
         result = run_eval(request, progress)

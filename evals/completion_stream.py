@@ -98,7 +98,7 @@ def _note(event: dict[str, Any], served: Served) -> bool:
         if served.first_s is None:
             served.first_s = now_s
         served.last_s = now_s
-        served.output_tokens = tokens
+    served.output_tokens = tokens  # may be fewer: what the server counts at the end is right
     reason = choices[0].get("finish_reason") if choices else None
     if reason is None:
         return False

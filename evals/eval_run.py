@@ -4,7 +4,7 @@ Loads the suite, builds its workloads, picks the simulated or the live runner, a
 writes the files of `--out`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from evals.fidelity.steps import CalibrationError
 from evals.live_arm import ArmError
 from evals.live_capacity import CapacityError
 from evals.own_server import own_server
+from evals.plain_server import PlainServer, connect, named_urls
 from evals.progress import CaseProgress
 from evals.run_files import write_files
 from evals.run_result import SuiteRun, git_state
@@ -48,13 +49,15 @@ class LiveTarget:
     """A running server; an empty model means the first one it lists.
 
     With `serve` it does not run yet: it is started on the port of `url` with that model
-    (empty: SmolLM2) for the length of the run, and `token_file` is not read.
+    (empty: SmolLM2) for the length of the run, and `token_file` is not read. `plain` are
+    further ones without the hook, each NAME=URL, which run already.
     """
 
     url: str
     model: str
     token_file: Path
     serve: bool = False
+    plain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,12 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
         run = _simulate(suite, request, progress)
     else:
         suite = _live_suite(suite, progress)
+        # Before a server is started: what is wrong here shall not be said after two minutes.
+        plain = [connect(named) for named in named_urls(request.live.plain, suite.arms)]
         if request.live.serve:
-            run = _serve_and_run(suite, request, request.live, progress)
+            run = _serve_and_run(suite, request, request.live, plain, progress)
         else:
-            run = _run_live(suite, request, request.live, progress)
+            run = _run_live(suite, request, request.live, plain, progress)
     run = replace(run, config=suite.model_dump(mode="json"), git=git_state())
     if request.out is not None:
         write_files(run, request.out, suite.description)
@@ -170,7 +175,11 @@ def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> Sui
 
 
 def _serve_and_run(
-    suite: Suite, request: EvalRequest, target: LiveTarget, progress: CaseProgress
+    suite: Suite,
+    request: EvalRequest,
+    target: LiveTarget,
+    plain: Sequence[PlainServer],
+    progress: CaseProgress,
 ) -> SuiteRun:
     where = urlsplit(target.url)
     if where.hostname not in ("127.0.0.1", "localhost") or where.port is None:
@@ -181,26 +190,33 @@ def _serve_and_run(
         suite.settings, out, port=where.port, model=target.model, arguments=suite.server
     ) as server:
         started = LiveTarget(server.url, server.model, server.token_file)
-        return _run_live(suite, request, started, progress)
+        return _run_live(suite, request, started, plain, progress)
 
 
 def _run_live(
-    suite: Suite, request: EvalRequest, target: LiveTarget, progress: CaseProgress
+    suite: Suite,
+    request: EvalRequest,
+    target: LiveTarget,
+    plain: Sequence[PlainServer],
+    progress: CaseProgress,
 ) -> SuiteRun:
-    from evals.live_runner import LiveOptions, LiveServer, run_live_suite, served_model
+    from evals.live_runner import LiveOptions, LiveServer, served_model
+    from evals.live_suite import LiveRun, run_live_suite
     from serving.engines.live import LiveEngine, read_token
 
     url = target.url.rstrip("/").removesuffix("/v1")
     engine = LiveEngine(url, read_token(target.token_file))
     model, max_model_len = served_model(url)
-    run = run_live_suite(
+    live = LiveRun(
         suite,
-        build_workloads(suite, request.trace_file, max_model_len, progress.warn),
         LiveServer(url, target.model or model, engine),
+        plain,
         seed=suite.every_seed[0],
         options=LiveOptions(request.controller, ledger_dir=_fresh_ledgers(suite, request.out)),
         progress=progress,
     )
+    workloads = build_workloads(suite, request.trace_file, max_model_len, progress.warn)
+    run = run_live_suite(live, workloads)
     return replace(run, results=[each | {"seed": run.seed} for each in run.results])
 
 

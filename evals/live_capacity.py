@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import httpx
 
 from evals.completion_stream import Served, StreamError, stream_completion
-from evals.load_generator import completion_body
+from evals.load_generator import completion_body, new_cache_salt
 from serving.contracts import TraceRequest
 
 CONCURRENCY = 16
@@ -44,12 +44,13 @@ async def measure_capacity(
     finished_s: list[float] = []
     failures: list[str] = []
     position = iter(range(10**9))
+    cache_salt = new_cache_salt()
 
     async def client_loop(client: httpx.AsyncClient) -> None:
         while len(failures) <= len(finished_s) + concurrency:
             index = next(position)
             request = requests[index % len(requests)]
-            body = completion_body(model, request, token_seed, index)
+            body = completion_body(model, request, token_seed, index, cache_salt=cache_salt)
             try:
                 await stream_completion(client, body, f"{run_id}c{index}", Served())
             except StreamError as error:

@@ -2,12 +2,13 @@
 
 Each request is sent at its own arrival time, whatever became of the others, and
 measured at the client: no queue hides in a slow sender. Speaks the OpenAI completions
-API to any server; tenant and SLO class ride in vLLM's `vllm_xargs`.
+API to any server; to vLLM with the hook, tenant and SLO class ride in `vllm_xargs`.
 Called by the live runner and the demo.
 """
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from serving.settings import EngineSettings
 
 TOKEN_IDS = (100, 40_000)
 
+# vllm: with the hook, everything it can use. openai: what SGLang and vLLM without the hook
+# take as well; neither has a use for tenants, and each may refuse a priority.
+Dialect = Literal["vllm", "openai"]
 ReplayEvent = Literal["sent", "left"]
 OnEvent = Callable[[ReplayEvent, Outcome | None], None]
 
@@ -48,6 +52,7 @@ async def replay(
     timeout_s: float,
     drain_s: float | None = None,
     run_id: str = "",
+    dialect: Dialect = "vllm",
     on_event: OnEvent = lambda _kind, _outcome: None,
 ) -> list[Outcome]:
     """Offer a workload to a server and judge each request at the client.
@@ -61,6 +66,7 @@ async def replay(
         timeout_s: longest life of one request; then it is `aborted`.
         drain_s: time after the last arrival; then the rest is `unfinished`. None: no end.
         run_id: put before each request id (`r0`, `r1`, ...), so that ids differ between runs.
+        dialect: what the server understands.
         on_event: called with ("sent", None) and ("left", outcome).
 
     Returns:
@@ -70,6 +76,7 @@ async def replay(
     start_s, start_mono = time.time(), time.monotonic()
     end_s = None if drain_s is None else requests[-1].arrival_s + drain_s
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    cache_salt = new_cache_salt()
     async with (
         httpx.AsyncClient(base_url=base_url, limits=limits, timeout=None) as client,
         asyncio.TaskGroup() as group,
@@ -86,7 +93,9 @@ async def replay(
             )
             served = await _serve(
                 client,
-                completion_body(model, request, token_seed, index),
+                completion_body(
+                    model, request, token_seed, index, dialect=dialect, cache_salt=cache_salt
+                ),
                 sent,
                 until_mono=intended_mono + life_s,
                 late="aborted" if life_s == timeout_s else "unfinished",
@@ -100,21 +109,40 @@ async def replay(
 
 
 def completion_body(
-    model: str, request: TraceRequest, token_seed: int, index: int
+    model: str,
+    request: TraceRequest,
+    token_seed: int,
+    index: int,
+    *,
+    dialect: Dialect = "vllm",
+    cache_salt: str = "",
 ) -> dict[str, Any]:
-    """The JSON body of a streaming completion that yields exactly `output_tokens` tokens."""
-    return {
+    """The JSON body of a streaming completion that yields exactly `output_tokens` tokens.
+
+    Requests with different salts share no cached prefix; an empty one is not sent.
+    """
+    body: dict[str, Any] = {
         "model": model,
         "prompt": prompt_ids(request, token_seed, index),
         "max_tokens": request.output_tokens,
-        "min_tokens": request.output_tokens,
         "ignore_eos": True,
         "temperature": 0,
-        "priority": request.priority,
         "stream": True,
+        # Usage in every chunk: a chunk may carry several tokens, in vLLM as in SGLang.
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "vllm_xargs": {"tenant": request.tenant, "slo_class": request.slo_class},
     }
+    if dialect == "vllm":
+        body |= {
+            "min_tokens": request.output_tokens,
+            "priority": request.priority,
+            "vllm_xargs": {"tenant": request.tenant, "slo_class": request.slo_class},
+        }
+    return body | ({"cache_salt": cache_salt} if cache_salt else {})
+
+
+def new_cache_salt() -> str:
+    """A salt for one replay: a later one of the same prompts must not find them cached."""
+    return secrets.token_hex(8)
 
 
 def prompt_ids(request: TraceRequest, token_seed: int, index: int) -> list[int]:

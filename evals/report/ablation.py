@@ -6,7 +6,7 @@ sheets. Called by `page`, and by the command for results.md and the terminal.
 
 from collections.abc import Sequence
 
-from evals.arms import Arm, parse_arm
+from evals.arms import Arm, is_arm, parse_arm
 from evals.metrics import Result
 from evals.report.sheet import Sheet
 
@@ -26,7 +26,8 @@ class Ablation:
         self.scenario = scenario
         chosen = [result for result in results if result["scenario"] == scenario]
         self.loads = sorted({float(result["load"]) for result in chosen})
-        self.arms = [parse_arm(name) for name in dict.fromkeys(r["arm"] for r in chosen)]
+        names = dict.fromkeys(str(result["arm"]) for result in chosen)
+        self.arms = [parse_arm(name) for name in names if is_arm(name)]
         self._results = {(float(r["load"]), str(r["arm"])): r for r in chosen}
         plain = {arm.policy for arm in self.arms if arm.kind == "fixed" and not arm.rules}
         self.policies = [arm.policy for arm in self.arms if arm.all_rules and arm.policy in plain]

@@ -25,8 +25,8 @@ def preemption_sheet(scenario: str, results: Sequence[Result]) -> Sheet:
     stock = {r["load"]: r["recomputed_tokens"] for r in results if r["arm"] == "vllm-fcfs"}
 
     def over_stock(result: Result) -> str:
-        tokens = stock.get(result["load"])
-        return f"{result['recomputed_tokens'] / tokens:.2f}x" if tokens else "-"
+        tokens, ours = stock.get(result["load"]), result["recomputed_tokens"]
+        return "-" if not tokens or ours is None else f"{ours / tokens:.2f}x"
 
     return Sheet(
         f"Preemptions, {scenario}",
@@ -35,8 +35,8 @@ def preemption_sheet(scenario: str, results: Sequence[Result]) -> Sheet:
             [
                 f"{result['load']:g}x",
                 result["arm"],
-                str(result["preemptions"]),
-                str(result["recomputed_tokens"]),
+                _number(result["preemptions"]),
+                _number(result["recomputed_tokens"]),
                 over_stock(result),
             ]
             for result in results
@@ -62,6 +62,11 @@ def _tenants(scenario: str, results: Sequence[Result]) -> Sheet:
         "Share of each tenant's requests that met all their SLOs.",
         left_aligned=2,
     )
+
+
+def _number(value: int | None) -> str:
+    """None: a server without the hook, of which clients cannot know it."""
+    return "-" if value is None else str(value)
 
 
 def _share(value: float | None) -> str:

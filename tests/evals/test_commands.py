@@ -128,6 +128,24 @@ def test_a_server_is_started_here_or_not_at_all(suite):
     assert "--serve wants one like http://127.0.0.1" in result.stderr.replace("\n", " ")
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--server", "sglang=http://h:1"], "--server sglang=http://h:1: goes with --serve"),
+        (["--serve", "--server", "hmas=http://h:1"], "--server hmas=http://h:1: 'hmas' is"),
+        (["--serve", "--server", "a=http://127.0.0.1:9"], "--server a=http://127.0.0.1:9: /v1"),
+    ],
+)
+def test_a_server_by_url_that_does_not_fit_is_said_before_anything_starts(
+    suite, tmp_path, options, says
+):
+    out = tmp_path / "out"
+    result = run(suite, *options, "--out", out)
+    assert result.exit_code == 2
+    assert says in result.stderr.replace("\n", " ")
+    assert not out.exists()
+
+
 def test_fetch_without_a_network_exits_1_and_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(azure_files, "SOURCE", "http://127.0.0.1:9")
     result = CliRunner().invoke(traces_app, ["fetch", "--dir", str(tmp_path)])

@@ -53,11 +53,13 @@ class Server:
             await reader.read()
             self.closed_early.set()
             return False
+        if how == "usage at the end":  # and a chunk that carries no token
+            writer.write(b'data: {"choices": [{"text": "", "finish_reason": null}]}\n\n')
         for done in range(1, body["max_tokens"] + 1):
             last = done == body["max_tokens"]
             choice = {"text": "x", "finish_reason": "length" if last else None}
             event: dict[str, Any] = {"choices": [choice]}
-            if how != "no usage":
+            if how not in ("no usage", "usage at the end"):
                 event["usage"] = {"completion_tokens": done}
             if how == "broken" and done == 2:
                 return False
@@ -107,7 +109,7 @@ def test_a_served_request_is_timed_counted_and_judged():
     assert 0 < first.ttft_s <= first.e2e_s
     assert second.tpot_s is None
     assert before_s <= first.arrival_s <= first.finished_s <= time.time()
-    assert second.arrival_s - first.arrival_s == pytest.approx(0.01)
+    assert second.arrival_s - first.arrival_s == pytest.approx(0.01, abs=1e-5)
     assert [kind for kind, _ in events].count("sent") == 2
     assert {o.request_id for kind, o in events if kind == "left"} == {"x-r0", "x-r1"}
 
@@ -122,6 +124,26 @@ def test_the_body_asks_for_exactly_the_traced_lengths_with_tenant_and_class():
     assert body["stream"] is True
     assert body["priority"] == 2
     assert body["vllm_xargs"] == {"tenant": "acme", "slo_class": "document"}
+
+
+def test_a_server_without_the_hook_is_asked_for_the_same_lengths_and_no_more():
+    server = Server()
+    requests = [TraceRequest(0.0, 7, 3, "acme", "document", priority=2)]
+    (outcome,) = play(server, requests, dialect="openai")
+    body = server.bodies["r0"]
+    assert (len(body["prompt"]), body["max_tokens"], body["ignore_eos"]) == (7, 3, True)
+    assert {"vllm_xargs", "priority", "min_tokens"} & set(body) == set()
+    assert (outcome.output_tokens, outcome.tenant, outcome.met) == (3, "acme", True)
+    assert outcome.slo == SETTINGS.slo_of("document")
+
+
+def test_requests_of_one_replay_share_a_cache_salt_that_the_next_replay_does_not():
+    server = Server()
+    requests = offered(0.0, 0.0, output=1)
+    play(server, requests, run_id="a-")
+    play(server, requests, run_id="b-")
+    salts = {name: body["cache_salt"] for name, body in server.bodies.items()}
+    assert salts["a-r0"] == salts["a-r1"] != salts["b-r0"] == salts["b-r1"]
 
 
 def test_prompts_are_unique_but_for_shared_prefixes_and_repeat_with_the_seed():
@@ -148,6 +170,7 @@ def test_prompts_are_unique_but_for_shared_prefixes_and_repeat_with_the_seed():
         ("broken", "error", 1),
         ("error event", "error", 1),
         ("no usage", "length", 3),
+        ("usage at the end", "length", 3),
     ],
 )
 def test_a_failure_is_an_outcome_and_the_others_go_on(how, finish, tokens):
