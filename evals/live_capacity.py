@@ -1,7 +1,8 @@
 """How many requests per second can a running server complete? The live unit of `load`.
 
-Closed loop: a fixed number of clients, each sending its next request when the last one
-is answered, for some seconds; completions of the middle part count.
+Closed loop: as many clients as the engine has slots, each sending its next request when the
+last one is answered. Counted is what follows once the first generation, which began all at
+once, is through.
 """
 
 import asyncio
@@ -12,13 +13,21 @@ import httpx
 
 from evals.completion_stream import Served, StreamError, stream_completion
 from evals.load_generator import completion_body, new_cache_salt
-from serving.contracts import TraceRequest
+from serving.contracts import Snapshot, TraceRequest
+from serving.engines.ranks import rank_count
 
-CONCURRENCY = 16
+LEAST_COMPLETIONS = 10
+SETTLE_LIMIT_S = 120.0
+_LOOK_S = 0.05
 
 
 class CapacityError(RuntimeError):
     """The server's capacity could not be measured; says why and what to do."""
+
+
+def clients_for(snapshot: Snapshot) -> int:
+    """One client for each slot of every rank: with fewer, load 1 would not fill the engine."""
+    return snapshot.envelope.max_active_requests * rank_count(snapshot)
 
 
 async def measure_capacity(
@@ -28,15 +37,16 @@ async def measure_capacity(
     *,
     seconds: float,
     token_seed: int,
-    concurrency: int = CONCURRENCY,
+    concurrency: int,
     run_id: str = "",
     on_finished: Callable[[int], None] = lambda _finished: None,
 ) -> float:
     """Requests per second that the server completes at `concurrency`.
 
-    Requests are taken in order, again from the start when used up, arrival times
-    ignored. The rate is that of completions in the middle part, from 20% to 100% of
-    `seconds`; what is in flight at the end is cancelled.
+    Requests are taken in order, again from the start when used up, arrival times ignored.
+    Counting begins when as many are answered as there are clients, and goes on for `seconds`
+    or, if that took longer, as long again: at least one more generation. What is in flight at
+    the end is cancelled.
 
     Raises:
         CapacityError: the server refused everything, or is too slow for `seconds`.
@@ -67,28 +77,34 @@ async def measure_capacity(
     ) as client:
         loops = [asyncio.create_task(client_loop(client)) for _ in range(concurrency)]
         try:
-            await asyncio.wait(loops, timeout=seconds)
+            while (
+                len(finished_s) < concurrency
+                and time.monotonic() < start_s + SETTLE_LIMIT_S
+                and not all(loop.done() for loop in loops)
+            ):
+                await asyncio.sleep(_LOOK_S)
+            from_s = time.monotonic()
+            await asyncio.wait(loops, timeout=max(seconds, from_s - start_s))
         finally:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-    return middle_rate_rps(finished_s, start_s, seconds, failures)
+    return rate_rps(finished_s, from_s, time.monotonic(), failures)
 
 
-def middle_rate_rps(
-    finished_s: Sequence[float], start_s: float, seconds: float, failures: Sequence[str] = ()
+def rate_rps(
+    finished_s: Sequence[float], from_s: float, to_s: float, failures: Sequence[str] = ()
 ) -> float:
-    """Completions per second from 20% of the time to the end.
+    """Completions per second from `from_s` to `to_s`.
 
     Raises:
-        CapacityError: fewer than ten completions there.
+        CapacityError: fewer than LEAST_COMPLETIONS.
     """
-    from_s, to_s = start_s + 0.2 * seconds, start_s + seconds
     counted = sum(from_s <= moment <= to_s for moment in finished_s)
-    if counted < 10:
+    if counted < LEAST_COMPLETIONS:
         because = f"; {len(failures)} failed, the last with {failures[-1]}" if failures else ""
         raise CapacityError(
-            f"only {counted} requests were completed in {seconds:g} s{because}: "
+            f"only {counted} requests were completed in {to_s - from_s:.0f} s{because}: "
             "measure longer or shorten the requests"
         )
     return counted / (to_s - from_s)

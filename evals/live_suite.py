@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from evals.arms import parse_arm
-from evals.live_capacity import CONCURRENCY, measure_capacity
+from evals.live_capacity import clients_for, measure_capacity
 from evals.live_runner import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
 from evals.load_generator import OnEvent, replay
 from evals.metrics import CaseRun, Result, summarise
@@ -23,7 +23,6 @@ from evals.scenario import Workload
 from evals.suite import Suite
 from evals.workloads.scaling import span_s
 from serving.contracts import Outcome
-from serving.engines.ranks import rank_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def _capacity(live: LiveRun, workload: Workload) -> float:
             workload.requests,
             seconds=live.options.capacity_s,
             token_seed=live.seed,
-            concurrency=CONCURRENCY * rank_count(live.server.engine.snapshot()),
+            concurrency=clients_for(live.server.engine.snapshot()),
             run_id="capacity-",
             on_finished=lambda finished: live.progress.update(bar, finished),
         )

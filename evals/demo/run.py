@@ -9,7 +9,7 @@ from rich.console import Console
 from evals.arms import ControllerOptions, parse_arm
 from evals.demo.books import Books, check_books, read_totals
 from evals.demo.view import ArmView
-from evals.live_capacity import measure_capacity
+from evals.live_capacity import clients_for, measure_capacity
 from evals.live_runner import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
 from evals.metrics import CaseRun, Result, summarise
 from evals.recording import RecordedEngine
@@ -86,7 +86,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         console.print(f"measuring capacity for {CAPACITY_S:g} s")
         measuring = measure_capacity(
             url, MODEL_NAME, requests, seconds=CAPACITY_S, token_seed=options.seed + 1,
-            run_id="capacity-",
+            concurrency=clients_for(engine.snapshot()), run_id="capacity-",
         )  # fmt: skip
         capacity_rps = asyncio.run(measuring)
         rate_rps = options.load * capacity_rps

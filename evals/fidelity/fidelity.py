@@ -17,7 +17,7 @@ from evals.fidelity.comparison import Comparison, compare
 from evals.fidelity.machine import OtherLoad, warning
 from evals.fidelity.server import MeasuredServer
 from evals.fidelity.steps import CalibrationError, Steps, steps_of
-from evals.live_capacity import measure_capacity
+from evals.live_capacity import clients_for, measure_capacity
 from evals.live_runner import LiveCase, LiveOptions
 from evals.live_runner import run_case as run_live_case
 from evals.metrics import CaseRun
@@ -134,7 +134,8 @@ def _capacity(
     bar = progress.add(f"{workload.scenario} capacity", len(workload.requests))
     rate_rps = asyncio.run(measure_capacity(
         server.live.base_url, server.live.model, workload.requests, seconds=_CAPACITY_S,
-        token_seed=seed, run_id="capacity-", on_finished=partial(progress.update, bar),
+        token_seed=seed, concurrency=clients_for(server.live.engine.snapshot()), run_id="capacity-",
+        on_finished=partial(progress.update, bar),
     ))  # fmt: skip
     progress.done(bar, f"{workload.scenario}: capacity {rate_rps:.2f} requests/s (closed loop)")
     return rate_rps

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from evals.live_capacity import CapacityError, measure_capacity, middle_rate_rps
+from evals.live_capacity import CapacityError, measure_capacity, rate_rps
 from evals.load_generator import completion_body, prompt_ids, replay
 from serving.contracts import TraceRequest
 from serving.settings import EngineSettings
@@ -247,8 +247,7 @@ def test_capacity_is_what_a_closed_loop_completes():
                 on_finished=finished.append,
             )  # fmt: skip
 
-    rate_rps = asyncio.run(go())
-    assert 0 < rate_rps <= len(finished) / 0.8
+    assert 0 < asyncio.run(go()) <= len(finished)
 
 
 def test_capacity_of_a_server_that_refuses_is_an_error_with_the_reason():
@@ -256,14 +255,16 @@ def test_capacity_of_a_server_that_refuses_is_an_error_with_the_reason():
 
     async def go():
         async with serving(server) as url:
-            await measure_capacity(url, "m", offered(0.0), seconds=5.0, token_seed=1)
+            await measure_capacity(
+                url, "m", offered(0.0), seconds=5.0, token_seed=1, concurrency=16
+            )
 
     with pytest.raises(CapacityError, match="HTTP 503"):
         asyncio.run(go())
 
 
-def test_the_middle_rate_leaves_out_the_start():
-    finished_s = [100 + i * 0.1 for i in range(20, 100)]
-    assert middle_rate_rps(finished_s, 100.0, 10.0) == pytest.approx(10.0)
+def test_the_rate_leaves_out_what_was_answered_before():
+    finished_s = [100 + i * 0.1 for i in range(100)]
+    assert rate_rps(finished_s, 101.95, 109.95) == pytest.approx(10.0)
     with pytest.raises(CapacityError, match="measure longer"):
-        middle_rate_rps(finished_s[:3], 100.0, 10.0)
+        rate_rps(finished_s[:3], 100.0, 110.0)
