@@ -18,11 +18,11 @@ from evals.workloads.composition import mix_streams
 from evals.workloads.scaling import Requests, clip_lengths, scale_lengths, truncate
 from evals.workloads.synthetic import SyntheticTenant, synthetic_tenants
 from evals.workloads.tenants import TenantShare, assign_tenants
-from evals.workloads.trace import Trace
+from evals.workloads.trace import Trace, TraceError
 from evals.workloads.twin import synthetic_twin
 from serving.contracts import TraceRequest
 
-NAMED_LINES = 5
+NAMED_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,9 @@ def build_workload(
             for tenant in scenario.tenants
         ]
         requests = assign_tenants(rows, shares, seed)
+        provenance += f", {len(requests)} used"
+        if trace_file is not None:
+            warn(f"{scenario.name}: requests from {provenance}")
     # A mix draws which rows it keeps: about as many as asked.
     if len(requests) < scenario.requests * (1.0 if scenario.mix is None else 0.5):
         warn(f"{scenario.name}: {scenario.requests} requests asked, the trace has {len(requests)}")
@@ -142,22 +145,27 @@ def _trace(
             return synthetic_twin(trace_name, seed), provenance
         trace_file = TraceFile(found, "azure")
     trace, digest = _read(trace_file)
-    for line in _malformed_lines(trace):
+    for line in _about_the_file(trace):
         warn(line)
     return trace.requests, (
         f"{trace_file.path.name} ({trace_file.format}, sha256 {digest}, "
-        f"{len(trace.requests)} rows, {len(trace.malformed)} malformed, {trace.failed} failed)"
+        f"{len(trace.requests)} usable rows, {len(trace.malformed)} malformed, "
+        f"{trace.failed} failed)"
     )
 
 
 @lru_cache(maxsize=4)
 def _read(file: TraceFile) -> tuple[Trace, str]:
     """A trace and the start of its SHA-256; kept, because every seed and scenario reads it."""
-    digest = hashlib.sha256(file.path.read_bytes()).hexdigest()[:12]
-    return FORMATS[file.format](file.path), digest
+    try:
+        trace = FORMATS[file.format](file.path)
+    except TraceError as error:
+        hint = f" (read as {file.format}: see --format)" if file.path.is_file() else ""
+        raise TraceError(f"{error}{hint}") from error
+    return trace, hashlib.sha256(file.path.read_bytes()).hexdigest()[:12]
 
 
-def _malformed_lines(trace: Trace) -> list[str]:
+def _about_the_file(trace: Trace) -> list[str]:
     lines = list(trace.malformed[:NAMED_LINES])
     if len(trace.malformed) > NAMED_LINES:
         lines.append(f"... and {len(trace.malformed) - NAMED_LINES} more malformed lines")
@@ -165,4 +173,6 @@ def _malformed_lines(trace: Trace) -> list[str]:
         lines.append(f"{len(trace.malformed)} malformed lines left out")
     if trace.failed:
         lines.append(f"{trace.failed} failed requests left out")
+    if trace.out_of_order:
+        lines.append(f"{trace.out_of_order} rows out of order: sorted by arrival")
     return lines

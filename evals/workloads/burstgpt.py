@@ -1,8 +1,9 @@
 """How is a BurstGPT trace read?
 
-CSV with the header `Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type`
-(later releases add columns; they are ignored). Zero response tokens record a request
-that failed: such rows are left out and counted.
+CSV with the header `Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type`;
+release 2.0 puts `Session ID,Elapsed time` after the first, so columns go by name and others
+are ignored. Seconds need not begin at 0. Zero response tokens record a request that failed:
+such rows are left out and counted.
 Source: HPMLL/BurstGPT.
 """
 

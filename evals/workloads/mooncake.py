@@ -1,8 +1,9 @@
 """How is a Mooncake trace read?
 
 JSON lines `{"timestamp": ms, "input_length": n, "output_length": n, "hash_ids": [...]}`;
-each hash id names one 512-token block of the prompt, shared blocks have the same id.
-Source: kvcache-ai/Mooncake, FAST25-release.
+each hash id names one 512-token block of the prompt, the last one what is left over, and
+shared blocks have the same id. All four keys are needed; others are ignored.
+Source: kvcache-ai/Mooncake, FAST25-release (conversation, toolagent and synthetic alike).
 """
 
 import json
@@ -33,7 +34,9 @@ def read(path: Path) -> Trace:
 
 def _parse(line: str) -> TraceRequest:
     try:
-        row = json.loads(line)
+        row = json.loads(line.rstrip())
+    except json.JSONDecodeError as error:  # its text counts lines too, and means this one
+        raise BadLineError(f"line: not JSON: {error.msg} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
         raise BadLineError(f"line: not JSON: {error}") from error
     if not isinstance(row, dict):

@@ -5,11 +5,16 @@ Every reader in this folder returns a `Trace`. A broken line is left out and nam
 """
 
 import csv
+import gzip
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from serving.contracts import TraceRequest
+
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 class TraceError(ValueError):
@@ -28,11 +33,13 @@ class Trace:
         requests: the usable rows.
         malformed: one message per broken line, in the order of the file.
         failed: rows that record a request which got no answer; left out, not broken.
+        out_of_order: rows that arrive before the one above them; used, sorted by arrival.
     """
 
     requests: tuple[TraceRequest, ...]
     malformed: tuple[str, ...] = ()
     failed: int = 0
+    out_of_order: int = 0
 
 
 ParseLine = Callable[[str], TraceRequest | None]
@@ -66,7 +73,12 @@ def read_lines(path: Path, lines: Iterator[tuple[int, str]], parse: ParseLine) -
         raise TraceError(
             f"{path}: no usable request ({len(malformed)} malformed lines, {failed} failed){first}"
         )
-    return Trace(starting_at_zero(requests), tuple(malformed), failed)
+    return Trace(
+        starting_at_zero(requests),
+        tuple(malformed),
+        failed,
+        sum(later.arrival_s < row.arrival_s for row, later in pairwise(requests)),
+    )
 
 
 def starting_at_zero(requests: list[TraceRequest]) -> tuple[TraceRequest, ...]:
@@ -85,16 +97,21 @@ def starting_at_zero(requests: list[TraceRequest]) -> tuple[TraceRequest, ...]:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a text file with their numbers; bytes that are not UTF-8 become U+FFFD.
+    """Lines of a text file, gzipped or not, with their numbers.
+
+    Bytes that are not UTF-8 become U+FFFD.
 
     Raises:
         TraceError: the file cannot be read.
     """
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline=None) as file:
-            yield from enumerate(file, start=1)
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
+        with path.open("rb") as file:
+            unpack = gzip.open if file.read(2) == GZIP_MAGIC else open
+        with unpack(path, "rt", encoding="utf-8-sig", errors="replace", newline=None) as text:
+            yield from enumerate(text, start=1)
+    except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip file cut off
+        why = getattr(error, "strerror", None) or error
+        raise TraceError(f"{path}: cannot be read: {why}") from error
 
 
 def csv_columns(path: Path, lines: Iterator[tuple[int, str]], wanted: tuple[str, ...]) -> list[int]:
@@ -103,8 +120,11 @@ def csv_columns(path: Path, lines: Iterator[tuple[int, str]], wanted: tuple[str,
     Raises:
         TraceError: the file is empty or its header lacks a column.
     """
-    number, header = next(lines, (1, ""))
-    names = [name.strip() for name in header.strip().split(",")]
+    number, header = next((each for each in lines if each[1].strip()), (1, ""))
+    try:
+        names = [name.strip() for name in next(csv.reader([header.strip()]), [])]
+    except csv.Error:
+        names = []
     for column in wanted:
         if column not in names:
             raise TraceError(

@@ -1,5 +1,6 @@
 """Do the trace readers take good lines, name bad ones, and refuse useless files?"""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -40,9 +41,13 @@ def test_azure_reads_windows_line_ends_byte_order_marks_and_a_missing_last_newli
     assert [r.arrival_s for r in trace.requests] == [0.0, pytest.approx(4.314579, abs=1e-6)]
 
 
-def test_rows_out_of_order_are_sorted(tmp_path):
-    path = write(tmp_path, BURST_HEADER, "9,m,2,2,4,x", "5,m,1,1,2,x")
-    assert [r.prompt_tokens for r in FORMATS["burstgpt"](path).requests] == [1, 2]
+def test_rows_out_of_order_are_sorted_and_counted(tmp_path):
+    rows = ["9,m,2,2,4,x", "5,m,1,1,2,x", "9,m,3,3,6,x", "8,m,4,4,8,x"]
+    trace = FORMATS["burstgpt"](write(tmp_path, BURST_HEADER, *rows))
+    assert [r.prompt_tokens for r in trace.requests] == [1, 4, 2, 3]
+    assert trace.out_of_order == 2
+    in_order = FORMATS["burstgpt"](write(tmp_path, BURST_HEADER, rows[1], rows[0], rows[2]))
+    assert in_order.out_of_order == 0
 
 
 def test_mooncake_blocks_become_the_prefix(tmp_path):
@@ -60,11 +65,48 @@ def test_burstgpt_leaves_out_and_counts_failed_requests(tmp_path):
     assert trace.malformed == ()
 
 
-def test_burstgpt_takes_later_releases_with_more_columns(tmp_path):
-    path = write(
-        tmp_path, "Session ID," + BURST_HEADER + ",Elapsed time", "s1," + BURST_ROW + ",1.5"
-    )
-    assert FORMATS["burstgpt"](path).requests[0].prompt_tokens == 472
+def test_burstgpt_takes_release_2_with_columns_in_between_and_empty_sessions(tmp_path):
+    header = BURST_HEADER.replace("Timestamp,", "Timestamp,Session ID,Elapsed time,")
+    rows = [
+        "19440110.0,1722ac82-0a46-4bf0-aa08-89794e7a2b3f,43,GPT-4,906,446,1352,Conversation log",
+        "19440161.5,,2,ChatGPT,36,29,65,API log",
+    ]
+    trace = FORMATS["burstgpt"](write(tmp_path, header, *rows))
+    assert [(r.arrival_s, r.prompt_tokens, r.output_tokens) for r in trace.requests] == [
+        (0.0, 906, 446),
+        (51.5, 36, 29),
+    ]
+    assert trace.malformed == ()
+
+
+def test_a_header_may_be_quoted_and_below_empty_lines(tmp_path):
+    quoted = ",".join(f'"{name}"' for name in BURST_HEADER.split(","))
+    path = write(tmp_path, "", quoted, '"5","GPT-4","472","18","490","API log"')
+    assert FORMATS["burstgpt"](path).requests[0].output_tokens == 18
+
+
+def test_empty_lines_are_no_lines_but_are_counted_in_line_numbers(tmp_path):
+    path = write(tmp_path, "", MOONCAKE_ROW, "", "  ", "{", "")
+    trace = FORMATS["mooncake"](path)
+    assert len(trace.requests) == 1
+    (line,) = trace.malformed
+    assert line.startswith(f"{path}:5: line: not JSON: ")
+    assert line.endswith(" at column 2")
+
+
+def test_mooncake_takes_prompts_whose_last_block_is_not_named(tmp_path):
+    row = MOONCAKE_ROW.replace("46, 47", "46")  # 600 tokens: one block of 512, and 88 more
+    assert FORMATS["mooncake"](write(tmp_path, row)).requests[0].prefix == (46,)
+
+
+def test_a_gzipped_file_is_read_as_it_is_and_one_that_is_cut_off_is_an_error(tmp_path):
+    path = tmp_path / "trace.jsonl.gz"
+    packed = gzip.compress("\r\n".join([MOONCAKE_ROW] * 50).encode())
+    path.write_bytes(packed)
+    assert len(FORMATS["mooncake"](path).requests) == 50
+    path.write_bytes(packed[:-9])
+    with pytest.raises(TraceError, match=r"trace\.jsonl\.gz: cannot be read: "):
+        FORMATS["mooncake"](path)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +160,11 @@ def test_a_useless_file_is_an_error_that_names_it(tmp_path, name, lines, says):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_missing_file_is_named(tmp_path, name):
-    with pytest.raises(TraceError, match=r"none\.csv: cannot be read"):
+def test_a_missing_file_and_a_folder_are_named(tmp_path, name):
+    with pytest.raises(TraceError, match=r"none\.csv: cannot be read: No such file"):
         FORMATS[name](tmp_path / "none.csv")
+    with pytest.raises(TraceError, match="cannot be read: Is a directory"):
+        FORMATS[name](tmp_path)
 
 
 @pytest.mark.parametrize("name", FORMATS)
