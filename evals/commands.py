@@ -199,11 +199,10 @@ def _show(run: "SuiteRun", json_output: bool, out: Path | None) -> None:
 
     from evals.report import terminal_report
     from evals.run_result import to_json
-    from evals.statistics import over_seeds
 
     if json_output:
         typer.echo(to_json(run))
     else:
-        Console().print(terminal_report(over_seeds(run.results)))
+        Console().print(terminal_report(run.results))
     if out is not None:
         typer.echo(f"report: {out / 'report.html'}", err=True)

@@ -1,4 +1,4 @@
-"""Which files does `--out` get? Results as JSON and Markdown, outcomes, the HTML page.
+"""Which files does `--out` get? Results as JSON, CSV, Markdown and plots, outcomes, the page.
 
 Called by `evals.eval_run`. Tables are means over seeds; outcomes and the plots of single cases
 are of the first seed.
@@ -6,43 +6,78 @@ are of the first seed.
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from evals.metrics import CaseRun
+from evals.metrics import CaseRun, Result
 from evals.run_result import SuiteRun, to_json
-from evals.statistics import over_seeds
+from evals.summary_table import summary_csv
+
+if TYPE_CHECKING:
+    from evals.report import CaseReport
 
 
 def write_files(run: SuiteRun, out: Path, description: str) -> None:
-    """Write results.json, results.md, outcomes.jsonl and report.html into a folder.
+    """Write results.json, summary.csv, results.md with its plots, outcomes.jsonl and report.html.
 
-    Of more arms than a figure can show there are no outcomes: they would be hundreds of MB.
+    Of more arms than a figure can show there are outcomes of the notable ones only: those of
+    all would be hundreds of MB.
     """
-    from evals.report import MOST_ARMS_DRAWN, CaseReport, markdown_report, write_suite_report
+    from evals.report import markdown_report, write_load_figures, write_suite_report
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
-    means = over_seeds(run.results)
-    (out / "results.md").write_text(markdown_report(means), encoding="utf-8")
-    drawn = [
-        case
-        for case, result in zip(run.runs, run.results, strict=True)
-        if case.outcomes and result.get("seed", run.seed) == run.seed
-    ]
+    (out / "summary.csv").write_text(summary_csv(run.results), encoding="utf-8")
+    figures = [f"![{title}]({name})\n" for title, name in write_load_figures(out, run.results)]
+    (out / "results.md").write_text(
+        "\n".join([*figures, markdown_report(run.results)]), encoding="utf-8"
+    )
+    drawn = _drawn(run)
     outcomes = out / "outcomes.jsonl"
     outcomes.unlink(missing_ok=True)
-    if len({result["arm"] for result in run.results}) > MOST_ARMS_DRAWN:
-        drawn = []
     if drawn:
-        _write_outcomes(drawn, outcomes)
-    cases = []
-    for scenario, load in dict.fromkeys((case.scenario, case.load) for case in drawn):
-        arms = [c for c in drawn if (c.scenario, c.load) == (scenario, load)]
-        decisions = next((c.decisions for c in arms if c.arm == "hmas"), ())
-        cases.append(CaseReport(scenario, load, {c.arm: c.outcomes for c in arms}, decisions))
+        _write_outcomes([case for case, _ in drawn], outcomes)
     write_suite_report(
-        out / "report.html", f"Eval {run.suite}", _subtitle(run, description), means, cases
+        out / "report.html",
+        f"Eval {run.suite}",
+        _subtitle(run, description),
+        run.results,
+        _cases(drawn),
     )
+
+
+def _drawn(run: SuiteRun) -> list[tuple[CaseRun, Result]]:
+    """The runs whose single requests are shown: of the first seed, and of arms that are drawn."""
+    from evals.report import drawn_arms
+
+    arms = drawn_arms(result["arm"] for result in run.results)
+    return [
+        (case, result)
+        for case, result in zip(run.runs, run.results, strict=True)
+        if case.outcomes and case.arm in arms and result.get("seed", run.seed) == run.seed
+    ]
+
+
+def _cases(drawn: Sequence[tuple[CaseRun, Result]]) -> list["CaseReport"]:
+    """One per scenario and load."""
+    from evals.report import CaseReport
+
+    cases = []
+    for scenario, load in dict.fromkeys((case.scenario, case.load) for case, _ in drawn):
+        of_case = [pair for pair in drawn if (pair[0].scenario, pair[0].load) == (scenario, load)]
+        arms = [case for case, _ in of_case]
+        recovery = of_case[0][1].get("stability", {}).get("recovery", ())
+        cases.append(
+            CaseReport(
+                scenario,
+                load,
+                {case.arm: case.outcomes for case in arms},
+                next((case.decisions for case in arms if case.arm == "hmas"), ()),
+                [moment["at_s"] for moment in recovery],
+            )
+        )
+    return cases
 
 
 def _subtitle(run: SuiteRun, description: str) -> str:

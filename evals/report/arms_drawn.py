@@ -10,8 +10,8 @@ from collections.abc import Iterable
 MOST_ARMS_DRAWN = 10  # as many as there are colours in `figures`
 
 NOTABLE = (
-    "vllm-fcfs", "vllm-tuned", "sglang-emulated", "sglang-emulated-tuned", "rules-only", "hmas",
-    "hindsight-fixed", "hindsight-switching",
+    "vllm-fcfs", "vllm-tuned", "sglang", "sglang-emulated", "sglang-emulated-tuned", "rules-only",
+    "hmas", "hindsight-fixed", "hindsight-switching",
 )  # fmt: skip
 # Where the best fixed arm cannot be known yet and `hindsight-fixed` does not run: the first of
 # these stands for it.

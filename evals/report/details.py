@@ -64,9 +64,11 @@ def _tenants(scenario: str, results: Sequence[Result]) -> Sheet:
     )
 
 
-def _number(value: int | None) -> str:
-    """None: a server without the hook, of which clients cannot know it."""
-    return "-" if value is None else str(value)
+def _number(value: float | None) -> str:
+    """A count, or a mean of counts. None: a server without the hook; clients cannot know it."""
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.1f}"
 
 
 def _share(value: float | None) -> str:

@@ -1,43 +1,31 @@
 """How is a run shown to people? One HTML file with tables and plots, no network needed.
 
 `write_report` is for one comparison (the live demo), `write_suite_report` for a whole
-suite (`hmas eval run --out`).
+suite (`hmas eval run --out`); `write_load_figures` writes the two plots that sum it up as
+files of their own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from evals.metrics import Result, windowed_attainment
+from evals.metrics import Result
 from evals.recording import AppliedDecision
 from evals.report.ablation import ablation_sheets, ablations
 from evals.report.ablation_figure import ablation_figure
+from evals.report.case_section import CaseReport, case_section
 from evals.report.details import detail_sheets
-from evals.report.figures import (
-    attainment_by_figure,
-    attainment_over_time_figure,
-    decisions_figure,
-    goodput_figure,
-    latency_figure,
-)
-from evals.report.table import COLUMNS, LEFT_ALIGNED, rows
-from serving.contracts import Limits, Outcome
+from evals.report.figures import Palette, colours
+from evals.report.load_curves import LoadCurves, load_curves
+from evals.report.load_figures import goodput_figure, goodput_file, ratio_figure, ratio_file
+from evals.report.sheets import load_sheets
+from evals.report.table import LEFT_ALIGNED, columns, rows
+from evals.statistics import over_seeds
+from serving.contracts import Outcome
 
-MOST_DECISION_ROWS = 200
-MOST_ARMS_DRAWN = 12  # with more, bars and curves of all arms in one figure cannot be told apart
-
-
-@dataclass(frozen=True, slots=True)
-class CaseReport:
-    """One comparison: arms that served the same requests; decisions of the arm `hmas`."""
-
-    scenario: str
-    load: float
-    outcomes_by_arm: Mapping[str, Sequence[Outcome]]
-    decisions: Sequence[AppliedDecision]
+MOST_ROWS_OPEN = 100  # a longer table is folded
 
 
 def write_report(
@@ -57,9 +45,17 @@ def write_report(
 def write_suite_report(
     path: Path, title: str, subtitle: str, results: Sequence[Result], cases: Sequence[CaseReport]
 ) -> None:
-    """Write the page of a suite: what rules add, the table, goodput per scenario, every case."""
-    scenarios = list(dict.fromkeys(result["scenario"] for result in results))
-    drawn = len({result["arm"] for result in results}) <= MOST_ARMS_DRAWN
+    """Write the page of a suite: what sums it up per scenario, the tables, then every case.
+
+    Args:
+        path: of the page; its folder is made.
+        title: of the page.
+        subtitle: of the page.
+        results: of every seed, one each.
+        cases: those to draw.
+    """
+    every, means = load_curves(results), over_seeds(results)
+    palette = _palette(every, cases)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -70,26 +66,66 @@ def write_suite_report(
     html = environment.get_template("page.html.j2").render(
         title=title,
         subtitle=subtitle,
-        columns=COLUMNS,
-        left_aligned=LEFT_ALIGNED,
-        rows=rows(results),
         notes=_notes(results),
-        ablation_sheets=ablation_sheets(results),
+        scenarios=[_scenario(curves, palette) for curves in every],
+        ablation_sheets=ablation_sheets(means),
         ablation_figures=[
             (each.scenario, ablation_figure(each))
-            for each in ablations(results)
+            for each in ablations(means)
             if each.policies and len(each.loads) > 1
         ],
-        detail_sheets=detail_sheets(results),
-        goodput=[
-            (name, goodput_figure([r for r in results if r["scenario"] == name]))
-            for name in scenarios
-            if drawn
-        ],
-        cases=[_case(case) for case in cases if drawn],
+        columns=columns(means),
+        left_aligned=LEFT_ALIGNED,
+        rows=rows(means),
+        detail_sheets=detail_sheets(means),
+        most_rows_open=MOST_ROWS_OPEN,
+        cases=[case_section(case, palette) for case in cases],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, encoding="utf-8")
+
+
+def write_load_figures(folder: Path, results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Write goodput.svg and, where a baseline ran, ratio.svg.
+
+    Args:
+        folder: an existing one.
+        results: of every seed.
+
+    Returns:
+        (title, file name) of what was written.
+    """
+    every = load_curves(results)
+    palette = _palette(every, ())
+    written = []
+    for title, name, text in (
+        ("Goodput over load", "goodput.svg", goodput_file(every, palette)),
+        ("Goodput over the baselines", "ratio.svg", ratio_file(every, palette)),
+    ):
+        path = folder / name
+        path.unlink(missing_ok=True)
+        if text:
+            path.write_text(text, encoding="utf-8")
+            written.append((title, name))
+    return written
+
+
+def _palette(every: Sequence[LoadCurves], cases: Sequence[CaseReport]) -> Palette:
+    """One colour per arm on the whole page."""
+    strong = [arm for curves in every for arm in curves.strong_arms()]
+    return colours([*strong, *(arm for case in cases for arm in case.outcomes_by_arm)])
+
+
+def _scenario(curves: LoadCurves, palette: Palette) -> dict[str, Any]:
+    drawn = [
+        ("Goodput", goodput_figure(curves, palette)),
+        ("Goodput over the baselines", ratio_figure(curves, palette)),
+    ]
+    return {
+        "name": curves.scenario,
+        "figures": [(f"{title}, {curves.scenario}", svg) for title, svg in drawn if svg],
+        "sheets": load_sheets(curves),
+    }
 
 
 def _notes(results: Sequence[Result]) -> list[str]:
@@ -102,64 +138,3 @@ def _notes(results: Sequence[Result]) -> list[str]:
             if key in result
         )
     )
-
-
-def _case(case: CaseReport) -> dict[str, Any]:
-    by_arm = {arm: outcomes for arm, outcomes in case.outcomes_by_arm.items() if outcomes}
-    start_s, decisions = _timeline(case)
-    figures = [
-        ("Attainment over time", attainment_over_time_figure(by_arm, _window_s(by_arm))),
-        ("Attainment per tenant", attainment_by_figure(by_arm, "tenant")),
-        ("Attainment per SLO class", attainment_by_figure(by_arm, "slo_class")),
-        ("Time to first token", latency_figure(by_arm, "ttft_s")),
-        ("Time per output token", latency_figure(by_arm, "tpot_s")),
-    ]
-    if decisions:
-        end_s = max(
-            [o.finished_s for o in by_arm.get("hmas", ())] + [decisions[-1].at_s], default=start_s
-        )
-        figures.append(("Decisions of H-MAS", decisions_figure(decisions, start_s, end_s)))
-    return {
-        "title": f"{case.scenario}, {case.load:g} times capacity",
-        "figures": figures,
-        "decisions": [
-            (
-                f"{decision.at_s - start_s:.1f}",
-                decision.policy,
-                _limits_text(decision.limits),
-                decision.reason,
-            )
-            for decision in decisions[:MOST_DECISION_ROWS]
-        ],
-        "decisions_left_out": max(0, len(decisions) - MOST_DECISION_ROWS),
-    }
-
-
-def _limits_text(limits: Limits) -> str:
-    parts = [f"budget {limits.token_budget}", f"active {limits.max_active_requests}"]
-    if limits.follow_slack:
-        parts.append("budget follows slack")
-    if limits.long_prefill_threshold:
-        parts.append(f"long prefill {limits.long_prefill_threshold}")
-    if limits.kv_reserve:
-        parts.append(f"KV reserve {limits.kv_reserve:.0%}")
-    return ", ".join(parts)
-
-
-def _timeline(case: CaseReport) -> tuple[float, Sequence[AppliedDecision]]:
-    """Start of the arm `hmas` on its own clock, and its decisions."""
-    served = case.outcomes_by_arm.get("hmas", ())
-    start_s = min((outcome.arrival_s for outcome in served), default=None)
-    if start_s is None:
-        start_s = case.decisions[0].at_s if case.decisions else 0.0
-    return start_s, case.decisions
-
-
-def _window_s(by_arm: Mapping[str, Sequence[Outcome]]) -> float:
-    """30 s, or less where that would leave fewer than six windows."""
-    for width_s in (30.0, 10.0, 5.0):
-        for outcomes in by_arm.values():
-            start_s = min(outcome.arrival_s for outcome in outcomes)
-            if len(windowed_attainment(outcomes, start_s, width_s)) >= 6:
-                return width_s
-    return 5.0

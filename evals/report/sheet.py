@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,12 @@ def markdown(sheet: Sheet) -> str:
 
 def terminal(sheet: Sheet) -> RenderableType:
     """The sheet for a terminal of 80 columns."""
-    table = Table(
-        title=sheet.title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left"
-    )
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for i, column in enumerate(sheet.columns):
         named = i < sheet.left_aligned
-        table.add_column(column, justify="left" if named else "right", no_wrap=named)
+        justify: JustifyMethod = "left" if named else "right"
+        table.add_column(column, justify=justify, no_wrap=named, overflow="fold")
     for row in sheet.rows:
         table.add_row(*row)
-    return Group(table, *([sheet.note] if sheet.note else []), "")
+    title = Text(sheet.title, style="table.title")  # a table's own is cut to the table's width
+    return Group(title, table, *([sheet.note] if sheet.note else []), "")

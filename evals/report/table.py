@@ -1,4 +1,7 @@
-"""Which arm did best? Results as tables, for terminals and for Markdown."""
+"""Which arm did best? Results as tables, for terminals and for Markdown.
+
+Reports take results of every seed and show means over seeds; tables show the rows they get.
+"""
 
 from collections.abc import Sequence
 
@@ -8,18 +11,27 @@ from rich.table import Table
 
 from evals.metrics import Result
 from evals.report.ablation import ablation_sheets
+from evals.report.bound_share import has_bound
 from evals.report.details import detail_sheets, preemption_sheet
 from evals.report.sheet import markdown, terminal
+from evals.report.sheets import all_load_sheets
+from evals.statistics import over_seeds
 
-COLUMNS = (
-    "scenario", "load", "arm", "requests", "goodput/s", "vs FCFS", "attainment", "worst tenant",
-    "TTFT p50/p90/p99 s", "TPOT p50/p90/p99 ms", "switches",
-)  # fmt: skip
 LEFT_ALIGNED = 3
+_BEFORE = ("scenario", "load", "arm", "requests", "goodput/s", "vs FCFS")
+_AFTER = (
+    "attainment", "worst tenant", "TTFT p50/p90/p99 s", "TPOT p50/p90/p99 ms", "switches",
+)  # fmt: skip
+
+
+def columns(results: Sequence[Result]) -> tuple[str, ...]:
+    """Heads of `rows`; `of bound` only where there is a bound."""
+    return (*_BEFORE, *(["of bound"] if has_bound(results) else []), *_AFTER)
 
 
 def rows(results: Sequence[Result]) -> list[list[str]]:
     """One row of text per result, in order; `vs FCFS` is goodput over that of `vllm-fcfs`."""
+    bounded = has_bound(results)
     return [
         [
             result["scenario"],
@@ -28,11 +40,12 @@ def rows(results: Sequence[Result]) -> list[list[str]]:
             str(result["requests"]),
             f"{result['goodput_rps']:.2f}",
             _ratio(result, results),
+            *([_share(result.get("bound_share"))] if bounded else []),
             f"{result['attainment']:.1%}",
             f"{result['worst_tenant']} {_worst(result):.1%}",
             _percentiles(result["ttft_s"], 1, 2),
             _percentiles(result["tpot_s"], 1000, 0),
-            str(result["switches"]),
+            f"{result['switches']:.3g}",
         ]
         for result in results
     ]
@@ -40,27 +53,29 @@ def rows(results: Sequence[Result]) -> list[list[str]]:
 
 def markdown_table(results: Sequence[Result]) -> str:
     """All results as one Markdown table."""
-    align = ["---" if i < LEFT_ALIGNED else "---:" for i in range(len(COLUMNS))]
-    lines = [COLUMNS, align, *rows(results)]
+    heads = columns(results)
+    align = ["---" if i < LEFT_ALIGNED else "---:" for i in range(len(heads))]
+    lines = [heads, align, *rows(results)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def markdown_report(results: Sequence[Result]) -> str:
-    """The table of results, what rules add, met per tenant, and preemptions, in Markdown."""
-    sheets = [*ablation_sheets(results), *detail_sheets(results)]
-    return "\n".join([markdown_table(results), *(markdown(sheet) for sheet in sheets)])
+    """The table of means, what sums loads up, what rules add, tenants, preemptions, in Markdown."""
+    means = over_seeds(results)
+    sheets = [*all_load_sheets(results), *ablation_sheets(means), *detail_sheets(means)]
+    return "\n".join([markdown_table(means), *(markdown(sheet) for sheet in sheets)])
 
 
 def terminal_report(results: Sequence[Result]) -> RenderableType:
-    """The tables of each scenario and load, preemptions there, and at the end what rules add."""
-    preempted = [result for result in results if result["preemptions"]]
+    """The tables of each scenario and load, preemptions, what rules add, what sums loads up."""
+    means = over_seeds(results)
+    preempted = [result for result in means if result["preemptions"]]
     scenarios = dict.fromkeys(result["scenario"] for result in preempted)
     sheets = [
-        preemption_sheet(name, [r for r in results if r["scenario"] == name])
-        for name in scenarios
+        preemption_sheet(name, [r for r in means if r["scenario"] == name]) for name in scenarios
     ]
-    shown = [terminal(sheet) for sheet in (*sheets, *ablation_sheets(results))]
-    return Group(terminal_table(results), *shown)
+    sheets += [*ablation_sheets(means), *all_load_sheets(results)]
+    return Group(terminal_table(means), *(terminal(sheet) for sheet in sheets))
 
 
 def terminal_table(results: Sequence[Result]) -> RenderableType:
@@ -78,11 +93,12 @@ def _performance(results: Sequence[Result]) -> Table:
     first = results[0]
     title = (
         f"{first['scenario']} at {first['load']:g}x capacity: {first['requests']} requests, "
-        f"{first['offered_rps']:.2f}/s offered"
+        f"{first['offered_rps']:.2f}/s offered{_bound(first)}"
     )
-    columns = ["goodput/s", "vs FCFS", "met", "TTFT s", "TPOT ms"]
+    heads = ["goodput/s", "vs FCFS", "met", "TTFT s", "TPOT ms"]
     switched = any(result["switches"] for result in results)
-    table = _table(title, [*columns, "switches"] if switched else columns)
+    table = _table(title, [*heads, "switches"] if switched else heads)
+    table.padding = (0, 0, 0, 0)  # the widest of the three
     best = max(result["goodput_rps"] for result in results)
     for result in results:
         table.add_row(
@@ -92,7 +108,7 @@ def _performance(results: Sequence[Result]) -> Table:
             f"{result['attainment']:.1%}",
             _percentiles(result["ttft_s"], 1, 2),
             _percentiles(result["tpot_s"], 1000, 0),
-            *([str(result["switches"])] if switched else []),
+            *([f"{result['switches']:.3g}"] if switched else []),
             style="bold" if result["goodput_rps"] == best and len(results) > 1 else None,
         )
     table.caption = "TTFT and TPOT are p50/p90/p99; met: share of requests that met all their SLOs"
@@ -115,7 +131,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     )  # fmt: skip
     table.add_column("arm", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     return table
 
 
@@ -124,6 +140,16 @@ def _ratio(result: Result, results: Sequence[Result]) -> str:
     if not stock or not stock[0]["goodput_rps"]:
         return "-"
     return f"{result['goodput_rps'] / stock[0]['goodput_rps']:.2f}x"
+
+
+def _bound(result: Result) -> str:
+    if result.get("bound_rps") is None:
+        return ""
+    return f", upper bound {result['bound_rps']:.2f}/s"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
 
 
 def _worst(result: Result) -> float:

@@ -52,11 +52,12 @@ def page(tmp_path, by_arm=None, decisions=DECISIONS):
 def test_the_page_has_every_plot_as_valid_svg(tmp_path):
     html = page(tmp_path)
     svgs = re.findall(r"<svg.*?</svg>", html, flags=re.S)
-    assert len(svgs) == 7
+    assert len(svgs) == 8
     for svg in svgs:
         ElementTree.fromstring(svg)
         assert "currentColor" in svg
-    for caption in ("Goodput", "Attainment over time", "per tenant", "per SLO class", "Decisions"):
+    for caption in ("Goodput", "over the baselines", "Attainment over time", "per tenant",
+                    "per SLO class", "What the controller did"):  # fmt: skip
         assert caption in html
 
 
@@ -77,7 +78,7 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 def test_a_page_with_few_decisions_or_nobody_served_is_still_written(tmp_path, decisions):
     lost = [outcome(i, met=False, finish="error", ttft_s=None, tpot_s=None) for i in range(3)]
     html = page(tmp_path, {"vllm-fcfs": lost, "hmas": lost}, decisions)
-    assert html.count("<svg") == 6 + bool(decisions)
+    assert html.count("<svg") == 7 + bool(decisions)
 
 
 def test_a_suite_page_has_a_section_per_case(tmp_path):
@@ -85,7 +86,7 @@ def test_a_suite_page_has_a_section_per_case(tmp_path):
     write_suite_report(tmp_path / "r.html", "T", "S", [*results(0.8), *results(1.5)], cases)
     html = (tmp_path / "r.html").read_text()
     assert html.count("<h2>") == 2
-    assert html.count("<svg") == 1 + 2 * 5
+    assert html.count("<svg") == 2 + 2 * 5
 
 
 def ablation(scenario="conv"):
@@ -143,8 +144,8 @@ def test_ablation_and_tenants_come_out_in_markdown_html_and_terminal(tmp_path):
     write_suite_report(tmp_path / "r.html", "T", "S", both, [])
     html = (tmp_path / "r.html").read_text()
     svgs = re.findall(r"<svg.*?</svg>", html, flags=re.S)
-    assert len(svgs) == 2 + 2  # small multiples and goodput, each per scenario
-    assert "without rules" in svgs[0]
+    assert len(svgs) == 3 * 2  # goodput, ratios and small multiples, each per scenario
+    assert sum("without rules" in svg for svg in svgs) == 2
     for svg in svgs:
         ElementTree.fromstring(svg)
     assert "What rules add, code" in html
@@ -155,14 +156,15 @@ def test_ablation_and_tenants_come_out_in_markdown_html_and_terminal(tmp_path):
     assert "…" not in shown
 
 
-def test_with_more_arms_than_can_be_told_apart_only_the_tables_are_written(tmp_path):
-    many = [
-        summarise(CaseRun("conv", 1.0, f"fixed-fcfs+{i}", [outcome()], ()), 1.0) | {"arm": arm}
-        for i, arm in enumerate(expand_arms(["fixed-*", "fixed-fcfs+*", "hmas"]))
-    ]
+def test_with_more_arms_than_can_be_told_apart_every_one_is_in_the_tables(tmp_path):
+    arms = expand_arms(["vllm-fcfs", "fixed-*", "fixed-fcfs+*", "hmas"])
+    many = [summarise(CaseRun("conv", 1.0, arm, [outcome()], ()), 1.0) for arm in arms]
     case = CaseReport("conv", 1.0, {"hmas": [outcome()]}, ())
     write_suite_report(tmp_path / "r.html", "T", "S", many, [case])
-    assert (tmp_path / "r.html").read_text().count("<svg") == 0
+    html = (tmp_path / "r.html").read_text()
+    for arm in arms:
+        assert f">{arm}</td>" in html
+    assert "Attainment over time" in html
 
 
 def test_preemptions_are_shown_where_there_were_any():
@@ -177,6 +179,17 @@ def test_preemptions_are_shown_where_there_were_any():
 
 def test_each_tenant_has_a_column():
     assert "| 1.5x | hmas | 50.0% | 100.0% |" in markdown_report(results())
+
+
+def test_means_of_counts_over_seeds_stay_short():
+    seeds = [
+        result | {"seed": seed, "switches": seed // 3, "preemptions": seed // 3}
+        for seed in (1, 2, 3)
+        for result in results()
+    ]
+    text = markdown_report(seeds)
+    assert "| 0.333 |" in text
+    assert "0.3333" not in text
 
 
 def test_tables_show_the_ratio_to_stock():
