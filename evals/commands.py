@@ -101,6 +101,10 @@ def run(
     requests: Annotated[
         int | None, typer.Option(min=2, help="Requests per scenario, instead of the suite's.")
     ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(help="Instead of the suite's, with commas: vllm-fcfs,hmas,fixed-*+rules."),
+    ] = None,
     model_url: Annotated[
         str | None, typer.Option(help="Endpoint of the policy agent's model; default: rules.")
     ] = None,
@@ -144,6 +148,7 @@ def run(
         suite_file=suite_file,
         seed=seed,
         requests=requests,
+        arms=arms,
         trace_file=None if trace is None else TraceFile(trace, trace_format.value),
         controller=ControllerOptions(config_path=config, model_url=model_url, cassette=cassette),
         out=out,

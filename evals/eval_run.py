@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from evals.arms import ControllerOptions
+from evals.arms import ControllerOptions, expand_arms, parse_arm
 from evals.case_store import CaseStore
 from evals.fidelity.steps import CalibrationError
 from evals.live_arm import ArmError
@@ -67,6 +67,7 @@ class EvalRequest:
     suite_file: Path
     seed: int | None
     requests: int | None
+    arms: str | None
     trace_file: TraceFile | None
     controller: ControllerOptions
     out: Path | None
@@ -110,7 +111,24 @@ def _resolved(suite: Suite, request: EvalRequest) -> Suite:
             scenario.model_copy(update={"requests": request.requests})
             for scenario in suite.scenarios
         )
+    if request.arms is not None:
+        changed["arms"] = _arms(request.arms)
     return suite.model_copy(update=changed)
+
+
+def _arms(names: str) -> tuple[str, ...]:
+    """The arms that `--arms` names, as a suite would have them.
+
+    Raises:
+        SuiteError: one is not known; lists those there are.
+    """
+    arms = tuple(dict.fromkeys(expand_arms(name.strip() for name in names.split(","))))
+    try:
+        for arm in arms:
+            parse_arm(arm)
+    except ValueError as error:
+        raise SuiteError(f"--arms {names}: {error}") from error
+    return arms
 
 
 def _live_suite(suite: Suite, progress: CaseProgress) -> Suite:

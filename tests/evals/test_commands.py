@@ -81,6 +81,21 @@ def test_arms_in_hindsight_are_never_below_what_they_choose_from_nor_above_the_b
         assert each["bound_binding"] in ("load", "compute", "slots", "kv", "pace")
 
 
+def test_arms_may_be_named_instead_of_the_suites(suite):
+    result = run(suite, "--json", "--requests", 20, "--arms", "fixed-edf+slack, vllm-fcfs")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert [r["arm"] for r in document["results"]] == ["fixed-edf+slack", "vllm-fcfs"]
+    assert document["config"]["arms"] == ["fixed-edf+slack", "vllm-fcfs"]
+
+
+def test_an_unknown_arm_is_named_with_those_there_are(suite):
+    result = run(suite, "--arms", "fixed-edf,vllm-fifo")
+    assert result.exit_code == 2
+    said = result.stderr.replace("\n", " ")
+    assert "--arms fixed-edf,vllm-fifo: unknown arm 'vllm-fifo'; known: vllm-fcfs" in said
+
+
 def test_another_trace_takes_the_suites_place_and_bad_lines_are_named(suite, tmp_path):
     trace = tmp_path / "burst.csv"
     header = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type"
