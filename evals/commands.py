@@ -14,6 +14,7 @@ import typer
 from evals.clean_exit import clean_exit
 from evals.compare_command import compare
 from evals.fidelity.commands import fidelity
+from evals.report_command import report
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
 app.command()(fidelity)
+app.command()(report)
 traces_app = typer.Typer(help="The public traces that evals replay.")
 
 

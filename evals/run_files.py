@@ -24,15 +24,11 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
     Of more arms than a figure can show there are outcomes of the notable ones only: those of
     all would be hundreds of MB.
     """
-    from evals.report import markdown_report, write_load_figures, write_suite_report
+    from evals.report import write_suite_report
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
-    (out / "summary.csv").write_text(summary_csv(run.results), encoding="utf-8")
-    figures = [f"![{title}]({name})\n" for title, name in write_load_figures(out, run.results)]
-    (out / "results.md").write_text(
-        "\n".join([*figures, markdown_report(run.results)]), encoding="utf-8"
-    )
+    write_tables(run.results, out)
     drawn = _drawn(run)
     outcomes = out / "outcomes.jsonl"
     outcomes.unlink(missing_ok=True)
@@ -44,6 +40,17 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
         _subtitle(run, description),
         run.results,
         _cases(drawn),
+    )
+
+
+def write_tables(results: Sequence[Result], out: Path) -> None:
+    """Write what needs no single request: summary.csv, results.md, goodput.svg, ratio.svg."""
+    from evals.report import markdown_report, write_load_figures
+
+    (out / "summary.csv").write_text(summary_csv(results), encoding="utf-8")
+    figures = [f"![{title}]({name})\n" for title, name in write_load_figures(out, results)]
+    (out / "results.md").write_text(
+        "\n".join([*figures, markdown_report(results)]), encoding="utf-8"
     )
 
 
