@@ -112,7 +112,7 @@ def fidelity(
 ) -> None:
     """Replay the same requests live and simulated, and report the errors of the simulator.
 
-    hmas eval fidelity evals/fidelity/cpu_suite.toml --profile cpu_smollm2_rough
+    hmas eval fidelity evals/fidelity/cpu_suite.toml --profile cpu_smollm2
 
     hmas eval fidelity evals/fidelity/cpu_suite.toml --calibrate --json
     """
