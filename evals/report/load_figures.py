@@ -20,7 +20,7 @@ from evals.report.figures import (
     svg_file,
 )
 from evals.report.load_curves import LoadCurves
-from evals.report.ratios import BASELINES, compared_arms
+from evals.report.ratios import DRAWN, compared_arms
 from evals.statistics import Interval
 
 PAPER = (1.2, 3.0)  # Goodput over SGLang and vLLM, least and most, in the paper's abstract
@@ -61,7 +61,7 @@ def baselines(curves: LoadCurves) -> list[str]:
     """The baselines of a scenario over which some arm has a ratio."""
     return [
         base
-        for base in BASELINES
+        for base in DRAWN
         if any(
             curves.ratio(load, arm, base)
             for load in curves.loads
@@ -148,7 +148,7 @@ def _goodput_bars(axes: Axes, curves: LoadCurves, palette: Palette) -> None:
 
 def _ratio_panels(every: Sequence[LoadCurves], palette: Palette) -> Draw:
     def draw(figure: Figure) -> None:
-        columns = [base for base in BASELINES if any(base in baselines(c) for c in every)]
+        columns = [base for base in DRAWN if any(base in baselines(c) for c in every)]
         grid = figure.subplots(len(every), len(columns), squeeze=False, sharey="row")
         for row, curves in zip(grid, every, strict=True):
             for axes, base in zip(row, columns, strict=True):

@@ -8,7 +8,7 @@ from evals.report.load_curves import LoadCurves
 from evals.report.sheet import Sheet
 from evals.statistics import Interval
 
-# As they come, and tuned in hindsight; the last is a live server of that name.
+DRAWN = ("vllm-fcfs", "sglang-emulated", "sglang")  # the last: a server of that name, live
 BASELINES = ("vllm-fcfs", "vllm-tuned", "sglang-emulated", "sglang-emulated-tuned", "sglang")
 CONTENDERS = ("hmas", "rules-only")
 

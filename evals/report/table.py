@@ -60,10 +60,11 @@ def markdown_table(results: Sequence[Result]) -> str:
 
 
 def markdown_report(results: Sequence[Result]) -> str:
-    """The table of means, what sums loads up, what rules add, tenants, preemptions, in Markdown."""
+    """What sums loads up, then the means, what rules add, tenants, preemptions, in Markdown."""
     means = over_seeds(results)
-    sheets = [*all_load_sheets(results), *ablation_sheets(means), *detail_sheets(means)]
-    return "\n".join([markdown_table(means), *(markdown(sheet) for sheet in sheets)])
+    first = [markdown(sheet) for sheet in all_load_sheets(results)]
+    last = [markdown(sheet) for sheet in (*ablation_sheets(means), *detail_sheets(means))]
+    return "\n".join([*first, "## All results", "", markdown_table(means), *last])
 
 
 def terminal_report(results: Sequence[Result]) -> RenderableType:
