@@ -106,14 +106,10 @@ def _resolved(suite: Suite, request: EvalRequest) -> Suite:
     changed: dict[str, object] = {"seeds": suite.every_seed}
     if request.seed is not None:
         changed = {"seeds": (request.seed,)}
-    if request.requests is not None:
-        changed["scenarios"] = tuple(
-            scenario.model_copy(update={"requests": request.requests})
-            for scenario in suite.scenarios
-        )
     if request.arms is not None:
         changed["arms"] = _arms(request.arms)
-    return suite.model_copy(update=changed)
+    suite = suite.model_copy(update=changed)
+    return suite if request.requests is None else suite.with_requests(request.requests)
 
 
 def _arms(names: str) -> tuple[str, ...]:

@@ -179,6 +179,11 @@ class Suite(SuiteModel):
         """The seeds to run."""
         return self.seeds or (self.seed,)
 
+    def with_requests(self, count: int) -> Self:
+        """The suite with so many requests in each scenario."""
+        scenarios = tuple(each.model_copy(update={"requests": count}) for each in self.scenarios)
+        return self.model_copy(update={"scenarios": scenarios})
+
     def settings_of(self, scenario: Scenario) -> EngineSettings:
         """The engine's settings for a scenario, with its own `slo_scale` if it has one."""
         if scenario.slo_scale is None:

@@ -125,8 +125,7 @@ def fidelity(
     with clean_exit(), CaseProgress() as progress:
         suite = load_suite(suite_file)
         if requests is not None:
-            scenarios = tuple(s.model_copy(update={"requests": requests}) for s in suite.scenarios)
-            suite = suite.model_copy(update={"scenarios": scenarios})
+            suite = suite.with_requests(requests)
         drawn = suite.seed if seed is None else seed
         given = None if fitted else _load_profile(profile or suite.profile)
         if not url:
@@ -174,18 +173,14 @@ def _compare(
     seed: int, out: Path, progress: "CaseProgress",
 ) -> list["Comparison"]:  # fmt: skip
     """Live, then simulated on the given profile or one fitted between the live cases."""
+    from evals.eval_run import build_workloads
     from evals.fidelity.calibrate import idle_overhead_s
     from evals.fidelity.fidelity import compare_on, replay_suite, sized_as
     from evals.live_runner import served_model
-    from evals.scenario import build_workload
 
     _, max_model_len = served_model(server.live.base_url)
-    workloads = [
-        build_workload(
-            scenario, seed=seed, max_model_len=max_model_len, trace_file=None, warn=progress.warn
-        )
-        for scenario in suite.scenarios
-    ]
+    one_seed = suite.model_copy(update={"seeds": (seed,)})
+    workloads = build_workloads(one_seed, None, max_model_len, progress.warn)
     overhead_s = idle_overhead_s(server, seed)
     progress.note(f"client's overhead at idle: {overhead_s * 1000:.1f} ms")
     if given is not None:
