@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.contracts import Ack, Decision, JournalPage, Limits, Snapshot
+from serving.contracts import Ack, Decision, InsidePage, JournalPage, Limits, Snapshot
 from serving.engines.protocol import Engine
 
 
@@ -59,6 +59,10 @@ class RecordedEngine:
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         """As the engine."""
         return self._engine.journal(cursor, limit)
+
+    def inside(self, limit: int = 5000) -> InsidePage:
+        """As the engine."""
+        return self._engine.inside(limit)
 
 
 def count_switches(decisions: Sequence[AppliedDecision]) -> int:

@@ -100,7 +100,7 @@ class Accounting:
         """A request came in."""
         view = track.view
         self.tracks[view.request_id] = track
-        self._count(view, received=1)
+        self._count(view.tenant, view.slo_class, received=1)
         arrival = Arrival(
             self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
             view.slo, track.prompt_tokens, track.max_tokens, view.priority,
@@ -115,11 +115,24 @@ class Accounting:
         outcome = track.outcome(self.head, finish, now_s)
         served = finish in ("stop", "length")
         self._count(
-            track.view, finished=int(served), aborted=int(not served), met=int(outcome.met),
-            output_tokens=outcome.output_tokens,
+            track.view.tenant, track.view.slo_class, finished=int(served),
+            aborted=int(not served), met=int(outcome.met), output_tokens=outcome.output_tokens,
         )  # fmt: skip
         self._append(outcome)
         return outcome
+
+    def refuse(self, refused: Arrival, policy: str, epoch: int) -> None:
+        """A request was turned away before it reached the engine: an arrival, and a miss."""
+        self._append(replace(refused, seq=self.head))
+        outcome = Outcome(
+            seq=self.head, request_id=refused.request_id, arrival_s=refused.arrival_s,
+            finished_s=refused.arrival_s, tenant=refused.tenant, slo_class=refused.slo_class,
+            slo=refused.slo, prompt_tokens=refused.prompt_tokens, output_tokens=0,
+            queue_s=None, ttft_s=None, tpot_s=None, e2e_s=0.0, met=False, miss="not_served",
+            finish="rejected", policy=policy, epoch=epoch,
+        )  # fmt: skip
+        self._append(outcome)
+        self._count(refused.tenant, refused.slo_class, rejected=1)
 
     def page(self, cursor: int, limit: int) -> JournalPage:
         """Events with seq >= cursor, oldest first; tells how many were overwritten."""
@@ -145,14 +158,13 @@ class Accounting:
         self._journal.append(event)
         self.head += 1
 
-    def _count(self, view: RequestView, **more: int) -> None:
-        tenant = view.tenant
+    def _count(self, tenant: str, slo_class: str, **more: int) -> None:
         if tenant not in self._tenants:
             if len(self._tenants) >= self._max_tenants:
                 tenant = "other"
             else:
                 self._tenants.add(tenant)
-        key = (tenant, view.slo_class)
+        key = (tenant, slo_class)
         old = self._counters.get(key) or TenantCounters(*key)
         self._counters[key] = replace(
             old, **{name: getattr(old, name) + value for name, value in more.items()}

@@ -73,6 +73,7 @@ class Limits:
         max_partial_prefills: balance: admit nobody while so many prefills are begun; 0 is off.
         tenant_buckets: serve what a tenant sends beyond its share last, while others wait.
         choose_victims: preempt by least loss instead of the latest admitted.
+        shed: share (0..1) of requests of sheddable classes that the API server refuses.
     """
 
     __pydantic_config__ = STRICT
@@ -87,17 +88,19 @@ class Limits:
     max_partial_prefills: int = 0
     tenant_buckets: bool = False
     choose_victims: bool = False
+    shed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What was fixed when the engine started; limits are clamped to it."""
+    """What was fixed at start-up; limits are clamped to it, `sheddable` classes may be refused."""
 
     max_active_requests: int
     token_budget: int
     max_model_len: int
     kv_blocks: int
     block_size: int
+    sheddable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,10 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """The waiting queue. Laxity is deadline - now - predicted prefill time."""
+    """The waiting queue. Laxity is deadline - now - predicted prefill time.
+
+    `sheddable`: waiting ones that may be shed; hopeless ones are past saving or long overdue.
+    """
 
     waiting: int = 0
     waiting_tokens: int = 0
@@ -135,6 +141,8 @@ class QueueState:
     min_laxity_s: float | None = None
     p10_laxity_s: float | None = None
     hopeless: int = 0
+    sheddable: int = 0
+    sheddable_hopeless: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +201,7 @@ class KVState:
 
 @dataclass(frozen=True, slots=True)
 class TenantCounters:
-    """Totals since start for one tenant and SLO class.
+    """Totals since start for one tenant and SLO class; offered = received + rejected.
 
     received = finished + aborted + still inside; met counts finished ones only.
     """
@@ -205,6 +213,7 @@ class TenantCounters:
     aborted: int = 0
     met: int = 0
     output_tokens: int = 0
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +259,7 @@ class Totals:
     running: int
     counters: tuple[TenantCounters, ...]
     rules: RuleCounts = RuleCounts()
+    shed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +313,42 @@ class JournalPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Inside:
+    """A request that the engine holds between two steps; one not `running` waits (again).
+
+    `computed_tokens` of prompt and answer have their KV in the cache.
+    """
+
+    request_id: str
+    arrival_s: float
+    tenant: str
+    slo_class: str
+    slo: SLO
+    prompt_tokens: int
+    max_tokens: int
+    priority: int = 0
+    running: bool = False
+    computed_tokens: int = 0
+    output_tokens: int = 0
+    admitted_s: float | None = None
+    first_token_s: float | None = None
+    preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InsidePage:
+    """The requests inside one engine core, running ones first; `left_out` did not fit.
+
+    `prefill_s_per_token`: as measured while prompts fill the steps; 0 is unknown.
+    """
+
+    now_s: float
+    requests: tuple[Inside, ...] = ()
+    left_out: int = 0
+    prefill_s_per_token: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class TraceRequest:
     """One request of a workload: what is offered, and how long its answer truly is.
 
@@ -316,6 +362,7 @@ class TraceRequest:
     slo_class: str = "batch"
     priority: int = 0
     prefix: tuple[int, ...] = ()
+    max_tokens: int | None = None
 
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ after a fault vLLM goes on by its own rules; faults are counted, logged once.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -17,7 +17,18 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
 from serving import compat
-from serving.contracts import Ack, Decision, Envelope, JournalPage, Limits, Snapshot, Totals
+from serving.contracts import (
+    Ack,
+    Arrival,
+    Decision,
+    Envelope,
+    InsidePage,
+    JournalPage,
+    Limits,
+    Snapshot,
+    Totals,
+)
+from serving.inside import build_inside
 from serving.lanes import Lanes
 from serving.lease import Lease
 from serving.observer import Observer
@@ -64,6 +75,7 @@ class SchedulerHook(_Base):
             max_model_len=self.max_model_len,
             kv_blocks=self.kv_cache_config.num_blocks,
             block_size=self.block_size,
+            sheddable=settings.sheddable,
         )
         self._stock_limits = Limits(
             max_active_requests=max_active,
@@ -123,6 +135,23 @@ class SchedulerHook(_Base):
     def hmas_journal(self, cursor: int, limit: int) -> JournalPage:
         """Arrivals and outcomes from `cursor` on."""
         return self.observer.accounting.page(cursor, limit)
+
+    def hmas_inside(self, limit: int) -> InsidePage:
+        """The requests that the engine holds, at most `limit`; O(limit + running)."""
+        return build_inside(self, self._now(), limit)
+
+    def hmas_shed(self) -> float:
+        """The share of sheddable requests that is to be refused now."""
+        self._now()
+        return self.lease.decision.limits.shed
+
+    def hmas_refused(self, requests: Iterable[Arrival]) -> None:
+        """Note requests that were refused on this engine's behalf: misses like any other."""
+        for request in requests:
+            self._safely(
+                "refusal", self.observer.accounting.refuse, request, self.queue.policy.name,
+                self.lease.epoch,
+            )  # fmt: skip
 
     # -- vLLM's scheduler interface -----------------------------------------------------
 

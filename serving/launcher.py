@@ -41,6 +41,8 @@ def server_command(settings: EngineSettings, arguments: Sequence[str], *, hook: 
         extra = {"hmas": settings.model_dump(mode="json", exclude_defaults=True)}
         command += ["--scheduler-cls", "serving.scheduler.hmas_scheduler"]
         command += ["--additional-config", json.dumps(extra)]
+        if settings.sheddable:  # the middleware named last is the outer one
+            command += ["--middleware", "serving.plugin.shedding.SheddingMiddleware"]
         if settings.gateway != "off":
             command += ["--middleware", "serving.plugin.gateway.GatewayMiddleware"]
     return [*command, *arguments]
@@ -175,6 +177,13 @@ def serve_command(
         list[str] | None,
         typer.Option(help="llm-d objective and the SLO class it stands for: premium=interactive."),
     ] = None,
+    sheddable: Annotated[
+        str,
+        typer.Option(
+            help="SLO classes, with commas between, whose requests may be refused (HTTP 503 with "
+            "Retry-After) while a controller's decision says so: batch,best_effort. Others never."
+        ),
+    ] = "",
     model_file: Annotated[
         str, typer.Option(help="Keeps what was learned of costs and lengths; '' keeps nothing.")
     ] = DEFAULT_MODEL_FILE,
@@ -185,6 +194,8 @@ def serve_command(
 
     Behind a gateway: hmas serve --gateway token --objective premium=interactive
 
+    With classes that may be refused in overload: hmas serve --sheddable batch,best_effort
+
     Without a controller (`hmas run`) the server behaves as stock vLLM.
     """
     settings = _settings_of({
@@ -192,6 +203,7 @@ def serve_command(
         "slo_scale": slo_scale,
         "gateway": gateway,
         "gateway_objectives": dict(_objective(text) for text in objective or ()),
+        "sheddable": [name.strip() for name in sheddable.split(",") if name.strip()],
         "model_file": str(Path(model_file).resolve()) if model_file else None,
     })
     command = server_command(settings, ["--model", model, *context.args], hook=True)

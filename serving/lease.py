@@ -111,6 +111,7 @@ def clamp(limits: Limits, envelope: Envelope) -> tuple[Limits, dict[str, float]]
         "max_partial_prefills": (0, envelope.max_active_requests),
         "kv_reserve": (0.0, MAX_KV_RESERVE),
         "prefill_share": (0.0, MAX_PREFILL_SHARE),
+        "shed": (0.0, 1.0 if envelope.sheddable else 0.0),
     }
     inside = {name: _between(getattr(limits, name), *bounds[name]) for name in bounds}
     changed = {name: value for name, value in inside.items() if value != getattr(limits, name)}

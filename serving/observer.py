@@ -26,6 +26,7 @@ _FINISHES: dict[str, Finish] = {
 }  # fmt: skip
 _SERVED = ("stop", "length")
 _FADE, _SLOWEST = 0.98, 10.0
+_FULL_TOKENS = 10_000.0  # that a figure taken over counts for: a few dozen steps' worth
 _LEARN_EVERY = 4  # pure decode steps are many and alike
 
 
@@ -122,6 +123,13 @@ class Observer:
         """Seconds per prompt token while prompts fill the steps, decodes included."""
         alone = self.cost.coefficients.per_prefill_token_s
         return min(max(alone, self._full_s / self._full_tokens), _SLOWEST * alone)
+
+    def take_over(self, last_step_s: float, prefill_s_per_token: float) -> None:
+        """Begin with what another engine has measured; 0 s per token is unknown."""
+        self.last_step_s = last_step_s
+        if prefill_s_per_token > 0.0:
+            self._full_s = prefill_s_per_token * _FULL_TOKENS
+            self._full_tokens = _FULL_TOKENS
 
     def decode_s_per_token(self) -> float:
         """Engine seconds that one more output token costs in a step that runs anyway, tau."""

@@ -59,6 +59,10 @@ class EngineSettings(BaseModel):
     bucket_s: float = Field(
         10.0, gt=0, description="Seconds of its share that a tenant may run ahead (tenant_buckets)."
     )
+    sheddable: tuple[str, ...] = Field(
+        (), description="SLO classes that may be refused (HTTP 503) while a controller says so."
+    )
+    retry_after_s: int = Field(10, ge=1, description="Retry-After of a refused request.")
     max_tenants: int = Field(64, ge=1, description="Tenants counted apart; the rest are `other`.")
     journal_size: int = Field(20_000, ge=100, description="Arrivals and outcomes kept for readers.")
     model_file: str | None = Field(
@@ -74,6 +78,17 @@ class EngineSettings(BaseModel):
                 raise ValueError(
                     f"{objective!r} leads to the unknown SLO class {slo_class!r}; "
                     f"there are {', '.join(sorted(known))}"
+                )
+        return value
+
+    @field_validator("sheddable")
+    @classmethod
+    def _are_known_classes(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        known = {*SLO_CLASSES, *info.data.get("slo_classes", {})}
+        for slo_class in value:
+            if slo_class not in known:
+                raise ValueError(
+                    f"unknown SLO class {slo_class!r}; there are {', '.join(sorted(known))}"
                 )
         return value
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from serving.compat import used_blocks, vllm_version
 from serving.contracts import BatchState, KVState, QueueState, RuleCounts, Snapshot, Totals
+from serving.shedding import is_in_vain
 
 if TYPE_CHECKING:
     from serving.hook import SchedulerHook
@@ -58,6 +59,7 @@ def build_totals(scheduler: "SchedulerHook", now_s: float) -> Totals:
         running=len(scheduler.running),
         counters=scheduler.observer.accounting.counters(),
         rules=_rule_counts(scheduler),
+        shed=lease.decision.limits.shed,
     )
 
 
@@ -79,7 +81,8 @@ def _rule_counts(scheduler: "SchedulerHook") -> RuleCounts:
 
 def _queue_state(scheduler: "SchedulerHook", now_s: float) -> QueueState:
     per_token_s = scheduler.observer.cost.coefficients.per_prefill_token_s
-    tokens = hopeless = 0
+    may_shed = frozenset(scheduler.envelope.sheddable)
+    tokens = hopeless = sheddable = in_vain = 0
     oldest_s = now_s
     laxities = []
     for view in scheduler.queue.views():
@@ -90,6 +93,9 @@ def _queue_state(scheduler: "SchedulerHook", now_s: float) -> QueueState:
             hopeless += 1
         elif math.isfinite(laxity_s):
             laxities.append(laxity_s)
+        if view.slo_class in may_shed:
+            sheddable += 1
+            in_vain += is_in_vain(view, laxity_s, now_s)
     laxities.sort()
     return QueueState(
         waiting=len(scheduler.queue),
@@ -99,6 +105,8 @@ def _queue_state(scheduler: "SchedulerHook", now_s: float) -> QueueState:
         min_laxity_s=laxities[0] if laxities else None,
         p10_laxity_s=laxities[len(laxities) // 10] if laxities else None,
         hopeless=hopeless,
+        sheddable=sheddable,
+        sheddable_hopeless=in_vain,
     )
 
 

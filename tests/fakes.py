@@ -9,6 +9,8 @@ from serving.contracts import (
     CostCoefficients,
     Decision,
     Envelope,
+    Inside,
+    InsidePage,
     JournalPage,
     KVState,
     Limits,
@@ -19,12 +21,12 @@ from serving.contracts import (
 from serving.engines.protocol import EngineUnavailable
 
 STOCK = Limits(max_active_requests=64, token_budget=2048)
-ENVELOPE = Envelope(64, 2048, 4096, 1000, 16)
+ENVELOPE = Envelope(64, 2048, 4096, 1000, 16, sheddable=("batch",))
 
 
 @dataclass
 class FakeEngine:
-    """Set `now_s`, `queue`, `batch`, `kv`, `events`, `down` from the test."""
+    """Set `now_s`, `queue`, `batch`, `kv`, `events`, `held`, `down` from the test."""
 
     now_s: float = 0.0
     down: bool = False
@@ -32,6 +34,7 @@ class FakeEngine:
     batch: BatchState = field(default_factory=BatchState)
     kv: KVState = field(default_factory=KVState)
     events: list[Arrival | Outcome] = field(default_factory=list)
+    held: tuple[Inside, ...] = ()
     applied: list[Decision] = field(default_factory=list)
     epoch: int = 0
     policy: str = "fcfs"
@@ -116,3 +119,7 @@ class FakeEngine:
             arrivals=tuple(e for e in page if isinstance(e, Arrival)),
             outcomes=tuple(e for e in page if isinstance(e, Outcome)),
         )
+
+    def inside(self, limit: int = 5000) -> InsidePage:
+        self._tick()
+        return InsidePage(self.now_s, self.held[:limit], len(self.held[limit:]))

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 import httpx
 
-from serving.contracts import Ack, Decision, JournalPage, Snapshot, decode, encode
+from serving.contracts import (
+    Ack,
+    Decision,
+    InsidePage,
+    JournalPage,
+    Snapshot,
+    decode,
+    encode,
+)
 from serving.engines.joint_journal import merge_pages, split_cursor
 from serving.engines.protocol import EngineUnavailable
 from serving.engines.ranks import merge_acks, merge_snapshots
@@ -88,6 +96,11 @@ class LiveEngine:
         cursors = split_cursor(cursor, self._ranks) if cursor else [0]
         params = {"cursor": cursors, "limit": limit}
         return merge_pages(self._call(JournalPage, "GET", "/hmas/journal", params=params), limit)
+
+    def inside(self, limit: int = 5000) -> InsidePage:
+        """The requests that the first rank holds."""
+        pages = self._call(InsidePage, "GET", "/hmas/inside", params={"limit": limit})
+        return pages[min(pages)]
 
     def close(self) -> None:
         """Close the connections."""

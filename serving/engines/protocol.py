@@ -5,7 +5,7 @@ Called by the graphs and tools; implemented by `live` and `simulated`.
 
 from typing import Protocol
 
-from serving.contracts import Ack, Decision, JournalPage, Snapshot
+from serving.contracts import Ack, Decision, InsidePage, JournalPage, Snapshot
 
 
 class EngineUnavailable(RuntimeError):
@@ -41,5 +41,13 @@ class Engine(Protocol):
         A cursor is 0 (the oldest event kept), a snapshot's `journal_head`, or that of an
         earlier page; fewer than `limit` events mean that there are no more. With several
         ranks a cursor is larger for a later place but its differences count nothing.
+        """
+        ...
+
+    def inside(self, limit: int = 5000) -> InsidePage:
+        """The requests that the engine holds, at most `limit`: running ones, then by arrival.
+
+        A simulation replays one engine core, so with several ranks this is the page of the
+        first; vLLM's API server loads them evenly.
         """
         ...

@@ -121,6 +121,8 @@ def _merge_queues(queues: Sequence[QueueState]) -> QueueState:
         min_laxity_s=min(laxities, default=None),
         p10_laxity_s=_mean((q.p10_laxity_s, q.waiting) for q in queues),
         hopeless=sum(q.hopeless for q in queues),
+        sheddable=sum(q.sheddable for q in queues),
+        sheddable_hopeless=sum(q.sheddable_hopeless for q in queues),
     )
 
 

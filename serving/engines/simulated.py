@@ -4,20 +4,33 @@ Scheduler, KV-cache manager and hook are the real ones; only running the model i
 replaced by the profile's cost model. Deterministic. Used by evals and by the twin.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
 from serving.accounting import RequestTrack
-from serving.contracts import Ack, Decision, Finish, JournalPage, Outcome, Snapshot, TraceRequest
+from serving.contracts import (
+    Ack,
+    Arrival,
+    Decision,
+    Finish,
+    InsidePage,
+    JournalPage,
+    Outcome,
+    Snapshot,
+    TraceRequest,
+)
 from serving.engines.profile import EngineProfile
+from serving.engines.resumed import Begun, put_back
 from serving.engines.tickers import Ticker, Tickers
 from serving.engines.virtual_vllm import (
+    STOP_TOKEN,
+    TOKEN,
+    VirtualRequests,
     build_scheduler,
     skip_idle_allocations,
     skip_model_input,
@@ -28,12 +41,13 @@ from serving.perception.cost_model import CostModel, step_shape
 from serving.policies import RequestView
 from serving.scheduler import HMASScheduler
 from serving.settings import EngineSettings
-
-_STOP_TOKEN, _TOKEN = 1, 7
+from serving.shedding import Shedding
 
 
 class SimulatedEngine:
     """An engine in virtual time; one workload per instance.
+
+    It starts empty, or with `resume` from the requests that another engine holds.
 
     Args:
         profile: the machine to imitate.
@@ -56,9 +70,12 @@ class SimulatedEngine:
         self._now_s = 0.0
         self._tracks: dict[str, RequestTrack] = {}
         self._true_tokens: dict[str, int] = {}
-        self._shared_params: dict[tuple[str, str, int], SamplingParams] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        self._requests = VirtualRequests()
+        self._outcomes: dict[str, Outcome] = {}
+        self._awaited: set[str] = set()
+        self._begun = 0
         self.recomputed_tokens = 0
+        self._shedding = Shedding(settings.sheddable)
         self._preempt = self.scheduler._preempt_request
         self.scheduler._preempt_request = self._count_preemption  # then vLLM preempts
         if not stock:
@@ -98,6 +115,68 @@ class SimulatedEngine:
         page: JournalPage = self.scheduler.hmas_journal(cursor, limit)
         return page
 
+    def inside(self, limit: int = 5000) -> InsidePage:
+        """The requests inside, between two steps."""
+        page: InsidePage = self.scheduler.hmas_inside(limit)
+        return page
+
+    # -- starting from another engine's state ---------------------------------------------
+
+    def learn_lengths(self, served: Iterable[tuple[str, int, int, int]]) -> None:
+        """Let the hook's length model learn from answers that another engine has served.
+
+        Without effect on stock vLLM. Before `resume`, which predicts with it.
+
+        Args:
+            served: (tenant, prompt_tokens, max_tokens, output_tokens), oldest first. A
+                `TraceRequest` is found in the same histogram if it has its own `max_tokens`.
+        """
+        if isinstance(self.scheduler, SchedulerHook):
+            lengths = self.scheduler.observer.lengths
+            for tenant, prompt_tokens, max_tokens, output_tokens in served:
+                group = lengths.group(tenant, prompt_tokens, max_tokens)
+                lengths.learn(group, output_tokens)
+
+    def resume(self, begun: Sequence[Begun], prefill_s_per_token: float = 0.0) -> None:
+        """Hold these requests at second 0, as the engine did that they come from.
+
+        Before `run`, and after the decision that is to be in force, so that each finds its
+        place in the queue once. Request i is called `b{i}`; see `resumed_outcomes`.
+
+        Args:
+            begun: running ones first, as in an `InsidePage`.
+            prefill_s_per_token: as the page says; 0 where nobody has measured it.
+
+        Raises:
+            ValueError: the engine holds requests, or has served some.
+        """
+        if self._tracks or self._outcomes or self._now_s > 0.0:
+            raise ValueError("resume() comes once and before run(): take a new SimulatedEngine")
+        self._begun = len(begun)
+        inside = []
+        for i, one in enumerate(begun):
+            name, known = f"b{i}", one.inside
+            self._tracks[name] = one.track(name)
+            if known.prompt_tokens + 1 >= self.profile.max_model_len:
+                self._leave(name, "rejected")
+                continue
+            self._true_tokens[name] = one.output_tokens
+            request = self._requests.build(
+                name, known.arrival_s, known.prompt_tokens, known.max_tokens, known.priority,
+                one.arguments(self.settings),
+            )  # fmt: skip
+            inside.append((known, request))
+        put_back(self.scheduler, inside, prefill_s_per_token)
+
+    @property
+    def resumed_outcomes(self) -> list[Outcome]:
+        """After `run`: one outcome for each request that `resume` was given, in order.
+
+        Measured from the true arrival; `policy` and `epoch` are empty where another engine
+        admitted the request.
+        """
+        return [self._outcomes[f"b{i}"] for i in range(self._begun)]
+
     # -- running a workload -----------------------------------------------------------
 
     def run(
@@ -107,6 +186,7 @@ class SimulatedEngine:
         until_s: float | None = None,
         on_progress: Callable[[int], None] | None = None,
         on_step: Callable[[SchedulerOutput], None] | None = None,
+        until_left: Collection[str] = (),
     ) -> list[Outcome]:
         """Serve `requests` (sorted by arrival) and return one outcome for each, in order.
 
@@ -114,18 +194,24 @@ class SimulatedEngine:
         by the same code for stock and hooked schedulers.
 
         Args:
-            requests: the workload; request i is called `r{i}`.
+            requests: the workload; request i is called `r{i}`. One that does not say how
+                long an answer it allows allows the workload's longest.
             tickers: (period_s, callback) pairs, called on virtual time between steps.
             until_s: stop there; requests still inside are `unfinished` and missed.
             on_progress: told the number of finished requests after each step.
             on_step: shown each step's schedule.
+            until_left: stop as soon as these requests, by name, have left.
         """
-        max_tokens = max((r.output_tokens for r in requests), default=1)
+        longest = max((r.output_tokens for r in requests), default=1)
+        allowed = [r.max_tokens or longest for r in requests]
+        self._awaited = set(until_left) - self._outcomes.keys()
         ticking = Tickers(tickers)
         arriving = 0
         while until_s is None or self._now_s < until_s:
+            if until_left and not self._awaited:
+                break
             while arriving < len(requests) and requests[arriving].arrival_s <= self._now_s:
-                self._submit(arriving, requests[arriving], max_tokens)
+                self._submit(arriving, requests[arriving], allowed[arriving])
                 arriving += 1
             ticking.call_due(self._now_s)
             if self._step(on_step):
@@ -140,32 +226,38 @@ class SimulatedEngine:
         for request_id in list(self._tracks):
             self._leave(request_id, "unfinished")
         for i in range(arriving, len(requests)):  # the end came before they did
-            self._track(i, requests[i], max_tokens)
+            self._track(i, requests[i], allowed[i])
             self._leave(f"r{i}", "unfinished")
-        return [self._outcomes[i] for i in range(len(requests))]
+        return [self._outcomes[f"r{i}"] for i in range(len(requests))]
 
     def _submit(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
         self._track(index, offered, max_tokens)
         if offered.prompt_tokens + 1 >= self.profile.max_model_len:
             self._leave(f"r{index}", "rejected")
             return
+        if self._is_shed(index, offered, max_tokens):
+            self._leave(f"r{index}", "rejected")
+            return
         self._true_tokens[f"r{index}"] = offered.output_tokens
-        request = Request(
-            request_id=f"r{index}", prompt_token_ids=[_TOKEN] * offered.prompt_tokens,
-            sampling_params=self._params(offered.tenant, offered.slo_class, max_tokens),
-            pooling_params=None, arrival_time=offered.arrival_s, priority=offered.priority,
+        request = self._requests.build(
+            f"r{index}", offered.arrival_s, offered.prompt_tokens, max_tokens, offered.priority,
+            {"tenant": offered.tenant, "slo_class": offered.slo_class},
         )  # fmt: skip
         self.scheduler.add_request(request)
 
-    def _params(self, tenant: str, slo_class: str, max_tokens: int) -> SamplingParams:
-        # The scheduler only reads them, and vLLM checks each new one at length.
-        key = tenant, slo_class, max_tokens
-        if key not in self._shared_params:
-            self._shared_params[key] = SamplingParams(
-                max_tokens=max_tokens, stop_token_ids=[_STOP_TOKEN],
-                extra_args={"tenant": tenant, "slo_class": slo_class},
-            )  # fmt: skip
-        return self._shared_params[key]
+    def _is_shed(self, index: int, offered: TraceRequest, max_tokens: int) -> bool:
+        # As the API server does it, but for the second by which its share may be behind.
+        scheduler, view = self.scheduler, self._tracks[f"r{index}"].view
+        if not isinstance(scheduler, SchedulerHook):
+            return False
+        if not self._shedding.refuses(view.slo_class, scheduler.hmas_shed()):
+            return False
+        refused = Arrival(
+            0, view.request_id, view.arrival_s, view.tenant, view.slo_class, view.slo,
+            view.prompt_tokens, max_tokens, offered.priority,
+        )  # fmt: skip
+        scheduler.hmas_refused([refused])
+        return True
 
     def _step(self, on_step: Callable[[SchedulerOutput], None] | None) -> bool:
         """One step of virtual time; False when there was nothing to compute."""
@@ -211,7 +303,7 @@ class SimulatedEngine:
         requests, tracks, true_tokens = self.scheduler.requests, self._tracks, self._true_tokens
         return [
             [] if requests[name].is_prefill_chunk
-            else [_STOP_TOKEN if tracks[name].output_tokens + 1 >= true_tokens[name] else _TOKEN]
+            else [STOP_TOKEN if tracks[name].output_tokens + 1 >= true_tokens[name] else TOKEN]
             for name in request_ids
         ]  # fmt: skip
 
@@ -227,6 +319,6 @@ class SimulatedEngine:
         )
 
     def _leave(self, request_id: str, finish: Finish) -> None:
-        index = int(request_id[1:])
-        outcome = self._tracks.pop(request_id).outcome(index, finish, self._now_s)
-        self._outcomes[index] = outcome
+        track = self._tracks.pop(request_id)
+        self._outcomes[request_id] = track.outcome(int(request_id[1:]), finish, self._now_s)
+        self._awaited.discard(request_id)

@@ -19,6 +19,7 @@ from vllm.config import (
     SchedulerConfig,
     VllmConfig,
 )
+from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -29,6 +30,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
 
+STOP_TOKEN, TOKEN = 1, 7
 _SHAPE = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
     "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
@@ -86,6 +88,30 @@ def build_scheduler(
     # as new ones. Who drives a virtual scheduler reads them apart, as on the CPU.
     scheduler.use_v2_model_runner = False
     return scheduler
+
+
+class VirtualRequests:
+    """Builds requests for one virtual scheduler; those that allow the same share parameters."""
+
+    def __init__(self) -> None:
+        # The scheduler only reads them, and vLLM checks each new one at length.
+        self._params: dict[tuple[Any, ...], SamplingParams] = {}
+
+    def build(
+        self, name: str, arrival_s: float, prompt_tokens: int, max_tokens: int, priority: int,
+        arguments: dict[str, str | float],
+    ) -> Request:  # fmt: skip
+        """A request of so many prompt tokens; `arguments` are its `vllm_xargs`."""
+        key = (*arguments.items(), max_tokens)
+        if key not in self._params:
+            self._params[key] = SamplingParams(
+                max_tokens=max_tokens, stop_token_ids=[STOP_TOKEN], extra_args=arguments
+            )
+        return Request(
+            request_id=name, prompt_token_ids=[TOKEN] * prompt_tokens,
+            sampling_params=self._params[key], pooling_params=None, arrival_time=arrival_s,
+            priority=priority,
+        )  # fmt: skip
 
 
 def skip_idle_allocations(scheduler: Any) -> None:

@@ -6,7 +6,7 @@ which vLLM's utility RPC can call; it runs between steps, so it needs no lock.
 
 from typing import Any
 
-from serving.contracts import ContractError, Decision, decode, encode
+from serving.contracts import Arrival, ContractError, Decision, decode, encode
 
 
 def install() -> None:
@@ -42,9 +42,13 @@ def _answer(scheduler: Any, rank: int, method: str, payload: dict[str, Any]) -> 
         case "snapshot":
             message = scheduler.hmas_snapshot()
         case "totals":
+            if payload and payload["rank"] == rank:
+                scheduler.hmas_refused([decode(Arrival, item) for item in payload["refused"]])
             message = scheduler.hmas_totals()
         case "journal":
             message = scheduler.hmas_journal(_own(payload["cursors"], rank), payload["limit"])
+        case "inside":
+            message = scheduler.hmas_inside(payload["limit"])
         case "apply":
             message = scheduler.hmas_apply(decode(Decision, payload))
         case "renew":

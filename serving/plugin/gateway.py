@@ -7,32 +7,25 @@ trust rule. A request without believed headers is passed on unread.
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 from serving.contracts import ContractError
 from serving.perception.attributes import vouch
+from serving.plugin.bodies import (
+    App,
+    Receive,
+    Scope,
+    Send,
+    before,
+    place_of,
+    read_body,
+    settings_of,
+    whole,
+)
 from serving.plugin.gateway_headers import HEADERS, believed, read_claims, rewritten
-from serving.settings import EngineSettings, read_settings
+from serving.settings import EngineSettings
 
 logger = logging.getLogger("vllm.hmas")
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_XARGS = ("vllm_xargs",)
-# Routes that serve a model, and where their bodies carry extra arguments.
-_PLACES = {
-    "/v1/completions": _XARGS,
-    "/v1/chat/completions": _XARGS,
-    "/v1/responses": _XARGS,
-    "/v1/messages": _XARGS,
-    "/invocations": _XARGS,
-    "/inference/v1/generate": ("sampling_params", "extra_args"),
-}
 # vLLM 0.32 lets this header go before the body's `priority`, whoever sends it.
 _VLLM_PRIORITY = b"x-vllm-priority"
 
@@ -60,16 +53,16 @@ class GatewayMiddleware:
             await self._app(scope, receive, send)
             return
         claims = read_claims(headers, settings)
-        place = _place_of(scope)
+        place = place_of(scope)
         if claims is not None and place is not None:
             if claims.priority is not None:
                 _drop(scope, _VLLM_PRIORITY)
-            body, last = await _read(receive)
+            body, last = await read_body(receive)
             if last is None:
                 body = rewritten(body, claims, place)
                 _set_length(scope, len(body))
-                last = {"type": "http.request", "body": body, "more_body": False}
-            receive = _before(last, receive)
+                last = whole(body)
+            receive = before(last, receive)
         await self._app(scope, receive, send)
 
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,8 +101,7 @@ def _read_settings(scope: Scope) -> EngineSettings:
     Raises:
         ContractError: they do not fit, or a token is missing in the environment.
     """
-    state = getattr(scope.get("app"), "state", None)
-    settings = read_settings(getattr(getattr(state, "args", None), "additional_config", None))
+    settings = settings_of(scope)
     if settings.gateway != "off" and not vouch("any"):
         raise ContractError("hmas.gateway needs HMAS_TOKEN in vLLM's environment: set it there")
     if settings.gateway == "token" and not os.environ.get("HMAS_GATEWAY_TOKEN"):
@@ -133,34 +125,6 @@ def _take(scope: Scope) -> dict[str, str]:
             rest.append((name, value))
     scope["headers"] = rest
     return taken
-
-
-def _place_of(scope: Scope) -> tuple[str, ...] | None:
-    if scope["type"] != "http" or scope["method"] != "POST":
-        return None
-    return _PLACES.get(scope["path"].removeprefix(scope.get("root_path", "")))
-
-
-async def _read(receive: Receive) -> tuple[bytes, Message | None]:
-    """The whole body, which vLLM's routes read whole too; or the event that cut it short."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b"", message
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts), None
-
-
-def _before(message: Message, receive: Receive) -> Receive:
-    """`receive` that first gives `message`."""
-    pending = [message]
-
-    async def replayed() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return replayed
 
 
 def _drop(scope: Scope, header: bytes) -> None:

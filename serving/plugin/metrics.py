@@ -16,6 +16,7 @@ _COUNTERS = {
     "finished": "Requests that were served to their end",
     "aborted": "Requests that were aborted or failed",
     "met": "Requests that met all their SLO targets",
+    "rejected": "Requests that were refused before they reached the engine",
     "output_tokens": "Output tokens of finished requests",
 }
 
@@ -57,6 +58,9 @@ class TenantCollector(Collector):
             ),
             "running": GaugeMetricFamily(
                 "hmas_running_requests", "Requests in the batch", labels=["rank"]
+            ),
+            "shed": GaugeMetricFamily(
+                "hmas_shed_share", "Share of sheddable requests refused", labels=["rank"]
             ),
         }
         policy = GaugeMetricFamily(

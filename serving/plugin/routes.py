@@ -17,10 +17,11 @@ from prometheus_client import REGISTRY
 from pydantic import Field
 
 from serving.compat import call_every_core
+from serving.plugin.door import Door
 from serving.plugin.metrics import TenantCollector
 
 _POLL_S = 1.0
-_MAX_EVENTS = 20_000
+_MAX_EVENTS = _MAX_INSIDE = 20_000
 
 
 def check_token(request: Request) -> None:
@@ -43,9 +44,11 @@ class HMASEndpoints:
         self._client: Any = None
         self._collector = TenantCollector()
         self._poller: asyncio.Task[None] | None = None
+        self._door = Door()
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes; they answer 503 until the engine is up."""
+        """Add the routes, which answer 503 until the engine is up, and the door for shedding."""
+        app.state.hmas_door = self._door
         router = APIRouter(prefix="/hmas", dependencies=[Depends(check_token)])
         empty: dict[str, Any] = {}
 
@@ -59,6 +62,10 @@ class HMASEndpoints:
             limit: int = Query(5000, ge=1, le=_MAX_EVENTS),
         ) -> dict[str, Any]:
             return await self._call("journal", {"cursors": cursor, "limit": limit})
+
+        @router.get("/inside")
+        async def inside(limit: int = Query(5000, ge=1, le=_MAX_INSIDE)) -> dict[str, Any]:
+            return await self._call("inside", {"limit": limit})
 
         @router.post("/apply")
         async def apply(decision: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008
@@ -100,5 +107,19 @@ class HMASEndpoints:
     async def _poll(self) -> None:
         while True:
             with contextlib.suppress(HTTPException):  # the engine is gone: the last totals stay
-                self._collector.update((await self._call("totals", {}))["ranks"])
+                await self._follow()
             await asyncio.sleep(_POLL_S)
+
+    async def _follow(self) -> None:
+        """Tell the engine whom the door has refused, and take over its totals."""
+        more = True
+        while more:
+            untold = self._door.take_untold()
+            try:
+                totals = (await self._call("totals", untold))["ranks"]
+            except HTTPException:
+                self._door.put_back(untold)
+                raise
+            more = bool(untold)
+        self._collector.update(totals)
+        self._door.follow(totals)

@@ -31,6 +31,7 @@ class Hook:
         self.hmas_apply = self.engine.apply
         self.hmas_renew = self.engine.renew
         self.hmas_release = self.engine.release
+        self.hmas_inside = self.engine.inside
         self.rank = rank
 
     def note(self, *events: Arrival | Outcome) -> None:

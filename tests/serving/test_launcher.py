@@ -2,6 +2,7 @@
 
 import json
 import socket
+from itertools import pairwise
 from pkgutil import resolve_name
 
 import pytest
@@ -18,6 +19,7 @@ from serving.launcher import (
     write_token,
 )
 from serving.plugin.gateway import GatewayMiddleware
+from serving.plugin.shedding import SheddingMiddleware
 from serving.settings import EngineSettings, read_settings
 
 
@@ -69,6 +71,21 @@ def test_serve_behind_a_gateway(monkeypatch, tmp_path):
     settings, environment = served(monkeypatch, tmp_path)
     assert settings.believes_clients
     assert "HMAS_GATEWAY_TOKEN" not in environment
+
+
+def test_serve_with_classes_that_may_be_refused(monkeypatch, tmp_path):
+    settings, _ = served(monkeypatch, tmp_path, "--sheddable", "batch, best_effort")
+    assert settings.sheddable == ("batch", "best_effort")
+    assert served(monkeypatch, tmp_path)[0].sheddable == ()
+    with pytest.raises(ValueError, match=r"cheap"):
+        served(monkeypatch, tmp_path, "--sheddable", "cheap")
+
+
+def test_shedding_brings_its_middleware_inside_the_gateways():
+    settings = EngineSettings(sheddable=("batch",), gateway="token")
+    command = server_command(settings, [], hook=True)
+    named = [value for flag, value in pairwise(command) if flag == "--middleware"]
+    assert [resolve_name(name) for name in named] == [SheddingMiddleware, GatewayMiddleware]
 
 
 @pytest.mark.parametrize(

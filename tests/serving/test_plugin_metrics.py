@@ -8,7 +8,7 @@ from serving.plugin.metrics import TenantCollector
 
 def rank(number: int, **changes: Any) -> dict[str, Any]:
     row = {"tenant": "acme", "slo_class": "batch", "received": 5, "finished": 3, "aborted": 1,
-           "met": 2, "output_tokens": 70}  # fmt: skip
+           "met": 2, "output_tokens": 70, "rejected": 8}  # fmt: skip
     other = {**row, "tenant": "other"}
     totals = Totals(number, 0, "fcfs", 0.0, 0, 2, 1, (), RuleCounts(kv_held_steps=number + 6))
     return {**encode(totals), "counters": [row, other], **changes}
@@ -24,13 +24,14 @@ def samples(collector: TenantCollector) -> dict[tuple[str, ...], float]:
 
 def test_totals_are_summed_over_ranks_and_states_are_not():
     collector = TenantCollector()
-    collector.update([rank(0, epoch=4), rank(1, epoch=5, policy="edf", policy_errors=2)])
+    collector.update([rank(0, epoch=4), rank(1, epoch=5, policy="edf", policy_errors=2, shed=0.5)])
     values = samples(collector)
     totals = {"requests_received": 10, "requests_finished": 6, "requests_aborted": 2,
-              "requests_met": 4, "output_tokens": 140}  # fmt: skip
+              "requests_met": 4, "requests_rejected": 16, "output_tokens": 140}  # fmt: skip
     for name, total in totals.items():
         for tenant in ("acme", "other"):
             assert values[f"hmas_{name}_total", tenant, "batch"] == total
+    assert (values["hmas_shed_share", "0"], values["hmas_shed_share", "1"]) == (0, 0.5)
     assert (values["hmas_epoch", "0"], values["hmas_epoch", "1"]) == (4, 5)
     assert (values["hmas_faults", "0"], values["hmas_faults", "1"]) == (0, 2)
     assert values["hmas_policy_info", "0", "fcfs"] == values["hmas_policy_info", "1", "edf"] == 1

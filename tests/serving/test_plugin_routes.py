@@ -20,8 +20,8 @@ from serving.plugin.routes import HMASEndpoints
 from tests.serving.samples import arrival, decision, outcome
 from tests.serving.served_ranks import HEADERS, TOKEN, EngineClient, Hook, served
 
-ROUTES = [("GET", "/hmas/snapshot"), ("GET", "/hmas/journal"), ("POST", "/hmas/apply"),
-          ("POST", "/hmas/renew"), ("POST", "/hmas/release")]  # fmt: skip
+ROUTES = [("GET", "/hmas/snapshot"), ("GET", "/hmas/journal"), ("GET", "/hmas/inside"),
+          ("POST", "/hmas/apply"), ("POST", "/hmas/renew"), ("POST", "/hmas/release")]  # fmt: skip
 
 
 @pytest.fixture

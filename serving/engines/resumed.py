@@ -1,0 +1,173 @@
+"""How does a simulation start from the requests that an engine holds?
+
+Puts them back into a virtual vLLM scheduler: running ones with their KV blocks and the
+answer so far, waiting ones into the queue. Called by `SimulatedEngine.resume`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.v1.request import Request, RequestStatus
+
+from serving.accounting import RequestTrack
+from serving.contracts import Inside
+from serving.engines.virtual_vllm import TOKEN
+from serving.hook import SchedulerHook
+from serving.perception.cost_model import StepShape
+from serving.policies import RequestView
+from serving.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A request inside an engine, and what only the future knows of it.
+
+    Attributes:
+        inside: its times count from the simulation's second 0, so they are not positive.
+        output_tokens: true length of its whole answer, what it has already included.
+
+    Raises:
+        ValueError: it cannot go on from there; says which figure does not fit.
+    """
+
+    inside: Inside
+    output_tokens: int
+
+    def __post_init__(self) -> None:
+        one = self.inside
+        if one.arrival_s > 0.0:
+            raise ValueError(f"{one.request_id}: arrival_s = {one.arrival_s} is after second 0")
+        if self.output_tokens <= one.output_tokens:
+            raise ValueError(
+                f"{one.request_id}: output_tokens = {self.output_tokens}, but "
+                f"{one.output_tokens} are out and at least one is to come"
+            )
+        # The newest token is not in the cache before the step that follows it.
+        if one.computed_tokens >= one.prompt_tokens + one.output_tokens:
+            raise ValueError(
+                f"{one.request_id}: computed_tokens = {one.computed_tokens} must be below "
+                f"prompt and answer so far, {one.prompt_tokens} + {one.output_tokens}"
+            )
+
+    def track(self, name: str) -> RequestTrack:
+        """Its outcome's beginnings, as a client has seen them."""
+        one = self.inside
+        view = RequestView(
+            name, one.tenant, one.slo_class, one.slo, one.arrival_s, 0.0, one.prompt_tokens
+        )
+        track = RequestTrack(view, one.max_tokens, ("", 0, 0), 0.0, one.prompt_tokens)
+        track.output_tokens = one.output_tokens
+        _remember(track, one)
+        return track
+
+    def arguments(self, settings: EngineSettings) -> dict[str, Any]:
+        """What its `vllm_xargs` must say for the hook to know tenant and targets."""
+        one = self.inside
+        if settings.slo_of(one.slo_class) == one.slo:
+            return {"tenant": one.tenant, "slo_class": one.slo_class}
+        targets = {
+            "slo_ttft_ms": one.slo.ttft_ms, "slo_tpot_ms": one.slo.tpot_ms,
+            "slo_e2e_ms": one.slo.e2e_ms,
+        }  # fmt: skip
+        return {"tenant": one.tenant, **{k: v for k, v in targets.items() if v is not None}}
+
+
+def put_back(
+    scheduler: Any, requests: Sequence[tuple[Inside, Request]], prefill_s_per_token: float
+) -> None:
+    """Give an empty scheduler these requests, in the order in which an engine held them.
+
+    Running ones for which there is no room (KV blocks, batch) wait, and are computed again,
+    as after a preemption. What `Inside` does not tell begins anew: the debts of tenants'
+    floors and shares, and the time of the last preemption. Tenants' buckets are full when
+    their oldest request arrives.
+    """
+    if isinstance(scheduler, SchedulerHook):
+        _expect(scheduler, [inside for inside, _ in requests], prefill_s_per_token)
+    waiting = [
+        (inside, request)
+        for inside, request in requests
+        if not (inside.running and _put_running(scheduler, inside, request))
+    ]
+    # vLLM puts preempted requests in front.
+    for inside, request in sorted(waiting, key=lambda one: not _came_back(one[0])):
+        _put_waiting(scheduler, inside, request)
+    if isinstance(scheduler, SchedulerHook):
+        scheduler.observer.batch.first_tokens(scheduler.clock())
+
+
+def _expect(
+    scheduler: SchedulerHook, requests: Sequence[Inside], prefill_s_per_token: float
+) -> None:
+    decodes = [one for one in requests if _decodes(one)]
+    context = sum(one.computed_tokens for one in decodes)
+    observer = scheduler.observer
+    step_s = observer.cost.predict(StepShape(decodes=len(decodes), decode_context=context))
+    observer.take_over(step_s, prefill_s_per_token)
+    # Or the queue would go by other costs until its next look at the load.
+    scheduler.queue.set_load(
+        0.0, observer.prefill_s_per_token(), observer.decode_s_per_token()
+    )
+    for one in requests:
+        lane = scheduler.queue.lanes.of(one.tenant)
+        lane.ahead_s = min(lane.ahead_s, one.arrival_s)
+
+
+def _put_running(scheduler: Any, inside: Inside, request: Request) -> bool:
+    if len(scheduler.running) >= scheduler.max_num_running_reqs:
+        return False
+    computed = inside.computed_tokens
+    request.status = RequestStatus.RUNNING  # the watermark is for those that wait
+    if computed and scheduler.kv_cache_manager.allocate_slots(request, computed) is None:
+        return False
+    request.num_computed_tokens = computed
+    request.num_preemptions = inside.preemptions
+    request.is_prefill_chunk = not _decodes(inside)
+    scheduler.requests[request.request_id] = request
+    scheduler.running.append(request)
+    # The batch takes for prefill what was there at admission. So a decode is admitted
+    # before its answer is there, and a prefill that computes an answer again after it.
+    if request.is_prefill_chunk:
+        _append_answer(request, inside)
+    if isinstance(scheduler, SchedulerHook):
+        observer = scheduler.observer
+        observer.arrive(request)
+        if track := observer.track(request):
+            _remember(track, inside)
+            lane = scheduler.queue.lanes.of(track.view.tenant)
+            observer.batch.admit(request, track, lane, scheduled=0)
+    if not request.is_prefill_chunk:
+        _append_answer(request, inside)
+    return True
+
+
+def _put_waiting(scheduler: Any, inside: Inside, request: Request) -> None:
+    request.status = RequestStatus.WAITING
+    if _came_back(inside):
+        request.status = RequestStatus.PREEMPTED
+        request.num_preemptions = max(1, inside.preemptions)
+    _append_answer(request, inside)
+    scheduler.add_request(request)
+    if isinstance(scheduler, SchedulerHook) and (track := scheduler.observer.track(request)):
+        _remember(track, inside)
+
+
+def _append_answer(request: Request, inside: Inside) -> None:
+    if inside.output_tokens:
+        request.append_output_token_ids([TOKEN] * inside.output_tokens)
+
+
+def _remember(track: RequestTrack, inside: Inside) -> None:
+    track.admitted_s, track.first_token_s = inside.admitted_s, inside.first_token_s
+    track.preemptions = inside.preemptions
+
+
+def _decodes(inside: Inside) -> bool:
+    """Only its newest token is to be computed: one that gets an answer again would look alike."""
+    rest = inside.prompt_tokens + inside.output_tokens - inside.computed_tokens
+    return inside.running and inside.output_tokens > 0 and rest == 1
+
+
+def _came_back(inside: Inside) -> bool:
+    return inside.admitted_s is not None or inside.output_tokens > 0

@@ -1,0 +1,44 @@
+"""Which requests may be refused, and which of them are? Pure logic, no vLLM.
+
+Called by the API server's door and by the simulated engine, which refuse, and by the
+snapshot, which counts the waiting requests that shedding is for.
+"""
+
+import math
+from collections.abc import Collection
+
+from serving.policies.base import RequestView
+
+# A request without a deadline cannot miss it. Who has waited this long for best effort
+# would rather have been told at once.
+OVERDUE_S = 60.0
+_WHOLE = 1.0 - 1e-9  # so that ten times a tenth is one
+
+
+def is_in_vain(view: RequestView, laxity_s: float, now_s: float) -> bool:
+    """Whether a waiting request came in vain: past its deadline, or without one and overdue."""
+    if math.isfinite(laxity_s):
+        return laxity_s < 0
+    return now_s - view.arrival_s > OVERDUE_S
+
+
+class Shedding:
+    """Refuses a share of the requests of some classes, evenly: of a half, every other one.
+
+    Args:
+        sheddable: the SLO classes that may be refused.
+    """
+
+    def __init__(self, sheddable: Collection[str]) -> None:
+        self._sheddable = frozenset(sheddable)
+        self._owed = 0.0  # refusals due, below one
+
+    def refuses(self, slo_class: str, share: float) -> bool:
+        """Whether the next request of this class is refused while `share` (0..1) of them are."""
+        if share <= 0.0 or slo_class not in self._sheddable:
+            return False
+        self._owed += share
+        if self._owed < _WHOLE:
+            return False
+        self._owed -= 1.0
+        return True

@@ -1,0 +1,339 @@
+"""Shedding: only sheddable classes, only while a live decision says so, and never uncounted."""
+
+import asyncio
+import json
+from argparse import Namespace
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Body, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.contracts import SLO, Decision, Envelope, Limits, TraceRequest
+from serving.engines.simulated import SimulatedEngine
+from serving.lease import clamp
+from serving.perception.attributes import vouch
+from serving.plugin.door import LAPSE_S, Door
+from serving.plugin.engine_methods import hmas_call
+from serving.plugin.gateway import GatewayMiddleware
+from serving.plugin.routes import HMASEndpoints
+from serving.plugin.shedding import SheddingMiddleware
+from serving.policies import RequestView
+from serving.settings import EngineSettings
+from serving.shedding import OVERDUE_S, Shedding, is_in_vain
+from tests.serving.samples import profile
+from tests.serving.simulation import journal_of
+
+SETTINGS = EngineSettings(sheddable=("batch",), retry_after_s=7)
+CHAT = "/v1/chat/completions"
+OK, BAD = httpx.codes.OK, httpx.codes.BAD_REQUEST
+REFUSED = httpx.codes.SERVICE_UNAVAILABLE
+
+
+# -- who is refused ----------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 1.0), st.integers(1, 300))
+def test_a_share_is_refused_evenly(share, count):
+    shedding = Shedding(["batch"])
+    refused = [shedding.refuses("batch", share) for _ in range(count)]
+    for so_far in range(count + 1):
+        assert abs(sum(refused[:so_far]) - share * so_far) < 1.001
+
+
+@given(st.floats(0, 1))
+def test_other_classes_are_never_refused(share):
+    shedding = Shedding(["batch"])
+    assert not any(shedding.refuses("interactive", share) for _ in range(20))
+    assert not Shedding([]).refuses("batch", 1.0)
+
+
+def test_the_whole_share_refuses_all_and_none_refuses_nobody():
+    shedding = Shedding(["batch"])
+    assert all(shedding.refuses("batch", 1.0) for _ in range(50))
+    assert not any(shedding.refuses("batch", 0.0) for _ in range(50))
+
+
+def test_without_classes_no_decision_can_shed():
+    limits = Limits(8, 512, shed=0.5)
+    none, some = Envelope(8, 512, 2048, 64, 16), Envelope(8, 512, 2048, 64, 16, ("batch",))
+    assert clamp(limits, none)[0].shed == 0.0
+    assert clamp(limits, none)[1] == {"shed": 0.0}
+    assert clamp(limits, some)[0].shed == 0.5
+    assert clamp(Limits(8, 512, shed=7.0), some)[0].shed == 1.0
+
+
+def test_an_unknown_class_is_refused_at_the_start():
+    with pytest.raises(ValueError, match="unknown SLO class 'cheap'; there are batch"):
+        EngineSettings(sheddable=("cheap",))
+    assert EngineSettings(slo_classes={"cheap": SLO()}, sheddable=("cheap",)).sheddable == (
+        "cheap",
+    )
+
+
+def test_what_waits_in_vain():
+    def view(deadline_s: float) -> RequestView:
+        return RequestView("r", "t", "batch", SLO(), 0.0, deadline_s, 10)
+
+    assert is_in_vain(view(50.0), -0.1, 50.1)
+    assert not is_in_vain(view(50.0), 1.0, 49.0)
+    endless = float("inf")
+    assert not is_in_vain(view(endless), endless, OVERDUE_S)
+    assert is_in_vain(view(endless), endless, OVERDUE_S + 1)
+
+
+# -- the door of an API server -----------------------------------------------------------
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def totals(share: float, left_s: float = 60.0, rank: int = 0) -> dict[str, Any]:
+    return {"rank": rank, "shed": share, "lease_left_s": left_s}
+
+
+def test_the_door_closes_again_by_itself():
+    clock = Clock()
+    door = Door(clock)
+    assert door.share == 0.0
+    door.follow([totals(0.5)])
+    clock.now_s += LAPSE_S - 0.1
+    assert door.share == 0.5
+    clock.now_s += 0.2
+    assert door.share == 0.0, "nothing was heard of the engine"
+    door.follow([totals(0.5, left_s=1.0)])
+    clock.now_s += 1.1
+    assert door.share == 0.0, "the lease has ended"
+
+
+def test_of_several_ranks_the_least_counts():
+    door = Door(Clock())
+    door.follow([totals(0.5, rank=3), totals(0.25, rank=1)])
+    assert door.share == 0.25
+    door.follow([totals(1.0), totals(0.0)])
+    assert door.share == 0.0
+    door.follow([])
+    assert door.share == 0.0
+
+
+# -- a server, end to end, with the real scheduler behind it -------------------------------
+
+
+class Server:
+    """An API server with both middlewares, the plugin, and the hook of a simulated engine."""
+
+    def __init__(self, settings: EngineSettings = SETTINGS) -> None:
+        self.engine = SimulatedEngine(profile(), settings)
+        self.engine.scheduler.hmas_apply(self.decision(0.0))
+        self.endpoints, self.served = HMASEndpoints(), list[dict[str, Any]]()
+        self.endpoints._client = SimpleNamespace(engine_core=self)
+        self.down = False
+        self.app = FastAPI()
+        extra = {"hmas": settings.model_dump(mode="json", exclude_defaults=True)}
+        self.app.state.args = Namespace(additional_config=extra)
+        self.endpoints.attach_router(self.app)
+
+        @self.app.post(CHAT)
+        async def serve(body: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008
+            self.served.append(body)
+            return body
+
+        @self.app.exception_handler(RequestValidationError)
+        async def bad_body(request: Request, error: RequestValidationError) -> Response:
+            return Response(status_code=BAD)  # as vLLM answers it
+
+        self.app.add_middleware(SheddingMiddleware)
+        self.app.add_middleware(GatewayMiddleware)
+
+    def decision(self, share: float) -> Decision:
+        limits = Limits(8, 512, shed=share)
+        return Decision("me", self.engine.snapshot().epoch + 1, 60.0, "edf", {}, limits)
+
+    async def call_utility_all_async(self, name: str, *args: Any) -> list[dict[str, Any]]:
+        if self.down:
+            raise RuntimeError("EngineCore died")
+        return [hmas_call(SimpleNamespace(scheduler=self.engine.scheduler), *args)]
+
+    def shed(self, share: float) -> None:
+        assert self.engine.apply(self.decision(share)).accepted
+        self.poll()
+
+    def poll(self) -> None:
+        asyncio.run(self.endpoints._follow())
+
+    def post(self, slo_class: str, path: str = CHAT, **more: Any) -> httpx.Response:
+        body = {"vllm_xargs": {"tenant": "acme", "slo_class": slo_class}, "max_tokens": 5}
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://vllm") as client:
+                return await client.post(path, **{"json": body, **more})
+
+        return asyncio.run(send())
+
+
+def counted(server: Server) -> dict[str, int]:
+    return {row.slo_class: row.rejected for row in server.engine.snapshot().counters}
+
+
+def test_it_is_answered_503_with_retry_after_in_vllms_form_and_never_reaches_the_engine():
+    server = Server()
+    server.shed(1.0)
+    reply = server.post("batch")
+    assert reply.status_code == REFUSED
+    assert reply.headers["retry-after"] == "7"
+    error = reply.json()["error"]
+    assert (error["code"], error["type"]) == (REFUSED, "ServiceUnavailableError")
+    assert "'batch'" in error["message"]
+    assert "try again in 7 s" in error["message"]
+    assert reply.headers["x-request-id"].startswith("refused-")
+    assert server.served == []
+    assert server.post("interactive").status_code == OK
+
+
+def test_nothing_is_refused_before_a_decision_says_so_nor_after():
+    server = Server()
+    assert server.post("batch").status_code == OK
+    server.shed(1.0)
+    assert server.post("batch").status_code == REFUSED
+    server.shed(0.0)
+    assert server.post("batch").status_code == OK
+    server.shed(1.0)
+    server.engine.release("me")
+    server.poll()
+    assert server.post("batch").status_code == OK, "the lease was given back"
+
+
+def test_a_refusal_is_a_miss_in_the_journal_and_in_the_counters():
+    server = Server()
+    server.shed(0.5)
+    codes = [server.post("batch").status_code for _ in range(6)]
+    assert codes.count(REFUSED) == 3
+    assert counted(server) == {}, "told with the next poll"
+    server.poll()
+    assert counted(server) == {"batch": 3}
+    arrivals, outcomes = journal_of(server.engine)
+    assert len(arrivals) == len(outcomes) == 3
+    assert {a.request_id for a in arrivals} == {o.request_id for o in outcomes}
+    for outcome in outcomes:
+        assert (outcome.finish, outcome.met, outcome.miss) == ("rejected", False, "not_served")
+        assert (outcome.tenant, outcome.slo_class) == ("acme", "batch")
+        assert outcome.prompt_tokens > 1
+        assert (outcome.policy, outcome.epoch) == ("edf", server.engine.snapshot().epoch)
+    server.poll()
+    assert counted(server) == {"batch": 3}, "once"
+
+
+def test_what_could_not_be_told_is_told_later():
+    server = Server()
+    server.shed(1.0)
+    server.post("batch")
+    server.down = True
+    with pytest.raises(Exception, match="EngineCore died"):
+        server.poll()
+    server.down = False
+    server.poll()
+    assert counted(server) == {"batch": 1}
+
+
+def test_a_flood_of_refusals_is_told_whole_and_in_pages():
+    server = Server()
+    server.shed(1.0)
+    sent = 1203
+    for _ in range(sent):
+        server.endpoints._door.refuses("batch", SETTINGS.sheddable)
+    server.post("batch")
+    note = server.endpoints._door._untold[0]
+    server.endpoints._door._untold.extend([note] * (sent - 1))
+    server.poll()
+    assert counted(server) == {"batch": sent}
+
+
+def test_believed_headers_of_a_gateway_count(monkeypatch):
+    monkeypatch.setenv("HMAS_TOKEN", "t")
+    assert vouch("x")
+    server = Server(SETTINGS.model_copy(update={"gateway": "always"}))
+    server.shed(1.0)
+    headers = {"x-hmas-slo-class": "interactive"}
+    assert server.post("batch", headers=headers).status_code == OK
+    assert server.post("interactive", headers={"x-hmas-slo-class": "batch"}).status_code == REFUSED
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"not json", b"[]", b"null", b'{"vllm_xargs": 3}', b'{"vllm_xargs": {"slo_class": []}}',
+    b"\xff\xfe", b"[" * 100_000,
+])  # fmt: skip
+def test_what_cannot_be_judged_is_vllms_to_answer(content):
+    server = Server(EngineSettings(sheddable=("best_effort",)))
+    server.shed(1.0)
+    assert server.post("x", json=None, content=content).status_code in {OK, BAD}
+
+
+def test_only_routes_that_serve_a_model_are_looked_at():
+    server = Server()
+    server.shed(1.0)
+    assert server.post("batch", path="/v1/embeddings").status_code == httpx.codes.NOT_FOUND
+
+
+def test_a_fault_of_ours_lets_the_request_pass(monkeypatch):
+    server = Server()
+    server.shed(1.0)
+    monkeypatch.setattr(Door, "refuses", lambda *_: 1 / 0)
+    assert server.post("batch").status_code == OK
+    assert json.dumps(server.served[0]), "with its whole body"
+
+
+# -- in virtual time ---------------------------------------------------------------------
+
+
+def test_the_simulated_engine_refuses_alike_and_counts_alike():
+    engine = SimulatedEngine(profile(), SETTINGS)
+    engine.apply(Decision("me", 1, 1000.0, "fcfs", {}, Limits(8, 512, shed=0.5)))
+    requests = [
+        TraceRequest(float(i), 50, 4, "acme", "batch" if i % 2 else "interactive")
+        for i in range(40)
+    ]
+    outcomes = engine.run(requests)
+    rejected = [o for o in outcomes if o.finish == "rejected"]
+    assert len(rejected) == 10
+    assert {(o.slo_class, o.met, o.miss) for o in rejected} == {("batch", False, "not_served")}
+    assert all(o.finish == "stop" for o in outcomes if o.slo_class == "interactive")
+    told = [o for o in journal_of(engine)[1] if o.finish == "rejected"]
+    assert [o.request_id for o in told] == [o.request_id for o in rejected]
+    (row,) = [row for row in engine.snapshot().counters if row.slo_class == "batch"]
+    assert (row.received, row.rejected) == (10, 10)
+
+
+def test_the_snapshot_counts_sheddable_requests_that_wait_and_those_in_vain():
+    targets = {"batch": SLO(ttft_ms=1000)}
+    settings = EngineSettings(sheddable=("batch",), slo_classes=targets)
+    engine = SimulatedEngine(profile(max_active_requests=1), settings)
+    requests = [
+        TraceRequest(0.0, 50, 2000, "acme", "interactive"),
+        *(TraceRequest(at_s, 50, 4, "acme", "batch") for at_s in (1.0, 1.5, 4.0)),
+        TraceRequest(1.0, 50, 4, "acme", "interactive"),
+    ]
+    seen = []
+
+    def look() -> None:
+        queue = engine.snapshot().queue
+        seen.append((queue.waiting, queue.sheddable, queue.sheddable_hopeless))
+
+    engine.run(sorted(requests, key=lambda r: r.arrival_s), [(4.25, look)], until_s=4.5)
+    assert seen == [(4, 3, 2)]
+
+
+def test_when_the_lease_ends_it_refuses_nobody():
+    engine = SimulatedEngine(profile(), SETTINGS)
+    engine.apply(Decision("me", 1, 10.0, "fcfs", {}, Limits(8, 512, shed=1.0)))
+    requests = [TraceRequest(float(i), 50, 4, "acme", "batch") for i in range(20)]
+    finishes = [outcome.finish for outcome in engine.run(requests)]
+    assert finishes == ["rejected"] * 10 + ["stop"] * 10
