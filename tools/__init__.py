@@ -1,42 +1,62 @@
 """What may an agent do to the engine?
 
-The registry: every module here that defines `TOOL` is a tool. `build_tools` makes
-them LangChain tools for a graph's ToolNode, `describe_tools` feeds `hmas tools list`.
+The registry: every verb_noun file here is a tool. `build_tools` makes them LangChain
+tools for a graph's ToolNode, `describe_tools` feeds `hmas tools list`.
 """
 
-import importlib
-import pkgutil
 from typing import Any
 
 from langchain_core.tools import BaseTool, StructuredTool
 
+from tools.folder import ToolFolder
 from tools.session import ControlSession
-from tools.tool import Tool, ToolResult
+from tools.tool import Tool, ToolError, ToolResult
 
 
 def discover() -> dict[str, Tool]:
-    """Tools by name, in alphabetical order of their modules."""
-    modules = (
-        importlib.import_module(f"tools.{module.name}") for module in pkgutil.iter_modules(__path__)
-    )
-    found = (getattr(module, "TOOL", None) for module in modules)
-    return {tool.name: tool for tool in found if isinstance(tool, Tool)}
+    """Tools by name, in alphabetical order.
+
+    Raises:
+        ToolError: a file here is no usable tool; names file and line.
+    """
+    folder = ToolFolder()
+    if folder.problems:
+        raise ToolError("\n".join(folder.problems.values()))
+    return folder.tools
 
 
 def build_tools(session: ControlSession) -> list[BaseTool]:
-    """LangChain tools that write through `session`; they answer with a ToolResult as JSON."""
-    return [_langchain_tool(tool, session) for tool in discover().values()]
+    """LangChain tools that write through `session`; they answer with a ToolResult as JSON.
+
+    Raises:
+        ToolError: as `discover`.
+    """
+    return [langchain_tool(tool, session) for tool in discover().values()]
 
 
 def describe_tools() -> list[dict[str, Any]]:
-    """Name, description and JSON schema of the arguments of every tool."""
-    return [
-        {"name": t.name, "description": t.description, "args": t.args.model_json_schema()}
-        for t in discover().values()
-    ]
+    """Name, file, problem, description and JSON schema of the arguments of every tool.
+
+    A file that is no usable tool has only the first three.
+    """
+    folder = ToolFolder()
+    rows: list[dict[str, Any]] = []
+    for name in sorted(folder.tools.keys() | folder.problems.keys()):
+        row: dict[str, Any] = {
+            "name": name,
+            "file": f"tools/{name}.py",
+            "problem": folder.problems.get(name, ""),
+        }
+        if name in folder.tools:
+            tool = folder.tools[name]
+            row |= {"description": tool.description, "args": tool.args.model_json_schema()}
+        rows.append(row)
+    return rows
 
 
-def _langchain_tool(tool: Tool, session: ControlSession) -> BaseTool:
+def langchain_tool(tool: Tool, session: ControlSession) -> BaseTool:
+    """One tool for a ToolNode; it writes through `session`."""
+
     def call(**args: Any) -> str:
         return tool.call(session, args).model_dump_json()
 
@@ -52,4 +72,14 @@ def _langchain_tool(tool: Tool, session: ControlSession) -> BaseTool:
     )
 
 
-__all__ = ["ControlSession", "Tool", "ToolResult", "build_tools", "describe_tools", "discover"]
+__all__ = [
+    "ControlSession",
+    "Tool",
+    "ToolError",
+    "ToolFolder",
+    "ToolResult",
+    "build_tools",
+    "describe_tools",
+    "discover",
+    "langchain_tool",
+]

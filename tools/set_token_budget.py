@@ -1,29 +1,23 @@
 """May an agent size the steps? Called by the batching agent, and when the loop starts."""
 
-from typing import Any
+from typing import Annotated
 
 from pydantic import Field
 
-from tools.tool import Tool, ToolArgs
+from tools.tool import Change, tool
 
 
-class SetTokenBudgetArgs(ToolArgs):
-    """The largest step."""
+@tool
+def set_token_budget(
+    max_tokens: Annotated[
+        int, Field(ge=1, le=1_000_000, description="Most tokens one step may schedule.")
+    ],
+    follow_slack: Annotated[
+        bool, Field(description="Also size each step by the slack of its tightest decode.")
+    ],
+) -> Change:
+    """Bound the tokens of one step.
 
-    max_tokens: int = Field(ge=1, le=1_000_000, description="Most tokens one step may schedule.")
-    follow_slack: bool = Field(
-        description="Also size each step by the slack of its tightest decode."
-    )
-
-
-def _change(args: SetTokenBudgetArgs) -> dict[str, Any]:
-    return {"token_budget": args.max_tokens, "follow_slack": args.follow_slack}
-
-
-TOOL = Tool(
-    name="set_token_budget",
-    description="Bound the tokens of one step: smaller steps give steadier decodes, "
-    "larger ones faster prefill.",
-    args=SetTokenBudgetArgs,
-    change=_change,
-)
+    Smaller steps give steadier decodes, larger ones faster prefill.
+    """
+    return {"token_budget": max_tokens, "follow_slack": follow_slack}

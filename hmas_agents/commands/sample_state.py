@@ -1,4 +1,6 @@
-"""What does a hard minute look like? The situation that `hmas prompts` renders with."""
+"""What may a minute look like? Situations for `hmas prompts` where none is recorded."""
+
+from dataclasses import replace
 
 from hmas_agents.states import LongState
 
@@ -29,3 +31,25 @@ SAMPLE_STATE = LongState(
     waiting=120,
     queued_prefill_s=4.7,
 )
+
+# Overload; calm; nothing known yet; and everything wrong at once, with as many groups as may be.
+SAMPLE_STATES = (
+    SAMPLE_STATE,
+    replace(
+        SAMPLE_STATE, rate_rps=4.0, arrivals=480, load=0.5, dispersion={"1s": 1.0}, alarms=(),
+        goodput_rps=4.0, attainment=0.99, attainment_by_class={"interactive": 0.99},
+        attainment_by_tenant={"acme": 0.99}, misses={}, waiting=0, queued_prefill_s=0.0,
+    ),
+    replace(
+        SAMPLE_STATE, arrivals=0, rate_rps=0.0, rate_trend=0.0, load=None, dispersion={},
+        prompt_p50=None, prompt_p90=None, output_p50=None, output_p90=None, psi_lengths=0.0,
+        alarms=(), goodput_rps=None, attainment=None, attainment_by_class={},
+        attainment_by_tenant={}, misses={}, length_coverage=None, e2e_p95_s=None, waiting=0,
+        queued_prefill_s=0.0,
+    ),
+    replace(
+        SAMPLE_STATE, load=3.0, rate_trend=2.0, alarms=("rate_up", "rate_down", "lengths", "mix"),
+        attainment=0.0, attainment_by_class={f"class-{i}": 0.0 for i in range(40)},
+        attainment_by_tenant={f"tenant-{i}": 0.0 for i in range(400)},
+    ),
+)  # fmt: skip

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from hmas_agents.commands.options import JsonOption
 from tools import describe_tools
@@ -23,7 +25,10 @@ def list_tools(
     name: Annotated[str | None, typer.Argument(help="This tool only.", show_default=False)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every tool with its arguments and bounds.
+    """Show every tool with its file, arguments and bounds; exit code 1 if a file is broken.
+
+    A file in tools/ with a typed function decorated with @tool is one; a running loop takes
+    up a new or edited one at its next tick, and keeps the last good one of a broken file.
 
     Try:
 
@@ -33,16 +38,27 @@ def list_tools(
 
       hmas tools list --json                 as JSON schemas
     """
-    found = [tool for tool in describe_tools() if name in {None, tool["name"]}]
+    described = describe_tools()
+    found = [tool for tool in described if name in {None, tool["name"]}]
     if not found:
-        known = ", ".join(tool["name"] for tool in describe_tools())
+        known = ", ".join(tool["name"] for tool in described)
         raise typer.BadParameter(f"no tool {name!r}; there are {known}")
     if as_json:
         typer.echo(json.dumps(found, indent=2))
-        return
-    console = Console()
+    else:
+        _print(found)
+    if any(tool["problem"] for tool in found):
+        raise typer.Exit(1)
+
+
+def _print(found: list[dict[str, Any]]) -> None:
+    console = Console(highlight=False)
     for tool in found:
-        console.print(f"[bold]{tool['name']}[/]  {tool['description']}")
+        console.print(f"[bold]{tool['name']}[/]  [dim]{tool['file']}[/]")
+        if tool["problem"]:
+            console.print(Text(f"  broken: {tool['problem']}", style="red"), soft_wrap=True)
+            continue
+        console.print(f"  {escape(tool['description'])}")
         arguments = Table.grid(padding=(0, 2))
         for argument, schema in tool["args"].get("properties", {}).items():
             cells = (argument, _type_of(schema), _bounds_of(schema), schema.get("description", ""))

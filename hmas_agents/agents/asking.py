@@ -1,0 +1,31 @@
+"""What exactly is the model asked about a long state? One place, so that a replay asks the same.
+
+Called by the long horizon, by `hmas replay` and by the evals of the policy agent.
+"""
+
+from hmas_agents.agents.summary import parameter_bounds, policy_cards, summarise
+from hmas_agents.states import LongState
+from prompts.loader import Message, Prompt
+
+
+def messages_for(
+    prompt: Prompt, state: LongState, in_force: str, allowed: tuple[str, ...]
+) -> list[Message]:
+    """The chat messages; a prompt may leave out what it does not need.
+
+    Args:
+        prompt: which version.
+        state: the last minutes.
+        in_force: the incumbent policy.
+        allowed: policies to choose from, in the order in which they are listed.
+
+    Raises:
+        PromptError: the prompt has a variable that nothing here fills in.
+    """
+    known = {
+        "policies": policy_cards(allowed),
+        "parameters": parameter_bounds(allowed),
+        "current": in_force,
+        "summary": summarise(state),
+    }
+    return prompt.render(**{key: known[key] for key in prompt.head.variables if key in known})
