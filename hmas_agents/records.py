@@ -8,12 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Horizon = Literal["long", "short"]
-Source = Literal["model", "rules", "incumbent"]
+Source = Literal["model", "rules", "incumbent", "twin", "person"]
 
 
 @dataclass(slots=True)
 class Proposal:
-    """One candidate policy. `predicted` is the twin's goodput (fraction of offered) or None."""
+    """One candidate policy.
+
+    Attributes:
+        source: who thought of it; `twin` means that the twin tries what nobody proposed,
+            `person` that somebody asked for it in a fork.
+        predicted: the twin's attainment (0..1) of the next window under it, or None.
+        interval: where the twin expects 95% of such windows; empty without a prediction.
+        gain / margin: over the incumbent on the same futures, and what it must exceed.
+    """
 
     source: Source
     policy: str
@@ -22,6 +30,9 @@ class Proposal:
     confidence: float | None = None
     predicted: float | None = None
     verdict: str = ""
+    interval: tuple[float, ...] = ()
+    gain: float | None = None
+    margin: float | None = None
 
 
 @dataclass(slots=True)
@@ -45,10 +56,19 @@ class DecisionRecord:
         state: the ShortState or LongState as a dictionary.
         trigger: `tick`, `start`, `rollback`, or the alarms that fired.
         prompt_*: name, version and SHA-256 of the text exactly as sent.
+        messages: the prompt as sent, message by message.
+        model_tokens / model_prompt_tokens: of prompt and reply together, and of the prompt.
+        model_step_share: share of the controlled engine's step time that the asking took
+            since the last decision; None where the model runs elsewhere.
         raw_replies: every reply of the model, valid or not, in order.
         faults: what went wrong (`model_timeout`, `reply_invalid`, ...), with detail.
         chosen: what was put in force (or would have been, in advise mode).
-        predicted / realised: attainment (goodput over offered) of the next window.
+        predicted / realised: attainment (goodput over offered) of the next window, and the
+            interval that was predicted for it.
+        twin: how the prediction was made: `horizon_s`, `draws`, `wall_s`, `margin`, `error`.
+        situation: what the twin replays, as `hmas_agents.situation` writes it; empty for
+            the short horizon.
+        thread_id / checkpoint_id: where LangGraph's checkpointer keeps the decision's steps.
     """
 
     horizon: Horizon
@@ -66,6 +86,9 @@ class DecisionRecord:
     model: str = ""
     model_latency_s: float | None = None
     model_tokens: int | None = None
+    model_prompt_tokens: int | None = None
+    model_step_share: float | None = None
+    messages: list[dict[str, str]] = field(default_factory=list)
     raw_replies: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     proposals: list[Proposal] = field(default_factory=list)
@@ -75,5 +98,11 @@ class DecisionRecord:
     snapshot_before: dict[str, Any] = field(default_factory=dict)
     snapshot_after: dict[str, Any] = field(default_factory=dict)
     predicted: float | None = None
+    predicted_low: float | None = None
+    predicted_high: float | None = None
     realised: float | None = None
     realised_requests: int | None = None
+    twin: dict[str, Any] = field(default_factory=dict)
+    situation: dict[str, Any] = field(default_factory=dict)
+    thread_id: str = ""
+    checkpoint_id: str = ""

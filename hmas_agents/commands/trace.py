@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
-from hmas_agents.commands.trace_story import clock, percent, tell
+from hmas_agents.commands.trace_story import tell
+from hmas_agents.commands.wording import clock, decision_text, percent, read_clock
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.ledger.writer import to_json
@@ -22,6 +24,12 @@ RunOption = Annotated[int | None, typer.Option("--run", help="This run only; `li
 HorizonOption = Annotated[
     str | None, typer.Option("--horizon", help="long or short only.", metavar="long|short")
 ]
+SinceOption = Annotated[
+    str | None, typer.Option("--since", help="Decided then or later.", metavar="TIME")
+]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", help="Decided then or before.", metavar="TIME")
+]
 
 
 @app.command("list")
@@ -30,6 +38,18 @@ def list_decisions(
     run: RunOption = None,
     horizon: HorizonOption = None,
     policy: Annotated[str | None, typer.Option(help="Only decisions for this policy.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="Only this trigger: tick, start, rollback, or an alarm.")
+    ] = None,
+    changed: Annotated[
+        bool,
+        typer.Option("--changed", help="Only those that changed something (or would have)."),
+    ] = False,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Only those in which something went wrong.")
+    ] = False,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 30,
     as_json: JsonOption = False,
     ledger: LedgerOption = None,
@@ -37,37 +57,57 @@ def list_decisions(
 ) -> None:
     """List decisions, oldest first, one line each.
 
-    Try:
+    Times are 15m (before the newest decision), 2026-11-22T14:05 (UTC), or seconds on the
+    engine's clock. Try:
 
-      hmas trace list --horizon long           the choices of policy
+      hmas trace list --horizon long             the choices of policy
 
-      hmas trace list --run 3 --limit 100      one run's
+      hmas trace list --changed --since 15m      what was changed lately
+
+      hmas trace list --trigger rate_up          what the alarm led to
+
+      hmas trace list --run 3 --limit 100        one run's
 
       hmas trace list --json | jq .[].policy
     """
     with _open(ledger, config) as reader:
-        found = reader.list_decisions(run, _horizon(horizon), policy, limit)
+        found = reader.list_decisions(
+            run,
+            _horizon(horizon),
+            policy,
+            limit,
+            trigger=trigger,
+            changed=changed,
+            faults=faults,
+            since_s=_time(reader, run, since, "--since"),
+            until_s=_time(reader, run, until, "--until"),
+        )
         if as_json:
-            typer.echo(to_json([_row(stored) for stored in found]))
+            typer.echo(to_json([_row(stored, with_situation=False) for stored in found]))
             return
         for item in reader.list_runs():
             if run in {None, item.id}:
                 counts = f"{item.decisions} decisions, {item.outcomes} requests"
                 typer.echo(f"run {item.id}  {item.label or '(no label)'}  {counts}")
-    table = Table("id", "run", "time", "horizon", "mode", "trigger", "decision", box=None)
-    for name in ("epoch", "predicted", "realised", "faults"):
+    if not found:
+        typer.echo("no decision fits")
+        return
+    table = Table("id", "run", "time", "horizon", "mode", "trigger", box=None, pad_edge=False)
+    table.add_column("decision", overflow="fold")
+    table.add_column("epoch", justify="right")
+    for name in ("pred.", "real", "faults"):
         table.add_column(name, justify="right")
     for stored in found:
         record = stored.record
         table.add_row(
             str(stored.id),
             str(stored.run_id),
-            clock(record.at_s),
+            clock(record.at_s, "%m-%d %H:%M:%S"),
             record.horizon,
             record.mode,
-            record.trigger,
-            _decision_text(stored),
-            f"{record.epoch_before}>{record.epoch_after}",
+            Text(record.trigger),
+            Text(decision_text(record)),
+            _epochs(stored),
             percent(record.predicted),
             percent(record.realised),
             str(len(record.faults) or ""),
@@ -81,17 +121,22 @@ def show_decision(
     *,
     run: RunOption = None,
     horizon: HorizonOption = None,
+    prompt: Annotated[
+        bool, typer.Option("--prompt", help="The prompt as sent, message by message, too.")
+    ] = False,
     as_json: JsonOption = False,
     ledger: LedgerOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Tell one decision as a story: seen, asked, proposed, done, and what came of it.
+    """Tell one decision as a story: seen, asked, answered, checked, done, and what came of it.
 
     Try:
 
       hmas trace show last --horizon long
 
-      hmas trace show 42 --json
+      hmas trace show 42 --prompt              with the prompt as it was sent
+
+      hmas trace show 42 --json | jq .situation
     """
     with _open(ledger, config) as reader:
         if decision == "last":
@@ -103,10 +148,12 @@ def show_decision(
             stored = reader.get_decision(int(decision))
         else:
             raise typer.BadParameter(f"{decision!r} is neither an id nor `last`")
-    if as_json:
-        typer.echo(to_json(_row(stored)))
-        return
-    tell(stored, Console())
+        if as_json:
+            typer.echo(to_json(_row(stored)))
+            return
+        label = next((r.label for r in reader.list_runs() if r.id == stored.run_id), "")
+        rolled_back_by = reader.rolled_back_by(stored)
+    tell(stored, Console(), label=label, with_prompt=prompt, rolled_back_by=rolled_back_by)
 
 
 @app.command("export")
@@ -115,18 +162,35 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="File to write; standard output by default.", metavar="FILE")
     ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            "--cases",
+            help="Write long decisions as cases of the policy agent instead.",
+            metavar="FILE",
+        ),
+    ] = None,
     ledger: LedgerOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Write runs, decisions and request outcomes as JSON lines.
+    """Write runs, decisions and request outcomes as JSON lines, or decisions as cases.
 
     Try:
 
       hmas trace export --run 3 --out run3.jsonl
 
       hmas trace export | jq 'select(.kind == "outcome" and (.met | not))'
+
+      hmas trace export --run 3 --cases run3-cases.jsonl.gz
     """
+    if cases is not None and out is not None:
+        raise typer.BadParameter("--cases names the file itself: leave --out away")
     with _open(ledger, config) as reader:
+        if cases is not None:
+            from hmas_agents.cases import export_cases
+
+            typer.echo(f"{cases}: {export_cases(reader, run, cases)} cases, without labels")
+            return
         if out is None:
             for line in reader.export(run):
                 sys.stdout.write(line + "\n")
@@ -150,15 +214,24 @@ def _horizon(name: str | None) -> Horizon | None:
     raise typer.BadParameter(f"--horizon is long or short, not {name!r}")
 
 
-def _decision_text(stored: StoredDecision) -> str:
-    record = stored.record
-    policy = str(record.chosen.get("policy", ""))
-    changed = [] if policy in {"", record.policy_before} else [f"{record.policy_before} > {policy}"]
-    calls = [call.tool for call in record.tool_calls if call.tool != "switch_policy"]
-    return ", ".join(changed + calls) or f"keep {record.policy_before}".strip()
+def _time(reader: LedgerReader, run: int | None, text: str | None, option: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        return read_clock(text, reader.newest_decision_s(run))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {error}") from error
 
 
-def _row(stored: StoredDecision) -> dict[str, Any]:
+def _epochs(stored: StoredDecision) -> str:
+    before, after = stored.record.epoch_before, stored.record.epoch_after
+    return str(before) if before == after else f"{before}>{after}"
+
+
+def _row(stored: StoredDecision, *, with_situation: bool = True) -> dict[str, Any]:
     """The whole decision, with its id and its chosen policy at the top."""
     head = {"id": stored.id, "run_id": stored.run_id}
-    return head | {"policy": stored.record.chosen.get("policy", "")} | asdict(stored.record)
+    row = head | {"policy": stored.record.chosen.get("policy", "")} | asdict(stored.record)
+    if not with_situation:  # a window of requests for each row is no list
+        del row["situation"]
+    return row

@@ -1,19 +1,19 @@
 """How does one decision read as a story? Called by `hmas trace show`."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from hmas_agents.commands.wording import changes, clock, percent, short
 from hmas_agents.ledger.reader import StoredDecision
-from hmas_agents.records import DecisionRecord, ToolCall
+from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 
 # Keys of a state that say most, in the order they are told.
 SEEN_LONG = (
-    "policy", "window_s", "arrivals", "rate_rps", "load", "attainment", "goodput_rps", "waiting",
-    "queued_prefill_s", "alarms", "misses", "attainment_by_class", "attainment_by_tenant",
+    "alarms", "policy", "window_s", "arrivals", "rate_rps", "load", "attainment", "goodput_rps",
+    "waiting", "queued_prefill_s", "misses", "attainment_by_class", "attainment_by_tenant",
 )  # fmt: skip
 SEEN_SHORT = (
     "policy", "waiting", "running", "decoding", "prefilling", "queued_prefill_s", "p10_laxity_s",
@@ -24,54 +24,48 @@ SEEN_SHORT = (
 ENGINE_KEYS = ("epoch", "policy", "params", "limits", "controller_id")
 
 
-def tell(stored: StoredDecision, console: Console) -> None:
-    """Print the decision in the order in which it came about."""
-    for title, lines in _chapters(stored):
+def tell(
+    stored: StoredDecision,
+    console: Console,
+    *,
+    label: str = "",
+    with_prompt: bool = False,
+    rolled_back_by: int | None = None,
+) -> None:
+    """Print the decision in the order in which it came about.
+
+    Args:
+        stored: the decision.
+        console: where to.
+        label: of its run.
+        with_prompt: the messages as they were sent, too.
+        rolled_back_by: the decision that took it back.
+    """
+    for title, lines in _chapters(stored, label, with_prompt, rolled_back_by):
         console.print(f"[bold]{title}[/]")
         for line in lines:
             console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
 
 
-def clock(at_s: float) -> str:
-    """Engine time: a date where it is Unix time, plain seconds where it is virtual."""
-    if at_s < 1e9:
-        return f"{at_s:.1f} s"
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage; a dash where it is not known."""
-    return "-" if share is None else f"{share:.1%}"
-
-
-def _chapters(stored: StoredDecision) -> Iterator[tuple[str, list[str]]]:
+def _chapters(
+    stored: StoredDecision, label: str, with_prompt: bool, rolled_back_by: int | None
+) -> Iterator[tuple[str, list[str]]]:
     record = stored.record
     who = f"{record.horizon} horizon, {record.mode} mode, trigger {record.trigger}"
-    yield f"Decision {stored.id} (run {stored.run_id})", [f"{clock(record.at_s)}  {who}"]
-    keys = SEEN_LONG if record.horizon == "long" else SEEN_SHORT
-    seen = [f"{key}: {_short(record.state[key])}" for key in keys if key in record.state]
-    yield "What was seen", seen or ["nothing recorded"]
+    run = f"run {stored.run_id}" + (f", {escape(label)}" if label else "")
+    yield f"Decision {stored.id} ({run})", [f"{clock(record.at_s)}  {who}"]
+    yield "What was seen", _seen(record)
     if record.prompt_name or record.model or record.raw_replies:
-        yield "What was asked", _asked(record)
-        yield "What the model said", _said(record)
+        yield "What was asked", _asked(record, with_prompt)
+        yield (
+            "What was answered",
+            [f"raw: {reply}" for reply in record.raw_replies or ["(no reply)"]],
+        )
     if record.faults:
         yield "What went wrong", record.faults
     if record.proposals:
-        yield (
-            "What was proposed",
-            [
-                f"{p.source}: {p.policy} {_short(p.params)}  predicted {percent(p.predicted)}"
-                f"  verdict: {p.verdict or '-'}"
-                + (f"  confidence {p.confidence:g}" if p.confidence is not None else "")
-                + (f"  ({p.reason})" if p.reason else "")
-                for p in record.proposals
-            ],
-        )
-    chosen = {key: value for key, value in record.chosen.items() if key != "ack"}
-    lines = [f"{_short(chosen) or 'nothing'}  because: {record.reason or '-'}"]
-    if ack := record.chosen.get("ack"):
-        lines.append(f"engine acknowledged: {_short(ack)}")
-    yield "What was chosen", lines
+        yield "What was checked", _checked(record)
+    yield "What was done", _done(record)
     for call in record.tool_calls:
         yield f"Tool call: {call.tool}", _called(call)
     if record.snapshot_before and record.snapshot_after:
@@ -79,70 +73,113 @@ def _chapters(stored: StoredDecision) -> Iterator[tuple[str, list[str]]]:
             {key: snapshot.get(key) for key in ENGINE_KEYS if key in snapshot}
             for snapshot in (record.snapshot_before, record.snapshot_after)
         )
-        yield "The engine around it", _changes(before, after) or ["unchanged"]
-    yield "What came of it", _result(record)
+        yield "The engine around it", changes(before, after) or ["unchanged"]
+    yield "What came of it", _result(record, rolled_back_by)
 
 
-def _asked(record: DecisionRecord) -> list[str]:
+def _seen(record: DecisionRecord) -> list[str]:
+    state = record.state
+    keys = SEEN_LONG if record.horizon == "long" else SEEN_SHORT
+    lines = [f"{key}: {short(state[key])}" for key in keys if key in state]
+    return lines or ["nothing recorded"]
+
+
+def _asked(record: DecisionRecord, with_prompt: bool) -> list[str]:
     version = "?" if record.prompt_version is None else record.prompt_version
     lines = [
         f"prompt {record.prompt_name} v{version}, sha256 {record.prompt_sha256}",
-        f"model {record.model or '?'}",
+        f"model {record.model or '?'}" + "".join(f", {cost}" for cost in _costs(record)),
+        *(f"| {line}" for line in record.summary.splitlines()),
     ]
-    return lines + [f"| {line}" for line in record.summary.splitlines()]
+    if not with_prompt:
+        return lines
+    if not record.messages:
+        return [*lines, "the prompt as sent was not recorded (a ledger of an older version)"]
+    for message in record.messages:
+        lines.append(f"{message.get('role', '?')}, as sent:")
+        lines += [f"> {line}" for line in message.get("content", "").splitlines()]
+    return lines
 
 
-def _said(record: DecisionRecord) -> list[str]:
-    took = "" if record.model_latency_s is None else f"after {record.model_latency_s:.2f} s"
-    tokens = "" if record.model_tokens is None else f"{record.model_tokens} tokens"
-    lines = [", ".join(part for part in (took, tokens) if part)] if took or tokens else []
-    return lines + [f"raw: {reply}" for reply in record.raw_replies or ["(no reply)"]]
+def _costs(record: DecisionRecord) -> Iterator[str]:
+    tokens, prompt = record.model_tokens, record.model_prompt_tokens
+    if record.model_latency_s is not None:
+        yield f"answered after {record.model_latency_s:.2f} s"
+    if tokens is not None:
+        parts = "" if prompt is None else f" ({prompt} prompt, {tokens - prompt} reply)"
+        yield f"{tokens} tokens{parts}"
+    if record.model_step_share is not None:
+        yield f"{percent(record.model_step_share)} of the engine's step time"
+
+
+def _checked(record: DecisionRecord) -> list[str]:
+    incumbent = next((p for p in record.proposals if p.source == "incumbent"), None)
+    lines = [_proposal(p, incumbent) for p in record.proposals]
+    if record.twin:
+        lines.append(f"the twin: {short(record.twin)}")
+    return lines
+
+
+def _proposal(proposal: Proposal, incumbent: Proposal | None) -> str:
+    """One candidate: who, what, what the twin expects of it, and whether it may go live."""
+    against = ""
+    if incumbent is not None and proposal is not incumbent and proposal.predicted is not None:
+        against = f" against {percent(incumbent.predicted)} of {incumbent.policy}"
+    parts = [
+        f"{proposal.source}: {proposal.policy} {short(proposal.params)}".rstrip(),
+        f"predicted {_predicted(proposal.predicted, proposal.interval)}{against}",
+        f"verdict: {proposal.verdict or '-'}",
+    ]
+    if proposal.gain is not None and proposal.margin is not None:
+        parts.append(f"gain {_points(proposal.gain)}, must exceed {_points(proposal.margin)}")
+    if proposal.confidence is not None:
+        parts.append(f"confidence {proposal.confidence:g}")
+    return "  ".join(parts) + (f"  ({proposal.reason})" if proposal.reason else "")
+
+
+def _predicted(mean: float | None, interval: tuple[float, ...]) -> str:
+    if len(interval) != 2:
+        return percent(mean)
+    return f"{percent(mean)} [{percent(interval[0])}, {percent(interval[1])}]"
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:+.1f} points"
+
+
+def _done(record: DecisionRecord) -> list[str]:
+    chosen = {key: value for key, value in record.chosen.items() if key != "ack"}
+    lines = [f"{short(chosen) or 'nothing'}  because: {record.reason or '-'}"]
+    if ack := record.chosen.get("ack"):
+        lines.append(f"engine acknowledged: {short(ack)}")
+    return [*lines, f"epoch {record.epoch_before} -> {record.epoch_after}"]
 
 
 def _called(call: ToolCall) -> list[str]:
     verdict = "accepted" if call.accepted else "refused"
-    lines = [f"arguments: {_short(call.args)}", f"{verdict}: {call.reason or '-'}"]
-    lines += _changes(call.before, call.after) or ["limits: unchanged"]
+    lines = [f"arguments: {short(call.args)}", f"{verdict}: {call.reason or '-'}"]
+    lines += changes(call.before, call.after) or ["limits: unchanged"]
     if call.ack:
-        lines.append(f"engine acknowledged: {_short(call.ack)}")
+        lines.append(f"engine acknowledged: {short(call.ack)}")
     return lines
 
 
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    old, new = _flat(before), _flat(after)
-    return [
-        f"{key}: {_short(old.get(key))} -> {_short(value)}"
-        for key, value in new.items()
-        if old.get(key) != value
-    ]
-
-
-def _result(record: DecisionRecord) -> list[str]:
-    lines = [f"epoch {record.epoch_before} -> {record.epoch_after}"]
-    lines.append(f"predicted attainment of the next window: {percent(record.predicted)}")
+def _result(record: DecisionRecord, rolled_back_by: int | None) -> list[str]:
+    known = (record.predicted_low, record.predicted_high)
+    interval: tuple[Any, ...] = () if None in known else known
+    lines = [f"predicted attainment of the next window: {_predicted(record.predicted, interval)}"]
     if record.realised is None:
-        return [*lines, "realised: not known yet (the window was not over)"]
-    over = "" if record.realised_requests is None else f" over {record.realised_requests} requests"
-    return [*lines, f"realised: {percent(record.realised)}{over}"]
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = item
-    return flat
-
-
-def _short(value: Any) -> str:
-    """A value in a few characters."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={_short(item)}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_short(item) for item in value) or "none"
-    return "-" if value is None else str(value)
+        lines.append("realised: not known yet (the window was not over)")
+    else:
+        count = record.realised_requests
+        over = "" if count is None else f" over {count} requests"
+        place = ""
+        if interval:
+            low, high = interval
+            inside = low <= record.realised <= high
+            below = "below" if record.realised < low else "above"
+            place = ", within the interval" if inside else f", {below} the interval"
+        lines.append(f"realised: {percent(record.realised)}{over}{place}")
+    if rolled_back_by is not None:
+        lines.append(f"rolled back by decision {rolled_back_by}")
+    return lines

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,12 @@ from hmas_agents.ledger.schema import LedgerError, open_ledger
 from hmas_agents.ledger.writer import JSON_FIELDS, PLAIN_FIELDS, to_json
 from hmas_agents.records import DecisionRecord, Horizon, Proposal, ToolCall
 from serving.contracts import Outcome, decode
+
+# Something took effect, or would have in advise mode (`tools.session` gives that reason).
+CHANGED = (
+    "EXISTS (SELECT 1 FROM tool_calls WHERE decision_id = decisions.id "
+    "AND (accepted OR reason LIKE 'advise mode%'))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class LedgerReader:
 
     def list_runs(self) -> list[Run]:
         """Every run, oldest first."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT r.*, "
             "(SELECT count(*) FROM decisions WHERE run_id = r.id) AS decisions, "
             "(SELECT count(*) FROM outcomes WHERE run_id = r.id) AS outcomes, "
@@ -76,6 +83,12 @@ class LedgerReader:
         horizon: Horizon | None = None,
         policy: str | None = None,
         limit: int | None = None,
+        *,
+        trigger: str | None = None,
+        changed: bool = False,
+        faults: bool = False,
+        since_s: float | None = None,
+        until_s: float | None = None,
     ) -> list[StoredDecision]:
         """Decisions in order of time; with `limit`, the newest that many.
 
@@ -84,16 +97,53 @@ class LedgerReader:
             horizon: of this horizon only.
             policy: only those that chose this policy.
             limit: at most so many.
+            trigger: only those with this trigger, or with this alarm among others.
+            changed: only those that changed something, or would have in advise mode.
+            faults: only those in which something went wrong.
+            since_s: decided then or later, on the engine's clock.
+            until_s: decided then or before.
         """
-        wanted = {"run_id": run, "horizon": horizon, "policy": policy}
-        terms = [f"{column} = ?" for column, value in wanted.items() if value is not None]
+        wanted = {
+            "run_id = ?": run,
+            "horizon = ?": horizon,
+            "policy = ?": policy,
+            "instr(',' || trigger || ',', ',' || ? || ',') > 0": trigger,
+            "at_s >= ?": since_s,
+            "at_s <= ?": until_s,
+        }
+        terms = [term for term, value in wanted.items() if value is not None]
         values = [value for value in wanted.values() if value is not None]
+        terms += [CHANGED] * changed + ["faults != '[]'"] * faults
         where = f"WHERE {' AND '.join(terms)} " if terms else ""
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT * FROM decisions {where}ORDER BY id DESC LIMIT ?",
             (*values, -1 if limit is None else limit),
         )
         return [self._stored(row) for row in reversed(list(rows))]
+
+    def last_decision_before(self, run: int, at_s: float) -> StoredDecision | None:
+        """The newest decision of a run made before this time, of either horizon."""
+        rows = self.rows(
+            "SELECT * FROM decisions WHERE run_id = ? AND at_s < ? ORDER BY id DESC LIMIT 1",
+            (run, at_s),
+        )
+        return next((self._stored(row) for row in rows), None)
+
+    def newest_decision_s(self, run: int | None = None) -> float | None:
+        """Engine time of the newest decision, of one run or of all; None without any."""
+        query = "SELECT at_s FROM decisions WHERE ?1 IS NULL OR run_id = ?1 ORDER BY id DESC"
+        return next((row["at_s"] for row in self.rows(f"{query} LIMIT 1", (run,))), None)
+
+    def rolled_back_by(self, stored: StoredDecision) -> int | None:
+        """The decision that took this switch of policy back; None where none did."""
+        if stored.record.horizon != "long" or not stored.record.chosen.get("applied"):
+            return None
+        rows = self.rows(
+            f"SELECT id, trigger FROM decisions WHERE run_id = ? AND horizon = 'long' "
+            f"AND id > ? AND {CHANGED} ORDER BY id LIMIT 1",
+            (stored.run_id, stored.id),
+        )
+        return next((row["id"] for row in rows if row["trigger"] == "rollback"), None)
 
     def get_decision(self, decision_id: int) -> StoredDecision:
         """One decision by id.
@@ -101,17 +151,26 @@ class LedgerReader:
         Raises:
             LedgerError: there is none of that id.
         """
-        rows = list(self._rows("SELECT * FROM decisions WHERE id = ?", (decision_id,)))
+        rows = list(self.rows("SELECT * FROM decisions WHERE id = ?", (decision_id,)))
         if not rows:
             raise LedgerError(
                 f"{self.path}: there is no decision {decision_id}; `hmas trace list` shows ids"
             )
         return self._stored(rows[0])
 
+    def predictions(self, limit: int) -> list[tuple[float, float]]:
+        """Predicted and realised attainment of the newest decisions with both, oldest first."""
+        rows = self.rows(
+            "SELECT predicted, realised FROM decisions WHERE predicted IS NOT NULL "
+            "AND realised IS NOT NULL AND realised_requests >= 30 ORDER BY id DESC LIMIT ?",
+            (limit,),
+        )
+        return [(row["predicted"], row["realised"]) for row in reversed(list(rows))]
+
     def outcomes(self, run: int | None = None) -> Iterator[Outcome]:
         """Outcomes in the order they were recorded, of one run or of all."""
         where, values = ("", ()) if run is None else ("WHERE run_id = ? ", (run,))
-        for row in self._rows(f"SELECT outcome FROM outcomes {where}ORDER BY id", values):
+        for row in self.rows(f"SELECT outcome FROM outcomes {where}ORDER BY id", values):
             yield decode(Outcome, json.loads(row["outcome"]))
 
     def export(self, run: int | None = None) -> Iterator[str]:
@@ -125,21 +184,28 @@ class LedgerReader:
                 | asdict(decision.record)
             )
         where, values = ("", ()) if run is None else ("WHERE run_id = ? ", (run,))
-        for row in self._rows(f"SELECT run_id, outcome FROM outcomes {where}ORDER BY id", values):
+        for row in self.rows(f"SELECT run_id, outcome FROM outcomes {where}ORDER BY id", values):
             outcome = json.loads(row["outcome"])
             yield to_json({"kind": "outcome", "run_id": row["run_id"]} | outcome)
 
-    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[sqlite3.Row]:
+    def rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[sqlite3.Row]:
+        """The rows of a query, for the modules of this package."""
         try:
             yield from self._connection.execute(query, values)
         except sqlite3.Error as error:
             raise LedgerError(f"{self.path}: cannot be read: {error}") from error
 
     def _stored(self, row: sqlite3.Row) -> StoredDecision:
-        fields = {name: row[name] for name in PLAIN_FIELDS}
-        fields |= {name: json.loads(row[name]) for name in JSON_FIELDS}
-        fields["proposals"] = [Proposal(**item) for item in fields["proposals"]]
-        calls = self._rows(
+        stored = set(row.keys())  # an older ledger lacks columns: the record's defaults stand
+        fields = {name: row[name] for name in PLAIN_FIELDS if name in stored}
+        fields |= {name: json.loads(row[name]) for name in JSON_FIELDS if name in stored}
+        fields["proposals"] = [
+            Proposal(**{**item, "interval": tuple(item.get("interval", ()))})
+            for item in fields["proposals"]
+        ]
+        packed = row["situation"] if "situation" in stored else None
+        fields["situation"] = json.loads(zlib.decompress(packed)) if packed else {}
+        calls = self.rows(
             "SELECT * FROM tool_calls WHERE decision_id = ? ORDER BY id", (row["id"],)
         )
         fields["tool_calls"] = [

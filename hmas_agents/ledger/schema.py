@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 APPLICATION_ID = 0x484D4153  # "HMAS"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 DDL = """
 CREATE TABLE runs (
@@ -71,6 +71,20 @@ CREATE TABLE outcomes (
 """
 
 
+# Columns of schema 2, in a ledger of either age: the first one's rows get the defaults.
+ADDED_IN_2 = """
+ALTER TABLE decisions ADD COLUMN model_prompt_tokens INTEGER;
+ALTER TABLE decisions ADD COLUMN model_step_share REAL;
+ALTER TABLE decisions ADD COLUMN messages TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE decisions ADD COLUMN predicted_low REAL;
+ALTER TABLE decisions ADD COLUMN predicted_high REAL;
+ALTER TABLE decisions ADD COLUMN twin TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE decisions ADD COLUMN situation BLOB;
+ALTER TABLE decisions ADD COLUMN thread_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE decisions ADD COLUMN checkpoint_id TEXT NOT NULL DEFAULT '';
+"""
+
+
 class LedgerError(RuntimeError):
     """A ledger that cannot be used; names the file and says what to do."""
 
@@ -110,7 +124,7 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
     if is_empty and write:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(
-            f"BEGIN IMMEDIATE; {DDL} PRAGMA application_id = {APPLICATION_ID};"
+            f"BEGIN IMMEDIATE; {DDL} {ADDED_IN_2} PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -120,6 +134,10 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
         raise LedgerError(
             f"{path}: schema {version} is newer than this H-MAS reads ({SCHEMA_VERSION}); "
             "upgrade H-MAS or name another file"
+        )
+    if version < SCHEMA_VERSION and write:  # readers do without the newer columns
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {ADDED_IN_2} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
     connection.execute("PRAGMA foreign_keys = ON")
     # WAL survives a killed process at this level; a power cut may cost the last decisions.

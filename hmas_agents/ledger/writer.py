@@ -8,6 +8,7 @@ import logging
 import math
 import sqlite3
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,12 +24,15 @@ logger = logging.getLogger(__name__)
 
 # Fields of a DecisionRecord stored as JSON, and those stored as they are.
 JSON_FIELDS = (
-    "state", "raw_replies", "faults", "proposals", "chosen", "snapshot_before", "snapshot_after",
+    "state", "messages", "raw_replies", "faults", "proposals", "chosen", "snapshot_before",
+    "snapshot_after", "twin",
 )  # fmt: skip
 PLAIN_FIELDS = (
     "horizon", "at_s", "mode", "trigger", "epoch_before", "epoch_after", "policy_before",
     "summary", "prompt_name", "prompt_version", "prompt_sha256", "model", "model_latency_s",
-    "model_tokens", "reason", "predicted", "realised", "realised_requests",
+    "model_tokens", "model_prompt_tokens", "model_step_share", "reason", "predicted",
+    "predicted_low", "predicted_high", "realised", "realised_requests", "thread_id",
+    "checkpoint_id",
 )  # fmt: skip
 
 T = TypeVar("T")
@@ -59,6 +63,8 @@ class Ledger:
         row = {"run_id": self.run_id, "policy": str(record.chosen.get("policy", ""))}
         row |= {name: _plain(fields[name]) for name in PLAIN_FIELDS}
         row |= {name: to_json(fields[name]) for name in JSON_FIELDS}
+        # A window of requests is long, and much of it repeats.
+        row["situation"] = zlib.compress(to_json(fields["situation"]).encode())
 
         def insert(cursor: sqlite3.Cursor) -> int:
             cursor.execute(_insert_into("decisions", row), row)

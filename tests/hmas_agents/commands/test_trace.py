@@ -1,11 +1,16 @@
 """`hmas trace` tells what the ledger holds."""
 
 import json
+import sqlite3
+from typing import Any
 
 import pytest
 
+from hmas_agents.commands.wording import read_clock
 from hmas_agents.config import Config
-from hmas_agents.ledger import Ledger
+from hmas_agents.ledger import Ledger, LedgerReader
+from hmas_agents.ledger.schema import ADDED_IN_2
+from hmas_agents.records import Proposal, ToolCall
 from tests.hmas_agents.samples import outcome, record
 
 
@@ -42,29 +47,119 @@ def test_list_filters(hmas, path):
     assert hmas("trace", "list", "--horizon", "medium")[0] == 2
 
 
+@pytest.fixture
+def busy(tmp_path):
+    """Decisions at 100, 200, ... seconds: a start, a quiet one, an alarm, advice, a rollback."""
+    path = tmp_path / "busy.sqlite"
+    ledger = Ledger(path, config=Config())
+    call = record().tool_calls[0]
+    advice = ToolCall(call.tool, call.args, accepted=False, reason="advise mode: not applied")
+    refused = ToolCall(call.tool, call.args, accepted=False, reason="a newer epoch is in force")
+    calm: dict[str, Any] = {"chosen": {}, "faults": []}
+    for at_s, changes in enumerate(
+        (
+            {"trigger": "start", "horizon": "short", **calm},
+            {"trigger": "tick", "tool_calls": [], **calm},
+            {"trigger": "rate_up,mix", "chosen": {"policy": "slide", "applied": True}},
+            {"trigger": "tick", "tool_calls": [refused], **calm},
+            {"trigger": "rollback", "chosen": {"policy": "edf", "applied": True}, "faults": []},
+            {"trigger": "tick", "mode": "advise", "tool_calls": [advice], **calm},
+        ),
+        start=1,
+    ):
+        ledger.record_decision(record(at_s=100.0 * at_s, **changes))
+    ledger.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("argv", "ids"),
+    [
+        ((), [1, 2, 3, 4, 5, 6]),
+        (("--trigger", "tick"), [2, 4, 6]),
+        (("--trigger", "mix"), [3]),
+        (("--trigger", "rate"), []),
+        (("--changed",), [1, 3, 5, 6]),
+        (("--faults",), [3]),
+        (("--since", "300"), [3, 4, 5, 6]),
+        (("--until", "300"), [1, 2, 3]),
+        (("--since", "250", "--until", "450"), [3, 4]),
+        (("--since", "150s"), [5, 6]),
+        (("--since", "2.5m"), [5, 6]),
+        (("--changed", "--until", "450", "--limit", "1"), [3]),
+    ],
+)
+def test_list_narrows_down(hmas, busy, argv, ids):
+    code, out, _ = hmas("trace", "list", "--json", "--ledger", busy, *argv)
+    assert code == 0
+    assert [row["id"] for row in json.loads(out)] == ids
+
+
+def test_a_time_is_a_date_seconds_or_so_long_ago():
+    assert read_clock("2026-11-22T14:05", None) == 1_795_356_300.0
+    assert read_clock("2026-11-22T14:05+01:00", None) == 1_795_352_700.0
+    assert read_clock("12.5", 100.0) == 12.5
+    assert read_clock("2h", 10_000.0) == 2800.0
+    with pytest.raises(ValueError, match="'yesterday' is no time: write 15m"):
+        read_clock("yesterday", 1.0)
+
+
+def test_a_list_fits_on_100_columns(hmas, path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    _, out, _ = hmas("trace", "list")
+    lines = out.splitlines()
+    assert len(lines) == 4  # the run, the heads of the columns, and two decisions
+    assert max(map(len, lines)) <= 100
+    assert "edf > slide" in lines[3]
+    assert "83.0%" in lines[3]
+    assert "…" not in out
+
+
+def test_an_empty_list_says_so(hmas, path):
+    code, out, _ = hmas("trace", "list", "--trigger", "mix")
+    assert code == 0
+    assert "no decision fits" in out
+
+
+def test_a_list_leaves_out_the_situations_and_one_decision_holds_its_own(hmas, tmp_path):
+    ledger = Ledger(tmp_path / "l.sqlite", config=Config())
+    ledger.record_decision(record(situation={"span_s": 9.0}))
+    ledger.close()
+    listed = hmas("trace", "list", "--json", "--ledger", tmp_path / "l.sqlite")[1]
+    shown = hmas("trace", "show", "1", "--json", "--ledger", tmp_path / "l.sqlite")[1]
+    assert "situation" not in json.loads(listed)[0]
+    assert json.loads(shown)["situation"] == {"span_s": 9.0}
+
+
 @pytest.mark.parametrize("which", ["2", "last"])
 def test_show_tells_the_whole_story_in_order(hmas, path, which):
     code, out, _ = hmas("trace", "show", which)
     assert code == 0
     story = [
-        "Decision 2 (run 1)",
+        "Decision 2 (run 1, demo)",
         "long horizon, act mode, trigger tick",
-        "load: 1.3",
+        "What was seen",
         "alarms: rate_up",
+        "load: 1.3",
+        "What was asked",
         f"prompt policy v1, sha256 {'ab' * 32}",
-        "model smollm2",
+        "model smollm2, answered after 0.80 s, 612 tokens",
         "| Load: overload.",
-        "after 0.80 s, 612 tokens",
+        "What was answered",
         'raw: {"proposals": [{"policy": "slide"}]}',
         "model_timeout: no reply within 20 s",
-        "model: slide kappa=20  predicted 81.0%  verdict: ok  confidence 0.7  (overload)",
+        "What was checked",
+        "model: slide kappa=20  predicted 81.0% against 54.0% of edf  verdict: ok"
+        "  confidence 0.7  (overload)",
         "incumbent: edf",
+        "What was done",
         "because: predicted 81.0% against 54.0%",
+        "epoch 3 -> 4",
         "Tool call: switch_policy",
         "accepted",
         "policy: edf -> slide",
         "engine acknowledged: accepted=True, epoch=4",
-        "epoch 3 -> 4",
+        "What came of it",
         "predicted attainment of the next window: 81.0%",
         "realised: 83.0% over 240 requests",
     ]
@@ -72,6 +167,75 @@ def test_show_tells_the_whole_story_in_order(hmas, path, which):
     for words in story:
         position = out.find(words, position)
         assert position >= 0, f"{words!r} is missing or out of order in\n{out}"
+
+
+def shown(hmas, tmp_path, *argv, **changes):
+    path = tmp_path / "one.sqlite"
+    path.unlink(missing_ok=True)
+    ledger = Ledger(path, config=Config())
+    ledger.record_decision(record(**changes))
+    ledger.close()
+    return hmas("trace", "show", "1", "--ledger", path, *argv)[1]
+
+
+def test_what_the_twin_expected_is_told_with_its_interval_and_its_margin(hmas, tmp_path):
+    slide = Proposal(
+        "model", "slide", predicted=0.81, verdict="ok", interval=(0.75, 0.87), gain=0.27,
+        margin=0.05,
+    )  # fmt: skip
+    out = shown(
+        hmas,
+        tmp_path,
+        proposals=[slide, Proposal("incumbent", "edf", predicted=0.54, interval=(0.5, 0.6))],
+        twin={"horizon_s": 60.0, "futures": 8, "wall_s": 3.5},
+    )
+    assert "model: slide  predicted 81.0% [75.0%, 87.0%] against 54.0% of edf" in out
+    assert "gain +27.0 points, must exceed +5.0 points" in out
+    assert "incumbent: edf  predicted 54.0% [50.0%, 60.0%]" in out
+    assert "the twin: horizon_s=60, futures=8, wall_s=3.5" in out
+
+
+@pytest.mark.parametrize(
+    ("realised", "words"),
+    [(0.80, ", within the interval"), (0.7, ", below the interval"), (0.9, ", above the interval")],
+)
+def test_what_came_of_it_is_held_against_the_interval(hmas, tmp_path, realised, words):
+    out = shown(
+        hmas, tmp_path, predicted_low=0.75, predicted_high=0.87, realised=realised,
+        realised_requests=99,
+    )  # fmt: skip
+    assert "predicted attainment of the next window: 81.0% [75.0%, 87.0%]" in out
+    assert f"realised: {realised:.1%} over 99 requests{words}" in out
+
+
+def test_the_prompt_as_sent_is_shown_when_asked_for(hmas, tmp_path):
+    changes = {
+        "messages": [{"role": "system", "content": "Choose."}, {"role": "user", "content": "Now?"}],
+        "model_prompt_tokens": 600, "model_step_share": 0.02,
+    }  # fmt: skip
+    out = shown(hmas, tmp_path, "--prompt", **changes)
+    assert out.index("system, as sent:") < out.index("> Choose.") < out.index("user, as sent:")
+    assert "612 tokens (600 prompt, 12 reply), 2.0% of the engine's step time" in out
+    assert "as sent" not in shown(hmas, tmp_path, **changes)
+
+
+def test_a_switch_that_was_taken_back_says_by_what(hmas, busy):
+    assert "rolled back by decision 5" in hmas("trace", "show", "3", "--ledger", busy)[1]
+    for other in "1", "2", "4", "5", "6":
+        assert "rolled back" not in hmas("trace", "show", other, "--ledger", busy)[1]
+
+
+def test_a_ledger_of_the_first_schema_is_still_read(hmas, path):
+    with sqlite3.connect(path) as old:
+        for line in ADDED_IN_2.strip().splitlines():
+            old.execute(f"ALTER TABLE decisions DROP COLUMN {line.split()[5]}")
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+    assert "edf > slide" in hmas("trace", "list", "--changed")[1]
+    code, out, _ = hmas("trace", "show", "2", "--prompt")
+    assert code == 0
+    assert "the prompt as sent was not recorded" in out
+    assert "realised: 83.0% over 240 requests" in out
 
 
 def test_show_says_what_is_not_known(hmas, path):
@@ -104,9 +268,28 @@ def test_show_json_and_export_are_json(hmas, path, tmp_path):
     assert (tmp_path / "run.jsonl").read_text().splitlines() == lines
 
 
+def test_decisions_are_exported_as_cases(hmas, path, tmp_path, monkeypatch):
+    asked = []
+
+    def export_cases(reader, run, target):
+        assert isinstance(reader, LedgerReader)
+        asked.append((run, target))
+        return 7
+
+    monkeypatch.setattr("hmas_agents.cases.export_cases", export_cases)
+    target = tmp_path / "cases.jsonl"
+    code, out, _ = hmas("trace", "export", "--run", "1", "--cases", target)
+    assert (code, out) == (0, f"{target}: 7 cases, without labels\n")
+    assert asked == [(1, target)]
+    code, _, err = hmas("trace", "export", "--cases", target, "--out", target)
+    assert code == 2
+    assert "leave --out away" in err
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (("list", "--since", "soon"), "'soon' is no time"),
         (("show", "42"), "there is no decision 42"),
         (("show", "first"), "neither an id nor"),
         (("show", "last", "--run", "9"), "no such decision yet"),

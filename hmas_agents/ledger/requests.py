@@ -1,0 +1,94 @@
+"""Which request is meant, and who was around it? Queries over the ledger's outcomes.
+
+Called by `hmas why`. None needs an index of its own: finding a request by id reads the index
+that keeps outcomes unique, and a look at the times of 500,000 outcomes takes under a second.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hmas_agents.ledger.reader import LedgerReader
+from serving.contracts import Outcome, decode
+
+Pick = Literal["missed", "worst", "met"]
+
+# How far a request was past the worst of its targets: 1 is just in time.
+_LATENESS = (
+    "max(coalesce(json_extract(outcome, '$.ttft_s') * 1e3"
+    " / json_extract(outcome, '$.slo.ttft_ms'), 0),"
+    " coalesce(json_extract(outcome, '$.tpot_s') * 1e3"
+    " / json_extract(outcome, '$.slo.tpot_ms'), 0),"
+    " coalesce(json_extract(outcome, '$.e2e_s') * 1e3"
+    " / json_extract(outcome, '$.slo.e2e_ms'), 0))"
+)
+_PICKS: dict[Pick, tuple[str, str]] = {
+    "missed": ("json_extract(outcome, '$.met') = 0", "id DESC"),
+    "met": ("json_extract(outcome, '$.met') = 1", "id DESC"),
+    "worst": ("json_extract(outcome, '$.met') = 0", f"{_LATENESS} DESC, id DESC"),
+}
+# Apart, so that SQLite looks for ids in an index alone and not in whole rows.
+_BY_ID = "id IN (SELECT id FROM outcomes WHERE {})"
+# What vLLM's API server puts before the id that a client sends.
+_SERVER_PREFIXES = ("", "cmpl-", "chatcmpl-")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutcome:
+    """An outcome with its place in the ledger."""
+
+    id: int
+    run_id: int
+    outcome: Outcome
+
+
+def find_requests(reader: LedgerReader, text: str, run: int | None = None) -> list[StoredOutcome]:
+    """Requests of that id; else those whose id begins so, newest first.
+
+    vLLM calls what a client calls `abc` `cmpl-abc-0-1a2b3c4d`: both beginnings count.
+    """
+    exact = list(_select(reader, _BY_ID.format("request_id = ?"), (text,), run))
+    if exact:
+        return exact
+    begins = [prefix + text for prefix in _SERVER_PREFIXES]
+    term = " OR ".join(["(request_id >= ? AND request_id < ?)"] * len(begins))
+    values = [bound for begin in begins for bound in (begin, begin + "\U0010ffff")]
+    return list(_select(reader, _BY_ID.format(term), tuple(values), run))
+
+
+def pick_request(
+    reader: LedgerReader, which: Pick, run: int | None = None, tenant: str | None = None
+) -> StoredOutcome | None:
+    """The newest request that missed (or met), or the one furthest past a target; else None."""
+    term, order = _PICKS[which]
+    values: tuple[Any, ...] = ()
+    if tenant is not None:
+        term, values = f"{term} AND json_extract(outcome, '$.tenant') = ?", (tenant,)
+    return next(_select(reader, term, values, run, order, limit=1), None)
+
+
+def outcomes_between(
+    reader: LedgerReader, run: int, left_since_s: float, arrived_until_s: float
+) -> list[Outcome]:
+    """A run's requests that were inside at some time in this span, in order of arrival."""
+    left, arrived = "json_extract(outcome, '$.finished_s')", "json_extract(outcome, '$.arrival_s')"
+    term = f"{left} >= ? AND {arrived} <= ?"
+    found = _select(reader, term, (left_since_s, arrived_until_s), run)
+    return sorted((s.outcome for s in found), key=lambda o: (o.arrival_s, o.seq))
+
+
+def _select(
+    reader: LedgerReader,
+    term: str,
+    values: tuple[Any, ...],
+    run: int | None,
+    order: str = "id DESC",
+    limit: int = -1,
+) -> Iterator[StoredOutcome]:
+    # `+` keeps SQLite from sorting by the index of runs: rows lie in order of id already.
+    where, values = (term, values) if run is None else (f"+run_id = ? AND {term}", (run, *values))
+    query = f"SELECT id, run_id, outcome FROM outcomes WHERE {where} ORDER BY {order} LIMIT ?"
+    for row in reader.rows(query, (*values, limit)):
+        outcome = decode(Outcome, json.loads(row["outcome"]))
+        yield StoredOutcome(row["id"], row["run_id"], outcome)

@@ -1,0 +1,80 @@
+"""What does the long horizon decide from, and what does the twin start from?
+
+Collected by `hmas_agents.observer`, replayed by `hmas_agents.forecast`, stored with each
+long decision in the ledger, so that it can be asked again with another prompt, model or rule.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from hmas_agents.states import LongState
+from serving.contracts import InsidePage, Limits, Snapshot, TraceRequest
+from serving.settings import EngineSettings
+
+
+class SituationError(ValueError):
+    """A stored situation that cannot be read; names the key and the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An answer that has ended: what answer lengths are drawn and learnt from."""
+
+    tenant: str
+    prompt_tokens: int
+    max_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One engine at one moment. With N data-parallel ranks: one rank's share of it.
+
+    Attributes:
+        snapshot: the engine between two steps.
+        state: the last minutes.
+        requests: arrivals of the last window, oldest first, the first at 0 s.
+        span_s: from that first arrival to the snapshot.
+        settings: the engine's own as far as requests show them: a class's targets arrive
+            with each request, already scaled.
+        inside: the requests that the engine holds, on the snapshot's clock.
+        served: recent answers that ended, oldest first.
+    """
+
+    snapshot: Snapshot
+    state: LongState
+    requests: tuple[TraceRequest, ...]
+    span_s: float
+    settings: EngineSettings
+    inside: InsidePage
+    served: tuple[Served, ...] = ()
+
+    @property
+    def limits(self) -> Limits:
+        """In force now, under every candidate alike."""
+        return self.snapshot.limits
+
+
+_ADAPTER = TypeAdapter(Situation)
+
+
+def encode_situation(situation: Situation) -> dict[str, Any]:
+    """JSON-ready."""
+    encoded: dict[str, Any] = _ADAPTER.dump_python(situation, mode="json", warnings=False)
+    return encoded
+
+
+def decode_situation(data: object) -> Situation:
+    """The situation of an encoded one.
+
+    Raises:
+        SituationError: names the first offending key, its value and what was expected.
+    """
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "situation"
+        raise SituationError(f"{key}: {first['msg']} (got {str(first['input'])[:80]!r})") from error
