@@ -1,0 +1,1 @@
+"""What did a tick spend its time on? OpenTelemetry spans, when an endpoint is configured."""
