@@ -1,8 +1,8 @@
 """In what order does the short horizon work? Every few seconds, rules only.
 
 observe -> rule_agents -> arbitrate -> tools -> record; it ends after `arbitrate` when
-nothing is to change. The rule agents' calls are real tool calls, so that a model
-could take a rule agent's place. Driven by `graphs.control_loop`.
+nothing is to change and no refusal is to be told. The rule agents' calls are real tool
+calls, so that a model can take a rule agent's place. Driven by `graphs.control_loop`.
 """
 
 from dataclasses import asdict
@@ -10,14 +10,17 @@ from functools import partial
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 
 from graphs.parts import Parts, executed
-from hmas_agents.agents.arbiter import RULE_AGENTS, arbitrate
-from hmas_agents.agents.calls import RuleCall
+from hmas_agents.agents.arbiter import Arbiter, Verdict
+from hmas_agents.agents.calls import KNOBS, RuleCall
+from hmas_agents.agents.pace import Pace
+from hmas_agents.config import Concern
 from hmas_agents.records import DecisionRecord, ToolCall
 from hmas_agents.states import ShortState
 from serving.contracts import Snapshot, encode
@@ -35,7 +38,8 @@ class ShortHorizon(TypedDict, total=False):
 
     snapshot: Snapshot
     state: ShortState
-    calls: list[RuleCall]
+    asked: list[tuple[Concern, RuleCall]]
+    verdict: Verdict
     messages: Annotated[list[AnyMessage], add_messages]
 
 
@@ -52,35 +56,44 @@ def observe(parts: Parts, _: ShortHorizon) -> ShortHorizon:
 
 
 def rule_agents(parts: Parts, work: ShortHorizon) -> ShortHorizon:
-    """Ask every rule agent, in order of precedence; at the start, the configuration instead."""
-    if not parts.started:
-        return {"calls": _start_calls(parts, work["state"])}
-    now_s = work["state"].now_s
-    since_s = {tool: now_s - at_s for tool, at_s in parts.called_at_s.items()}
-    calls = [c for propose in RULE_AGENTS.values() for c in propose(work["state"], since_s)]
-    return {"calls": calls}
+    """Ask every enabled rule agent; before the start policy is in force, none."""
+    return {"asked": parts.roster.ask(work["state"]) if parts.started else []}
 
 
-def arbitrate_calls(parts: Parts, work: ShortHorizon) -> ShortHorizon:
-    """One call per tool, as the tool calls of a message."""
-    calls = arbitrate(work["calls"])
-    epoch = work["state"].epoch
+def arbitrate(parts: Parts, arbiter: Arbiter, work: ShortHorizon) -> ShortHorizon:
+    """What may go of what was asked, as the tool calls of a message; at the start, the start."""
+    state = work["state"]
+    if parts.started:
+        verdict = arbiter.judge(work["asked"], state.limits, state.now_s)
+    else:
+        verdict = Verdict(granted=_start_calls(parts, state))
+        arbiter.note((call for call in verdict.granted if call["name"] in KNOBS), state.now_s)
     tool_calls: list[Any] = [
-        {"name": call["name"], "args": call["args"], "id": f"{call['name']}-{epoch}"}
-        for call in calls
+        {"name": call["name"], "args": call["args"], "id": f"{call['name']}-{state.epoch}"}
+        for call in verdict.granted
     ]
-    for call in calls:
-        parts.called_at_s[call["name"]] = work["state"].now_s
-    return {"messages": [AIMessage(content="", tool_calls=tool_calls)]}
+    return {"verdict": verdict, "messages": [AIMessage(content="", tool_calls=tool_calls)]}
+
+
+def execute(parts: Parts, work: ShortHorizon, config: RunnableConfig) -> ShortHorizon:
+    """Call the tools, as their files are now."""
+    node = ToolNode(list(parts.tools.current().values()))
+    answers: list[AnyMessage] = node.invoke(work, config)["messages"]
+    return {"messages": answers}
 
 
 def record(parts: Parts, work: ShortHorizon) -> ShortHorizon:
-    """One row of the ledger for the tick's calls."""
-    calls = _executed_calls(work["messages"])
-    before, (after, _) = work["snapshot"], parts.observer.look()
+    """One row of the ledger for the tick's calls, those that the arbiter refused included."""
+    done = _executed_calls(work["messages"])
+    calls = done + [
+        ToolCall(refusal.call["name"], refusal.call["args"], accepted=False, reason=refusal.reason)
+        for refusal in work["verdict"].refused
+    ]
+    before = work["snapshot"]
+    after = parts.observer.look()[0] if done else before
     trigger = "tick" if parts.started else "start"
     if trigger == "start":
-        parts.started = parts.session.dry_run or all(call.accepted for call in calls)
+        parts.started = parts.session.dry_run or all(call.accepted for call in done)
     parts.finish(
         DecisionRecord(
             horizon="short",
@@ -91,8 +104,9 @@ def record(parts: Parts, work: ShortHorizon) -> ShortHorizon:
             epoch_before=before.epoch,
             epoch_after=after.epoch,
             policy_before=before.policy,
-            chosen=_chosen(before, calls),
-            reason="; ".join(call.args["reason"] for call in calls),
+            chosen=_chosen(before, done),
+            reason="; ".join(call.args["reason"] for call in done) or "nothing may go",
+            faults=parts.tools.faults,
             tool_calls=calls,
             snapshot_before=encode(before),
             snapshot_after=encode(after),
@@ -102,30 +116,33 @@ def record(parts: Parts, work: ShortHorizon) -> ShortHorizon:
 
 
 def anything_to_do(work: ShortHorizon) -> str:
-    """On to the tools, or the end of a quiet tick."""
-    last = work["messages"][-1]
-    return "tools" if isinstance(last, AIMessage) and last.tool_calls else END
+    """On to the tools; to the record if only refusals are to be told; or the end of a tick."""
+    if work["verdict"].granted:
+        return "tools"
+    return "record" if work["verdict"].news else END
 
 
 def build_short_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
     """The graph; invoke it with `({}, RUN_CONFIG)`, once per tick."""
+    agents = parts.config.agents
+    arbiter = Arbiter(Pace(agents.min_gap_s, agents.max_calls_per_minute))
     graph = StateGraph(ShortHorizon)
     graph.add_node("observe", partial(observe, parts))
     graph.add_node("rule_agents", partial(rule_agents, parts))
-    graph.add_node("arbitrate", partial(arbitrate_calls, parts))
-    graph.add_node("tools", ToolNode(list(parts.tools.values())))
+    graph.add_node("arbitrate", partial(arbitrate, parts, arbiter))
+    graph.add_node("tools", partial(execute, parts))
     graph.add_node("record", partial(record, parts))
 
     graph.add_edge(START, "observe")
     graph.add_edge("observe", "rule_agents")
     graph.add_edge("rule_agents", "arbitrate")
-    graph.add_conditional_edges("arbitrate", anything_to_do, ["tools", END])
+    graph.add_conditional_edges("arbitrate", anything_to_do, ["tools", "record", END])
     graph.add_edge("tools", "record")
     graph.add_edge("record", END)
     return graph.compile(name="short_horizon")
 
 
-def _start_calls(parts: Parts, state: ShortState) -> list[RuleCall]:
+def _start_calls(parts: Parts, state: ShortState) -> tuple[RuleCall, ...]:
     control = parts.config.control
     reason = "start of control, from the configuration"
     budget = {
@@ -133,10 +150,10 @@ def _start_calls(parts: Parts, state: ShortState) -> list[RuleCall]:
         "follow_slack": control.follow_slack,
         "reason": reason,
     }
-    return [
+    return (
         {"name": "switch_policy", "args": {"policy": control.start_policy, "reason": reason}},
         {"name": "set_token_budget", "args": budget},
-    ]
+    )
 
 
 def _chosen(before: Snapshot, calls: list[ToolCall]) -> dict[str, Any]:

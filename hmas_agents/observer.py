@@ -6,37 +6,31 @@ the short one ticks. Called by the graphs.
 """
 
 import threading
-from dataclasses import dataclass
 
 from hmas_agents.config import Config
+from hmas_agents.engine_view import count_lost
 from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
-from hmas_agents.states import LongState, ShortState
-from serving.contracts import SLO, JournalPage, Snapshot, TraceRequest
+from hmas_agents.situation import Situation
+from hmas_agents.states import ShortState
+from serving.contracts import SLO, JournalPage, Snapshot
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
 from serving.settings import EngineSettings
 
 PAGE_EVENTS = 5000
 MAX_CLASSES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What the long horizon decides from: the state, and the last window to replay.
-
-    The twin replays one engine core: of N data-parallel ranks, which vLLM's API server
-    loads evenly, `requests` are every N-th.
-    """
-
-    snapshot: Snapshot
-    state: LongState
-    requests: list[TraceRequest]
-    settings: EngineSettings
+MAX_INSIDE = 5000
+MAX_WINDOW = 3000
+MAX_SERVED = 2000
 
 
 class Observer:
-    """Follows one engine from the moment it is first looked at."""
+    """Follows one engine from the moment it is first looked at.
+
+    Attributes:
+        arrivals: requests that came in since then.
+    """
 
     def __init__(self, engine: Engine, config: Config, ledger: Ledger | None) -> None:
         self._engine, self._config, self._ledger = engine, config, ledger
@@ -44,6 +38,7 @@ class Observer:
         self._lock = threading.Lock()
         self._cursor: int | None = None
         self._slos: dict[str, SLO] = {}
+        self.arrivals = 0
 
     def look(self) -> tuple[Snapshot, ShortState]:
         """The engine now, after taking in everything since the last look.
@@ -64,31 +59,44 @@ class Observer:
                     return snapshot, self._feedback.short_state()
 
     def situation(self) -> Situation:
-        """A fresh look for the long horizon. Raises EngineUnavailable."""
+        """A fresh look for the long horizon. Raises EngineUnavailable.
+
+        The twin replays one engine core: of N data-parallel ranks, which vLLM's API server
+        loads evenly, the window's requests are every N-th.
+        """
         snapshot, _ = self.look()
+        inside = self._engine.inside(MAX_INSIDE)
         twin, ranks = self._config.twin, rank_count(snapshot)
         with self._lock:
+            window, span_s = self._feedback.recent_requests(twin.window_s, MAX_WINDOW * ranks)
             return Situation(
-                snapshot,
-                self._feedback.long_state(),
-                self._feedback.recent_requests(twin.window_s, twin.max_requests * ranks)[::ranks],
-                # The engine's own settings as far as requests show them: a class's targets
-                # arrive with each request, already scaled.
-                EngineSettings(slo_classes=dict(self._slos)),
+                snapshot=snapshot,
+                state=self._feedback.long_state(),
+                requests=window[::ranks],
+                span_s=span_s,
+                # The engine's own as far as requests show them: a class's targets arrive with
+                # each request, already scaled.
+                settings=EngineSettings(
+                    slo_classes=dict(self._slos), sheddable=snapshot.envelope.sheddable
+                ),
+                inside=inside,
+                served=self._feedback.served(MAX_SERVED),
             )
 
     def alarms(self) -> tuple[str, ...]:
         """Drift alarms in force."""
         with self._lock:
-            return self._feedback.long_state().alarms
+            return self._feedback.alarms()
 
     def realised(self, since_s: float, until_s: float) -> tuple[float, int] | None:
-        """Attainment and number of the requests that arrived in [since, until)."""
+        """Attainment and number of the requests that [since, until) concerned."""
         with self._lock:
             return self._feedback.realised(since_s, until_s)
 
     def _take(self, snapshot: Snapshot, page: JournalPage) -> None:
         self._feedback.observe(snapshot, page)
+        count_lost(page.lost)
+        self.arrivals += len(page.arrivals)
         for arrival in page.arrivals:
             if arrival.slo_class in self._slos or len(self._slos) < MAX_CLASSES:
                 self._slos[arrival.slo_class] = arrival.slo

@@ -15,6 +15,10 @@ class ShortState:
     """The last few seconds (1-5 s): what the rule agents act on.
 
     Counts are summed over `ranks`; `limits` and the two maxima hold for each of them.
+    `offered_by_tenant` is each tenant's share of the prompt tokens that came, in as many
+    requests as `requests_by_tenant` says. `sheddable` classes may be refused.
+    `sheddable_in_vain_share` is how many of theirs wait and came in vain, of those that wait
+    or were served in time lately; `in_vain_share` the same of the other classes.
     """
 
     now_s: float
@@ -43,6 +47,12 @@ class ShortState:
     attainment_by_class: dict[str, float] = field(default_factory=dict)
     attainment_by_tenant: dict[str, float] = field(default_factory=dict)
     ranks: int = 1
+    offered_by_tenant: dict[str, float] = field(default_factory=dict)
+    requests_by_tenant: dict[str, int] = field(default_factory=dict)
+    sheddable: tuple[str, ...] = ()
+    sheddable_waiting: int = 0
+    sheddable_in_vain_share: float = 0.0
+    in_vain_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

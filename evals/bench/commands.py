@@ -1,4 +1,4 @@
-"""`hmas bench`: what do hook and simulator cost? Wiring only; vLLM is imported when they run."""
+"""`hmas bench`: what do hook, simulator and controller cost? Wiring only; imports come late."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="What do the hook and the simulator cost? Timings.")
+app = typer.Typer(help="What do hook, simulator and controller cost? Timings.")
 
 
 @app.callback()
 def bench() -> None:
-    """What do the hook and the simulator cost? Timings."""
+    """What do hook, simulator and controller cost? Timings."""
 
 
 @app.command()
@@ -162,6 +162,52 @@ def simulator(
     if json_output:
         typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
     console.print(simulator_table(results))
+
+
+@app.command()
+def tick(
+    *,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(min=0.1, help="Requests per second; repeatable. Default: 10 and 100."),
+    ] = None,
+    waiting: Annotated[int, typer.Option(min=0, help="Requests in the queue.")] = 10_000,
+    ticks: Annotated[int, typer.Option(min=100, help="Ticks per rate, after a warm-up.")] = 500,
+    ledger: Annotated[
+        bool, typer.Option("--ledger/--no-ledger", help="Write a ledger, in a temporary folder.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Decides lengths and misses.")] = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 where the CPU time at p99 is 20 ms or more.")
+    ] = False,
+) -> None:
+    """Time the controller's short tick: state, alarms, rule agents, arbiter, graph, tools, ledger.
+
+    On an engine in memory that answers at once: a real one adds its answer.
+
+    hmas bench tick --rate 10 --rate 100 --waiting 10000
+
+    hmas bench tick --json --check
+    """
+    from rich.console import Console
+
+    from evals.bench.report import tick_table
+    from evals.bench.tick_bench import TARGET_MS, TickBenchOptions, run_tick_bench
+
+    console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    options = TickBenchOptions(tuple(rate or (10.0, 100.0)), waiting, ticks, ledger, seed)
+    with _progress() as on_progress:
+        results = run_tick_bench(options, on_progress)
+    if json_output:
+        typer.echo(json.dumps({"results": results}, indent=1))
+    console.print(tick_table(results))
+    if check and any(result["all"]["cpu_p99_ms"] >= TARGET_MS for result in results):
+        raise typer.Exit(1)
 
 
 @contextmanager

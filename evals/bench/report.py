@@ -69,6 +69,31 @@ def simulator_table(results: Iterable[Result]) -> Table:
     return table
 
 
+def tick_table(results: Iterable[Result]) -> Table:
+    """Rates side by side; red where the CPU time at p99 is over its target."""
+    rows = list(results)
+    table = Table(title="a short tick of the controller, in ms", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for r in rows:
+        table.add_column(f"{r['rate_rps']:g} req/s", justify="right", no_wrap=True)
+    for kind in ("all", "quiet", "acting"):
+        table.add_row(f"ticks, {kind}", *(f"{r[kind]['ticks']:,}" for r in rows))
+        for clock in ("cpu", "wall"):
+            for p in ("p50", "p99"):
+                key = f"{clock}_{p}_ms"
+                table.add_row(f"  {clock} {p}", *(_tick_ms(r, kind, key) for r in rows))
+    return table
+
+
+def _tick_ms(result: Result, kind: str, key: str) -> str:
+    value = result[kind][key]
+    if value is None:
+        return "-"
+    judged = (kind, key) == ("all", "cpu_p99_ms")
+    colour = "red" if value >= result["target_ms"] else "green"
+    return f"[{colour}]{value:.1f}[/]" if judged else f"{value:.1f}"
+
+
 def memory_line(memory: Result) -> str:
     """The bytes per waiting request in one sentence."""
     return (

@@ -1,19 +1,29 @@
-"""Do long prompts hold the batch while short ones run out of time? Rule agent for chunking."""
+"""Does prefill get its part of the steps, and each prompt its part of prefill? Rule agent.
 
-from hmas_agents.agents.calls import RuleCall, settled
+Two calls that nothing else makes: how much of one step a single prompt may take, and how
+much of the step's time prefill gets at least while a deadline is near.
+"""
+
+from hmas_agents.agents.calls import RuleCall
 from hmas_agents.states import ShortState
 
-TOOL = "set_long_prefill_threshold"
-ON_HOLD_S = 20.0  # since it was last turned off
-OFF_HOLD_S = 10.0  # since it was last turned on
+THRESHOLD, SHARE = "set_long_prefill_threshold", "set_prefill_share"
 MISS_HIGH = 0.05
 MISS_LOW = 0.01
 HOPELESS_LOW = 0.02
 HOPELESS_HIGH = 0.10
 SMALLEST_TOKENS = 128
+PREFILL_SHARE = 0.35  # as the rule `balance` of `serving.rules` has it
+TPOT_CLEAN = 0.02
+TPOT_HIGH = 0.10
 
 
-def propose(state: ShortState, since_change_s: dict[str, float]) -> list[RuleCall]:
+def propose(state: ShortState) -> list[RuleCall]:
+    """Between prompts first, then between prefill and decode; see the two functions."""
+    return long_prefill_threshold(state) + prefill_share(state)
+
+
+def long_prefill_threshold(state: ShortState) -> list[RuleCall]:
     """Let one prompt take at most half of a step while that can save waiting ones.
 
     With l the p10 laxity of the queue, q its prefill seconds, h the hopeless share of
@@ -28,29 +38,59 @@ def propose(state: ShortState, since_change_s: dict[str, float]) -> list[RuleCal
     half a step cost up to 0.4 points of attainment, an eighth of one up to 7), hence h
     and no smaller share. Between the two nothing moves (hysteresis).
     """
-    misses, laxity_s = state.ttft_miss_share, state.p10_laxity_s
     threshold = state.limits.long_prefill_threshold
-    saveable = laxity_s is not None and 0 < laxity_s < state.queued_prefill_s
-    if (
-        threshold == 0
-        and misses is not None
+    if threshold == 0 and _can_be_saved(state) and state.prefilling > 0 and state.waiting >= 2:
+        wanted = max(SMALLEST_TOKENS, state.limits.token_budget // 2)
+        reason = f"first tokens late {state.ttft_miss_share:.0%}: prompts share the steps"
+    elif threshold > 0 and _is_over(state):
+        wanted, reason = 0, "long prompts no longer in the way"
+    else:
+        return []
+    return [{"name": THRESHOLD, "args": {"max_tokens": wanted, "reason": reason}}]
+
+
+def prefill_share(state: ShortState) -> list[RuleCall]:
+    """Give prefill 35% of the step's time while deadlines are near and decodes are clean.
+
+    With t the share of finished requests that missed TPOT, and l, q, h, m as above:
+
+    - on: slack sizes the steps (without it there is nothing to hold up), m > 0.05,
+      h < 0.02, 0 < l < q and t < 0.02;
+    - off: m < 0.01, or nothing waits, or h > 0.1, or l <= 0, or t > 0.1.
+
+    The hook acts on it only in steps with a deadline near. The rule `balance`, of which
+    this is the larger part, gains up to 2 points around saturation on the code trace and
+    loses as much in overload (evals/results/ablation.md), hence h.
+    """
+    share, tpot = state.limits.prefill_share, state.tpot_miss_share
+    decodes_clean = tpot is None or tpot < TPOT_CLEAN
+    if share == 0 and state.limits.follow_slack and decodes_clean and _can_be_saved(state):
+        wanted = PREFILL_SHARE
+        reason = f"first tokens late {state.ttft_miss_share:.0%}, decodes on time: more prefill"
+    elif share > 0 and (_is_over(state) or (tpot is not None and tpot > TPOT_HIGH)):
+        wanted, reason = 0.0, "prefill needs no share of its own any more"
+    else:
+        return []
+    return [{"name": SHARE, "args": {"share": wanted, "reason": reason}}]
+
+
+def _can_be_saved(state: ShortState) -> bool:
+    misses, laxity_s = state.ttft_miss_share, state.p10_laxity_s
+    return (
+        misses is not None
         and misses > MISS_HIGH
-        and state.prefilling > 0
-        and state.waiting >= 2
         and state.hopeless_share < HOPELESS_LOW
-        and saveable
-    ):
-        wanted, hold_s = max(SMALLEST_TOKENS, state.limits.token_budget // 2), ON_HOLD_S
-        reason = f"first tokens late {misses:.0%}, laxity {laxity_s:.2f} s: share the steps"
-    elif threshold > 0 and (
+        and laxity_s is not None
+        and 0 < laxity_s < state.queued_prefill_s
+        and state.waiting > 0
+    )
+
+
+def _is_over(state: ShortState) -> bool:
+    misses, laxity_s = state.ttft_miss_share, state.p10_laxity_s
+    return (
         state.waiting == 0
         or state.hopeless_share > HOPELESS_HIGH
         or (misses is not None and misses < MISS_LOW)
         or (laxity_s is not None and laxity_s <= 0)
-    ):
-        wanted, hold_s, reason = 0, OFF_HOLD_S, "long prompts no longer in the way"
-    else:
-        return []
-    if wanted == threshold or not settled(TOOL, since_change_s, hold_s):
-        return []
-    return [{"name": TOOL, "args": {"max_tokens": wanted, "reason": reason}}]
+    )

@@ -128,10 +128,11 @@ def _ranks(snapshot: Snapshot) -> Table:
 
 def _tenants(snapshot: Snapshot) -> Table:
     table = Table("tenant", "class", box=None)
-    for name in ("received", "inside", "finished", "aborted", "met", "attainment", "tokens out"):
+    counts = ("received", "inside", "finished", "aborted", "rejected", "met")
+    for name in (*counts, "attainment", "tokens out"):
         table.add_column(name, justify="right")
     for c in snapshot.counters:
-        left = c.finished + c.aborted
+        left = c.finished + c.aborted + c.rejected
         table.add_row(
             Text(c.tenant),
             Text(c.slo_class),
@@ -139,6 +140,7 @@ def _tenants(snapshot: Snapshot) -> Table:
             str(c.received - left),
             str(c.finished),
             str(c.aborted),
+            str(c.rejected),
             str(c.met),
             f"{c.met / left:.1%}" if left else "-",
             str(c.output_tokens),

@@ -64,7 +64,8 @@ def psi_noise(bins: int, n: int, m: int) -> tuple[float, float]:
 def shift(reference: Iterable[Hashable], recent: Iterable[Hashable]) -> tuple[float, bool]:
     """PSI beyond what chance explains, and whether it is significant at 1%.
 
-    Rare categories are pooled. (0, False) where a side has under MIN_SAMPLE observations.
+    Takes observations, or a Counter of them. Rare categories are pooled. (0, False) where a
+    side has under MIN_SAMPLE observations.
     """
     before, after = Counter(reference), Counter(recent)
     pooled = before + after

@@ -1,20 +1,20 @@
 """What has the engine shown so far? One observer, fed every short tick by the graphs."""
 
 import math
-from collections import defaultdict
 
 from hmas_agents.config import Config
 from hmas_agents.feedback.drift import RateAlarm
+from hmas_agents.feedback.drift_window import DriftWindow
 from hmas_agents.feedback.long_state import build_long_state
 from hmas_agents.feedback.short_state import EngineTotals, build_short_state
+from hmas_agents.feedback.short_window import ShortWindow
 from hmas_agents.feedback.windows import DecayedShare, Offered, OfferedWindow, TimeWindow
+from hmas_agents.situation import Served
 from hmas_agents.states import LongState, ShortState
 from serving.contracts import JournalPage, Outcome, Snapshot, TraceRequest
 
 # Five bins of the slowest dispersion index.
 MIN_RETENTION_S = 300.0
-DEFAULT_OUTPUT_TOKENS = 128
-GOLDEN_RATIO = 0.6180339887498949
 
 
 class Feedback:
@@ -35,6 +35,8 @@ class Feedback:
         self._offered = OfferedWindow(retention_s)
         self._outcomes: TimeWindow[Outcome] = TimeWindow(retention_s)
         self._totals: TimeWindow[EngineTotals] = TimeWindow(config.feedback.short_window_s)
+        self._recent = ShortWindow(config.feedback.short_window_s)
+        self._drift = DriftWindow()
         self._by_class = DecayedShare(config.feedback.ewma_half_life_s)
         self._by_tenant = DecayedShare(config.feedback.ewma_half_life_s)
         self._rate = RateAlarm(
@@ -56,12 +58,17 @@ class Feedback:
         for arrival in page.arrivals:
             if math.isfinite(arrival.arrival_s) and self._offered.arrive(arrival):
                 self._rate.arrive(arrival.arrival_s)
+                self._recent.arrive(arrival)
+                self._drift.add(
+                    arrival.arrival_s, arrival.prompt_tokens, arrival.tenant, arrival.slo_class
+                )
                 self._first_s = min(self._first_s, arrival.arrival_s)
         for outcome in page.outcomes:
             times_are_sane = math.isfinite(outcome.arrival_s) and math.isfinite(outcome.finished_s)
             if times_are_sane and self._offered.leave(outcome):
                 self._first_s = min(self._first_s, outcome.finished_s)
                 self._outcomes.add(outcome.finished_s, outcome)
+                self._recent.leave(outcome)
                 self._by_class.add(outcome.slo_class, outcome.finished_s, outcome.met)
                 self._by_tenant.add(outcome.tenant, outcome.finished_s, outcome.met)
         if not math.isfinite(snapshot.now_s):
@@ -76,19 +83,30 @@ class Feedback:
         self._offered.expire(snapshot.now_s)
         self._outcomes.expire(snapshot.now_s)
         self._totals.expire(snapshot.now_s)
+        self._recent.expire(snapshot.now_s)
+        window_s = self._window_s(snapshot)
+        self._drift.advance(snapshot.now_s - window_s, snapshot.now_s - window_s / 4)
 
     def short_state(self) -> ShortState:
         """The last `feedback.short_window_s` seconds. Needs an observation first."""
-        snapshot = self._seen()
-        since_s = snapshot.now_s - self._config.short_window_s
         return build_short_state(
-            snapshot,
+            self._seen(),
             totals=[totals for _, totals in self._totals.events],
-            outcomes=self._outcomes.since(since_s),
-            prompt_tokens=sum(o.prompt_tokens for o in self._offered.between(since_s, math.inf)),
+            recent=self._recent,
             by_class=self._by_class.shares(),
             by_tenant=self._by_tenant.shares(),
         )
+
+    def alarms(self) -> tuple[str, ...]:
+        """The drift alarms in force, at a cost that does not grow with the window."""
+        lengths, lengths_shifted = self._drift.lengths()
+        mix, mix_shifted = self._drift.mix()
+        fired = {
+            self._rate.fired: bool(self._rate.fired),
+            "lengths": lengths_shifted and lengths > self._config.psi_alarm,
+            "mix": mix_shifted and mix > self._config.psi_alarm,
+        }
+        return tuple(name for name, holds in fired.items() if holds)
 
     def long_state(self) -> LongState:
         """The last `feedback.long_window_s` seconds. Needs an observation first.
@@ -97,7 +115,7 @@ class Feedback:
         for one short window), so act on names that were not there a tick before.
         """
         snapshot = self._seen()
-        window_s = min(self._config.long_window_s, max(0.0, snapshot.now_s - self._first_s))
+        window_s = self._window_s(snapshot)
         since_s = snapshot.now_s - window_s
         offered = self._offered.between(since_s, math.inf)
         return build_long_state(
@@ -108,53 +126,65 @@ class Feedback:
             weights=self._miss_weights(offered),
             arrivals_s=[o.arrival_s for o in self._offered.between(-math.inf, math.inf)],
             observed_since_s=max(self._first_s, snapshot.now_s - self._offered.span_s),
-            rate_alarm=self._rate.fired,
-            psi_alarm=self._config.psi_alarm,
+            alarms=self.alarms(),
+            psi_lengths=self._drift.lengths()[0],
+            psi_mix=self._drift.mix()[0],
         )
 
     def realised(self, since_s: float, until_s: float) -> tuple[float, int] | None:
-        """Attainment and number of the requests that arrived in [since, until) and are decided.
+        """Attainment and number of the requests that [since, until) concerned.
 
-        Decided are those that left, and of those inside the ones already lost. None when
-        there are none.
+        Those are the arrivals up to `until_s` and the requests inside at `since_s` whose
+        first token was not late by then, as far as they are decided: those that left, and
+        of those inside the ones already lost. None when there are none.
         """
-        offered = self._offered.between(since_s, until_s)
-        weights = self._miss_weights(offered)
-        left = [o.outcome for o in offered if o.outcome is not None]
+        concerned = [
+            o
+            for o in self._offered.between(-math.inf, until_s)
+            if o.arrival_s >= since_s or o.was_undecided(since_s)
+        ]
+        weights = self._miss_weights(concerned)
+        left = [o.outcome for o in concerned if o.outcome is not None]
         decided = len(left) + math.fsum(weights)
         if decided <= 0:
             return None
         return sum(outcome.met for outcome in left) / decided, round(decided)
 
-    def recent_requests(self, window_s: float, max_requests: int) -> list[TraceRequest]:
-        """The arrivals of the last window as a trace, oldest first, the first at 0.
+    def recent_requests(
+        self, window_s: float, max_requests: int
+    ) -> tuple[tuple[TraceRequest, ...], float]:
+        """The arrivals of the last window as a trace, oldest first, the first at 0, and its span.
 
         When there are more than `max_requests`, the newest: thinning would change the load.
-        Output lengths are the true ones of requests that left; the others get one that
-        their tenant has shown before (else anyone, else 128), spread evenly over what was
-        shown by index, so that the same observations give the same trace.
+        Output lengths are the true ones of requests that left, else 1: nobody knows yet.
         """
-        if self._snapshot is None:
-            return []
-        since_s = self._snapshot.now_s - window_s
+        since_s = self._seen().now_s - window_s
         offered = self._offered.between(since_s, math.inf)[-max_requests:]
-        seen: dict[str, list[int]] = defaultdict(list)
-        for _, outcome in self._outcomes.events:
-            if outcome.finish in {"stop", "length"}:
-                seen[outcome.tenant].append(outcome.output_tokens)
-        everyone = sorted(length for lengths in seen.values() for length in lengths)
-        by_tenant = {tenant: sorted(lengths) for tenant, lengths in seen.items()}
-        return [
+        window = tuple(
             TraceRequest(
                 arrival_s=o.arrival_s - offered[0].arrival_s,
                 prompt_tokens=max(1, o.prompt_tokens),
-                output_tokens=_output_tokens(o, index, by_tenant.get(o.tenant) or everyone),
+                output_tokens=max(1, o.outcome.output_tokens) if o.outcome else 1,
                 tenant=o.tenant,
                 slo_class=o.slo_class,
                 priority=o.priority,
+                max_tokens=o.max_tokens or None,
             )
-            for index, o in enumerate(offered)
+            for o in offered
+        )
+        return window, self._seen().now_s - offered[0].arrival_s if offered else 0.0
+
+    def served(self, most: int) -> tuple[Served, ...]:
+        """The newest answers that ended as they should, oldest first, at most so many."""
+        ended = [
+            Served(o.tenant, max(1, o.prompt_tokens), o.max_tokens, o.outcome.output_tokens)
+            for o in self._offered.by_id.values()
+            if o.outcome is not None and o.outcome.finish in {"stop", "length"}
         ]
+        return tuple(ended[-most:])
+
+    def _window_s(self, snapshot: Snapshot) -> float:
+        return min(self._config.long_window_s, max(0.0, snapshot.now_s - self._first_s))
 
     def _seen(self) -> Snapshot:
         if self._snapshot is None:
@@ -179,12 +209,3 @@ class Feedback:
         }
         weight = min(1.0, max(0, queue.hopeless) / len(late)) if late else 0.0
         return [weight if id(o) in late else 0.0 for o in offered]
-
-
-def _output_tokens(offered: Offered, index: int, seen: list[int]) -> int:
-    if offered.outcome is not None:
-        return max(1, offered.outcome.output_tokens)
-    drawn = DEFAULT_OUTPUT_TOKENS
-    if seen:
-        drawn = seen[int((index * GOLDEN_RATIO) % 1.0 * len(seen))]
-    return max(1, min(drawn, offered.max_tokens))

@@ -4,7 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from hmas_agents.feedback.drift import dispersion, length_bin, shift
+from hmas_agents.feedback.drift import dispersion
 from hmas_agents.feedback.short_state import finite, finite_or_none
 from hmas_agents.feedback.windows import Offered
 from hmas_agents.states import LongState
@@ -23,8 +23,9 @@ def build_long_state(
     weights: Sequence[float],
     arrivals_s: Sequence[float],
     observed_since_s: float,
-    rate_alarm: str,
-    psi_alarm: float,
+    alarms: tuple[str, ...],
+    psi_lengths: float,
+    psi_mix: float,
 ) -> LongState:
     """The long state.
 
@@ -36,8 +37,9 @@ def build_long_state(
         weights: for each of `offered`, how much of it is a miss although still inside.
         arrivals_s: every arrival time retained, for the index of dispersion.
         observed_since_s: start of what is retained.
-        rate_alarm: name of the rate alarm in force, or empty.
-        psi_alarm: shift from which lengths and mix alarm.
+        alarms: names of the alarms in force.
+        psi_lengths: shift of prompt lengths of the newest quarter against the rest.
+        psi_mix: the same of tenants and SLO classes.
 
     Attainment is over requests that *arrived* in the window, so that a growing queue is
     not hidden behind the few that were served; goodput and causes of misses are over
@@ -51,20 +53,6 @@ def build_long_state(
     span_s = max(1.0, window_s)
     rate_rps = len(offered) / span_s
     newer = sum(o.arrival_s >= now_s - window_s / 2 for o in offered)
-    quarter_s = now_s - window_s / 4
-    lengths, lengths_shifted = shift(
-        [length_bin(o.prompt_tokens) for o in offered if o.arrival_s < quarter_s],
-        [length_bin(o.prompt_tokens) for o in offered if o.arrival_s >= quarter_s],
-    )
-    mix, mix_shifted = shift(
-        [(o.tenant, o.slo_class) for o in offered if o.arrival_s < quarter_s],
-        [(o.tenant, o.slo_class) for o in offered if o.arrival_s >= quarter_s],
-    )
-    alarms = {
-        rate_alarm: bool(rate_alarm),
-        "lengths": lengths_shifted and lengths > psi_alarm,
-        "mix": mix_shifted and mix > psi_alarm,
-    }
     indices = {
         f"{bin_s}s": dispersion(arrivals_s, observed_since_s, now_s, bin_s)
         for bin_s in DISPERSION_BINS_S
@@ -86,9 +74,9 @@ def build_long_state(
         prompt_p90=quantile([o.prompt_tokens for o in offered], 0.9),
         output_p50=quantile(outputs, 0.5),
         output_p90=quantile(outputs, 0.9),
-        psi_lengths=lengths,
-        psi_mix=mix,
-        alarms=tuple(name for name, fired in alarms.items() if fired),
+        psi_lengths=psi_lengths,
+        psi_mix=psi_mix,
+        alarms=alarms,
         goodput_rps=sum(o.met for o in outcomes) / span_s if outcomes else None,
         attainment=_attainment(pairs),
         attainment_by_class=_grouped((o.slo_class, o, weight) for o, weight in pairs),

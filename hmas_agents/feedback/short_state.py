@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hmas_agents.feedback.short_window import ShortWindow
 from hmas_agents.states import ShortState
-from serving.contracts import Outcome, Snapshot
+from serving.contracts import Snapshot
 from serving.engines.ranks import rank_count
 
 
@@ -42,8 +43,7 @@ def build_short_state(
     snapshot: Snapshot,
     *,
     totals: Sequence[EngineTotals],
-    outcomes: Sequence[Outcome],
-    prompt_tokens: int,
+    recent: ShortWindow,
     by_class: dict[str, float],
     by_tenant: dict[str, float],
 ) -> ShortState:
@@ -52,15 +52,22 @@ def build_short_state(
     Args:
         snapshot: the engine now.
         totals: its counters over the short window, oldest first, at least one.
-        outcomes: requests that left within the short window.
-        prompt_tokens: prompt tokens that arrived within the short window.
+        recent: what arrived and what left within the short window.
         by_class: EWMA attainment per SLO class.
         by_tenant: EWMA attainment per tenant.
 
     `recompute_share` is recomputed over all prefill work, the latter taken as recomputed
     plus newly arrived prompt tokens. `kv_predicted_peak` above 1 announces preemptions.
+    Shares in vain count those served in time beside those waiting: the hopeless pile up in
+    the queue, and of the queue alone they are most even where most are served. They tell of
+    misses long before outcomes do: who is hopeless is served last.
     """
     queue, batch, kv = snapshot.queue, snapshot.batch, snapshot.kv
+    sheddable = snapshot.envelope.sheddable
+    met = sum(recent.met_by_class.values())
+    sheddable_met = sum(recent.met_by_class[name] for name in sheddable)
+    kept = queue.waiting - queue.sheddable + met - sheddable_met
+    kept_in_vain = max(0, queue.hopeless - queue.sheddable_hopeless)
     span_s = totals[-1].now_s - totals[0].now_s
     preemptions = totals[-1].preemptions - totals[0].preemptions
     recomputed = totals[-1].recomputed_tokens - totals[0].recomputed_tokens
@@ -85,16 +92,20 @@ def build_short_state(
         kv_used=kv.used_blocks / max(1, kv.total_blocks),
         kv_predicted_peak=kv.predicted_peak_blocks / max(1, kv.total_blocks),
         preemptions_per_s=preemptions / span_s if span_s > 0 else 0.0,
-        recompute_share=recomputed / max(1, recomputed + prompt_tokens),
-        tpot_miss_share=_share_over(
-            [(o.tpot_s, o.slo.tpot_ms) for o in outcomes if o.tpot_s is not None]
-        ),
-        ttft_miss_share=_share_over(
-            [(o.ttft_s, o.slo.ttft_ms) for o in outcomes if o.finish != "aborted" or o.ttft_s]
-        ),
+        recompute_share=recomputed / max(1, recomputed + recent.prompt_tokens),
+        tpot_miss_share=recent.tpot_miss_share(),
+        ttft_miss_share=recent.ttft_miss_share(),
         attainment_by_class=by_class,
         attainment_by_tenant=by_tenant,
         ranks=rank_count(snapshot),
+        offered_by_tenant=recent.offered_shares(),
+        requests_by_tenant=recent.requests(),
+        sheddable=sheddable,
+        sheddable_waiting=queue.sheddable,
+        in_vain_share=min(1.0, kept_in_vain / max(1, kept)),
+        sheddable_in_vain_share=min(
+            1.0, queue.sheddable_hopeless / max(1, queue.sheddable + sheddable_met)
+        ),
     )
 
 
@@ -106,9 +117,3 @@ def finite(value: float | None, default: float = 0.0) -> float:
 def finite_or_none(value: float | None) -> float | None:
     """The value, or None where it is missing, NaN or infinite."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _share_over(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
-    """Share of (seconds, target in ms) past their target; no seconds (not served) is past."""
-    held = [seconds is None or seconds * 1e3 > ms for seconds, ms in pairs if ms is not None]
-    return sum(held) / len(held) if held else None

@@ -5,10 +5,11 @@ under a flood, by number. Used by `Feedback` only.
 """
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from hmas_agents.lateness import first_token_is_late
 from serving.contracts import SLO, Arrival, Outcome
 
 MAX_EVENTS = 50_000
@@ -60,6 +61,21 @@ class Offered:
         targets = [t for t in (self.slo.ttft_ms, self.slo.e2e_ms) if t is not None]
         return self.arrival_s + min(targets) / 1e3 if targets else math.inf
 
+    def was_undecided(self, at_s: float) -> bool:
+        """Whether it was inside at `at_s`, and its first token not late by then.
+
+        Of one that is still inside nobody knows when its first token came: in time, if it
+        was not late yet.
+        """
+        outcome = self.outcome
+        if outcome is None:
+            first_s = None
+        elif outcome.finished_s <= at_s:
+            return False
+        else:
+            first_s = None if outcome.ttft_s is None else self.arrival_s + outcome.ttft_s
+        return not first_token_is_late(self.slo, self.arrival_s, first_s, at_s)
+
 
 @dataclass(slots=True)
 class OfferedWindow:
@@ -67,7 +83,8 @@ class OfferedWindow:
 
     span_s: float
     max_events: int = MAX_EVENTS
-    by_id: dict[str, Offered] = field(default_factory=dict)
+    # In a plain dict, finding the oldest walks over all that were taken out before it.
+    by_id: OrderedDict[str, Offered] = field(default_factory=OrderedDict)
 
     def arrive(self, arrival: Arrival) -> bool:
         """Note an arrival. False when it was known already (a page read twice)."""
@@ -113,10 +130,10 @@ class OfferedWindow:
     def expire(self, now_s: float) -> None:
         """Drop requests that arrived longer ago than the span."""
         while self.by_id:
-            oldest = next(iter(self.by_id))
-            if self.by_id[oldest].arrival_s >= now_s - self.span_s:
+            oldest = next(iter(self.by_id.values()))
+            if oldest.arrival_s >= now_s - self.span_s:
                 return
-            del self.by_id[oldest]
+            self.by_id.popitem(last=False)
 
     def between(self, since_s: float, until_s: float) -> list[Offered]:
         """Requests that arrived in [since, until), oldest first."""
@@ -125,7 +142,7 @@ class OfferedWindow:
 
     def _drop_oldest(self) -> None:
         if len(self.by_id) > self.max_events:
-            del self.by_id[next(iter(self.by_id))]
+            self.by_id.popitem(last=False)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hmas_agents.config import load_config
-from hmas_agents.observer import Observer
+from hmas_agents.observer import MAX_WINDOW, Observer
 from serving.contracts import Snapshot
 from serving.engines.ranks import merge_snapshots
 from tests.fakes import FakeEngine
@@ -40,11 +40,12 @@ def test_the_twin_is_given_one_ranks_share_of_the_window(ranks, numbers):
 def test_the_newest_requests_are_kept_when_there_are_too_many_for_the_twin():
     engine = Ranks(now_s=100.0)
     engine.count = 2
-    most = 100
-    observer = Observer(engine, load_config(None, {"twin.max_requests": most}), None)
+    observer = Observer(engine, load_config(None), None)
     observer.look()
-    engine.events += [arrival(i, 100.0 + i / 10, prompt_tokens=i + 1) for i in range(300)]
+    came = 2 * MAX_WINDOW + 100
+    engine.events += [arrival(i, 100.0 + i / 1000, prompt_tokens=i + 1) for i in range(came)]
     engine.now_s = 130.0
-    requests = observer.situation().requests
-    assert len(requests) == most
-    assert requests[0].prompt_tokens - 1 == 100
+    situation = observer.situation()
+    assert len(situation.requests) == MAX_WINDOW
+    assert situation.requests[0].prompt_tokens - 1 == 100
+    assert situation.span_s == pytest.approx(130.0 - 100.1)

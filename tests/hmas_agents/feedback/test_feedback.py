@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hmas_agents.config import load_config
 from hmas_agents.feedback import Feedback
+from hmas_agents.situation import Served
 from serving.contracts import (
     SLO,
     BatchState,
@@ -40,7 +41,8 @@ def steady(feedback, rate_rps=5.0, until_s=300.0, **changes):
 def test_a_state_before_any_observation_is_an_error_of_the_caller(feedback):
     with pytest.raises(RuntimeError, match="observe"):
         feedback.short_state()
-    assert feedback.recent_requests(60.0, 10) == []
+    with pytest.raises(RuntimeError, match="observe"):
+        feedback.recent_requests(60.0, 10)
 
 
 def test_states_of_an_idle_engine_say_not_enough_data(feedback):
@@ -215,7 +217,22 @@ def test_nan_metrics_become_not_known(feedback):
 
 
 class TestRealised:
-    """Attainment of the requests that arrived in a window."""
+    """Attainment of the requests that a window concerned."""
+
+    def test_those_inside_count_unless_their_first_token_was_late_already(self, feedback):
+        """Target 0.5 s; at 10 s one is served late, one waits in vain, one is in time."""
+        came = [arrival(i, at_s) for i, at_s in enumerate((8.0, 8.5, 9.8))]
+        left = [
+            outcome(0, 8.0, after_s=9.0, ttft_s=1.0, met=False),
+            outcome(1, 8.5, after_s=9.0, ttft_s=4.0, met=False),
+            outcome(2, 9.8, after_s=9.0, ttft_s=0.4),
+        ]
+        feedback.observe(snapshot(40.0), page(came, left))
+        assert feedback.realised(10.0, 30.0) == (1.0, 1)
+
+    def test_what_left_before_the_window_does_not_count(self, feedback):
+        feedback.observe(snapshot(40.0), page([], [outcome(0, 5.0, after_s=1.0)]))
+        assert feedback.realised(10.0, 30.0) is None
 
     def test_nothing_decided_is_none(self, feedback):
         feedback.observe(snapshot(1000.0), page([arrival(1, 999.9)]))
@@ -258,7 +275,8 @@ class TestRecentRequests:
         came = [arrival(i, 1000.0 + i) for i in range(3)]
         left = [outcome(i, 1000.0 + i, output_tokens=50 + i) for i in range(3)]
         feedback.observe(snapshot(1010.0), page(came, left))
-        trace = feedback.recent_requests(9.5, 100)
+        trace, span_s = feedback.recent_requests(9.5, 100)
+        assert span_s == 9.0
         assert [r.arrival_s for r in trace] == [0.0, 1.0]
         assert [r.output_tokens for r in trace] == [51, 52]
         assert {(r.tenant, r.slo_class, r.prompt_tokens) for r in trace} == {
@@ -268,25 +286,27 @@ class TestRecentRequests:
     def test_the_newest_when_there_are_too_many(self, feedback):
         came = [arrival(i, 1000.0 + i, prompt_tokens=100 + i) for i in range(10)]
         feedback.observe(snapshot(1010.0), page(came))
-        assert [r.prompt_tokens for r in feedback.recent_requests(60.0, 3)] == [107, 108, 109]
+        assert [r.prompt_tokens for r in feedback.recent_requests(60.0, 3)[0]] == [107, 108, 109]
 
-    def test_unknown_lengths_are_drawn_from_the_tenants_own(self, feedback):
-        left = [outcome(i, 1000.0, output_tokens=10 + i) for i in range(10)]
-        left += [outcome(50, 1000.0, output_tokens=900, tenant="globex")]
-        came = [arrival(100 + i, 1005.0 + i / 100) for i in range(100)]
-        came += [arrival(300, 1007.0, tenant="new", max_tokens=15)]
+    def test_a_length_that_nobody_knows_yet_is_1(self, feedback):
+        feedback.observe(snapshot(1001.0), page([arrival(1, 1000.0, max_tokens=500)]))
+        (request,), _ = feedback.recent_requests(60.0, 10)
+        assert (request.output_tokens, request.max_tokens) == (1, 500)
+
+
+class TestServed:
+    """What answer lengths are drawn and learnt from."""
+
+    def test_the_newest_answers_that_ended_as_they_should(self, feedback):
+        finishes = ["stop", "aborted", "length", "stop"]
+        left = [
+            outcome(i, 1000.0 + i, output_tokens=10 + i, finish=finish)
+            for i, finish in enumerate(finishes)
+        ]
+        came = [arrival(i, 1000.0 + i, max_tokens=99) for i in range(4)]
         feedback.observe(snapshot(1010.0), page(came, left))
-        trace = feedback.recent_requests(5.0, 1000)
-        drawn = [r.output_tokens for r in trace if r.tenant == "acme"]
-        assert set(drawn) == set(range(10, 20))
-        assert sum(drawn) / len(drawn) == pytest.approx(14.5, abs=0.5)
-        assert [r.output_tokens <= 15 for r in trace if r.tenant == "new"] == [True]
-        assert trace == feedback.recent_requests(5.0, 1000)
-
-    def test_without_any_length_128_or_what_the_request_allows(self, feedback):
-        came = [arrival(1, 1000.0, max_tokens=500), arrival(2, 1000.0, max_tokens=7)]
-        feedback.observe(snapshot(1001.0), page(came))
-        assert [r.output_tokens for r in feedback.recent_requests(60.0, 10)] == [128, 7]
+        assert [s.output_tokens for s in feedback.served(10)] == [10, 12, 13]
+        assert feedback.served(2)[0] == Served("acme", 1000, 99, 12)
 
 
 FLOATS = st.one_of(st.floats(0, 2000), st.floats(allow_nan=True, allow_infinity=True))
@@ -313,6 +333,6 @@ def test_states_hold_whatever_the_journal_says(events, clock_s):
         assert all(0 <= share <= 1 for share in long.misses.values())
         assert 0 <= short.recompute_share <= 1
         assert short.preemptions_per_s >= 0
-        trace = feedback.recent_requests(300.0, 50)
+        trace, _ = feedback.recent_requests(300.0, 50)
         assert [r.arrival_s for r in trace] == sorted(r.arrival_s for r in trace)
         assert all(r.output_tokens >= 1 and r.prompt_tokens >= 1 for r in trace)

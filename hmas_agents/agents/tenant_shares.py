@@ -1,0 +1,71 @@
+"""Does one tenant's flood make the others miss? Rule agent for the tenant buckets."""
+
+import math
+from collections.abc import Mapping
+
+from hmas_agents.agents.calls import RuleCall
+from hmas_agents.states import ShortState
+
+TOOL = "set_tenant_buckets"
+FLOOD = 3.0  # times what any other tenant sends
+OVER = 1.5
+FEWEST_REQUESTS = 20  # in the window; of fewer, shares say little
+ATTAINED_LOW = 0.90
+HOPELESS_HIGH = 0.02
+IN_VAIN_HIGH = 0.10
+
+
+def propose(state: ShortState) -> list[RuleCall]:
+    """Serve what a flooding tenant sends beyond its share last, until its flood is over.
+
+    With f how many times as much as any other tenant the largest one sends in the short
+    window (the smaller of the ratios by prompt tokens and by requests: a few long prompts
+    are no flood), A the mean attainment of the other tenants in it, v the share of requests
+    that wait in vain, of those that wait or were served in time lately, and h that of
+    those that wait:
+
+    - on: f > 3, at least 20 requests came, h > 0.02, and A < 0.90 or v > 0.1;
+    - off: f < 1.5, or nothing waits.
+
+    Whose the requests in vain are is not known here: they are served last, and A tells of
+    them when the flood is over. And A remembers half a minute and more, so it does not
+    count without a queue that is late now (h). While buckets are on the others attain, so
+    neither says when to end it.
+    Between the two nothing moves (hysteresis). With one tenant there is nobody to protect.
+    What a tenant's share is, its configured weight included, is the engine's to say:
+    buckets are a generic cell rate algorithm on engine seconds (ITU-T I.371;
+    `serving.lanes`). They trade goodput for isolation, up to 9 points of it where there is
+    no flood (evals/results/ablation.md), so they are not left on. Simulated flood (Azure
+    conversation, one of four tenants sends 12 times as much, 1.4 times capacity), this
+    agent against none: the others from 0.64 to 0.95 under `edf` and from 0.79 to 0.96
+    under `slide`, all together from 0.65 to 0.67 and from 0.79 to 0.77.
+    """
+    tokens, requests = state.offered_by_tenant, state.requests_by_tenant
+    flooder = max(tokens, key=lambda name: tokens[name], default="")
+    excess = min(_excess(tokens, flooder), _excess(requests, flooder))
+    if state.limits.tenant_buckets:
+        if state.waiting == 0 or excess < OVER:
+            return [{"name": TOOL, "args": {"on": False, "reason": "the flood is over"}}]
+        return []
+    attained = [
+        state.attainment_by_tenant[name]
+        for name in tokens
+        if name != flooder and name in state.attainment_by_tenant
+    ]
+    misses = bool(attained) and sum(attained) / len(attained) < ATTAINED_LOW
+    late = state.waiting > 0 and state.hopeless_share > HOPELESS_HIGH
+    if (
+        FLOOD < excess < math.inf
+        and sum(requests.values()) >= FEWEST_REQUESTS
+        and late
+        and (misses or state.in_vain_share > IN_VAIN_HIGH)
+    ):
+        reason = f"one tenant sends {excess:.3g} times as much, {state.in_vain_share:.0%} in vain"
+        return [{"name": TOOL, "args": {"on": True, "reason": reason}}]
+    return []
+
+
+def _excess(sent: Mapping[str, float], largest: str) -> float:
+    """What one tenant sent over the most that another one sent; infinite without another."""
+    others = max((amount for name, amount in sent.items() if name != largest), default=0.0)
+    return sent.get(largest, 0.0) / others if others > 0 else math.inf
