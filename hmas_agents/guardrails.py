@@ -12,7 +12,7 @@ from serving.policies import POLICIES, complete_params
 
 OK = "ok"
 HOUR_S = 3600.0
-DWELL_CAP_S = 300.0
+DWELL_CAP_S = 120.0  # in overload the slowest are those that nobody waits for any more
 COVERAGE_TARGET = 0.9  # of the predictor's q90
 COVERAGE_TOLERANCE = 0.1
 
@@ -50,6 +50,9 @@ def judge(
 def min_dwell_s(state: LongState, control: ControlConfig) -> float:
     """Shortest stay with a policy: its effect is seen once requests have passed through.
 
-    max(min_dwell_s, 3 x p95 of end-to-end times), the latter capped at 300 s.
+    max(min_dwell_s, 3 x p95 of end-to-end times), the latter capped at 120 s. While a drift
+    alarm holds only min_dwell_s: what is to be seen belongs to traffic that is no more.
     """
+    if state.alarms:
+        return control.min_dwell_s
     return max(control.min_dwell_s, min(3 * (state.e2e_p95_s or 0.0), DWELL_CAP_S))

@@ -8,7 +8,7 @@ built in likewise.
 
 from collections.abc import Mapping
 
-from hmas_agents.agents.reply import askable_bounds
+from hmas_agents.agents.reply import askable_values
 from hmas_agents.states import LongState
 from serving.policies import POLICIES
 from serving.settings import SLO_CLASSES
@@ -60,14 +60,15 @@ def policy_cards(names: tuple[str, ...]) -> str:
 
 
 def parameter_bounds(names: tuple[str, ...]) -> str:
-    """One line per policy that has parameters the model may set, with bounds and defaults."""
+    """One line per policy that has parameters: the values that the model may choose from."""
     lines = [
-        f"- {name}: " + ", ".join(
-            f"{key} in {low:g}..{high:g}, default {POLICIES[name].default_params[key]:g}"
-            for key, (low, high) in askable_bounds(name).items()
+        f"- {name}: " + "; ".join(
+            f"{key} one of {', '.join(f'{value:g}' for value in values)} "
+            f"(default {POLICIES[name].default_params[key]:g})"
+            for key, values in askable_values(name).items()
         )
         for name in names
-        if askable_bounds(name)
+        if askable_values(name)
     ]  # fmt: skip
     return "\n".join(lines) or "- none"
 

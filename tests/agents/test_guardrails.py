@@ -3,7 +3,7 @@
 import pytest
 
 from hmas_agents.config import ControlConfig
-from hmas_agents.guardrails import judge, min_dwell_s
+from hmas_agents.guardrails import DWELL_CAP_S, judge, min_dwell_s
 from hmas_agents.records import Proposal
 from serving.policies import POLICIES
 from tests.agents.states import long_state
@@ -38,8 +38,13 @@ def test_a_policy_stays_for_its_dwell_time():
 
 
 def test_the_dwell_time_is_capped_and_never_below_the_configured_one():
-    assert min_dwell_s(long_state(e2e_p95_s=1e6), CONTROL) == 300.0
+    assert min_dwell_s(long_state(e2e_p95_s=1e6), CONTROL) == DWELL_CAP_S
     assert min_dwell_s(long_state(e2e_p95_s=None), CONTROL) == CONTROL.min_dwell_s
+
+
+def test_an_alarm_cuts_the_dwell_time_to_the_configured_one():
+    state = long_state(e2e_p95_s=40.0, alarms=("rate_up",))
+    assert min_dwell_s(state, CONTROL) == CONTROL.min_dwell_s
 
 
 def test_switches_per_hour_are_bounded():

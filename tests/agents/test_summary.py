@@ -33,8 +33,13 @@ def test_built_in_classes_go_by_name_and_others_by_index():
 def test_the_flags_say_what_is_wrong():
     text = summarise(
         long_state(
-            load=1.3, attainment=0.35, misses={"tpot": 0.1, "ttft_queue": 0.5}, waiting=40,
-            queued_prefill_s=12.0, alarms=("rate_up",), rate_trend=0.8,
+            load=1.3,
+            attainment=0.35,
+            misses={"tpot": 0.1, "ttft_queue": 0.5},
+            waiting=40,
+            queued_prefill_s=12.0,
+            alarms=("rate_up",),
+            rate_trend=0.8,
         )
     )
     assert "overload, rising" in text
@@ -53,5 +58,7 @@ def test_a_state_without_data_is_said_to_be_unknown():
 def test_cards_and_bounds_come_from_the_registry():
     names = tuple(POLICIES)
     assert all(f"- {name}: good for" in policy_cards(names) for name in names)
-    assert "kappa in 0..1000, default 20" in parameter_bounds(("slide",))
-    assert parameter_bounds(("fcfs", "edf")) == "- none"
+    assert parameter_bounds(("edf", "fcfs")) == (
+        "- edf: alpha one of 0, 0.001, 0.0025, 0.005, 0.01 (default 0)"
+    )
+    assert parameter_bounds(("fcfs", "priority")) == "- none"

@@ -1,0 +1,219 @@
+"""How is a model asked without waiting, or reading, for ever? Called by the policy agent.
+
+httpx's timeout is per read, so an endpoint that sends a byte now and then would hold a
+caller for as long as it likes: each call here runs in a thread of its own, which is left
+behind when its time is up, and a body ends where it is longer than any reply should be.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+import openai
+from pydantic import BaseModel, Field, ValidationError
+
+MAX_BODY_BYTES = 256 * 1024  # a reply of 200 tokens takes one or two thousand
+GRACE_S = 1.0  # beyond the timeout: the client's own timeout speaks first
+MAX_RAW_CHARS = 8000  # of a reply that are kept
+_TOO_LONG = f"the reply is longer than {MAX_BODY_BYTES} bytes"
+
+T = TypeVar("T")
+
+
+class ModelFault(Exception):
+    """Nothing to read came back.
+
+    Attributes:
+        code: one of the fault codes of `policy_agent`.
+        raw: what came instead, as far as it is worth keeping.
+        billed: the endpoint may have worked on the request all the same.
+    """
+
+    def __init__(self, code: str, detail: str, raw: str = "", *, billed: bool = False) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code, self.raw, self.billed = code, raw, billed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply. Tokens are as the endpoint counted them; None where it did not.
+
+    Attributes:
+        model: who says that it replied; may differ from who was asked.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    model: str = ""
+
+
+class OneAtATime:
+    """Calls that may be left behind, at most one at any time."""
+
+    def __init__(self) -> None:
+        self._last: Future[Any] | None = None
+
+    def run(self, call: Callable[[], T], limit_s: float) -> T:
+        """What `call` returns or raises.
+
+        Raises:
+            ModelFault: it takes longer than `limit_s`, or one left behind still runs.
+        """
+        if self._last is not None and not self._last.done():
+            raise ModelFault("model_timeout", "the reply given up before is still coming in")
+        future: Future[T] = Future()
+        self._last = future
+
+        def work() -> None:
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001  raised again by `result`
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="hmas-model", daemon=True).start()
+        try:
+            return future.result(limit_s)
+        except TimeoutError:
+            if future.done():
+                raise
+            detail = f"no complete reply within {limit_s:g} s"
+            raise ModelFault("model_timeout", detail, billed=True) from None
+
+
+def model_client(base_url: str, api_key: str, timeout_s: float) -> openai.OpenAI:
+    """A client that reads no more than `MAX_BODY_BYTES` of any answer and never retries."""
+    return openai.OpenAI(
+        base_url=base_url,
+        api_key=api_key,
+        timeout=timeout_s,
+        max_retries=0,
+        # By name: some versions of openai bring their own httpx, with streams of its own.
+        http_client=httpx.Client(event_hooks={"response": [_bound]}, follow_redirects=True),
+    )
+
+
+def ask(client: openai.OpenAI, request: dict[str, Any], timeout_s: float) -> Answer:
+    """One chat completion.
+
+    Raises:
+        ModelFault: whatever else came of it.
+    """
+    try:
+        response = client.chat.completions.with_raw_response.create(**request, timeout=timeout_s)
+    except openai.APITimeoutError as error:
+        detail = f"no reply within {timeout_s:g} s"
+        raise ModelFault("model_timeout", detail, billed=True) from error
+    except openai.APIStatusError as error:
+        detail = f"HTTP {error.status_code}: {error.message[:200]}"
+        raise ModelFault("model_unreachable", detail) from error
+    except (openai.APIConnectionError, _ReplyTooLongError) as error:
+        if isinstance(error, _ReplyTooLongError) or isinstance(error.__cause__, _ReplyTooLongError):
+            raise ModelFault("reply_invalid", _TOO_LONG, billed=True) from error
+        raise ModelFault("model_unreachable", f"{client.base_url}: {error}") from error
+    except (openai.OpenAIError, httpx.HTTPError, ValueError, TypeError) as error:
+        detail = f"not a chat completion: {str(error)[:200]}"
+        raise ModelFault("reply_invalid", detail) from error
+    return _read(response.http_response.content)
+
+
+def first_model(client: openai.OpenAI, timeout_s: float) -> str:
+    """The first model that the endpoint lists.
+
+    Raises:
+        ModelFault: it does not answer, or lists none.
+    """
+    try:
+        response = client.models.with_raw_response.list(timeout=timeout_s)
+        listed = _Models.model_validate_json(response.http_response.content).data
+    except openai.APITimeoutError as error:
+        raise ModelFault("model_timeout", f"no list of models in {timeout_s:g} s") from error
+    except openai.APIStatusError as error:
+        detail = f"HTTP {error.status_code}: {error.message[:200]}"
+        raise ModelFault("model_unreachable", detail) from error
+    except (openai.OpenAIError, httpx.HTTPError, _ReplyTooLongError, ValueError) as error:
+        detail = f"{client.base_url}: {str(error)[:200]}"
+        raise ModelFault("model_unreachable", detail) from error
+    if not listed:
+        raise ModelFault("model_unreachable", f"{client.base_url}: the endpoint lists no model")
+    return listed[0].id
+
+
+class _ReplyTooLongError(Exception):
+    """The body went on beyond `MAX_BODY_BYTES`."""
+
+
+class _BoundedStream(httpx.SyncByteStream):
+    """A body that ends in an error where it gets too long."""
+
+    def __init__(self, body: httpx.SyncByteStream) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for chunk in self._body:
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise _ReplyTooLongError(_TOO_LONG)
+            yield chunk
+
+    def close(self) -> None:
+        self._body.close()
+
+
+def _bound(response: httpx.Response) -> None:
+    if not isinstance(response.stream, httpx.SyncByteStream):
+        raise TypeError(f"a body that cannot be bounded: {type(response.stream).__name__}")
+    response.stream = _BoundedStream(response.stream)
+
+
+# What is read of an answer. Endpoints differ in the rest, `reasoning_content` among it.
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int = Field(ge=0, le=10**7)
+    completion_tokens: int = Field(ge=0, le=10**7)
+
+
+class _Completion(BaseModel):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: Any = None
+    model: Any = None
+
+
+class _Model(BaseModel):
+    id: str = Field(min_length=1, max_length=300)
+
+
+class _Models(BaseModel):
+    data: list[_Model]
+
+
+def _read(body: bytes) -> Answer:
+    try:
+        completion = _Completion.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        detail = f"not a chat completion: {key + ': ' if key else ''}{first['msg'][:200]}"
+        raw = body[: 4 * MAX_RAW_CHARS].decode(errors="replace")[:MAX_RAW_CHARS]
+        raise ModelFault("reply_invalid", detail, raw, billed=True) from error
+    try:
+        usage = _Usage.model_validate(completion.usage)
+        counted: tuple[int | None, int | None] = (usage.prompt_tokens, usage.completion_tokens)
+    except ValidationError:
+        counted = (None, None)
+    choice = completion.choices[0]
+    model = completion.model[:200] if isinstance(completion.model, str) else ""
+    return Answer(choice.message.content or "", choice.finish_reason or "", *counted, model)
