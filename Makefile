@@ -13,13 +13,14 @@ TORCH_CPU := torch==2.13.0+cpu
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 INSTALLED := $(VENV)/.installed
 MODEL := var/models/smollm2-135m
+BROWSERS := chromium chromium-browser google-chrome
 
 DEMO_FLAGS = $(if $(DURATION),--duration $(DURATION)) $(if $(SCALE),--length-scale $(SCALE)) \
   $(if $(LOAD),--load $(LOAD)) $(if $(PORT),--port $(PORT)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup model demo test compat check clean
+.PHONY: help setup model demo browser test compat check clean
 
 help: ## list the targets and variables
 	@sed -n 's/^\([a-z]*\): .*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -37,7 +38,16 @@ model: $(MODEL)/config.json ## prepare SmolLM2-135M-Instruct for vLLM (20 s the 
 demo: setup model ## the closed loop on a real vLLM: default order, then H-MAS, side by side
 	@$(VENV)/bin/hmas demo $(DEMO_FLAGS)
 
-test: setup model ## the whole test suite, real vLLM included
+browser: ## make sure that a browser is there: the tests of the web page drive one
+	@for name in $(BROWSERS); do if command -v $$name >/dev/null; then exit 0; fi; done; \
+	root=; if [ "$$(id -u)" != 0 ]; then root="sudo -n"; fi; \
+	if command -v apt-get >/dev/null && $$root true 2>/dev/null; then \
+	  echo "installing Debian's chromium for the tests of the web page"; \
+	  $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    $$root apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null && exit 0; fi; \
+	echo "no browser ($(BROWSERS)), and none could be installed: the tests of the web page will be skipped" >&2
+
+test: setup model browser ## the whole test suite, real vLLM included
 	@$(PY) -m pytest $(ARGS)
 
 compat: setup ## the scheduler's tests on vLLM 0.26 to 0.33: a table (800 MB the first time, kept in var/compat)

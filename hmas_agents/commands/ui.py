@@ -1,0 +1,74 @@
+"""`hmas ui`: the decision ledger in a browser, live and for past runs."""
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hmas_agents.commands.options import ConfigOption, read_config
+
+
+def ui(
+    *,
+    ledger: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--ledger",
+            help="Ledger to show, also several; ledger.path by default.",
+            metavar="FILE",
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 0,
+    open_browser: Annotated[
+        bool | None,
+        typer.Option("--open/--no-open", help="Open the browser; done where there is a desktop."),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show runs, decisions and prompts in a local web page, until Ctrl-C.
+
+    The page is served on 127.0.0.1 only, to whoever has an account on this machine. A ledger
+    that is not there yet is waited for; one that a controller is writing is followed.
+
+    Exit code 2 when a ledger cannot be read or the port is taken.
+
+    Try:
+
+      hmas ui                                the ledger of `hmas run`, live
+
+      hmas ui --ledger a.sqlite --ledger b.sqlite
+
+      hmas ui --port 8400 --no-open          over SSH: forward the same port (-L)
+    """
+    from hmas_agents.ledger import LedgerError
+    from hmas_agents.ui.ledgers import Ledgers
+    from hmas_agents.ui.server import LOOPBACK, bind, build_app, build_server
+
+    ledgers = Ledgers(ledger or [read_config(config).ledger.path])
+    for state in ledgers.states():
+        if state.state == "broken":
+            raise LedgerError(state.problem)
+        if state.state == "waiting":
+            typer.echo(f"{state.path}: no ledger there yet; `hmas run` writes one", err=True)
+    with bind(port) as listener:
+        number = listener.getsockname()[1]
+        url = f"http://{LOOPBACK}:{number}/"
+        server = build_server(build_app(ledgers, number))
+        typer.echo(f"{url}  (Ctrl-C ends)")
+        if _has_desktop() if open_browser is None else open_browser:
+            listener.listen()  # the browser's first request waits until the server takes it
+            webbrowser.open(url)
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            return
+
+
+def _has_desktop() -> bool:
+    """Elsewhere `webbrowser` may start a text browser in this very terminal."""
+    if sys.platform in {"darwin", "win32"}:
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,150 @@
+"""What does the list of decisions show of each? Rows without states, prompts and situations.
+
+A ledger holds tens of thousands of decisions of many kilobytes: rows are read once, as
+they come, and a decision is read in full only when somebody opens it.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MarkKind = Literal["switch", "params", "limits", "advised", "refused"]
+
+# What a tool call reports beside the limits.
+NOT_LIMITS = frozenset({"epoch", "policy", "params"})
+ADVISE = "advise"
+# Columns of the second schema; a ledger of the first lacks them.
+NEWER = ("predicted_low", "predicted_high", "model_prompt_tokens")
+COLUMNS = (
+    "id", "horizon", "at_s", "mode", "trigger", "epoch_before", "epoch_after", "policy_before",
+    "policy", "faults", "predicted", "realised", "realised_requests", "model_tokens",
+    "model_latency_s", "json_extract(state, '$.alarms') AS alarms",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A change that a decision made, or would have made."""
+
+    kind: MarkKind
+    text: str
+
+
+@dataclass(slots=True)
+class DecisionRow:
+    """A decision in one line. `marks` is empty where nothing changed."""
+
+    id: int
+    horizon: str
+    at_s: float
+    mode: str
+    trigger: str
+    epoch_before: int
+    epoch_after: int
+    policy_before: str
+    policy_after: str
+    faults: int
+    alarms: tuple[str, ...]
+    marks: tuple[Mark, ...]
+    predicted: float | None
+    predicted_low: float | None
+    predicted_high: float | None
+    realised: float | None
+    realised_requests: int | None
+    model_tokens: int | None
+    model_latency_s: float | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the engine was told anything new."""
+        return any(mark.kind in {"switch", "params", "limits"} for mark in self.marks)
+
+
+def read_rows(connection: sqlite3.Connection, run_id: int, after_id: int) -> list[DecisionRow]:
+    """A run's decisions with a greater id, oldest first. Raises sqlite3.Error."""
+    have = {row["name"] for row in connection.execute("PRAGMA table_info(decisions)")}
+    newer = [name if name in have else f"NULL AS {name}" for name in NEWER]
+    rows = connection.execute(
+        f"SELECT {', '.join((*COLUMNS, *newer))} FROM decisions "
+        "WHERE run_id = ? AND id > ? ORDER BY id",
+        (run_id, after_id),
+    ).fetchall()
+    calls: dict[int, list[sqlite3.Row]] = {}
+    for call in connection.execute(
+        "SELECT decision_id, tool, args, accepted, reason, before, after FROM tool_calls "
+        "WHERE decision_id > ? AND decision_id IN (SELECT id FROM decisions WHERE run_id = ?) "
+        "ORDER BY id",
+        (after_id, run_id),
+    ):
+        calls.setdefault(call["decision_id"], []).append(call)
+    return [_row(row, calls.get(row["id"], [])) for row in rows]
+
+
+def _row(row: sqlite3.Row, calls: list[sqlite3.Row]) -> DecisionRow:
+    accepted = [json.loads(call["after"]) for call in calls if call["accepted"]]
+    policies = [after["policy"] for after in accepted if after.get("policy")]
+    return DecisionRow(
+        id=row["id"],
+        horizon=row["horizon"],
+        at_s=row["at_s"],
+        mode=row["mode"],
+        trigger=row["trigger"],
+        epoch_before=row["epoch_before"],
+        epoch_after=row["epoch_after"],
+        policy_before=row["policy_before"],
+        policy_after=policies[-1] if policies else row["policy_before"],
+        faults=len(json.loads(row["faults"])),
+        alarms=tuple(json.loads(row["alarms"] or "[]") or ()),
+        marks=tuple(_marks(row, calls)),
+        predicted=row["predicted"],
+        predicted_low=row["predicted_low"],
+        predicted_high=row["predicted_high"],
+        realised=row["realised"],
+        realised_requests=row["realised_requests"],
+        model_tokens=row["model_tokens"],
+        model_latency_s=row["model_latency_s"],
+    )
+
+
+def _marks(row: sqlite3.Row, calls: Iterable[sqlite3.Row]) -> Iterable[Mark]:
+    for call in calls:
+        if not call["accepted"]:
+            args = json.loads(call["args"])
+            what = f"{call['tool']} {args.get('policy', '')}".strip()
+            if row["mode"] == ADVISE:
+                yield Mark("advised", f"{what} (advised, not applied)")
+            else:
+                yield Mark("refused", f"{what} refused: {call['reason']}")
+            continue
+        before, after = json.loads(call["before"]), json.loads(call["after"])
+        if (old := before.get("policy")) != (new := after.get("policy")):
+            yield Mark("switch", f"{old} → {new}")
+        elif before.get("params") != after.get("params"):
+            yield Mark(
+                "params",
+                f"{new}: {_differences(before.get('params') or {}, after.get('params') or {})}",
+            )
+        limits = [{k: v for k, v in d.items() if k not in NOT_LIMITS} for d in (before, after)]
+        if changed := _differences(*limits):
+            yield Mark("limits", changed)
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {_text(before.get(key))} → {_text(value)}"
+        for key, value in after.items()
+        if before.get(key) != value
+    )
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "on" if value else "off"
+        case float():
+            return f"{value:g}"
+    return str(value)

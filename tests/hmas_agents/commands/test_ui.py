@@ -1,0 +1,69 @@
+"""`hmas ui` says where the page is, and what keeps it from being shown."""
+
+import socket
+
+import pytest
+
+from hmas_agents.ui import server
+from tests.hmas_agents.ui.written_ledger import write_ledger
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """The server that the command would run, ended by Ctrl-C at once."""
+
+    class Ended:
+        def run(self, sockets):
+            served.append(sockets[0].getsockname())
+            raise KeyboardInterrupt
+
+    served: list[tuple[str, int]] = []
+    monkeypatch.setattr(server, "build_server", lambda app: Ended())
+    return served
+
+
+def test_it_prints_the_address_and_ends_with_ctrl_c(hmas, ended, tmp_path):
+    write_ledger(tmp_path / "ledger.sqlite")
+    code, out, err = hmas("ui", "--ledger", "ledger.sqlite", "--no-open")
+    ((host, port),) = ended
+    assert (code, err) == (0, "")
+    assert host == "127.0.0.1"
+    assert out.startswith(f"http://127.0.0.1:{port}/ ")
+
+
+def test_a_ledger_that_is_not_there_yet_is_waited_for(hmas, ended):
+    code, _, err = hmas("ui", "--no-open")
+    assert code == 0
+    assert err == "var/ledger.sqlite: no ledger there yet; `hmas run` writes one\n"
+    assert ended
+
+
+def test_a_file_that_is_no_ledger_is_an_error(hmas, ended, tmp_path):
+    (tmp_path / "notes").write_text("not a database" * 100)
+    code, _, err = hmas("ui", "--ledger", "notes", "--no-open")
+    assert code == 2
+    assert "notes: not a usable ledger" in err
+    assert not ended
+
+
+def test_a_port_that_is_taken_is_an_error(hmas, ended):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = hmas("ui", "--port", port, "--no-open")
+    assert code == 2
+    assert f"--port {port}: 127.0.0.1:{port} cannot be served" in err
+
+
+@pytest.mark.parametrize(
+    ("flag", "desktop", "opened"),
+    [("--open", "", 1), ("--no-open", ":0", 0), (None, ":0", 1), (None, "", 0)],
+)
+def test_the_browser_opens_where_there_is_one(hmas, ended, monkeypatch, flag, desktop, opened):
+    asked: list[str] = []
+    monkeypatch.setattr("webbrowser.open", asked.append)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("DISPLAY", desktop)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    hmas("ui", *([flag] if flag else []))
+    assert len(asked) == opened
+    assert all(url.startswith("http://127.0.0.1:") for url in asked)
