@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FIXED_CONTROLLER = "fixed"
 ALL_RULES = "rules"
 
-# What each is: one file of evals/baselines. There is no arm for the loop with the twin and
-# without a model: that is `hmas` where neither a model's URL nor a cassette is given.
+# What each is: one file of evals/baselines. `hmas` itself asks a model only where a model's
+# URL or a cassette is given.
 BASELINES = (
     "vllm-tuned",
     "vllm-admission",
@@ -31,6 +31,7 @@ BASELINES = (
     "sglang-emulated-tuned",
     "random-switching",
     "rules-only",
+    "twin-only",
     "hindsight-fixed",
     "hindsight-switching",
 )

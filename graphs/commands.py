@@ -16,6 +16,7 @@ from graphs.control_loop import ControllerConflict, ControlLoop
 from hmas_agents.config import Config, default_config_path, load_config
 from hmas_agents.controller_metrics import start_metrics_server
 from hmas_agents.records import DecisionRecord
+from hmas_agents.telemetry.tracing import open_tracing
 from serving.engines.live import LiveEngine, read_token
 from serving.engines.protocol import EngineUnavailable
 
@@ -97,6 +98,7 @@ def control(config: Config, label: str, duration_s: float | None) -> int:
             run_label=label,
             controller_id=who,
             on_decision=lambda record: console.print(line_of(record)),
+            tracing=open_tracing(config.telemetry, who),
         ) as loop:
             loop.run_forever(stop)
     except ControllerConflict as error:

@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Self
 
 from graphs.long_horizon import build_long_horizon, settle
+from graphs.pacing import LongPacing
 from graphs.parts import OnDecision, build_parts
 from graphs.short_horizon import RUN_CONFIG, ControllerConflict, build_short_horizon
 from hmas_agents import controller_metrics as metrics
 from hmas_agents.config import Config
-from hmas_agents.records import Horizon
+from hmas_agents.engine_view import show_limits
+from hmas_agents.records import DecisionRecord, Horizon
+from hmas_agents.telemetry.tracing import Tracing, note_decision, tick
+from hmas_agents.twin_process import Forecaster
 from serving.engines.protocol import Engine, EngineUnavailable
 
 __all__ = ["ControlLoop", "ControllerConflict"]
@@ -36,6 +40,8 @@ class ControlLoop:
         run_label: name of this run in the ledger.
         controller_id: who holds the lease; unique per controller when live.
         on_decision: called with each record as it is written.
+        forecaster: where the twin computes; None means in a process of its own.
+        tracing: where spans of the ticks go; closed with the loop. None traces nothing.
 
     Raises:
         PromptError, LedgerError: what the configuration names cannot be used.
@@ -50,18 +56,28 @@ class ControlLoop:
         run_label: str = "",
         controller_id: str = "hmas",
         on_decision: OnDecision = lambda _: None,
+        forecaster: Forecaster | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        self._engine, self._config = engine, config
+        self._engine, self._config, self._tracing = engine, config, tracing
+
+        def decided(record: DecisionRecord) -> None:
+            note_decision(record)
+            show_limits(record.snapshot_after.get("limits", {}))
+            on_decision(record)
+
         self._parts = build_parts(
             engine,
             config,
             ledger_path,
             run_label=run_label,
             controller_id=controller_id,
-            on_decision=on_decision,
+            on_decision=decided,
+            forecaster=forecaster,
         )
         self._short = build_short_horizon(self._parts)
         self._long = build_long_horizon(self._parts)
+        self._pacing = LongPacing(config.control)
         self._background: threading.Thread | None = None
         self._crash: Exception | None = None
         self._engine_is_down = False
@@ -87,51 +103,58 @@ class ControlLoop:
             ControllerConflict: another controller owns the engine (act mode).
             EngineUnavailable: the next tick takes up where this one began.
         """
-        if self._parts.started:
-            self._parts.session.renew()
-        self._short.invoke({}, RUN_CONFIG)
+        with tick(self._tracing, "short_tick") as traced:
+            if self._parts.started:
+                self._parts.session.renew()
+            self._short.invoke({}, RUN_CONFIG | traced)
 
     def long_tick(self, trigger: str = "tick", budget_s: float | None = None) -> None:
         """Choose a policy.
 
         Args:
-            trigger: why now: `tick`, or the alarms that fired.
+            trigger: why now: `first`, `tick`, or the alarms that fired.
             budget_s: wall-clock limit of the twin; None lets it finish (deterministic).
 
         Raises:
             EngineUnavailable: nothing was decided.
         """
-        self._long.invoke({"trigger": trigger, "budget_s": budget_s})
+        with tick(self._tracing, "long_tick") as traced:
+            self._long.invoke({"trigger": trigger, "budget_s": budget_s}, traced)
+
+    def tick(self) -> None:
+        """A short tick and, when one is due, a long one: for engines in virtual time.
+
+        Raises:
+            ControllerConflict, EngineUnavailable: as the ticks.
+        """
+        self.short_tick()
+        if trigger := self._due():
+            self._pacing.began(self._engine.now())
+            self.long_tick(trigger)
 
     def run_forever(self, stop: threading.Event) -> None:
         """Tick on the wall clock until `stop` is set.
 
         Short ticks keep their times: one that comes late is skipped, not queued. Long
-        ticks run beside them, one at a time, every `long_tick_s` or when an alarm fires
-        that was not there before. An engine that does not answer is logged once.
+        ticks run beside them, one at a time, when `LongPacing` says so. An engine that does
+        not answer is logged once.
 
         Raises:
             ControllerConflict: another controller owns the engine.
         """
-        control = self._config.control
+        period_s = self._config.control.short_tick_s
         if self._parts.twin is not None:
             self._parts.twin.start()
         next_short_s = time.monotonic()
-        last_long_s, seen_alarms = next_short_s, set[str]()
         while not stop.is_set():
-            reached = self._timed("short", self.short_tick)
-            now_s = time.monotonic()
-            if reached:
-                alarms = set(self._parts.observer.alarms())
-                fresh, seen_alarms = alarms - seen_alarms, alarms
-                due = now_s - last_long_s >= control.long_tick_s
-                early = bool(fresh) and now_s - last_long_s >= control.min_dwell_s
-                if (due or early) and self._start_long(",".join(sorted(fresh)) or "tick"):
-                    last_long_s = now_s
+            if self._timed("short", self.short_tick) and (trigger := self._due()):
+                self._start_long(trigger)
             if self._crash is not None:
                 raise self._crash
-            missed = max(0.0, now_s - next_short_s) // control.short_tick_s
-            next_short_s += (missed + 1) * control.short_tick_s
+            missed = max(0.0, time.monotonic() - next_short_s) // period_s
+            if missed:
+                metrics.count_skipped("short", int(missed))
+            next_short_s += (missed + 1) * period_s
             stop.wait(next_short_s - time.monotonic())
 
     def close(self) -> None:
@@ -150,6 +173,8 @@ class ControlLoop:
         if self._background is not None:
             self._background.join(LAST_WORDS_S)
         self._parts.close()
+        if self._tracing is not None:
+            self._tracing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -157,10 +182,17 @@ class ControlLoop:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start_long(self, trigger: str) -> bool:
-        """Start a long tick in the background; False while one is under way."""
+    def _due(self) -> str:
+        observer = self._parts.observer
+        return self._pacing.due(self._engine.now(), observer.alarms(), observer.arrivals)
+
+    def _start_long(self, trigger: str) -> None:
+        """Start a long tick in the background; one that is under way lets this one pass."""
         if self._background is not None and self._background.is_alive():
-            return False
+            metrics.count_skipped("long")
+            self._pacing.skipped(self._engine.now())
+            return
+        self._pacing.began(self._engine.now())
 
         def decide() -> None:
             try:
@@ -170,7 +202,6 @@ class ControlLoop:
 
         self._background = threading.Thread(target=decide, name="hmas-long-tick", daemon=True)
         self._background.start()
-        return True
 
     def _timed(self, horizon: Horizon, tick: Callable[[], None]) -> bool:
         """One tick, measured; False when the engine did not answer."""

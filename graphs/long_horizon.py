@@ -13,16 +13,20 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from graphs.parts import Parts, executed
+from hmas_agents import controller_metrics as metrics
 from hmas_agents import rule_table
-from hmas_agents.agents.summary import parameter_bounds, policy_cards, summarise
-from hmas_agents.choice import Key, choose, key_of, sampling_margin
+from hmas_agents.agents.asking import messages_for
+from hmas_agents.agents.summary import summarise
+from hmas_agents.choice import Key, choose, key_of
 from hmas_agents.follow_up import rollback_of
 from hmas_agents.guardrails import OK, judge
-from hmas_agents.observer import Situation
+from hmas_agents.prediction import Prediction
 from hmas_agents.records import DecisionRecord, Proposal
+from hmas_agents.situation import Situation, encode_situation
+from hmas_agents.telemetry.tracing import invoke_agent, note_outcome
+from hmas_agents.twin import Twin
 from prompts.loader import Message, sha256
 from serving.contracts import encode
-from serving.engines.profile import profile_from_snapshot
 
 MIN_REPLAYED = 30  # fewer requests predict nothing
 
@@ -54,6 +58,7 @@ def observe(parts: Parts, work: LongHorizon) -> LongHorizon:
         epoch_before=snapshot.epoch,
         policy_before=snapshot.policy,
         snapshot_before=encode(snapshot),
+        situation={} if parts.ledger is None else encode_situation(situation),
     )
     incumbent = Proposal("incumbent", snapshot.policy, dict(snapshot.params), "in force")
     return {
@@ -65,33 +70,45 @@ def observe(parts: Parts, work: LongHorizon) -> LongHorizon:
 
 
 def summarise_state(parts: Parts, work: LongHorizon) -> LongHorizon:
-    """Write what the model would be told."""
-    record, allowed = work["record"], parts.config.control.allow_policies
-    record.summary = summarise(work["situation"].state)
-    messages = parts.prompt.render(
-        summary=record.summary,
-        current=work["incumbent"].policy,
-        policies=policy_cards(allowed),
-        parameters=parameter_bounds(allowed),
-    )
-    return {"messages": messages}
+    """Write what the model would be told, by the prompt and the tools as their files are now."""
+    record, state = work["record"], work["situation"].state
+    prompt, allowed = parts.prompt.current(), parts.config.control.allow_policies
+    record.summary = summarise(state)
+    record.faults += parts.prompt.faults + parts.tools.faults
+    if parts.agent is not None:
+        parts.agent.use(prompt)
+        record.prompt_name, record.prompt_version = prompt.head.name, prompt.head.version
+    return {"messages": messages_for(prompt, state, work["incumbent"].policy, allowed)}
 
 
 def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
-    """Ask the model, if there is one, and the rule table, always."""
+    """Ask the model and the rule table, and let the twin try what nobody proposed."""
     record = work["record"]
     if parts.agent is not None:
-        record.prompt_name = parts.prompt.head.name
-        record.prompt_version = parts.prompt.head.version
         record.prompt_sha256 = sha256(work["messages"])
-        reply = parts.agent.propose(work["messages"], parts.config.control.allow_policies)
-        record.model, record.model_latency_s = reply.model, reply.latency_s
-        record.model_tokens = reply.tokens
-        record.raw_replies, record.faults = reply.raw_replies, reply.faults
+        record.messages = work["messages"]
+        snapshot = work["situation"].snapshot
+        allowed = parts.config.control.allow_policies
+        with invoke_agent("policy_agent"):
+            reply = parts.agent.propose(work["messages"], allowed, snapshot)
+        record.model, record.model_latency_s = reply.model, reply.latency_s or None
+        record.model_tokens, record.model_prompt_tokens = reply.tokens, reply.prompt_tokens
+        record.model_step_share = reply.step_share
+        record.raw_replies = reply.raw_replies
+        record.faults += reply.faults
         record.proposals += reply.proposals
-    record.proposals.append(rule_table.choose(work["situation"].state))
+    control, twin = parts.config.control, parts.config.twin
+    if control.use_rule_table:
+        record.proposals.append(rule_table.choose(work["situation"].state))
     if rollback := work["rollback"]:
         record.proposals.append(rollback)
+    if twin.enabled and twin.explore:
+        known = {key_of(p.policy, p.params) for p in record.proposals}
+        record.proposals += [
+            Proposal("twin", name, reason="nobody proposed it")
+            for name in control.allow_policies
+            if key_of(name, {}) not in known
+        ]
     return {}
 
 
@@ -107,12 +124,10 @@ def verify(parts: Parts, work: LongHorizon) -> LongHorizon:
         else:
             proposal.verdict = judge(proposal, state, parts.config.control, parts.switched_at_s)
     predict(parts, work)
-    noise = sampling_margin(incumbent.predicted, len(work["situation"].requests))
     chosen, record.reason = choose(
         incumbent,
         record.proposals,
         rollback if rollback and rollback.verdict == OK else None,
-        margin=0.0 if parts.twin is None else max(parts.twin.margin, noise),
         twin_enabled=parts.twin is not None,
     )
     record.proposals.append(incumbent)
@@ -122,7 +137,7 @@ def verify(parts: Parts, work: LongHorizon) -> LongHorizon:
 def act(parts: Parts, work: LongHorizon) -> LongHorizon:
     """Put the choice in force, with the same tool that rules use."""
     chosen, incumbent, record = work["chosen"], work["incumbent"], work["record"]
-    record.predicted = incumbent.predicted
+    in_force = incumbent
     if chosen is incumbent:
         ack = encode(parts.session.renew())  # the engine confirms what stays in force
     else:
@@ -131,13 +146,16 @@ def act(parts: Parts, work: LongHorizon) -> LongHorizon:
             "params": chosen.params,
             "reason": record.reason[:200],
         }
-        answer = parts.tools["switch_policy"].invoke(args)
+        answer = parts.tools.current()["switch_policy"].invoke(args)
         call = executed("switch_policy", args, str(answer))
         record.tool_calls.append(call)
         ack = call.ack
         if call.accepted:
-            record.predicted = chosen.predicted
+            in_force = chosen
             parts.switched_at_s.append(record.at_s)
+    record.predicted = in_force.predicted
+    if in_force.interval:
+        record.predicted_low, record.predicted_high = in_force.interval
     record.chosen = {
         "policy": chosen.policy,
         "params": chosen.params,
@@ -155,8 +173,13 @@ def write_record(parts: Parts, work: LongHorizon) -> LongHorizon:
     after, _ = parts.observer.look()
     record.epoch_after, record.snapshot_after = after.epoch, encode(after)
     # A rollback is not itself rolled back: two policies must not bounce.
-    watch_switch = record.chosen["applied"] and work["chosen"] is not work["rollback"]
-    parts.finish(record, previous=work["incumbent"] if watch_switch else None)
+    applied = record.chosen["applied"]
+    watch_switch = applied and work["chosen"] is not work["rollback"]
+    parts.finish(
+        record,
+        in_force=work["chosen"] if applied else work["incumbent"],
+        previous=work["incumbent"] if watch_switch else None,
+    )
     return {}
 
 
@@ -185,33 +208,48 @@ def settle(parts: Parts, now_s: float, final: bool = False) -> Proposal | None:
     rollback = None
     for settled in parts.follow_up.settle(now_s, parts.observer.realised, final):
         watched = settled.watched
+        note_outcome(watched.since_s, watched.predicted, settled.attainment, settled.requests)
         if parts.ledger is not None:
             parts.ledger.set_realised(watched.decision_id, settled.attainment, settled.requests)
+        metrics.observe_realised(settled.attainment)
         if parts.twin is not None and watched.predicted is not None:
             if parts.switched_at_s[-1:] == [watched.since_s]:  # still the latest switch
-                rollback = rollback_of(settled, parts.twin.error)
-            parts.twin.observe(watched.predicted, settled.attainment)
+                rollback = rollback_of(settled, parts.follow_up.known_good)
+            if settled.requests >= MIN_REPLAYED:
+                parts.twin.observe(watched.predicted, settled.attainment)
     return rollback
 
 
 def predict(parts: Parts, work: LongHorizon) -> None:
     """Fill in the twin's figures for the incumbent and each different proposal that passed."""
-    situation, record = work["situation"], work["record"]
-    if parts.twin is None or len(situation.requests) < MIN_REPLAYED:
+    situation, record, incumbent = work["situation"], work["record"], work["incumbent"]
+    twin = parts.twin
+    if twin is None or len(situation.requests) < MIN_REPLAYED:
         return
     candidates: dict[Key, Proposal] = {}
-    for proposal in (work["incumbent"], *record.proposals):
-        if proposal.source == "incumbent" or proposal.verdict == OK:
+    for proposal in (incumbent, *record.proposals):
+        if proposal is incumbent or proposal.verdict == OK:
             candidates.setdefault(key_of(proposal.policy, proposal.params), proposal)
-    figures = parts.twin.predict(
-        profile_from_snapshot(situation.snapshot),
-        situation.settings,
-        situation.requests,
-        list(candidates.values()),
-        situation.snapshot.limits,
-        budget_s=work["budget_s"],
-    )
-    record.faults += parts.twin.faults
-    by_key = dict(zip(candidates, figures, strict=True))
-    for proposal in (work["incumbent"], *record.proposals):
-        proposal.predicted = by_key.get(key_of(proposal.policy, proposal.params))
+    predictions = twin.predict(situation, list(candidates.values()), budget_s=work["budget_s"])
+    record.faults += twin.faults
+    by_key = dict(zip(candidates, predictions, strict=True))
+    for proposal in (incumbent, *record.proposals):
+        prediction = by_key.get(key_of(proposal.policy, proposal.params))
+        if prediction is not None:
+            note(proposal, prediction, predictions[0], twin)
+    record.twin = {
+        "horizon_s": twin.horizon_s(situation),
+        "futures": sum(len(p.attainments) for p in predictions if p is not None),
+        "wall_s": twin.wall_s,
+        "error": twin.error,
+    }
+
+
+def note(
+    proposal: Proposal, prediction: Prediction, incumbent: Prediction | None, twin: Twin
+) -> None:
+    """Write what the twin says of a proposal into it."""
+    proposal.predicted = prediction.mean
+    proposal.interval = prediction.interval(twin.error)
+    if incumbent is not None:
+        proposal.gain, proposal.margin = twin.judge(prediction, incumbent)

@@ -5,19 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from langchain_core.tools import BaseTool
-
 from hmas_agents import controller_metrics as metrics
 from hmas_agents.agents.policy_agent import PolicyAgent
+from hmas_agents.agents.roster import Roster
 from hmas_agents.config import Config
 from hmas_agents.follow_up import FollowUp, Watched
-from hmas_agents.ledger import Ledger
+from hmas_agents.ledger import Ledger, LedgerReader
 from hmas_agents.observer import Observer
+from hmas_agents.prediction import ERRORS_KEPT
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
+from hmas_agents.reload import ReloadedPrompt, ReloadedTools
 from hmas_agents.twin import Twin
-from prompts.loader import Prompt, load_prompt
+from hmas_agents.twin_process import Forecaster
 from serving.engines.protocol import Engine
-from tools import ControlSession, ToolResult, build_tools
+from tools import ControlSession, ToolResult
 
 OnDecision = Callable[[DecisionRecord], None]
 
@@ -29,37 +30,52 @@ class Parts:
     Attributes:
         agent / twin / ledger: None where the configuration leaves them out.
         started: the start policy is in force (or was proposed, in advise mode).
-        called_at_s: engine time of the last call of each tool.
         switched_at_s: engine times of the policy switches, oldest first.
     """
 
     config: Config
     session: ControlSession
     observer: Observer
-    tools: dict[str, BaseTool]
-    prompt: Prompt
+    tools: ReloadedTools
+    roster: Roster
+    prompt: ReloadedPrompt
     agent: PolicyAgent | None
     twin: Twin | None
     ledger: Ledger | None
     on_decision: OnDecision
     follow_up: FollowUp = field(default_factory=FollowUp)
     started: bool = False
-    called_at_s: dict[str, float] = field(default_factory=dict)
     switched_at_s: list[float] = field(default_factory=list)
 
-    def finish(self, record: DecisionRecord, previous: Proposal | None = None) -> None:
+    def finish(
+        self,
+        record: DecisionRecord,
+        in_force: Proposal | None = None,
+        previous: Proposal | None = None,
+    ) -> None:
         """Record a decision, count it, tell who listens, and wait for what comes of it."""
         decision_id = 0 if self.ledger is None else self.ledger.record_decision(record)
         metrics.count_decision(record)
         self.on_decision(record)
         if record.horizon == "long" or record.trigger == "start":
-            until_s = record.at_s + self.config.control.long_tick_s
+            ahead_s = float(record.twin.get("horizon_s", self.config.twin.horizon_s))
+            until_s = record.at_s + ahead_s
             self.follow_up.watch(
-                Watched(decision_id, record.at_s, until_s, record.predicted, previous)
+                Watched(
+                    decision_id,
+                    record.at_s,
+                    until_s,
+                    record.predicted,
+                    previous,
+                    in_force,
+                    record.predicted_low,
+                    record.predicted_high,
+                )
             )
 
     def close(self) -> None:
         """Stop the model's connections, the twin's process, and the ledger."""
+        self.roster.close()
         if self.agent is not None:
             self.agent.close()
         if self.twin is not None:
@@ -76,28 +92,42 @@ def build_parts(
     run_label: str,
     controller_id: str,
     on_decision: OnDecision,
+    forecaster: Forecaster | None = None,
 ) -> Parts:
-    """Build a controller's parts; starts nothing.
+    """Build a controller's parts; starts nothing. `forecaster`: where the twin computes.
 
     Raises:
-        PromptError: the configured prompt cannot be used.
+        PromptError, ToolError: the configured prompt, or a tool, cannot be used.
         LedgerError: the ledger file is not one.
     """
-    prompt = load_prompt(config.prompts.name, config.prompts.label)
+    prompt = ReloadedPrompt(config.prompts.name, config.prompts.label)
     control = config.control
+    past = past_predictions(ledger_path)
+    agent = None
+    if config.model.enabled:
+        agent = PolicyAgent(config.model, prompt.current(), config.engine.url)
     session = ControlSession(engine, controller_id, control.ttl_s, dry_run=control.mode == "advise")
     ledger = None if ledger_path is None else Ledger(ledger_path, label=run_label, config=config)
     return Parts(
         config=config,
         session=session,
         observer=Observer(engine, config, ledger),
-        tools={tool.name: tool for tool in build_tools(session)},
+        tools=ReloadedTools(session),
+        roster=Roster(config.agents),
         prompt=prompt,
-        agent=PolicyAgent(config.model, prompt) if config.model.enabled else None,
-        twin=Twin(config.twin) if config.twin.enabled else None,
+        agent=agent,
+        twin=Twin(config.twin, past, forecaster) if config.twin.enabled else None,
         ledger=ledger,
         on_decision=on_decision,
     )
+
+
+def past_predictions(ledger_path: Path | None) -> list[tuple[float, float]]:
+    """(predicted, realised) of the newest decisions that the ledger has, oldest first."""
+    if ledger_path is None or not ledger_path.is_file():
+        return []
+    with LedgerReader(ledger_path) as reader:
+        return reader.predictions(ERRORS_KEPT)
 
 
 def executed(tool: str, args: dict[str, Any], content: str) -> ToolCall:

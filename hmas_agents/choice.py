@@ -3,7 +3,6 @@
 Called by `graphs.long_horizon` after the guardrails and the twin have spoken.
 """
 
-import math
 from collections.abc import Sequence
 
 from hmas_agents.guardrails import OK
@@ -22,40 +21,28 @@ def key_of(policy: str, params: dict[str, float]) -> Key:
     return policy, tuple(sorted(complete.items()))
 
 
-def sampling_margin(attainment: float | None, requests: int) -> float:
-    """Two standard errors of an attainment measured on so many requests, 2*sqrt(p(1-p)/n).
-
-    A predicted gain below it may be a handful of requests that happened to be there.
-    """
-    if attainment is None or requests <= 0:
-        return 0.0
-    p = min(max(attainment, 0.0), 1.0)
-    return 2.0 * math.sqrt(p * (1.0 - p) / requests)
-
-
 def choose(
     incumbent: Proposal,
     proposals: Sequence[Proposal],
     rollback: Proposal | None,
-    margin: float,
     twin_enabled: bool,
 ) -> tuple[Proposal, str]:
     """The candidate to put in force, and why. The incumbent itself means no change.
 
     - A rollback that is due goes through unless the twin predicts worse for it.
-    - With the twin, the best prediction wins if it beats the incumbent's by more than
-      `margin`; without a prediction nothing moves, whoever proposed it.
+    - With the twin, the largest gain over the incumbent wins if it exceeds its own margin;
+      without a prediction nothing moves, whoever proposed it.
     - With the twin disabled by configuration, the rule table's proposal goes through on
       the guardrails' word alone; the model's never does.
     """
-    if rollback is not None and not _worse(rollback, incumbent):
+    if rollback is not None and not _worse(rollback):
         return rollback, rollback.reason
     moves = [p for p in proposals if p.verdict == OK]
     if not moves:
         return incumbent, "no proposal passed the guardrails or differs: stay"
     if not twin_enabled:
         return _by_rule(incumbent, moves)
-    return _by_prediction(incumbent, moves, margin)
+    return _by_prediction(incumbent, moves)
 
 
 def _by_rule(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Proposal, str]:
@@ -65,19 +52,16 @@ def _by_rule(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Proposal, 
     return incumbent, "twin disabled, and the rule table proposes no change: stay"
 
 
-def _by_prediction(
-    incumbent: Proposal, moves: Sequence[Proposal], margin: float
-) -> tuple[Proposal, str]:
-    best = max(moves, key=lambda p: -1.0 if p.predicted is None else p.predicted)
-    if incumbent.predicted is None or best.predicted is None:
+def _by_prediction(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Proposal, str]:
+    known = [(p.gain, p.margin, p) for p in moves if p.gain is not None and p.margin is not None]
+    if not known:
         return incumbent, "no prediction to compare by: stay"
-    gain = best.predicted - incumbent.predicted
-    if gain <= margin:
+    enough = [item for item in known if item[0] > item[1]]
+    gain, margin, best = max(enough or known, key=lambda item: item[0])
+    if not enough:
         return incumbent, f"best gain {gain:+.3f} ({best.policy}) within margin {margin:.3f}: stay"
     return best, f"twin predicts {gain:+.3f} over {incumbent.policy} (margin {margin:.3f})"
 
 
-def _worse(candidate: Proposal, incumbent: Proposal) -> bool:
-    if candidate.predicted is None or incumbent.predicted is None:
-        return False
-    return candidate.predicted < incumbent.predicted
+def _worse(candidate: Proposal) -> bool:
+    return candidate.gain is not None and candidate.gain < 0

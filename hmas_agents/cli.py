@@ -16,19 +16,28 @@ from typer.core import TyperCommand, TyperGroup
 
 # Errors that explain themselves, by name: importing their modules would take seconds.
 KNOWN_ERRORS = {
+    "AdmissionError",
     "ArmError",
     "CalibrationError",
     "CapacityError",
+    "CaseError",
+    "CassetteError",
     "ConfigError",
     "ContractError",
     "ControllerConflict",
     "EngineUnavailable",
+    "ForkError",
     "LedgerError",
     "ModelError",
     "PromptError",
     "ServerError",
+    "SituationError",
     "SuiteError",
+    "TelemetryError",
+    "TokenCountError",
+    "ToolError",
     "TraceError",
+    "UiError",
     "UnsupportedVLLM",
     "WorkerError",
     "WorkloadError",
@@ -61,7 +70,17 @@ COMMANDS = {
     "bench": CommandEntry("evals.bench.commands:app", "Time the hook against stock vLLM."),
     "traces": CommandEntry("evals.commands:traces_app", "Fetch the public traces."),
     "trace": CommandEntry("hmas_agents.commands.trace:app", "Read the decision ledger."),
-    "prompts": CommandEntry("hmas_agents.commands.prompts:app", "List, show and check prompts."),
+    "ui": CommandEntry("hmas_agents.commands.ui:ui", "Show the ledger in a local web page."),
+    "replay": CommandEntry(
+        "evals.agent.replay_command:replay", "Re-ask recorded situations: old and new, compared."
+    ),
+    "fork": CommandEntry(
+        "graphs.fork_command:fork_command", "Run one recorded decision again, changed."
+    ),
+    "why": CommandEntry("hmas_agents.commands.why:why", "Explain one request from the ledger."),
+    "prompts": CommandEntry(
+        "hmas_agents.commands.prompts:app", "List, show, change and check prompts."
+    ),
     "tools": CommandEntry("hmas_agents.commands.tools:app", "List what the agents may do."),
     "doctor": CommandEntry("hmas_agents.commands.doctor:doctor", "Check this installation."),
     "config": CommandEntry("hmas_agents.commands.config:config", "Print the configuration."),

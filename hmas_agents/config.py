@@ -10,11 +10,22 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from serving.policies import POLICIES
 
 CONFIG_FILE = Path("hmas.toml")
+
+# Of a request to the model: what its own keys, the prompt and the reply's reader decide.
+_OURS = {"model", "messages", "response_format", "max_tokens", "temperature", "stream", "n"}
 
 
 class ConfigError(ValueError):
@@ -44,6 +55,13 @@ class ControlConfig(Section):
     )
     short_tick_s: float = Field(2.0, gt=0, description="Period of the rule agents.")
     long_tick_s: float = Field(60.0, gt=0, description="Period of the policy choice.")
+    first_tick_s: float = Field(
+        10.0, ge=0, description="The first choice comes so soon, if requests came by then."
+    )
+    alarm_gap_s: float = Field(
+        10.0, ge=0, description="A drift alarm brings a choice forward, this long after the last."
+    )
+    use_rule_table: bool = Field(True, description="Let the rule table propose a policy.")
     ttl_s: float = Field(
         15.0, gt=0, description="Lease of a decision: silent that long, the engine goes default."
     )
@@ -52,7 +70,7 @@ class ControlConfig(Section):
         True, description="Let the engine size each step by the slack of its tightest decode."
     )
     allow_policies: tuple[str, ...] = Field(
-        ("fcfs", "priority", "sjf", "edf", "laxity", "slide"),
+        ("fcfs", "sjf", "edf", "density", "slide"),
         min_length=1,
         description="Policies that may be chosen.",
     )
@@ -88,18 +106,100 @@ class ModelConfig(Section):
     max_tokens: int = Field(200, ge=1, description="Longest reply in tokens.")
     temperature: float = Field(0.0, ge=0, le=2, description="Sampling temperature.")
     tenant: str = Field("hmas", description="Tenant that the agent's own requests are charged to.")
+    extra_body: dict[str, JsonValue] = Field(
+        {}, description="Sent as it is with every request: what the endpoint knows beyond OpenAI's."
+    )
+    max_latency_s: float = Field(
+        40.0, gt=0, description="Longest asking of one decision, the second attempt included."
+    )
+    max_tokens_per_hour: int = Field(
+        300_000, ge=0, description="Decisions beyond it are made without the model; 0: no limit."
+    )
+    max_step_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Most of the controlled engine's step time (10 minutes); 0: no limit.",
+    )
+    on_engine: bool | Literal["auto"] = Field(
+        "auto", description="Does the model run on the controlled engine? auto: same host and port."
+    )
+    admission_accuracy: float = Field(
+        0.8, ge=0, le=1, description="Admission test: share of right answers that a model needs."
+    )
+    admission_steadiness: float = Field(
+        0.9, ge=0, le=1, description="Admission test: share of answers that keep to one policy."
+    )
+    admission_rotations: int = Field(
+        3, ge=1, description="Admission test: orders of the options that each case is asked in."
+    )
+
+    @field_validator("extra_body")
+    @classmethod
+    def _nothing_of_ours(cls, extra: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if taken := sorted(_OURS & set(extra)):
+            raise ValueError(f"{taken[0]!r} is set by H-MAS; leave it out")
+        return extra
 
 
 class TwinConfig(Section):
     """The simulator that checks proposals before they go live."""
 
-    enabled: bool = Field(True, description="Replay the last window under each proposal.")
-    window_s: float = Field(180.0, gt=0, description="How much of the past is replayed.")
-    budget_s: float = Field(20.0, gt=0, description="Wall-clock limit of one replay (live only).")
-    max_requests: int = Field(1500, ge=1, description="Most requests replayed: the newest ones.")
-    margin: float = Field(
-        0.02, ge=0, le=1, description="Predicted gain in attainment that a switch needs."
+    enabled: bool = Field(True, description="Try proposals in the simulator before they go live.")
+    explore: bool = Field(True, description="Also try allowed policies that nobody proposed.")
+    horizon_s: float = Field(60.0, gt=0, le=600, description="How far ahead it looks.")
+    draws: int = Field(3, ge=1, le=50, description="Futures that the best candidates are tried on.")
+    window_s: float = Field(120.0, gt=0, description="Past that futures are drawn from.")
+    max_requests: int = Field(
+        400, ge=50, description="Most arrivals in a look ahead; more of them shorten it."
     )
+    budget_s: float = Field(20.0, gt=0, description="Wall-clock limit of a decision (live only).")
+    margin: float = Field(
+        0.01, ge=0, le=1, description="Least predicted gain in attainment that a switch needs."
+    )
+
+
+# The rule agents, as `hmas_agents.agents.arbiter` knows them.
+Concern = Literal["kv", "tenant_shares", "admission", "batching", "balance"]
+
+
+class RuleModelConfig(Section):
+    """A model in place of one rule agent: an example of how a rule is swapped for one."""
+
+    replaces: Literal["", "kv", "tenant_shares", "admission", "batching", "balance"] = Field(
+        "", description="The rule agent whose work it does; empty: none."
+    )
+    base_url: str = Field("http://127.0.0.1:8000/v1", description="Any OpenAI-compatible endpoint.")
+    name: str = Field("", description="Model to ask; empty means the first one listed.")
+    api_key_env: str = Field(
+        "HMAS_MODEL_API_KEY", description="Environment variable that holds the API key."
+    )
+    timeout_s: float = Field(5.0, gt=0, description="Longest wait for one reply; no tick waits.")
+    fresh_s: float = Field(
+        10.0, gt=0, description="An answer stands so long; then the rule agent speaks again."
+    )
+    tenant: str = Field("hmas", description="Tenant that its requests are charged to.")
+
+
+class AgentsConfig(Section):
+    """The rule agents of the short horizon."""
+
+    enabled: tuple[Concern, ...] = Field(
+        ("kv", "tenant_shares", "admission", "batching", "balance"),
+        description="Those that act; their order of precedence is fixed, this one.",
+    )
+    min_gap_s: float = Field(4.0, ge=0, description="Shortest time between two calls of one tool.")
+    max_calls_per_minute: int = Field(20, ge=1, description="Most calls of all tools in a minute.")
+    model: RuleModelConfig = Field(RuleModelConfig(), description="A model in place of one.")
+
+    @model_validator(mode="after")
+    def _replaces_one_that_acts(self) -> "AgentsConfig":
+        if self.model.replaces and self.model.replaces not in self.enabled:
+            raise ValueError(
+                f"model.replaces {self.model.replaces!r} is not in enabled: "
+                "a model cannot do the work of a rule agent that is switched off"
+            )
+        return self
 
 
 class FeedbackConfig(Section):
@@ -142,6 +242,20 @@ class MetricsConfig(Section):
     port: int = Field(0, ge=0, le=65_535, description="Prometheus port of the controller; 0: off.")
 
 
+class TelemetryConfig(Section):
+    """Spans of ticks and decisions, sent by OpenTelemetry."""
+
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Collector for OTLP over HTTP, http://HOST:4318. Empty: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, if that is set; else nothing is traced.",
+    )
+    prompt_content: bool = Field(
+        False, description="Write prompts and replies of the policy agent into spans."
+    )
+
+
 class Config(Section):
     """The controller's whole configuration."""
 
@@ -149,10 +263,12 @@ class Config(Section):
     control: ControlConfig = Field(ControlConfig(), description="The control loop.")
     model: ModelConfig = Field(ModelConfig(), description="The policy agent's model.")
     twin: TwinConfig = Field(TwinConfig(), description="The check of proposals by simulation.")
+    agents: AgentsConfig = Field(AgentsConfig(), description="The rule agents, short horizon.")
     feedback: FeedbackConfig = Field(FeedbackConfig(), description="Windows and drift alarms.")
     prompts: PromptsConfig = Field(PromptsConfig(), description="The policy agent's prompt.")
     ledger: LedgerConfig = Field(LedgerConfig(), description="The decision ledger.")
     metrics: MetricsConfig = Field(MetricsConfig(), description="The controller's metrics.")
+    telemetry: TelemetryConfig = Field(TelemetryConfig(), description="Spans of the controller.")
 
 
 def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
@@ -174,9 +290,11 @@ def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> C
         raise ConfigError(f"{place}: not TOML: {error}") from error
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     for key, value in given.items():
-        section, _, name = key.partition(".")
-        table = values.setdefault(section, {})
-        if not name or not isinstance(table, dict):
+        *sections, name = key.split(".")
+        table: Any = values
+        for section in sections:
+            table = table.setdefault(section, {}) if isinstance(table, dict) else None
+        if not sections or not isinstance(table, dict):
             raise ConfigError(f"override {key}: not of the form section.key")
         table[name] = value
     try:
@@ -201,17 +319,26 @@ def _read(path: Path) -> str:
 
 def _explain(error: Any, path: Path | None, text: str, given: dict[str, Any]) -> str:
     """One line for one pydantic error: where, which key, what, and the value."""
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location[:2])
+    key, table = _key_of([str(part) for part in error["loc"]])
     if error["type"] == "extra_forbidden":
-        table: type[BaseModel] = Config
-        if len(location) > 1:
-            table = type(getattr(Config(), location[0]))
         known = ", ".join(table.model_fields)
         return f"{_place(key, path, text, given)}{key}: unknown key (known: {known})"
     message = error["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
     return f"{_place(key, path, text, given)}{key}: {message}{shown}"
+
+
+def _key_of(location: list[str]) -> tuple[str, type[BaseModel]]:
+    """The dotted key of an error's location, and the table that it is in."""
+    table: type[BaseModel] = Config
+    for depth, part in enumerate(location, start=1):
+        item = table.model_fields.get(part)
+        inner = item.annotation if item is not None else None
+        if not (isinstance(inner, type) and issubclass(inner, Section)):
+            return ".".join(location[:depth]), table
+        if depth < len(location):
+            table = inner
+    return ".".join(location), table
 
 
 def _place(key: str, path: Path | None, text: str, given: dict[str, Any]) -> str:
@@ -223,12 +350,13 @@ def _place(key: str, path: Path | None, text: str, given: dict[str, Any]) -> str
 def _line_of(key: str, text: str) -> int:
     """The line that sets a dotted key, else the one that opens its table, else 1."""
     section = key.partition(".")[0]
-    table, opened = "", 1
+    table, opened, around = "", 1, ""
     for number, line in enumerate(text.splitlines(), start=1):
         header = re.match(r"\s*\[\s*([\w.\"'-]+)\s*\]", line)
         if header:
             table = header[1].strip("\"'")
-            opened = number if table == section else opened
+            if f"{key}.".startswith(f"{table}.") and len(table) >= len(around):
+                opened, around = number, table
             continue
         assigned = re.match(r"\s*([\w.\"'-]+)\s*=", line)
         if assigned is None:

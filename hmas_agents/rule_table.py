@@ -7,27 +7,22 @@ from hmas_agents.records import Proposal
 from hmas_agents.states import LongState
 
 CALM_LOAD = 0.9
-BURSTY = 6.0
-MOST_MET = 0.9
+OVERLOAD = 1.1
 
 
 def choose(state: LongState) -> Proposal:
     """The first line that applies.
 
     1. Load unknown: stay; without a figure there is no reason to move.
-    2. Load below 0.9, arrivals not bursty, 90% or more met: `edf`, which is optimal
-       while every deadline can be met.
-    3. Otherwise `slide`: deadline order while the queue is short, short prompts first
-       as it grows, so that a burst or overload does not spend the engine on requests
-       that are about to miss.
+    2. Load from 1.1 on: `density`. Not all can be served in time, and what gives most per
+       second of engine time goes first.
+    3. Load from 0.9 on: `slide`, deadline order that gives way as the queue grows.
+    4. Below: `edf`, which is optimal while every deadline can be met.
     """
     if state.load is None:
         return Proposal("rules", state.policy, reason="load unknown: stay")
-    dispersion = max(state.dispersion.values(), default=1.0)
+    if state.load >= OVERLOAD:
+        return Proposal("rules", "density", reason=f"load {state.load:.2f}: most per second first")
     if state.load >= CALM_LOAD:
         return Proposal("rules", "slide", reason=f"load {state.load:.2f}: follow the overload")
-    if dispersion >= BURSTY:
-        return Proposal("rules", "slide", reason=f"bursts (dispersion {dispersion:.1f})")
-    if state.attainment is not None and state.attainment < MOST_MET:
-        return Proposal("rules", "slide", reason=f"calm but only {state.attainment:.0%} met")
     return Proposal("rules", "edf", reason=f"load {state.load:.2f}: deadlines can be met")

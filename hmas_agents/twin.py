@@ -1,140 +1,144 @@
-"""How would the last window have gone under another policy?
+"""How would the next window go under another policy?
 
-The twin replays it in the simulator, in a process of its own that is kept warm.
-Called by the long horizon, which switches only for a predicted gain above the
-twin's own measured error. Without a wall-clock budget (simulated runs) it is
-deterministic.
+The twin forks the engine's present state in the simulator and tries each candidate on the
+same drawn futures, beside the loop and never in the engine. Called by the long horizon,
+which switches only for a predicted gain above what the twin has been wrong by. Without a
+wall-clock budget (simulated runs) it is deterministic.
 """
 
-import multiprocessing
 import time
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from collections import deque
+from collections.abc import Iterable, Sequence
 
 from hmas_agents.config import TwinConfig
+from hmas_agents.prediction import (
+    ERRORS_KEPT,
+    Prediction,
+    bias,
+    gain,
+    gain_margin,
+    rms,
+)
 from hmas_agents.records import Proposal
-from hmas_agents.twin_worker import Job, serve
-from serving.contracts import Limits, TraceRequest
-from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
+from hmas_agents.situation import Situation
+from hmas_agents.twin_process import Forecaster, TwinProcess, WorkerLostError, left_s
+from hmas_agents.twin_worker import Ask
 
-ERROR_WEIGHT = 0.3
-STOP_WAIT_S = 1.0
-
-
-class _WorkerLostError(Exception):
-    """The worker is gone, or busy beyond its budget; says which as a fault."""
+FINALISTS = 1  # candidates beside the incumbent that are tried on more than one future
+SHORTEST_S = 10.0  # a shorter look ahead would miss what a policy does to a queue
 
 
 class Twin:
     """Predicts attainment under each candidate policy, and keeps score of its own error.
 
+    Args:
+        past: (predicted, realised) of earlier decisions, oldest first, from the ledger.
+        forecaster: where it computes; None means in a process of its own.
+
     Attributes:
-        error: moving average (weight 0.3) of |predicted - realised|; None before the first.
         faults: what went wrong in the last `predict`, as `code: detail`.
+        wall_s: how long the last `predict` took.
     """
 
-    def __init__(self, config: TwinConfig) -> None:
+    def __init__(
+        self,
+        config: TwinConfig,
+        past: Iterable[tuple[float, float]] = (),
+        forecaster: Forecaster | None = None,
+    ) -> None:
         self._config = config
-        self._process: SpawnProcess | None = None
-        self._pipe: Connection | None = None
-        self._ready = False
-        self.error: float | None = None
+        self._forecaster = forecaster or TwinProcess()
+        self._errors = deque((p - r for p, r in past), maxlen=ERRORS_KEPT)
         self.faults: list[str] = []
+        self.wall_s = 0.0
+
+    @property
+    def error(self) -> float:
+        """Root mean square of predicted - realised over the last 20 decisions."""
+        return rms(self._errors)
+
+    def judge(self, candidate: Prediction, incumbent: Prediction) -> tuple[float, float]:
+        """The candidate's gain over the incumbent, and what it must exceed for a switch."""
+        margin = gain_margin(candidate, incumbent, bias(self._errors), self._config.margin)
+        return gain(candidate, incumbent), margin
+
+    def horizon_s(self, situation: Situation) -> float:
+        """How far ahead it looks: less where `twin.max_requests` would come before that."""
+        rate_rps = len(situation.requests) / max(situation.span_s, 1.0)
+        longest_s = self._config.max_requests / max(rate_rps, 1e-9)
+        return min(self._config.horizon_s, max(SHORTEST_S, longest_s))
 
     def start(self) -> None:
-        """Start the worker, which takes about 10 s to be ready; does not wait for it."""
-        if self._process is not None and self._process.is_alive():
-            return
-        self.close()
-        self._ready = False
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs,), daemon=True, name="hmas-twin")
-        self._process.start()
-        theirs.close()
+        """Get ready, which takes about 10 s; does not wait for it."""
+        self._forecaster.start()
 
     def wait_ready(self, limit_s: float | None) -> bool:
-        """Wait until the started worker can replay; False when `limit_s` was not enough."""
-        if not self._ready and self._pipe is not None and self._pipe.poll(limit_s):
-            self._pipe.recv()
-            self._ready = True
-        return self._ready
+        """Wait until it can predict; False when `limit_s` was not enough."""
+        try:
+            return self._forecaster.wait_ready(limit_s)
+        except WorkerLostError:
+            return False
 
     def predict(
         self,
-        profile: EngineProfile,
-        settings: EngineSettings,
-        requests: Sequence[TraceRequest],
+        situation: Situation,
         candidates: Sequence[Proposal],
-        limits: Limits,
         *,
         budget_s: float | None = None,
-    ) -> list[float | None]:
-        """Attainment (0..1) of the window under each candidate, in their order.
+    ) -> list[Prediction | None]:
+        """What each candidate would make of the next `horizon_s` seconds, in their order.
 
-        `requests` are the window's arrivals, the first at 0 s; `limits` are in force
-        under every candidate alike; `budget_s` is a wall-clock limit for all of them
-        together, None waits for every one. A candidate's figure is None when it was not
-        finished in time or failed; `faults` then says why.
+        The first candidate is the incumbent. All are tried on one future; the incumbent and
+        the best of the others go on to `twin.draws` of them. Where the incumbent leaves no
+        more than the least gain to be had, the others are not tried. `budget_s` is a
+        wall-clock limit for all together, None waits for every one: what was not tried in
+        time has fewer futures, or is None; `faults` then says why.
         """
+        began_s = time.monotonic()
+        deadline_s = None if budget_s is None else began_s + budget_s
         self.faults = []
         self.start()
-        deadline_s = None if budget_s is None else time.monotonic() + budget_s
-        predictions: list[float | None] = [None] * len(candidates)
-        window = tuple(requests)
+        seen: list[list[float]] = [[] for _ in candidates]
         try:
-            for i, candidate in enumerate(candidates):
-                job = Job(profile, settings, window, candidate.policy, candidate.params, limits)
-                predictions[i] = self._ask(job, deadline_s)
-        except _WorkerLostError as error:
+            if self._forecaster.wait_ready(left_s(deadline_s)):
+                self._forecaster.send(situation)
+                self._try_all(candidates, seen, self.horizon_s(situation), deadline_s)
+            else:
+                self.faults.append("twin_timeout: still starting")
+        except WorkerLostError as error:
             self.faults.append(str(error))
-            self.close()
+            self._forecaster.close()
             self.start()  # warm again by the next window
-        return predictions
+        self.wall_s = time.monotonic() - began_s
+        return [Prediction(tuple(values)) if values else None for values in seen]
 
     def observe(self, predicted: float, realised: float) -> None:
         """A prediction met reality."""
-        miss = abs(predicted - realised)
-        self.error = (
-            miss if self.error is None else self.error + ERROR_WEIGHT * (miss - self.error)
-        )
-
-    @property
-    def margin(self) -> float:
-        """Predicted gain that a switch must exceed: the configured one or the error, if larger."""
-        return max(self._config.margin, self.error or 0.0)
+        self._errors.append(predicted - realised)
 
     def close(self) -> None:
-        """End the worker, whatever it is doing."""
-        if self._pipe is not None:
-            self._pipe.close()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.join(STOP_WAIT_S)
-            if self._process.is_alive():
-                self._process.kill()
-        self._pipe = self._process = None
+        """End it, whatever it is doing."""
+        self._forecaster.close()
 
-    def _ask(self, job: Job, deadline_s: float | None) -> float | None:
-        assert self._pipe is not None
-        try:
-            if not self.wait_ready(_left_s(deadline_s)):
-                self.faults.append("twin_timeout: still starting")
-                return None
-            self._pipe.send(job)
-            if not self._pipe.poll(_left_s(deadline_s)):
-                # A worker in the middle of a replay cannot be asked again.
-                raise _WorkerLostError("twin_timeout: out of its time budget")
-            answer = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise _WorkerLostError(f"twin_failed: the worker ended ({error!r})") from error
-        if isinstance(answer, str):
-            self.faults.append(f"twin_failed: {answer}")
-            return None
-        return float(answer)
-
-
-def _left_s(deadline_s: float | None) -> float | None:
-    return None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+    def _try_all(
+        self,
+        candidates: Sequence[Proposal],
+        seen: list[list[float]],
+        horizon_s: float,
+        deadline_s: float | None,
+    ) -> None:
+        """Fill in each candidate's attainments; one that fails is left out from there on."""
+        alive = list(range(len(candidates)))
+        for seed in range(self._config.draws):
+            for i in alive:
+                ask = Ask(candidates[i].policy, candidates[i].params, seed, horizon_s)
+                answer = self._forecaster.ask(ask, deadline_s)
+                if isinstance(answer, str):
+                    self.faults.append(f"twin_failed: {answer}")
+                    continue
+                seen[i].append(answer)
+                if i == 0 and seed == 0 and answer >= 1.0 - self._config.margin:
+                    return
+            others = [i for i in alive[1:] if len(seen[i]) > seed]
+            others.sort(key=lambda i: -sum(seen[i]))
+            alive = [0, *others[:FINALISTS]]

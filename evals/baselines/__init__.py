@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evals.baselines.admission import run_admission
 from evals.baselines.arm_run import ArmRun, OnProgress
-from evals.baselines.controlled import run_rules_only
+from evals.baselines.controlled import run_rules_only, run_twin_only
 from evals.baselines.hindsight_switching import run_hindsight_switching
 from evals.baselines.random_switching import run_random_switching
 from evals.baselines.sglang_emulated import run_sglang, run_sglang_tuned
@@ -26,6 +26,7 @@ RUN: dict[str, Callable[["SimulatedCase", OnProgress, BuildEngine], ArmRun]] = {
     "sglang-emulated-tuned": run_sglang_tuned,
     "random-switching": run_random_switching,
     "rules-only": run_rules_only,
+    "twin-only": run_twin_only,
     "hindsight-switching": run_hindsight_switching,
 }
 

@@ -1,9 +1,14 @@
-"""How does the control loop do? The arms `hmas` and, without its long horizon, `rules-only`."""
+"""How does the control loop do? The arm `hmas`, and without the model or the long horizon.
+
+`rules-only` has neither model nor twin: rule agents, and a policy by the rule table.
+`twin-only` has neither model nor rule table: the twin tries every allowed policy.
+"""
 
 from typing import TYPE_CHECKING
 
 from evals.arms import controller_config
 from evals.baselines.arm_run import ArmRun, OnProgress
+from evals.baselines.inline_twin import InlineForecaster
 from evals.cassette import Cassette
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
@@ -11,7 +16,12 @@ from evals.sim_engine import BuildEngine
 if TYPE_CHECKING:
     from evals.simulated_case import SimulatedCase
 
-LONG_HORIZON_OFF = {"model.enabled": False, "twin.enabled": False}
+RULES_ONLY: dict[str, object] = {"model.enabled": False, "twin.enabled": False}
+TWIN_ONLY: dict[str, object] = {
+    "model.enabled": False,
+    "control.use_rule_table": False,
+    "twin.explore": True,
+}
 
 
 def run_hmas(case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine) -> ArmRun:
@@ -20,43 +30,49 @@ def run_hmas(case: "SimulatedCase", on_progress: OnProgress, build_engine: Build
     Raises:
         CassetteError: the cassette lacks a reply, or could not be recorded.
     """
-    from graphs.control_loop import ControlLoop
-
-    engine = build_engine(case.profile, case.settings, False)
-    recorded = RecordedEngine(engine)
-    options, config = case.controller, controller_config(case.controller, {})
-    label = f"{case.scenario} {case.load:g}x {case.arm.name}"
-    with ControlLoop(recorded, config, options.ledger_path, run_label=label) as loop:
-        cassette = None
-        if options.cassette is not None:
-            cassette = Cassette(options.cassette, record=options.model_url is not None)
-            cassette.insert(loop)
-
-        def long_tick() -> None:
-            loop.long_tick()
-            if cassette is not None:
-                cassette.check()  # the agent may take a missing reply for the model's fault
-
-        loop.short_tick()  # in charge before the first request, as the fixed arms are
-        tickers = (
-            (config.control.short_tick_s, loop.short_tick),
-            (config.control.long_tick_s, long_tick),
-        )
-        outcomes = engine.run(case.requests, tickers, case.until_s, on_progress)
-    return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)
+    return _run(case, {}, on_progress, build_engine)
 
 
 def run_rules_only(
     case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
-    """The start policy for the whole run; rule agents tune limits at each short tick."""
+    """What rules alone decide, on both horizons."""
+    return _run(case, RULES_ONLY, on_progress, build_engine)
+
+
+def run_twin_only(
+    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+) -> ArmRun:
+    """What the twin finds without anybody's proposals."""
+    return _run(case, TWIN_ONLY, on_progress, build_engine)
+
+
+def _run(
+    case: "SimulatedCase",
+    overrides: dict[str, object],
+    on_progress: OnProgress,
+    build_engine: BuildEngine,
+) -> ArmRun:
     from graphs.control_loop import ControlLoop
 
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
-    config = controller_config(case.controller, dict(LONG_HORIZON_OFF))
-    with ControlLoop(recorded, config, None) as loop:
-        loop.short_tick()
-        tickers = ((config.control.short_tick_s, loop.short_tick),)
+    options, config = case.controller, controller_config(case.controller, overrides)
+    label = f"{case.scenario} {case.load:g}x {case.arm.name}"
+    with ControlLoop(
+        recorded, config, options.ledger_path, run_label=label, forecaster=InlineForecaster()
+    ) as loop:
+        cassette = None
+        if options.cassette is not None and config.model.enabled:
+            cassette = Cassette(options.cassette, record=options.model_url is not None)
+            cassette.insert(loop)
+
+        def tick() -> None:
+            loop.tick()
+            if cassette is not None:
+                cassette.check()  # the agent may take a missing reply for the model's fault
+
+        loop.short_tick()  # in charge before the first request, as the fixed arms are
+        tickers = ((config.control.short_tick_s, tick),)
         outcomes = engine.run(case.requests, tickers, case.until_s, on_progress)
     return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)

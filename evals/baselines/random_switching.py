@@ -1,14 +1,13 @@
 """What is switching worth when nobody thinks? The arm `random-switching`.
 
-At each long tick of the controller a policy is drawn from those it may choose from; all
-rules act. (H-MAS starts with `slack` alone and tunes from there: what it gains over this arm is
-owed to its choice of rules, too.)
+At each long tick of the controller a policy is drawn from those it may choose from, under
+the rule that the controller starts with: steps sized by slack.
 """
 
 import random
 from typing import TYPE_CHECKING
 
-from evals.arms import ALL_RULES, controller_config, parse_arm
+from evals.arms import controller_config, parse_arm
 from evals.baselines.arm_run import ArmRun, OnProgress
 from evals.baselines.steering import Steering
 from evals.recording import RecordedEngine
@@ -30,7 +29,7 @@ def run_random_switching(
 
     def tick() -> None:
         policy = draw.choice(control.allow_policies)
-        steering.put_in_force(parse_arm(f"fixed-{policy}+{ALL_RULES}"), "drawn at random")
+        steering.put_in_force(parse_arm(f"fixed-{policy}+slack"), "drawn at random")
 
     tick()
     outcomes = engine.run(case.requests, ((control.long_tick_s, tick),), case.until_s, on_progress)

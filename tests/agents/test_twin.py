@@ -1,68 +1,103 @@
-"""The twin: real replays in its own process, within a budget, and it survives its worker."""
+"""The twin: real replays from the present state, within a budget; it survives its worker."""
 
 import pytest
 
 from hmas_agents.config import TwinConfig
+from hmas_agents.prediction import Prediction
 from hmas_agents.records import Proposal
-from hmas_agents.twin import Twin
-from serving.contracts import CostCoefficients, Limits, TraceRequest
-from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
+from hmas_agents.twin import SHORTEST_S, Twin
+from hmas_agents.twin_process import TwinProcess
+from tests.agents.scripted import Scripted
+from tests.agents.situations import situation
 
-PROFILE = EngineProfile(
-    "test", "made up", CostCoefficients(0.0065, 35e-6, 35e-6), 64, 2048, 4000, 16, 4096
-)
-LIMITS = Limits(64, 2048, follow_slack=True)
-# Offered faster than the engine prefills: first come, first served is late for nearly all.
-OVERLOAD = [
-    TraceRequest(i / 70, 1200 if i % 2 else 200, 20, "a", "interactive") for i in range(240)
-]
+CONFIG = TwinConfig(horizon_s=10.0, draws=2)
 CANDIDATES = [Proposal("incumbent", "fcfs"), Proposal("rules", "slide")]
 
 
 @pytest.fixture(scope="module")
-def twin():
-    twin = Twin(TwinConfig())
-    yield twin
-    twin.close()
+def process():
+    process = TwinProcess()
+    yield process
+    process.close()
 
 
-def predict(twin: Twin, candidates=CANDIDATES, budget_s=None):
-    return twin.predict(PROFILE, EngineSettings(), OVERLOAD, candidates, LIMITS, budget_s=budget_s)
+@pytest.fixture
+def twin(process):
+    return Twin(CONFIG, forecaster=process)
+
+
+def proposals(*policies: str) -> list[Proposal]:
+    return [Proposal("twin", policy) for policy in policies]
 
 
 def test_predictions_rank_policies_and_repeat(twin):
-    fcfs, slide = predict(twin)
-    assert slide > fcfs + 0.1
-    assert predict(twin) == [fcfs, slide]
+    fcfs, slide = twin.predict(situation(), CANDIDATES)
+    assert slide.mean > fcfs.mean + 0.1
+    assert twin.predict(situation(), CANDIDATES) == [fcfs, slide]
+    assert len(fcfs.attainments) == CONFIG.draws
     assert twin.faults == []
 
 
 def test_a_candidate_that_fails_costs_only_its_own_prediction(twin):
-    bad, slide = predict(twin, [Proposal("model", "lottery"), Proposal("rules", "slide")])
+    fcfs, bad, slide = twin.predict(
+        situation(), [CANDIDATES[0], Proposal("model", "lottery"), CANDIDATES[1]]
+    )
     assert bad is None
-    assert slide is not None
+    assert None not in {fcfs, slide}
     assert twin.faults[0].startswith("twin_failed: ")
     assert "lottery" in twin.faults[0]
 
 
 def test_out_of_budget_is_none_and_the_next_window_is_predicted_again(twin):
-    assert predict(twin, budget_s=0.0) == [None, None]
+    twin.predict(situation(), CANDIDATES)  # warm
+    assert twin.predict(situation(), CANDIDATES, budget_s=0.0) == [None, None]
     assert twin.faults == ["twin_timeout: out of its time budget"]
-    assert None not in predict(twin)
+    assert None not in twin.predict(situation(), CANDIDATES)
 
 
-def test_a_killed_worker_is_replaced(twin):
-    twin._process.kill()
-    twin._process.join()
-    assert None not in predict(twin)
+def test_a_killed_worker_is_replaced(twin, process):
+    process._process.kill()
+    process._process.join()
+    assert None not in twin.predict(situation(), CANDIDATES)
 
 
-def test_the_margin_follows_the_measured_error():
-    twin = Twin(TwinConfig(margin=0.02))
-    assert (twin.error, twin.margin) == (None, 0.02)
-    twin.observe(0.9, 0.8)
-    assert twin.margin == pytest.approx(0.1)
+def test_all_are_tried_once_and_the_best_against_the_incumbent_go_on():
+    scripted = Scripted(fcfs=0.5, edf=0.6, slide=0.8, sjf=0.7)
+    twin = Twin(TwinConfig(draws=3), forecaster=scripted)
+    predictions = twin.predict(situation(), proposals("fcfs", "edf", "slide", "sjf"))
+    assert [p and len(p.attainments) for p in predictions] == [3, 1, 3, 1]
+    assert [policy for policy, seed in scripted.asked if seed == 2] == ["fcfs", "slide"]
+
+
+def test_nothing_else_is_tried_where_nothing_is_to_be_had():
+    scripted = Scripted(fcfs=0.995, slide=1.0)
+    twin = Twin(TwinConfig(margin=0.01), forecaster=scripted)
+    assert twin.predict(situation(), proposals("fcfs", "slide"))[1] is None
+    assert scripted.asked == [("fcfs", 0)]
+
+
+def test_what_was_found_before_the_time_was_up_counts():
+    scripted = Scripted(fcfs=0.5, slide=0.8, sjf="lost")
+    twin = Twin(TwinConfig(), forecaster=scripted)
+    fcfs, slide, sjf = twin.predict(situation(), proposals("fcfs", "slide", "sjf"))
+    assert (fcfs, slide, sjf) == (Prediction((0.5,)), Prediction((0.8,)), None)
+    assert twin.faults == ["twin_timeout: out of its time budget"]
+
+
+def test_it_looks_less_far_ahead_where_many_come():
+    twin = Twin(TwinConfig(horizon_s=60.0, max_requests=400), forecaster=Scripted())
+    assert twin.horizon_s(situation(rate_rps=2.0)) == 60.0
+    assert twin.horizon_s(situation(rate_rps=20.0)) == pytest.approx(20.0, rel=0.01)
+    assert twin.horizon_s(situation(rate_rps=400.0)) == SHORTEST_S
+
+
+def test_the_margin_follows_the_measured_error_of_this_and_earlier_runs():
+    twin = Twin(TwinConfig(margin=0.02), past=[(0.9, 0.5)] * 5, forecaster=Scripted())
+    slide, fcfs = Prediction((0.7, 0.7)), Prediction((0.5, 0.5))
+    assert twin.error == pytest.approx(0.4)
+    _, wide = twin.judge(slide, fcfs)
     for _ in range(30):
-        twin.observe(0.9, 0.9)
-    assert twin.margin == 0.02
+        twin.observe(0.9, 0.92)
+    gained, narrow = twin.judge(slide, fcfs)
+    assert gained == pytest.approx(0.2)
+    assert 0.02 <= narrow < 0.03 < wide

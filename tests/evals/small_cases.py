@@ -47,7 +47,7 @@ def case(
 
 @dataclass
 class FakeSimulator(FakeEngine):
-    """Serves request i one second after the last; calls each ticker once."""
+    """Serves request i one second after the last; calls each ticker twice, a minute apart."""
 
     stock: bool = False
     recomputed_tokens: int = 70
@@ -56,6 +56,8 @@ class FakeSimulator(FakeEngine):
     def run(self, requests, tickers=(), until_s=None, on_progress=None):
         self.ran.append((tuple(requests), [period_s for period_s, _ in tickers], until_s))
         for _, tick in tickers:
+            tick()
+            self.now_s += 61.0
             tick()
         if on_progress is not None:
             on_progress(len(requests))

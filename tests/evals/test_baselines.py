@@ -14,7 +14,7 @@ from evals.sim_engine import build_simulated
 from evals.simulated_case import run_arm, run_case
 from hmas_agents.config import ControlConfig
 from serving.contracts import Limits
-from serving.rules import RULES, with_rules
+from serving.rules import with_rules
 from tests.evals.samples import offered, outcome
 from tests.evals.small_cases import MACHINE, FakeSimulator, case, workload
 
@@ -138,7 +138,7 @@ def test_sglang_is_the_emulation_and_tuning_it_never_loses():
 # -- our scheduler without a thought ----------------------------------------------------
 
 
-def test_random_switching_draws_by_seed_at_each_long_tick_under_all_rules(every_second):
+def test_random_switching_draws_by_seed_at_each_long_tick(every_second):
     requests = workload(60, 8.0)
     run = simulate("random-switching", requests, controller=every_second, seed=1)
     assert [round(d.at_s) for d in run.decisions] == list(range(len(run.decisions)))
@@ -146,19 +146,36 @@ def test_random_switching_draws_by_seed_at_each_long_tick_under_all_rules(every_
     drawn = [d.policy for d in run.decisions]
     assert 1 < len(set(drawn)) <= len(ControlConfig().allow_policies)
     assert set(drawn) <= set(ControlConfig().allow_policies)
-    assert {d.limits for d in run.decisions} == {with_rules(STOCK, RULES)}
+    assert {d.limits for d in run.decisions} == {with_rules(STOCK, ["slack"])}
     other = simulate("random-switching", requests, controller=every_second, seed=2)
     assert [d.policy for d in other.decisions] != drawn
 
 
-def test_rules_only_never_changes_the_policy_and_asks_nobody(every_second):
-    run = simulate("rules-only", workload(60, 25.0), controller=every_second)
-    assert {d.policy for d in run.decisions} == {ControlConfig().start_policy}
-    assert run.decisions[-1].limits.follow_slack
-    assert met(run) > met(simulate("vllm-fcfs", workload(60, 25.0)))
+@pytest.fixture
+def starting_badly(tmp_path: Path) -> ControllerOptions:
+    """A controller that begins with a policy that overload punishes, and may leave it soon."""
+    path = tmp_path / "hmas.toml"
+    path.write_text(
+        '[control]\nshort_tick_s = 0.5\nlong_tick_s = 2.0\nttl_s = 5.0\nfirst_tick_s = 1.0\n'
+        'min_dwell_s = 1.0\nstart_policy = "fcfs"\n[twin]\nhorizon_s = 5.0\n'
+    )
+    return ControllerOptions(config_path=path)
 
 
-def test_rules_only_has_no_long_tick():
+def test_rules_only_switches_by_the_rule_table_and_the_twin_without_it(starting_badly):
+    requests = workload(240, 40.0)
+    rules, twin = (
+        simulate(arm, requests, controller=starting_badly) for arm in ("rules-only", "twin-only")
+    )
+    assert rules.decisions[0].policy == twin.decisions[0].policy == "fcfs"
+    assert rules.decisions[-1].policy != "fcfs"
+    assert twin.decisions[-1].policy != "fcfs"
+    assert any("twin predicts" in d.reason for d in twin.decisions)
+    assert not any("twin predicts" in d.reason for d in rules.decisions)
+    assert met(twin) > met(simulate("fixed-fcfs+slack", requests))
+
+
+def test_arms_with_a_loop_tick_with_the_short_horizon_and_give_the_engine_back():
     engine = FakeSimulator()
     run_case(case("rules-only", offered(0.0, 5.0)), quiet, lambda *_: engine)
     assert engine.ran[0][1] == [ControlConfig().short_tick_s]

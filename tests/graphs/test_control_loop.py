@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 
 from graphs.control_loop import ControllerConflict, ControlLoop
-from hmas_agents.config import Config, load_config
-from hmas_agents.ledger import LedgerReader
+from hmas_agents.config import Config, TwinConfig, load_config
+from hmas_agents.ledger import Ledger, LedgerReader
 from hmas_agents.records import DecisionRecord
+from hmas_agents.situation import decode_situation
+from hmas_agents.twin import Twin
 from serving.contracts import SLO, Ack, Arrival, BatchState, KVState, Outcome, encode
 from serving.engines.protocol import EngineUnavailable
 from tests.agents.model_server import completion, proposals, serving
+from tests.agents.scripted import Scripted
 from tests.fakes import STOCK, FakeEngine
+from tests.hmas_agents.samples import record as sample_record
 
 # Tests jump in time, so the lease is long except where it is what is tested.
 ALONE = {"model.enabled": False, "twin.enabled": False, "control.ttl_s": 1000.0}
@@ -93,9 +97,9 @@ def test_a_rule_agent_changes_a_limit_and_it_is_recorded():
     loop.short(2.0)
     engine.kv, engine.batch = KVState(1000, 990, 1100, preemptions=3), BatchState(running=9)
     loop.short(4.0)
-    assert engine.limits.kv_reserve == 0.05
+    assert engine.limits.choose_victims is True
     assert loop.records[-1].trigger == "tick"
-    assert loop.records[-1].tool_calls[0].tool == "set_kv_reserve"
+    assert loop.records[-1].tool_calls[0].tool == "set_victim_choice"
     assert loop.records[-1].chosen["policy"] == "slide"
 
 
@@ -193,71 +197,73 @@ def test_with_the_twin_disabled_the_rule_table_switches_when_calm():
     assert [p.source for p in record.proposals] == ["rules", "incumbent"]
 
 
-class FakeTwin:
-    """Predicts what the test says, by policy."""
-
-    def __init__(self, **figures: float) -> None:
-        self.figures, self.margin = figures, 0.02
-        self.error: float | None = None
-        self.faults: list[str] = []
-        self.seen: list[list[str]] = []
-
-    def predict(self, profile, settings, requests, candidates, limits, *, budget_s=None):
-        self.seen.append([c.policy for c in candidates])
-        return [self.figures.get(c.policy) for c in candidates]
-
-    def observe(self, predicted, realised):
-        self.error = abs(predicted - realised)
-
-    def close(self):
-        pass
-
-
-def with_twin(engine: FakeEngine, twin: FakeTwin, ledger: Path | None = None, **more: Any) -> Loop:
+def with_twin(
+    engine: FakeEngine, twin: Scripted, ledger: Path | None = None, **more: Any
+) -> Loop:
     loop = Loop(engine, config(**more), ledger)
-    loop.use_twin(twin)
+    loop.use_twin(Twin(TwinConfig(draws=2), forecaster=twin))
     return loop
 
 
 def test_a_switch_needs_a_predicted_gain_and_is_followed_up(tmp_path):
     engine, path = FakeEngine(), tmp_path / "l.sqlite"
-    twin = FakeTwin(slide=0.5, edf=0.9)
+    twin = Scripted(slide=0.5, edf=0.9)
     loop = with_twin(engine, twin, path, control__start_policy="slide")
     loop.short(2.0)
     serve(engine, 116, at_s=2.0)
     record = loop.long(60.0)
     assert (engine.policy, record.predicted) == ("edf", 0.9)
-    assert twin.seen == [["slide", "edf"]]
+    assert (record.predicted_low, record.predicted_high) == (0.8, 1.0)
+    assert twin.asked == [("slide", 0), ("edf", 0), ("slide", 1), ("edf", 1)]
+    assert record.twin["futures"] == 4
     serve(engine, 40, at_s=70.0)
     loop.short(90.0)
     loop.loop.close()
     (stored,) = [d for d in decisions(path) if d.horizon == "long"]
-    assert (stored.predicted, stored.realised, stored.realised_requests) == (0.9, 1.0, 40)
+    assert (stored.predicted, stored.realised, stored.realised_requests) == (0.9, 1.0, 41)
+    kept = decode_situation(stored.situation)
+    assert len(kept.requests) == 116
+    assert kept.snapshot.policy == "slide"
+
+
+def test_past_errors_of_the_ledger_raise_what_a_switch_must_gain(tmp_path):
+    path = tmp_path / "l.sqlite"
+    ledger = Ledger(path, config=Config())
+    for _ in range(20):
+        ledger.record_decision(
+            sample_record(predicted=0.9, realised=0.5, realised_requests=100)
+        )
+    ledger.close()
+    loop = ControlLoop(FakeEngine(), config(twin__enabled=True), path)
+    twin = loop._parts.twin
+    assert twin is not None
+    assert twin.error == pytest.approx(0.4)
+    loop.close()
 
 
 def test_a_switch_that_disappoints_is_rolled_back_past_the_dwell_time():
-    engine, twin = FakeEngine(), FakeTwin(slide=0.5, edf=0.9)
+    engine, twin = FakeEngine(), Scripted(slide=0.5, edf=0.9)
     loop = with_twin(engine, twin)
     loop.short(2.0)
     serve(engine, 116, at_s=2.0)
     loop.long(60.0)
     serve(engine, 40, at_s=70.0, met=False)
-    twin.figures = {"slide": 0.6, "edf": 0.5}
+    twin.answers = {"slide": 0.6, "edf": 0.5}
     record = loop.long(120.0)
     assert record.trigger == "rollback"
     assert (record.policy_before, engine.policy) == ("edf", "slide")
-    assert "realised 0.00, predicted 0.90" in record.reason
+    assert "realised 0.02, predicted at least 0.80" in record.reason
     serve(engine, 40, at_s=130.0, met=False)
     assert loop.long(180.0).trigger == "tick"  # a rollback is not rolled back
 
 
 def test_few_requests_predict_nothing_and_nothing_moves():
-    engine, twin = FakeEngine(), FakeTwin(slide=0.1, edf=0.9)
+    engine, twin = FakeEngine(), Scripted(slide=0.1, edf=0.9)
     loop = with_twin(engine, twin)
     loop.short(2.0)
     serve(engine, 5, at_s=30.0)
     assert loop.long(60.0).reason == "no prediction to compare by: stay"
-    assert (engine.policy, twin.seen) == ("slide", [])
+    assert (engine.policy, twin.asked) == ("slide", [])
 
 
 FAULTS = [
@@ -294,7 +300,7 @@ def test_a_valid_proposal_of_the_model_is_recorded_but_needs_the_twin():
         loop.short(2.0)
         serve(engine, 116, at_s=2.0)
         assert loop.long(60.0).chosen["policy"] == "edf"
-        loop.use_twin(FakeTwin(edf=0.5, sjf=0.8, slide=0.6))
+        loop.use_twin(Twin(TwinConfig(), forecaster=Scripted(edf=0.5, sjf=0.8, slide=0.6)))
         loop.loop._parts.switched_at_s.clear()
         record = loop.long(120.0)
     assert record.chosen["policy"] == engine.policy == "sjf"
@@ -314,8 +320,16 @@ def test_outcomes_reach_the_ledger_once(tmp_path):
     assert len(list(reader.outcomes(reader.list_runs()[-1].id))) == 7
 
 
+class Running(FakeEngine):
+    """Its clock goes on."""
+
+    def now(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
 def test_run_forever_ticks_on_both_horizons_until_stopped():
-    engine, stop = FakeEngine(), threading.Event()
+    engine, stop = Running(), threading.Event()
     seen = list[DecisionRecord]()
 
     def on_decision(record: DecisionRecord) -> None:
@@ -323,7 +337,7 @@ def test_run_forever_ticks_on_both_horizons_until_stopped():
         if record.horizon == "long":
             stop.set()
 
-    quick = config(control__short_tick_s=0.01, control__long_tick_s=0.02)
+    quick = config(control__short_tick_s=0.01, control__long_tick_s=5.0)
     with ControlLoop(engine, quick, None, on_decision=on_decision) as loop:
         loop.run_forever(stop)
     assert [r.trigger for r in seen[:2]] == ["start", "tick"]

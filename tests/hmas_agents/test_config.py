@@ -58,7 +58,7 @@ def test_overrides_win_over_the_file_and_none_is_no_override(write):
         ),
         ('control.mode = "go"\n', ":1: control.mode: "),
         ('[model]\nmode = 1\n[control]\nmode = "go"\n', ":4: control.mode: "),
-        ("[twin]\nbudget = 3\n", ":2: twin.budget: unknown key (known: enabled, window_s"),
+        ("[twin]\nbudget = 3\n", ":2: twin.budget: unknown key (known: enabled, explore"),
         ("[twins]\n", ":1: twins: unknown key (known: engine, control"),
         ("[twin]\nmargin = nan\n", ":2: twin.margin: "),
         ("[ledger]\nmax_decisions = 0\n", ":2: ledger.max_decisions: "),
@@ -110,13 +110,33 @@ def test_overrides_do_not_change_the_callers_dictionary():
     assert overrides == {"control.mode": "act"}
 
 
+def test_what_is_sent_with_every_request_may_not_replace_what_hmas_sets(write):
+    path = write("[model]\n[model.extra_body]\nmessages = []\n")
+    with pytest.raises(ConfigError, match=r"model\.extra_body: 'messages' is set by H-MAS"):
+        load_config(path)
+
+
+# What TOML can hold of JSON: 64-bit integers, finite floats, no null.
+JSON_KEY = st.text(st.characters(exclude_categories=["Cs"]))
+JSON_VALUE = st.recursive(
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | JSON_KEY,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(JSON_KEY, inner, max_size=3),
+    max_leaves=6,
+)
+JSON_TABLE = st.dictionaries(JSON_KEY.map(lambda key: f"x{key}"), JSON_VALUE, max_size=3)
+
+
 @given(
     url=st.text(st.characters(exclude_categories=["Cs"])),
     timeout_s=st.floats(1e-6, 1e6),
     port=st.integers(0, 65_535),
     enabled=st.booleans(),
+    extra=JSON_TABLE,
 )
-def test_what_is_rendered_reads_back_equal(url, timeout_s, port, enabled):
+def test_what_is_rendered_reads_back_equal(url, timeout_s, port, enabled, extra):
     config = load_config(
         None,
         {
@@ -124,6 +144,7 @@ def test_what_is_rendered_reads_back_equal(url, timeout_s, port, enabled):
             "model.timeout_s": timeout_s,
             "metrics.port": port,
             "twin.enabled": enabled,
+            "model.extra_body": extra,
         },
     )
     assert Config.model_validate(tomllib.loads(render_resolved(config))) == config

@@ -1,0 +1,30 @@
+"""A forecaster that says what the test says, for every future alike."""
+
+from hmas_agents.twin_process import WorkerLostError
+from hmas_agents.twin_worker import Ask
+
+
+class Scripted:
+    """Answers by policy (`"lost"`: the worker is gone); keeps what it was asked."""
+
+    def __init__(self, **answers):
+        self.answers, self.asked = answers, []
+
+    def start(self):
+        pass
+
+    def wait_ready(self, limit_s):
+        return True
+
+    def send(self, situation):
+        pass
+
+    def ask(self, ask: Ask, deadline_s):
+        self.asked.append((ask.policy, ask.seed))
+        answer = self.answers.get(ask.policy, "not in the script")
+        if answer == "lost":
+            raise WorkerLostError("twin_timeout: out of its time budget")
+        return answer
+
+    def close(self):
+        pass
