@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evals.agent.commands import app as agent_app
 from evals.clean_exit import clean_exit
 from evals.compare_command import compare
 from evals.fidelity.commands import fidelity
@@ -25,6 +26,7 @@ app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
 app.command()(fidelity)
 app.command()(report)
+app.add_typer(agent_app, name="agent")
 traces_app = typer.Typer(help="The public traces that evals replay.")
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from graphs.long_horizon import build_long_horizon, settle
+from graphs.checkpoints import DURABILITY, config_for, open_checkpointer, recover, thread_of
+from graphs.long_horizon import LongHorizon, build_long_horizon, settle
 from graphs.pacing import LongPacing
 from graphs.parts import OnDecision, build_parts
 from graphs.short_horizon import RUN_CONFIG, ControllerConflict, build_short_horizon
@@ -77,6 +78,8 @@ class ControlLoop:
         )
         self._short = build_short_horizon(self._parts)
         self._long = build_long_horizon(self._parts)
+        self._saver = open_checkpointer(ledger_path)
+        self._long.checkpointer = self._saver
         self._pacing = LongPacing(config.control)
         self._background: threading.Thread | None = None
         self._crash: Exception | None = None
@@ -118,8 +121,14 @@ class ControlLoop:
         Raises:
             EngineUnavailable: nothing was decided.
         """
+        given: LongHorizon = {"trigger": trigger, "budget_s": budget_s}
         with tick(self._tracing, "long_tick") as traced:
-            self._long.invoke({"trigger": trigger, "budget_s": budget_s}, traced)
+            if self._saver is None or self._parts.ledger is None:
+                self._long.invoke(given, traced)
+                return
+            thread_id = thread_of(self._parts.ledger.run_id, self._engine.now())
+            place = traced | config_for(thread_id)
+            self._long.invoke({**given, "thread_id": thread_id}, place, durability=DURABILITY)
 
     def tick(self) -> None:
         """A short tick and, when one is due, a long one: for engines in virtual time.
@@ -145,6 +154,7 @@ class ControlLoop:
         period_s = self._config.control.short_tick_s
         if self._parts.twin is not None:
             self._parts.twin.start()
+        self._timed("long", self._recover)
         next_short_s = time.monotonic()
         while not stop.is_set():
             if self._timed("short", self.short_tick) and (trigger := self._due()):
@@ -173,6 +183,8 @@ class ControlLoop:
         if self._background is not None:
             self._background.join(LAST_WORDS_S)
         self._parts.close()
+        if self._saver is not None:
+            self._saver.close()
         if self._tracing is not None:
             self._tracing.close()
 
@@ -181,6 +193,15 @@ class ControlLoop:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _recover(self) -> None:
+        """Finish a decision that an ended controller left half done, if it still fits."""
+        if self._saver is None:
+            return
+        age_s = self._config.control.ttl_s
+        recovered = recover(self._long, self._saver, self._engine.snapshot(), age_s)
+        if recovered.outcome != "nothing":
+            logger.warning("a half-done decision was %s: %s", recovered.outcome, recovered.reason)
 
     def _due(self) -> str:
         observer = self._parts.observer

@@ -32,10 +32,11 @@ MIN_REPLAYED = 30  # fewer requests predict nothing
 
 
 class LongHorizon(TypedDict, total=False):
-    """What travels along the edges; `trigger` and `budget_s` come in from the loop."""
+    """What travels along the edges; the first three come in from the loop."""
 
     trigger: str
     budget_s: float | None
+    thread_id: str
     situation: Situation
     rollback: Proposal | None
     record: DecisionRecord
@@ -59,6 +60,7 @@ def observe(parts: Parts, work: LongHorizon) -> LongHorizon:
         policy_before=snapshot.policy,
         snapshot_before=encode(snapshot),
         situation={} if parts.ledger is None else encode_situation(situation),
+        thread_id=work.get("thread_id", ""),
     )
     incumbent = Proposal("incumbent", snapshot.policy, dict(snapshot.params), "in force")
     return {

@@ -68,7 +68,7 @@ class DecisionRecord:
         twin: how the prediction was made: `horizon_s`, `draws`, `wall_s`, `margin`, `error`.
         situation: what the twin replays, as `hmas_agents.situation` writes it; empty for
             the short horizon.
-        thread_id / checkpoint_id: where LangGraph's checkpointer keeps the decision's steps.
+        thread_id: where LangGraph's checkpointer keeps the decision's steps.
     """
 
     horizon: Horizon
@@ -105,4 +105,3 @@ class DecisionRecord:
     twin: dict[str, Any] = field(default_factory=dict)
     situation: dict[str, Any] = field(default_factory=dict)
     thread_id: str = ""
-    checkpoint_id: str = ""

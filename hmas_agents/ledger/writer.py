@@ -32,7 +32,6 @@ PLAIN_FIELDS = (
     "summary", "prompt_name", "prompt_version", "prompt_sha256", "model", "model_latency_s",
     "model_tokens", "model_prompt_tokens", "model_step_share", "reason", "predicted",
     "predicted_low", "predicted_high", "realised", "realised_requests", "thread_id",
-    "checkpoint_id",
 )  # fmt: skip
 
 T = TypeVar("T")

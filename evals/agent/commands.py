@@ -1,0 +1,241 @@
+"""`hmas eval agent`: does the policy agent choose well? Scores, case sets, labels.
+
+Wiring only. Heavy imports stay inside the functions that need them.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evals.clean_exit import clean_exit
+
+if TYPE_CHECKING:
+    from evals.agent.eval_agent import AgentReport
+    from hmas_agents.config import ModelConfig
+
+SMALL_SET = Path("evals/cases/small.jsonl.gz")
+SUITE = Path("evals/cases/scenes.toml")
+LABELS = Path("var/agent/labels.jsonl")
+EXIT_WORSE = 1
+
+app = typer.Typer()
+
+JobsOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")]
+LabelsOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Keeps computed labels for the next time.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def agent(
+    context: typer.Context,
+    *,
+    cases: Annotated[
+        Path, typer.Option(metavar="FILE", help="Case file; `build` makes one.")
+    ] = SMALL_SET,
+    model_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask the model at this endpoint.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model to ask there; default: the first.")] = "",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Label or version to ask with. Repeatable; default: current."),
+    ] = None,
+    rotations: Annotated[
+        int, typer.Option(min=1, help="Orders of the options that each case is asked in.")
+    ] = 3,
+    cassette: Annotated[
+        Path | None,
+        typer.Option(help="File of replies: with --model-url recorded, without it played."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Exit 1 if a mean regret is above it; see above."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many cases of each split.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its table `model`: limits, extra fields.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For agent.json, agent.md, agent.svg.")
+    ] = None,
+    labels: LabelsOption = None,
+    jobs: JobsOption = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+) -> None:
+    """Does the policy agent choose well? Score it on cases, beside rules, chance and the twin.
+
+    Regret is the attainment lost against the best policy of each case, as the twin's
+    simulations label it. Development and held-out scenarios are shown apart.
+
+    hmas eval agent
+
+    hmas eval agent --cases var/agent/cases.jsonl.gz --out var/agent/report
+
+    hmas eval agent --model-url http://127.0.0.1:8000/v1 --prompt current --prompt candidate
+
+    hmas eval agent --cassette replies.jsonl --model smollm2 --threshold 0.1
+
+    hmas eval agent build --help
+
+    --threshold applies to every model asked, or to the rules where none is; on the held-out
+    cases, or on all where none are held out. Exit codes: 0 good, 1 above the threshold, 2
+    wrong use or broken input.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from evals.agent.eval_agent import AgentEval, run_agent_eval
+    from evals.agent.report import document, sheets, write_files
+    from evals.progress import CaseProgress
+
+    asks = model_url is not None or cassette is not None
+    if prompt and not asks:
+        raise typer.BadParameter("--prompt asks a model: give --model-url or --cassette")
+    request = AgentEval(
+        cases=cases,
+        model=_model_config(config, model_url, model) if asks else None,
+        prompts=tuple(("policy", each) for each in prompt or ["current"]),
+        rotations=rotations,
+        cassette=cassette,
+        record=model_url is not None,
+        jobs=jobs or os.cpu_count() or 1,
+        limit=limit,
+        kept_in=labels,
+    )
+    with clean_exit(), CaseProgress() as progress:
+        report = run_agent_eval(request, progress)
+    if json_output:
+        import json
+
+        typer.echo(json.dumps(document(report, cases), indent=2, sort_keys=True))
+    else:
+        from rich.console import Console
+
+        from evals.report.sheet import terminal
+
+        for sheet in sheets(report):
+            Console().print(terminal(sheet))
+    if out is not None:
+        write_files(report, cases, out)
+        typer.echo(f"written: {out}/agent.json, agent.md, agent.svg", err=True)
+    if threshold is not None:
+        _gate(report, threshold)
+
+
+@app.command("build")
+def build(
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Case file; .gz is compressed.")],
+    cases: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
+    suite: Annotated[Path, typer.Option(metavar="SUITE.toml", help="Where from.")] = SUITE,
+    requests: Annotated[
+        int | None, typer.Option(min=2, help="Per scenario, instead of the suite's.")
+    ] = None,
+    ledger: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Its long decisions become cases too. Repeatable."),
+    ] = None,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Scenario (or label of a run) to hold out, beside the suite's."),
+    ] = None,
+    labels: LabelsOption = LABELS,
+    jobs: JobsOption = 0,
+) -> None:
+    """Make a case set: situations from simulated runs (and ledgers), labelled by simulation.
+
+    The default suite is synthetic, so its cases may be passed on; a suite with a public trace
+    makes cases that contain parts of that trace. Deterministic by the suite and its seeds.
+
+    hmas eval agent build --out var/agent/cases.jsonl.gz
+
+    hmas eval agent build --out var/agent/mine.jsonl.gz --ledger var/ledger.sqlite
+
+    hmas eval agent build --out var/agent/drift.jsonl.gz --suite my_cases.toml --cases 50
+    """
+    from evals.agent.build import BuildRequest, describe
+    from evals.agent.build import build as build_cases
+    from evals.progress import CaseProgress
+
+    request = BuildRequest(
+        suite_file=suite,
+        count=cases,
+        out=out,
+        jobs=jobs or os.cpu_count() or 1,
+        requests=requests,
+        ledgers=tuple(ledger or ()),
+        held_out=tuple(held_out or ()),
+        kept_in=labels,
+    )
+    with clean_exit(), CaseProgress() as progress:
+        built = build_cases(request, progress)
+    for line in describe(built):
+        typer.echo(line)
+    if len(built) < cases:
+        typer.echo(f"warning: {cases} cases asked, the runs have {len(built)}", err=True)
+    typer.echo(f"{out}: {len(built)} cases")
+
+
+@app.command("label")
+def label(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of `hmas trace export --cases`.")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: the same file, rewritten.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Futures behind each label.")] = 4,
+    horizon: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="How far labels look ahead.")
+    ] = 30.0,
+    labels: LabelsOption = LABELS,
+    jobs: JobsOption = 0,
+) -> None:
+    """Label the cases of a file that have no labels yet.
+
+    hmas trace export --run 3 --cases run3.jsonl.gz
+
+    hmas eval agent label run3.jsonl.gz
+    """
+    from evals.agent.build import LABEL_SEED
+    from evals.agent.labels import label_cases
+    from evals.progress import CaseProgress
+    from hmas_agents.case_file import Plan, read_cases, write_cases
+
+    plan = Plan(draws, LABEL_SEED, horizon)
+    with clean_exit(), CaseProgress() as progress:
+        cases = label_cases(
+            read_cases(file),
+            {},
+            lambda _: plan,
+            jobs=jobs or os.cpu_count() or 1,
+            kept_in=labels,
+            progress=progress,
+        )
+    count = write_cases(out or file, cases)
+    typer.echo(f"{out or file}: {count} cases")
+
+
+def _model_config(config: Path | None, url: str | None, name: str) -> "ModelConfig":
+    from hmas_agents.commands.options import read_config
+
+    named = {"base_url": url, "name": name or None}
+    given = {key: value for key, value in named.items() if value is not None}
+    return read_config(config).model.model_copy(update=given)
+
+
+def _gate(report: "AgentReport", threshold: float) -> None:
+    worse = [each for each in report.gated() if each.regret.mean > threshold]
+    for each in worse:
+        typer.echo(
+            f"{each.contender}: regret {each.regret.mean:.3f} on the {each.split} cases is above "
+            f"{threshold:g}",
+            err=True,
+        )
+    if worse:
+        raise typer.Exit(EXIT_WORSE)

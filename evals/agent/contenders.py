@@ -1,0 +1,168 @@
+"""Who chooses a policy in a case, and what do they choose?
+
+Rules, chance, the twin, fixed policies, and a model with a version of the prompt. Called by
+`evals.agent.scoring`; a model is asked with its options in several orders.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean
+
+import httpx
+
+from evals.cassette import Cassette
+from hmas_agents import rule_table
+from hmas_agents.agents.asking import messages_for
+from hmas_agents.agents.policy_agent import PolicyAgent, PolicyReply
+from hmas_agents.case_file import Case, candidate_key
+from hmas_agents.config import ModelConfig
+from hmas_agents.records import Proposal
+from prompts.loader import Prompt
+
+Candidate = tuple[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question to a model, and what came of it.
+
+    Attributes:
+        options: the policies in the order in which they were listed.
+        choice: the first usable proposal; None when there was none.
+        reason: the model's, for it.
+        latency_s: None where the reply was played from a cassette.
+    """
+
+    options: tuple[str, ...]
+    choice: Candidate | None
+    reason: str
+    faults: tuple[str, ...]
+    latency_s: float | None
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a contender makes of one case: choices of equal weight, and how it came to them."""
+
+    case: Case
+    choices: tuple[Candidate, ...]
+    asked: tuple[Asked, ...] = ()
+
+
+Contender = Callable[[Case], Answer]
+
+
+def rules(case: Case) -> Answer:
+    """The rule table's choice; where that is not allowed, no change."""
+    proposal = rule_table.choose(case.situation.state)
+    choice = (proposal.policy, dict(proposal.params))
+    return Answer(case, (choice if proposal.policy in case.allowed else case.incumbent,))
+
+
+def stay(case: Case) -> Answer:
+    """What is in force."""
+    return Answer(case, (case.incumbent,))
+
+
+def chance(case: Case) -> Answer:
+    """Any allowed policy: the expectation, nothing is drawn."""
+    return Answer(case, tuple((policy, {}) for policy in case.allowed))
+
+
+def twin(case: Case) -> Answer:
+    """The best of other futures than the labels'; of equal ones the first allowed."""
+    best = max(case.allowed, key=lambda policy: fmean(case.twin[candidate_key(policy)]))
+    return Answer(case, ((best, {}),))
+
+
+def fixed(policy: str) -> Contender:
+    """Always the same policy."""
+    return lambda case: Answer(case, ((policy, {}),))
+
+
+class Model:
+    """A model with one version of the prompt, its options in `rotations` different orders.
+
+    Args:
+        config: endpoint, model and limits.
+        prompt: the version to ask with.
+        rotations: how many orders; the first is that of the case.
+        cassette: replies instead of, or recorded from, the endpoint.
+    """
+
+    def __init__(
+        self, config: ModelConfig, prompt: Prompt, rotations: int, cassette: Cassette | None = None
+    ) -> None:
+        self._prompt, self._rotations = prompt, rotations
+        self._agent = PolicyAgent(config, prompt)
+        self._is_timed = cassette is None
+        if cassette is not None:
+            client = httpx.Client(transport=cassette)
+            self._agent._client = self._agent._client.copy(http_client=client)
+        self._cassette = cassette
+
+    def __call__(self, case: Case) -> Answer:
+        """Ask once per order.
+
+        Where a reply is of no use the rule table's choice stands in, as in the control loop.
+
+        Raises:
+            CassetteError: a reply is not in the cassette, or could not be recorded.
+        """
+        asked = tuple(self._ask(case, options) for options in rotated(case, self._rotations))
+        (fallback,) = rules(case).choices
+        return Answer(case, tuple(each.choice or fallback for each in asked), asked)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._agent.close()
+
+    def _ask(self, case: Case, options: tuple[str, ...]) -> Asked:
+        in_force, _ = case.incumbent
+        messages = messages_for(self._prompt, case.situation.state, in_force, options)
+        reply = self._agent.propose(messages, options)
+        if self._cassette is not None:
+            self._cassette.check()
+        proposal = _first_usable(reply)
+        return Asked(
+            options=options,
+            choice=None if proposal is None else (proposal.policy, dict(proposal.params)),
+            reason="" if proposal is None else proposal.reason,
+            faults=tuple(reply.faults),
+            latency_s=reply.latency_s if self._is_timed else None,
+            tokens=reply.tokens,
+        )
+
+
+@contextmanager
+def closing_all(models: Sequence[Model]) -> Iterator[None]:
+    """Close every model at the end, whatever happened."""
+    try:
+        yield
+    finally:
+        for model in models:
+            model.close()
+
+
+def rotated(case: Case, count: int) -> list[tuple[str, ...]]:
+    """The allowed policies in `count` orders, each a rotation, evenly spaced.
+
+    At most as many as there are policies; the first is the case's own order.
+    """
+    names = case.allowed
+    count = min(count, len(names))
+    starts = [round(i * len(names) / count) for i in range(count)]
+    return [names[start:] + names[:start] for start in starts]
+
+
+def _first_usable(reply: PolicyReply) -> Proposal | None:
+    """The model's best proposal whose parameters are inside their bounds."""
+    for proposal in reply.proposals:
+        try:
+            candidate_key(proposal.policy, proposal.params)
+        except ValueError:
+            continue
+        return proposal
+    return None

@@ -1,0 +1,176 @@
+"""How does one `hmas eval agent` go from a case file to scores? Called by the command.
+
+Rules, chance, the twin and the fixed policies need no model; each prompt version asked for is
+a contender of its own. Labels that a proposal with parameters needs are computed on the way.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+from evals.agent import contenders
+from evals.agent.contenders import Answer, Contender, Model
+from evals.agent.labels import label_cases
+from evals.agent.scoring import Score, missing, regret_of, score
+from evals.cassette import Cassette
+from evals.progress import CaseProgress
+from hmas_agents.case_file import Case, CaseError, Plan, Split, read_cases
+from hmas_agents.config import ModelConfig
+from prompts.loader import load_prompt
+
+SPLITS: tuple[Split, ...] = ("development", "held_out")
+PLAN = Plan(draws=4, seed=1000, horizon_s=30.0)  # of cases that come without labels
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEval:
+    """What to score.
+
+    Attributes:
+        model: endpoint and limits; None asks no model.
+        prompts: (name, label or version) of each prompt version to ask with.
+        rotations: orders of the options that each question is asked in.
+        limit: at most so many cases of each split, spread evenly; None takes all.
+        kept_in: file that keeps labels computed on the way.
+    """
+
+    cases: Path
+    model: ModelConfig | None
+    prompts: tuple[tuple[str, str], ...]
+    rotations: int
+    cassette: Path | None
+    record: bool
+    jobs: int
+    limit: int | None = None
+    kept_in: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReport:
+    """The scores, contender by contender, and the cases that they are over."""
+
+    cases: list[Case]
+    scores: list[Score]
+    models: tuple[str, ...]
+
+    def of(self, split: Split) -> list[Score]:
+        """The scores of one split, lowest regret first."""
+        chosen = [each for each in self.scores if each.split == split]
+        return sorted(chosen, key=lambda each: each.regret.mean)
+
+    def gated(self) -> list[Score]:
+        """What a threshold applies to: the models that were asked, else the rules.
+
+        On the held-out cases where there are any.
+        """
+        split = SPLITS[1] if self.of(SPLITS[1]) else SPLITS[0]
+        return [each for each in self.of(split) if each.contender in (self.models or ("rules",))]
+
+
+def run_agent_eval(request: AgentEval, progress: CaseProgress) -> AgentReport:
+    """Score every contender on every case.
+
+    Raises:
+        CaseError, PromptError, CassetteError: an input cannot be used.
+        WorkerError: a forecast failed.
+    """
+    cases = _limited(read_cases(request.cases), request.limit)
+    cases = _labelled(cases, {}, request, progress)
+    with ExitStack() as stack:
+        entered = _contenders(cases, request, stack)
+        answers = {
+            name: _asked(name, contender, cases, progress) for name, contender in entered.items()
+        }
+    every = [answer for each in answers.values() for answer in each]
+    if wanted := missing(every):
+        cases = _labelled(cases, wanted, request, progress)
+    by_id = {case.id: case for case in cases}
+    scores = []
+    for name, given in answers.items():
+        relabelled = [replace(answer, case=by_id[answer.case.id]) for answer in given]
+        for split in SPLITS:
+            of_split = [answer for answer in relabelled if answer.case.split == split]
+            if of_split:
+                scores.append(score(name, split, of_split))
+    models = tuple(name for name in answers if isinstance(entered[name], Model))
+    return AgentReport(cases, scores, models)
+
+
+def best_fixed(cases: Sequence[Case]) -> str:
+    """The one policy with the least regret over the development cases (else over all)."""
+    known = [case for case in cases if case.split == "development"] or list(cases)
+    everywhere = [name for name in known[0].allowed if all(name in c.allowed for c in known)]
+    if not everywhere:
+        raise CaseError("cases: no policy is allowed in every case: there is no fixed one")
+    return min(
+        everywhere, key=lambda name: fmean(regret_of(case, (name, {})) for case in known)
+    )
+
+
+def _contenders(
+    cases: Sequence[Case], request: AgentEval, stack: ExitStack
+) -> dict[str, Contender]:
+    fixed = best_fixed(cases)
+    entered: dict[str, Contender] = {
+        "rules": contenders.rules,
+        "random": contenders.chance,
+        "stay": contenders.stay,
+        f"best fixed ({fixed})": contenders.fixed(fixed),
+    }
+    if all(case.twin for case in cases):
+        entered["twin"] = contenders.twin
+    if request.model is None:
+        return entered
+    tape = None
+    if request.cassette is not None:
+        tape = Cassette(request.cassette, record=request.record)
+        stack.callback(tape.close)
+    for name, version in request.prompts:
+        prompt = load_prompt(name, version)
+        model = Model(request.model, prompt, request.rotations, tape)
+        stack.callback(model.close)
+        asked = request.model.name or "model"
+        entered[f"{asked}, {name} v{prompt.head.version}"] = model
+    return entered
+
+
+def _asked(
+    name: str, contender: Contender, cases: Sequence[Case], progress: CaseProgress
+) -> list[Answer]:
+    bar = progress.add(name, len(cases))
+    answers = []
+    for done, case in enumerate(cases, start=1):
+        answers.append(contender(case))
+        progress.update(bar, done)
+    progress.done(bar, f"{name}: {len(cases)} cases")
+    return answers
+
+
+def _labelled(
+    cases: list[Case],
+    wanted: dict[str, tuple[contenders.Candidate, ...]],
+    request: AgentEval,
+    progress: CaseProgress,
+) -> list[Case]:
+    return label_cases(
+        cases,
+        wanted,
+        lambda _: PLAN,
+        jobs=request.jobs,
+        kept_in=request.kept_in,
+        progress=progress,
+    )
+
+
+def _limited(cases: list[Case], limit: int | None) -> list[Case]:
+    """At most `limit` of each split, spread evenly over the file."""
+    if limit is None:
+        return cases
+    kept: list[Case] = []
+    for split in SPLITS:
+        of_split = [case for case in cases if case.split == split]
+        count = min(limit, len(of_split))
+        kept += [of_split[i * len(of_split) // count] for i in range(count)]
+    return kept

@@ -1,0 +1,219 @@
+"""What would another prompt, model or rule have proposed, and would it have been better?
+
+Re-asks recorded long decisions: the summary is built anew from the recorded state, so an edit
+of what is summarised counts too. Nothing is applied. Called by `hmas replay`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import ValidationError
+
+from evals.agent.contenders import Candidate, Model
+from evals.agent.labels import label_cases
+from evals.agent.replay_result import Replayed, Said
+from evals.agent.scoring import best_of, regret_of
+from evals.progress import CaseProgress
+from hmas_agents import rule_table
+from hmas_agents.case_file import Case, Plan, candidate_key
+from hmas_agents.cases import cases_of
+from hmas_agents.config import Config
+from hmas_agents.ledger.reader import LedgerReader, Run, StoredDecision
+from hmas_agents.ledger.schema import LedgerError
+from hmas_agents.records import Proposal
+
+SEED = 3000  # futures that neither the twin of the run nor a case set has seen
+SOURCES = ("model", "rules")  # who is asked; the twin and a rollback are not
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A run's long decisions that hold their situation, as cases."""
+
+    config: Config
+    pairs: tuple[tuple[StoredDecision, Case], ...]
+    skipped: int
+
+
+def load_run(path: Path, run: int, decision: int | None) -> Recorded:
+    """The long decisions of a run, or one of them.
+
+    Raises:
+        LedgerError: no such run or decision, or none that can be re-asked.
+    """
+    with LedgerReader(path) as reader:
+        runs = {item.id: item for item in reader.list_runs()}
+        if run not in runs:
+            known = ", ".join(map(str, runs)) or "none"
+            raise LedgerError(f"{path}: there is no run {run}; there are {known}")
+        stored = {each.id: each for each in reader.list_decisions(run, "long")}
+        cases = {int(case.provenance["decision"]): case for case in cases_of(reader, run)}
+    wanted = [each for each in stored if decision in {None, each}]
+    if not wanted:
+        raise LedgerError(f"{path}: run {run} has no long decision {decision or ''}".rstrip())
+    pairs = tuple((stored[each], cases[each]) for each in wanted if each in cases)
+    if not pairs:
+        raise LedgerError(
+            f"{path}: run {run}: no situation is recorded with its {len(wanted)} long decisions "
+            "(ledgers of older versions hold none)"
+        )
+    return Recorded(_config(path, runs[run]), pairs, len(wanted) - len(pairs))
+
+
+def _config(path: Path, run: Run) -> Config:
+    try:
+        return Config.model_validate(run.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise LedgerError(
+            f"{path}: run {run.id}: config.{key}: {first['msg']}: it was recorded by another "
+            "version of H-MAS"
+        ) from error
+
+
+def ask_again(
+    recorded: Recorded, model: Model | None, on_done: Callable[[int], object]
+) -> list[Replayed]:
+    """Put each decision to the model (None: to the rule table) again; no labels yet."""
+    replayed = []
+    for number, (stored, case) in enumerate(recorded.pairs, start=1):
+        record = stored.record
+        replayed.append(
+            Replayed(
+                decision=stored.id,
+                at_s=record.at_s,
+                in_force=case.incumbent[0],
+                old=_said_then(stored, by_rules=model is None),
+                new=_by_rules(case) if model is None else _by_model(case, model),
+                chosen=_key(record.chosen, case),
+            )
+        )
+        on_done(number)
+    return replayed
+
+
+def label(
+    recorded: Recorded,
+    replayed: Sequence[Replayed],
+    draws: int,
+    *,
+    jobs: int,
+    kept_in: Path | None,
+    progress: CaseProgress,
+) -> list[Replayed]:
+    """The same with the twin's goodput of each proposal, and of the best policy.
+
+    Each decision looks as far ahead as it did then.
+
+    Raises:
+        WorkerError: a forecast failed.
+    """
+    cases = [case for _, case in recorded.pairs]
+    wanted = {
+        case.id: [each.old.candidate, each.new.candidate, _chosen(stored.record.chosen, case)]
+        for (stored, case), each in zip(recorded.pairs, replayed, strict=True)
+    }
+    horizons_s = {
+        case.id: float(stored.record.twin.get("horizon_s", recorded.config.twin.horizon_s))
+        for stored, case in recorded.pairs
+    }
+    done = label_cases(
+        cases,
+        wanted,
+        lambda case: Plan(draws, SEED, horizons_s[case.id]),
+        jobs=jobs,
+        kept_in=kept_in,
+        progress=progress,
+    )
+    return [_with_labels(each, case) for each, case in zip(replayed, done, strict=True)]
+
+
+def _said_then(stored: StoredDecision, *, by_rules: bool) -> Said:
+    """The recorded first proposal of the model, else of the rule table, else what was chosen."""
+    record = stored.record
+    sources = SOURCES[1:] if by_rules else SOURCES
+    first: Proposal | None = None
+    for source in sources:
+        first = first or next((p for p in record.proposals if _is_usable(p, source)), None)
+    asked = bool(record.model) and not by_rules
+    usable = any(_is_usable(p, "model") for p in record.proposals)
+    if first is None:
+        first = Proposal("incumbent", record.policy_before, reason="nothing was proposed")
+    return Said(
+        source=first.source,
+        policy=first.policy,
+        params=dict(first.params),
+        reason=first.reason,
+        valid=usable if asked else None,
+        latency_s=record.model_latency_s if asked else None,
+        tokens=record.model_tokens if asked else None,
+        faults=tuple(record.faults),
+    )
+
+
+def _is_usable(proposal: Proposal, source: str) -> bool:
+    if proposal.source != source:
+        return False
+    try:
+        candidate_key(proposal.policy, proposal.params)
+    except ValueError:
+        return False
+    return True
+
+
+def _by_rules(case: Case) -> Said:
+    proposal = rule_table.choose(case.situation.state)
+    if proposal.policy not in case.allowed:
+        policy, params = case.incumbent
+        return Said("rules", policy, params, f"{proposal.policy} is not allowed: stay")
+    return Said("rules", proposal.policy, dict(proposal.params), proposal.reason)
+
+
+def _by_model(case: Case, model: Model) -> Said:
+    reply = model(case).asked[0]
+    said = _by_rules(case)
+    if reply.choice is not None:
+        policy, params = reply.choice
+        said = Said("model", policy, params, reply.reason)
+    return replace(
+        said,
+        valid=reply.choice is not None,
+        latency_s=reply.latency_s,
+        tokens=reply.tokens,
+        faults=reply.faults,
+    )
+
+
+def _chosen(chosen: dict[str, Any], case: Case) -> Candidate:
+    policy, params = str(chosen.get("policy", "")), dict(chosen.get("params") or {})
+    try:
+        candidate_key(policy, params)
+    except ValueError:  # a policy that is gone since
+        return case.incumbent
+    return policy, params
+
+
+def _key(chosen: dict[str, Any], case: Case) -> str:
+    return candidate_key(*_chosen(chosen, case))
+
+
+def _with_labels(each: Replayed, case: Case) -> Replayed:
+    means = {key: fmean(draws) for key, draws in case.labels.items()}
+    best = best_of(case.labels, case.allowed)
+
+    def judged(said: Said) -> Said:
+        key = candidate_key(*said.candidate)
+        return replace(said, goodput=means[key], regret=regret_of(case, said.candidate))
+
+    return replace(
+        each,
+        old=judged(each.old),
+        new=judged(each.new),
+        chosen_goodput=means[each.chosen],
+        best=best,
+        best_goodput=means[best],
+    )

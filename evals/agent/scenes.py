@@ -1,0 +1,153 @@
+"""How are situations taken from a simulated run? One run per scenario, load and seed.
+
+At each moment the situation is recorded as the controller would see it, then the next policy
+comes into force, so that situations have different histories. Called by `hmas eval agent build`;
+the functions take one picklable item, because they run in worker processes.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from evals.agent.case_suite import CaseSuite, load_case_suite
+from evals.arms import parse_arm
+from evals.baselines.steering import Steering
+from evals.capacity import simulated_capacity_rps
+from evals.offer import offer
+from evals.scenario import Workload, build_workload
+from evals.sim_engine import build_simulated
+from evals.suite import Scenario
+from evals.workers import OnProgress
+from evals.workloads.scaling import span_s
+from hmas_agents.case_file import Case
+from hmas_agents.config import Config, load_config
+from hmas_agents.observer import Observer
+from serving.engines.tickers import Ticker
+
+LOOK_S = 2.0  # as often as the controller's short tick
+CAPACITY_REQUESTS = 400  # enough to measure what the engine completes per second
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One run to take situations from, by names: workers build the rest themselves."""
+
+    suite_file: Path
+    scenario: str
+    load: float
+    seed: int
+    requests: int | None = None
+
+    @property
+    def title(self) -> str:
+        """How progress and the ids of its cases name it."""
+        return f"{self.scenario}-{self.load:g}x-{self.seed}"
+
+    def parts(self) -> tuple[CaseSuite, Scenario]:
+        """The suite, cut to size, and the scenario.
+
+        Raises:
+            SuiteError: the suite file is broken; names file, line and key.
+        """
+        suite = load_case_suite(self.suite_file)
+        if self.requests is not None:
+            suite = suite.with_requests(self.requests)
+        return suite, next(each for each in suite.scenarios if each.name == self.scenario)
+
+
+def scenes_of(suite_file: Path, suite: CaseSuite, requests: int | None) -> list[Scene]:
+    """Every run of a suite, scenario by scenario."""
+    return [
+        Scene(suite_file, scenario.name, load, seed, requests)
+        for scenario in suite.scenarios
+        for load in suite.loads
+        for seed in suite.every_seed
+    ]
+
+
+def take(scene: Scene, on_progress: OnProgress) -> list[Case]:
+    """The unlabelled cases of one run, oldest first.
+
+    Raises:
+        WorkloadError, TraceError, SuiteError: the scenario has no usable workload.
+    """
+    suite, scenario = scene.parts()
+    workload, capacity_rps = _workload(replace(scene, load=1.0))
+    offered = offer(workload, scene.load * capacity_rps)
+    profile, settings = suite.profile_of(scenario), suite.settings_of(scenario)
+    engine = build_simulated(profile, settings, False)
+    observer = Observer(engine, _config(suite), None)
+    steering = Steering(engine, profile, scene.title)
+    taken: list[Case] = []
+
+    def next_arm() -> None:
+        # Begins elsewhere in each run, so that no policy has the first situation of all.
+        index = len(taken) + round(10 * scene.load) + scene.seed
+        arm = parse_arm(suite.arms[index % len(suite.arms)])
+        steering.put_in_force(arm, "the next one")
+
+    def look() -> None:
+        observer.look()
+        at_s = suite.first_s + len(taken) * suite.every_s
+        if engine.now() < at_s:
+            return
+        situation = observer.situation()
+        taken.append(
+            Case(
+                id=f"{scene.title}-{len(taken)}",
+                scenario=scenario.name,
+                split="held_out" if scenario.name in suite.held_out else "development",
+                situation=replace(situation, served=situation.served[-suite.max_served :]),
+                allowed=suite.allow_policies,
+                provenance={
+                    "kind": "simulated",
+                    "suite": suite.name,
+                    "profile": profile.name,
+                    "load": scene.load,
+                    "seed": scene.seed,
+                    "workload": workload.provenance,
+                },
+            )
+        )
+        on_progress(len(taken))
+        next_arm()
+
+    next_arm()
+    tickers: tuple[Ticker, ...] = ((LOOK_S, look),)
+    last_s = span_s(offered.requests)
+    engine.run(offered.requests, tickers, last_s)
+    return taken
+
+
+@lru_cache(maxsize=2)
+def _workload(scene: Scene) -> tuple[Workload, float]:
+    """The requests of a run at any load, and the rate at which its machine is saturated."""
+    suite, scenario = scene.parts()
+    profile = suite.profile_of(scenario)
+    workload = build_workload(
+        scenario,
+        seed=scene.seed,
+        max_model_len=profile.max_model_len,
+        trace_file=None,
+        warn=_ignore,
+    )
+    measured = workload.requests[:CAPACITY_REQUESTS]
+    return workload, simulated_capacity_rps(
+        profile, suite.settings_of(scenario), measured, _ignore
+    )
+
+
+def _config(suite: CaseSuite) -> Config:
+    """How the controller that looks would be configured."""
+    return load_config(
+        None,
+        {
+            "control.allow_policies": suite.allow_policies,
+            "control.start_policy": suite.allow_policies[0],
+            "twin.window_s": suite.window_s,
+        },
+    )
+
+
+def _ignore(_: object) -> None:
+    """The workload's provenance, kept with each case, says what a warning would."""

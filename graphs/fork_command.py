@@ -1,0 +1,156 @@
+"""`hmas fork`: one recorded decision again, with something changed, as far as `verify` goes."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from graphs.fork import Change, ForkError, Step, fork
+from graphs.long_horizon import MIN_REPLAYED
+from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
+from hmas_agents.config import Config
+from hmas_agents.ledger.reader import LedgerReader, StoredDecision
+from hmas_agents.ledger.writer import to_json
+from hmas_agents.records import DecisionRecord, Proposal
+
+BY_HAND = "asked by hand"
+
+
+def fork_command(
+    decision: Annotated[int, typer.Argument(help="An id of `hmas trace list --horizon long`.")],
+    *,
+    policy: Annotated[
+        str | None, typer.Option(help="Propose this policy beside what was proposed.")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of it. Repeatable.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Ask with this prompt: a label or a version.")
+    ] = None,
+    model_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask the model at this endpoint.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Ask this model.")] = None,
+    as_json: JsonOption = False,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Run one recorded decision again from a step, with something changed.
+
+    The steps come from the checkpoints beside the ledger; the engine is a recorded one, in
+    advise mode: what the guardrails and the twin say of the change is shown, nothing is
+    applied and nothing is stored.
+
+    Try:
+
+      hmas fork 42 --policy fcfs                     what would verify have said of fcfs?
+
+      hmas fork 42 --policy slide --param kappa=40
+
+      hmas fork 42 --prompt candidate                asked with another prompt
+
+      hmas fork 42 --model-url http://127.0.0.1:9000/v1 --model qwen3-4b
+
+    Exit codes: 0 shown, 2 wrong use (no such decision, its checkpoints are gone, ...).
+    """
+    path = ledger or read_config(config).ledger.path
+    with LedgerReader(path) as reader:
+        stored = reader.get_decision(decision)
+        earlier = reader.list_decisions(stored.run_id, "long")
+        recorded = next(run.config for run in reader.list_runs() if run.id == stored.run_id)
+    if stored.record.horizon != "long" or not stored.record.thread_id:
+        raise ForkError(
+            f"{path}: decision {decision} has no checkpoints: only long decisions have, of runs "
+            "that keep them; `hmas trace list --horizon long` shows those"
+        )
+    asks_again = prompt is not None or model_url is not None or model is not None
+    if policy is not None and asks_again:
+        raise typer.BadParameter("--policy joins what was proposed; --prompt and --model ask anew")
+    step: Step = "verify" if policy is not None else "summarise"
+    before = [each.record for each in earlier if each.id < stored.id]
+    change = Change(
+        step=step,
+        config=_config_of(recorded, prompt, model_url, model),
+        proposals=_by_hand(policy, param or []),
+        switched_at_s=[each.at_s for each in before if each.chosen.get("applied")],
+        past=_settled(before, stored.record.at_s),
+    )
+    forked = fork(path, stored.record.thread_id, change)
+    if as_json:
+        typer.echo(to_json({"decision": decision, "step": step} | asdict(forked)))
+        return
+    _show(Console(), stored, forked, step)
+
+
+def _settled(before: Sequence[DecisionRecord], now_s: float) -> list[tuple[float, float]]:
+    """Predicted and realised, of those of the run whose window was over by then."""
+    return [
+        (each.predicted, each.realised)
+        for each in before
+        if each.predicted is not None
+        and each.realised is not None
+        and (each.realised_requests or 0) >= MIN_REPLAYED
+        and each.at_s + float(each.twin.get("horizon_s", 0.0)) <= now_s
+    ]
+
+
+def _config_of(
+    recorded: dict[str, Any], prompt: str | None, model_url: str | None, model: str | None
+) -> Config:
+    """The run's configuration with what is asked otherwise."""
+    config = Config.model_validate(recorded)
+    if prompt is not None:
+        prompts = config.prompts.model_copy(update={"label": prompt})
+        config = config.model_copy(update={"prompts": prompts})
+    changed: dict[str, Any] = {"base_url": model_url, "name": model}
+    changed = {key: value for key, value in changed.items() if value is not None}
+    if changed:
+        asked = config.model.model_copy(update=changed | {"enabled": True})
+        config = config.model_copy(update={"model": asked})
+    return config
+
+
+def _by_hand(policy: str | None, params: list[str]) -> list[Proposal]:
+    if policy is None:
+        if params:
+            raise typer.BadParameter(f"--param {params[0]} goes with --policy")
+        return []
+    values = {}
+    for pair in params:
+        key, _, value = pair.partition("=")
+        try:
+            values[key] = float(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"--param {pair!r} is not of the form KEY=NUMBER") from error
+    return [Proposal("person", policy, values, reason=BY_HAND)]
+
+
+def _show(console: Console, stored: StoredDecision, forked: DecisionRecord, step: Step) -> None:
+    old = stored.record
+    console.print(
+        f"decision {stored.id} of run {stored.run_id}, again from [bold]{step}[/]; "
+        "recorded engine, nothing applied"
+    )
+    table = Table("", "source", "policy", "predicted", "verdict", "reason", box=None)
+    for when, record in (("then", old), ("now", forked)):
+        for proposal in record.proposals:
+            predicted = "-" if proposal.predicted is None else f"{proposal.predicted:.3f}"
+            params = " ".join(f"{key}={value:g}" for key, value in proposal.params.items())
+            table.add_row(
+                when,
+                proposal.source,
+                f"{proposal.policy} {params}".strip(),
+                predicted,
+                proposal.verdict,
+                proposal.reason,
+            )
+    console.print(table)
+    for when, record in (("then", old), ("now", forked)):
+        chosen = record.chosen.get("policy", "")
+        console.print(f"{when}: [bold]{chosen}[/]  {record.reason}", highlight=False)
+    for fault in forked.faults:
+        console.print(f"[yellow]{fault}[/]", highlight=False)

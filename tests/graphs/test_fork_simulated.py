@@ -1,0 +1,79 @@
+"""A decision of a simulated run goes on from its checkpoint, with the real twin."""
+
+from pathlib import Path
+
+import pytest
+
+from evals.baselines.inline_twin import InlineForecaster
+from graphs.checkpoints import DURABILITY, DecisionSaver, checkpoints_of, config_for, thread_of
+from graphs.fork import Change, fork
+from graphs.long_horizon import build_long_horizon
+from graphs.parts import build_parts
+from hmas_agents.config import load_config
+from hmas_agents.records import DecisionRecord, Proposal
+from serving.contracts import CostCoefficients
+from serving.engines.profile import EngineProfile
+from serving.settings import EngineSettings
+from tests.graphs.test_simulated_loop import workload
+
+# A slow machine: few steps to simulate.
+SLOW = EngineProfile("slow", "made up", CostCoefficients(0.05, 2e-4, 2e-4), 64, 2048, 4000)
+CONFIG = load_config(
+    None,
+    {
+        "model.enabled": False,
+        "twin.horizon_s": 10.0,
+        "twin.draws": 1,
+        "control.allow_policies": ("fcfs", "edf", "sjf", "slide"),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DecisionRecord]:
+    """One long decision at 20 s, in the middle of a run."""
+    from serving.engines.simulated import SimulatedEngine
+
+    ledger = tmp_path_factory.mktemp("fork") / "l.sqlite"
+    engine = SimulatedEngine(SLOW, EngineSettings(slo_scale=4.0))
+    records: list[DecisionRecord] = []
+    parts = build_parts(
+        engine, CONFIG, None, run_label="", controller_id="hmas",
+        on_decision=records.append, forecaster=InlineForecaster(),
+    )  # fmt: skip
+    saver = DecisionSaver(checkpoints_of(ledger))
+    graph = build_long_horizon(parts)
+    graph.checkpointer = saver
+
+    def tick() -> None:
+        parts.observer.look()
+        if engine.now() >= 20.0 and not records:
+            graph.invoke({"trigger": "tick", "budget_s": None}, config_for(thread_of(1, 20.0)),
+                         durability=DURABILITY)  # fmt: skip
+
+    parts.observer.look()
+    engine.run(workload(150, 5.0), ((2.0, tick),), until_s=24.0)
+    saver.close()
+    parts.close()
+    return ledger, records[0]
+
+
+def test_the_same_futures_are_seen_again(decided):
+    ledger, record = decided
+    again = fork(ledger, thread_of(1, 20.0), Change("summarise", CONFIG), InlineForecaster())
+    assert sum(each.predicted is not None for each in record.proposals) >= 4  # all allowed ones
+    assert [(p.source, p.policy, p.predicted) for p in again.proposals] == [
+        (p.source, p.policy, p.predicted) for p in record.proposals
+    ]
+    assert again.chosen["policy"] == record.chosen["policy"]
+
+
+def test_a_proposal_by_hand_gets_the_twin_s_word(decided):
+    ledger, record = decided
+    by_hand = Proposal("person", "slide", {"kappa": 60.0})
+    change = Change("verify", CONFIG, [by_hand])
+    again = fork(ledger, thread_of(1, 20.0), change, InlineForecaster())
+    judged = next(each for each in again.proposals if each.source == "person")
+    assert judged.predicted is not None
+    assert len(again.proposals) == len(record.proposals) + 1
+    assert not again.chosen["applied"]
