@@ -105,7 +105,8 @@ def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
     if rollback := work["rollback"]:
         record.proposals.append(rollback)
     if twin.enabled and twin.explore:
-        known = {key_of(p.policy, p.params) for p in record.proposals}
+        taken = (work["incumbent"], *record.proposals)
+        known = {key_of(p.policy, p.params) for p in taken}
         record.proposals += [
             Proposal("twin", name, reason="nobody proposed it")
             for name in control.allow_policies

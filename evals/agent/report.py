@@ -85,7 +85,7 @@ def _draw_split(axes: Axes, split: str, scores: Sequence[Score]) -> None:
         axes.plot([each.regret.low, each.regret.high], [place, place], color=STOCK, linewidth=2)
         axes.plot(each.regret.mean, place, "o", color=HMAS)
     axes.set_yticks(range(len(scores)), [each.contender for each in reversed(scores)])
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=min(0.0, *(each.regret.low for each in scores)))
     axes.set_xlabel("regret (attainment, 0..1)")
     axes.set_title(split.replace("_", " "))
     axes.grid(axis="x")
