@@ -8,7 +8,8 @@ when the first replay begins (10 s).
 import itertools
 import os
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hmas_agents.explain.life import SERVED
@@ -124,9 +125,9 @@ def serve(
     Raises:
         ForecastError: the simulator refused.
     """
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    from serving.engines.resumed import Begun
-    from serving.engines.simulated import SimulatedEngine
+    with _quiet_vllm():
+        from serving.engines.resumed import Begun
+        from serving.engines.simulated import SimulatedEngine
 
     engine = SimulatedEngine(profile, stretch.settings)
     engine.learn_lengths(stretch.served)
@@ -186,3 +187,15 @@ def _judged(stretch: Stretch, outcomes: list[Outcome]) -> list[tuple[int, Outcom
 def _together(names: Iterable[str]) -> str:
     """Names in order, without repeats next to each other."""
     return " > ".join(name for name, _ in itertools.groupby(names))
+
+
+@contextmanager
+def _quiet_vllm() -> Iterator[None]:
+    """The log level is read once, when vLLM is imported; servers started later have their own."""
+    before = os.environ.get("VLLM_LOGGING_LEVEL")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["VLLM_LOGGING_LEVEL"]

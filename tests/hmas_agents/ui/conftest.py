@@ -60,7 +60,7 @@ def serve(prompts_root) -> Iterator[Serve]:
         listener.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser():
     """Headless Chromium; without one, a skip that says so, and a failure in CI."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
