@@ -10,7 +10,15 @@ from rich.table import Table
 
 from graphs.fork import Change, ForkError, Step, fork
 from graphs.long_horizon import MIN_REPLAYED
-from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
+from hmas_agents.commands.options import (
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    ModelOption,
+    ModelUrlOption,
+    PromptOption,
+    read_config,
+)
 from hmas_agents.config import Config
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.writer import to_json
@@ -28,13 +36,9 @@ def fork_command(
     param: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of it. Repeatable.")
     ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="Ask with this prompt: a label or a version.")
-    ] = None,
-    model_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask the model at this endpoint.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Ask this model.")] = None,
+    prompt: PromptOption = None,
+    model_url: ModelUrlOption = None,
+    model: ModelOption = None,
     as_json: JsonOption = False,
     ledger: LedgerOption = None,
     config: ConfigOption = None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from hmas_agents.futures import draw_arrivals, draw_rest
 from hmas_agents.lateness import first_token_is_late
 from hmas_agents.situation import Situation
-from serving.contracts import Decision, Inside, Limits, Outcome
+from serving.contracts import Decision, Inside, Outcome
 from serving.engines.profile import profile_from_snapshot
 
 TAIL_S = 15.0  # traffic goes on behind the horizon, so that the last ones meet a fair queue
@@ -48,7 +48,6 @@ def forecast(
     *,
     seed: int,
     horizon_s: float,
-    limits: Limits | None = None,
 ) -> Forecast:
     """One future under one candidate; the same seed is the same future for every candidate.
 
@@ -67,7 +66,7 @@ def forecast(
     )
     ack = engine.apply(
         Decision("twin", engine.snapshot().epoch + 1, FOREVER_S, policy, params,
-                 limits or situation.limits)
+                 situation.limits)
     )  # fmt: skip
     if not ack.accepted:
         raise ForecastError(f"the simulated engine refused {policy}: {ack.reason}")

@@ -27,6 +27,13 @@ class Ask:
     horizon_s: float
 
 
+def answer(situation: Situation, ask: Ask) -> float:
+    """The attainment of one future under one candidate. Raises as `forecast`."""
+    return forecast(
+        situation, ask.policy, ask.params, seed=ask.seed, horizon_s=ask.horizon_s
+    ).attainment
+
+
 def serve(pipe: Connection) -> None:
     """Say READY; then take a Situation without an answer, and answer each Ask.
 
@@ -50,10 +57,7 @@ def serve(pipe: Connection) -> None:
             continue
         try:
             assert situation is not None
-            answer: float | str = forecast(
-                situation, message.policy, message.params,
-                seed=message.seed, horizon_s=message.horizon_s,
-            ).attainment  # fmt: skip
+            said: float | str = answer(situation, message)
         except Exception as error:  # noqa: BLE001  (reported to the controller, which goes on)
-            answer = f"{type(error).__name__}: {error}"
-        pipe.send(answer)
+            said = f"{type(error).__name__}: {error}"
+        pipe.send(said)

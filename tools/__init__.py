@@ -1,7 +1,7 @@
 """What may an agent do to the engine?
 
-The registry: every verb_noun file here is a tool. `build_tools` makes them LangChain
-tools for a graph's ToolNode, `describe_tools` feeds `hmas tools list`.
+The registry: every verb_noun file here is a tool. `langchain_tool` makes one ready for a
+graph's ToolNode, `describe_tools` feeds `hmas tools list`.
 """
 
 from typing import Any
@@ -23,15 +23,6 @@ def discover() -> dict[str, Tool]:
     if folder.problems:
         raise ToolError("\n".join(folder.problems.values()))
     return folder.tools
-
-
-def build_tools(session: ControlSession) -> list[BaseTool]:
-    """LangChain tools that write through `session`; they answer with a ToolResult as JSON.
-
-    Raises:
-        ToolError: as `discover`.
-    """
-    return [langchain_tool(tool, session) for tool in discover().values()]
 
 
 def describe_tools() -> list[dict[str, Any]]:
@@ -78,7 +69,6 @@ __all__ = [
     "ToolError",
     "ToolFolder",
     "ToolResult",
-    "build_tools",
     "describe_tools",
     "discover",
     "langchain_tool",

@@ -2,7 +2,7 @@
 
 One `ControlSession` per controller: every tool, live or simulated, writes through
 it, so that a decision always carries the whole desired state and epochs advance by
-one. Built by `graphs.control_loop`; the tools get it from `tools.build_tools`.
+one. Built by `graphs.control_loop`; the tools get it from `hmas_agents.reload`.
 """
 
 import threading

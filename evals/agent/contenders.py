@@ -4,8 +4,7 @@ Rules, chance, the twin, fixed policies, and a model with a version of the promp
 `evals.agent.scoring`; a model is asked with its options in several orders.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -134,16 +133,6 @@ class Model:
             latency_s=reply.latency_s if self._is_timed else None,
             tokens=reply.tokens,
         )
-
-
-@contextmanager
-def closing_all(models: Sequence[Model]) -> Iterator[None]:
-    """Close every model at the end, whatever happened."""
-    try:
-        yield
-    finally:
-        for model in models:
-            model.close()
 
 
 def rotated(case: Case, count: int) -> list[tuple[str, ...]]:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
+from hmas_agents.commands.options import (
+    ConfigOption,
+    JsonOption,
+    LedgerOption,
+    ModelOption,
+    ModelUrlOption,
+    PromptOption,
+    read_config,
+)
 
 if TYPE_CHECKING:
     from evals.agent.contenders import Model
@@ -21,13 +29,9 @@ LABELS_SUFFIX = ".labels.jsonl"
 def replay(
     run: Annotated[int, typer.Argument(help="A run of `hmas trace list`.")],
     *,
-    prompt: Annotated[
-        str | None, typer.Option(help="Ask with this prompt: a label or a version.")
-    ] = None,
-    model_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask the model at this endpoint.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Ask this model.")] = None,
+    prompt: PromptOption = None,
+    model_url: ModelUrlOption = None,
+    model: ModelOption = None,
     rules: Annotated[
         bool, typer.Option("--rules", help="Ask the rule table alone: an edited rule, replayed.")
     ] = False,

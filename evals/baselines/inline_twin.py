@@ -4,9 +4,8 @@ Virtual time does not pass while it does, and a process of its own would cost ea
 another 10 s of imports. Used by the arms with a control loop.
 """
 
-from hmas_agents.forecast import forecast
 from hmas_agents.situation import Situation
-from hmas_agents.twin_worker import Ask
+from hmas_agents.twin_worker import Ask, answer
 
 
 class InlineForecaster:
@@ -29,9 +28,7 @@ class InlineForecaster:
     def ask(self, ask: Ask, deadline_s: float | None) -> float | str:  # noqa: ARG002  as above
         """See Forecaster."""
         assert self._situation is not None
-        return forecast(
-            self._situation, ask.policy, ask.params, seed=ask.seed, horizon_s=ask.horizon_s
-        ).attainment
+        return answer(self._situation, ask)
 
     def close(self) -> None:
         """See Forecaster."""

@@ -16,6 +16,14 @@ LedgerOption = Annotated[
     Path | None,
     typer.Option("--ledger", help="Ledger to read; ledger.path by default.", metavar="FILE"),
 ]
+PromptOption = Annotated[
+    str | None, typer.Option("--prompt", help="Ask with this prompt: a label or a version.")
+]
+ModelUrlOption = Annotated[
+    str | None,
+    typer.Option("--model-url", help="Ask the model at this endpoint.", metavar="URL"),
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Ask this model.")]
 UrlOption = Annotated[
     str | None, typer.Option("--url", help="The server; engine.url by default.", metavar="URL")
 ]

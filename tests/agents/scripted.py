@@ -17,7 +17,7 @@ class Scripted:
         return True
 
     def send(self, situation):
-        pass
+        self.situation = situation
 
     def ask(self, ask: Ask, deadline_s):
         self.asked.append((ask.policy, ask.seed))

@@ -9,7 +9,7 @@ from serving.contracts import encode
 from serving.engines.protocol import Engine
 from serving.rules import RULES, with_rules
 from tests.fakes import FakeEngine
-from tools import ControlSession, ToolResult, build_tools, describe_tools, discover
+from tools import ControlSession, ToolResult, describe_tools, discover, langchain_tool
 
 ARGS: dict[str, dict[str, Any]] = {
     "switch_policy": {"policy": "edf", "params": {"alpha": 0.001}},
@@ -128,9 +128,9 @@ def test_advise_mode_writes_nothing(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_langchain_tool_says_the_same(name):
-    tools = {tool.name: tool for tool in build_tools(session(FakeEngine()))}
-    assert ToolResult.model_validate_json(tools[name].invoke(good(name))).accepted
-    refused = tools[name].invoke({**good(name), "more": 1})
+    tool = langchain_tool(discover()[name], session(FakeEngine()))
+    assert ToolResult.model_validate_json(tool.invoke(good(name))).accepted
+    refused = tool.invoke({**good(name), "more": 1})
     assert not ToolResult.model_validate_json(refused).accepted
 
 

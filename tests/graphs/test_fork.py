@@ -16,7 +16,9 @@ from hmas_agents.config import load_config
 from hmas_agents.ledger.reader import LedgerReader
 from hmas_agents.records import Proposal
 from serving.contracts import Decision
+from serving.policies import POLICIES
 from tests.agents.model_server import completion, proposals, serving
+from tests.agents.scripted import Scripted
 from tests.evals.agent_samples import situation
 from tests.fakes import FakeEngine
 from tests.graphs.test_control_loop import serve
@@ -24,27 +26,9 @@ from tests.graphs.test_control_loop import serve
 AT_S = 60.0
 
 
-class Scripted:
-    """A forecaster that knows each policy's attainment."""
-
-    def __init__(self, **attainments):
-        self.attainments, self.asked = attainments, []
-
-    def start(self):
-        pass
-
-    def wait_ready(self, limit_s):
-        return True
-
-    def send(self, situation):
-        self.situation = situation
-
-    def ask(self, ask, deadline_s):
-        self.asked.append(ask.policy)
-        return self.attainments.get(ask.policy, 0.5)
-
-    def close(self):
-        pass
+def scripted(**known):
+    """Each policy's attainment; half where none is given."""
+    return Scripted(**dict.fromkeys(POLICIES, 0.5) | known)
 
 
 def settings(**changes):
@@ -58,7 +42,7 @@ def decide(ledger, config, engine=None):
     engine = engine or FakeEngine(policy="fcfs")
     parts = build_parts(
         engine, config, ledger, run_label="", controller_id="hmas",
-        on_decision=lambda _: None, forecaster=Scripted(edf=0.9, fcfs=0.6),
+        on_decision=lambda _: None, forecaster=scripted(edf=0.9, fcfs=0.6),
     )  # fmt: skip
     parts.observer.look()
     serve(engine, 80, at_s=0.0)
@@ -81,7 +65,7 @@ def ledger(tmp_path):
 
 def test_a_proposal_by_hand_is_judged_as_any_other(ledger):
     engine = decide(ledger, settings())
-    asked = Scripted(sjf=0.95, edf=0.9, fcfs=0.6)
+    asked = scripted(sjf=0.95, edf=0.9, fcfs=0.6)
     forked = fork(
         ledger, thread_of(1, AT_S),
         Change("verify", settings(), proposals=[Proposal("person", "sjf", {"kappa": 30.0})]),
@@ -101,7 +85,7 @@ def test_without_a_change_the_decision_repeats_itself(ledger):
     with LedgerReader(ledger) as reader:
         (stored,) = reader.list_decisions(1, "long")
     forked = fork(
-        ledger, thread_of(1, AT_S), Change("summarise", settings()), Scripted(edf=0.9, fcfs=0.6)
+        ledger, thread_of(1, AT_S), Change("summarise", settings()), scripted(edf=0.9, fcfs=0.6)
     )
     assert forked.summary == stored.record.summary
     assert [(p.source, p.policy, p.predicted) for p in forked.proposals] == [
@@ -115,7 +99,7 @@ def test_another_model_is_asked_the_recorded_question(ledger):
     with serving(completion(proposals("density"))) as model:
         config = settings(model__enabled=True, model__base_url=model.url, model__name="small")
         change = Change("summarise", config)
-        forked = fork(ledger, thread_of(1, AT_S), change, Scripted(edf=0.9, fcfs=0.6))
+        forked = fork(ledger, thread_of(1, AT_S), change, scripted(edf=0.9, fcfs=0.6))
     assert len(model.asked) == 1
     assert forked.summary in model.asked[0]["messages"][1]["content"]
     assert [p.policy for p in forked.proposals if p.source == "model"] == ["density"]
@@ -126,7 +110,7 @@ def test_the_guardrails_know_the_switches_before(ledger):
     change = Change(
         "verify", settings(), [Proposal("person", "sjf")], switched_at_s=[AT_S - 5.0]
     )
-    forked = fork(ledger, thread_of(1, AT_S), change, Scripted(sjf=0.99))
+    forked = fork(ledger, thread_of(1, AT_S), change, scripted(sjf=0.99))
     by_hand = next(each for each in forked.proposals if each.source == "person")
     assert by_hand.verdict.startswith("dwell: 5 s")
     assert forked.chosen["policy"] == "fcfs"
@@ -135,10 +119,10 @@ def test_the_guardrails_know_the_switches_before(ledger):
 def test_the_twin_knows_how_wrong_it_had_been(ledger):
     decide(ledger, settings())
     twin = {"edf": 0.9, "fcfs": 0.6}
-    calm = fork(ledger, thread_of(1, AT_S), Change("verify", settings()), Scripted(**twin))
+    calm = fork(ledger, thread_of(1, AT_S), Change("verify", settings()), scripted(**twin))
     assert calm.chosen["policy"] == "edf"
     wrong = Change("verify", settings(), past=[(0.9, 0.1)] * 20)
-    forked = fork(ledger, thread_of(1, AT_S), wrong, Scripted(**twin))
+    forked = fork(ledger, thread_of(1, AT_S), wrong, scripted(**twin))
     assert forked.twin["error"] > calm.twin["error"]
 
 

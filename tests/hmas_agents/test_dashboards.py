@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import fields
 from typing import Any, get_args
 
@@ -17,7 +16,7 @@ from hmas_agents.records import Horizon
 from serving.contracts import Limits
 from tests.hmas_agents import exported_metrics as exported
 from tests.source_tree import ROOT
-from tests.test_docs import commands
+from tests.test_docs import commands, options_missing
 
 FOLDER = ROOT / "hmas_agents" / "dashboards"
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())
@@ -238,16 +237,7 @@ COMMANDS = sorted(
 
 @pytest.mark.parametrize(("words", "options"), COMMANDS, ids=" ".join)
 def test_the_commands_of_the_runbooks_exist(words, options, monkeypatch, capsys):
-    from hmas_agents.cli import main
-
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr(sys, "argv", ["hmas", *words, "--help"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code in {0, None}
-    text = capsys.readouterr().out
-    assert [option for option in options if option not in text] == []
+    assert options_missing(words, options, monkeypatch, capsys) == []
 
 
 def test_vllms_names_survive_a_scrape_by_prometheus_2():
