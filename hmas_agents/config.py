@@ -124,15 +124,6 @@ class ModelConfig(Section):
     on_engine: bool | Literal["auto"] = Field(
         "auto", description="Does the model run on the controlled engine? auto: same host and port."
     )
-    admission_accuracy: float = Field(
-        0.8, ge=0, le=1, description="Admission test: share of right answers that a model needs."
-    )
-    admission_steadiness: float = Field(
-        0.9, ge=0, le=1, description="Admission test: share of answers that keep to one policy."
-    )
-    admission_rotations: int = Field(
-        3, ge=1, description="Admission test: orders of the options that each case is asked in."
-    )
 
     @field_validator("extra_body")
     @classmethod

@@ -18,7 +18,6 @@ FAULT_CODES = {
     "model_timeout",
     "model_unreachable",
     "model_skipped",
-    "model_not_admitted",
     "reply_truncated",
     "reply_invalid",
     "reply_thought",
