@@ -1,19 +1,20 @@
 """Which contenders are there? An arm is a name and how the engine is steered.
 
 `vllm-fcfs` is stock vLLM; `fixed-NAME` is our scheduler with one policy and stock
-limits for the whole run, `fixed-NAME+slack+kv` the same with some short-horizon rules,
-`fixed-NAME+rules` with all of them; `hmas` is the control loop, acting; BASELINES are the
-others, in the simulator only. The simulated and the live runner give an arm its meaning;
-suites name arms, results carry the names.
+limits for the whole run, `fixed-NAME:param=value` sets the policy's parameters;
+`fixed-NAME+slack+kv` adds some short-horizon rules, `fixed-NAME+rules` all of them; `hmas` is
+the control loop, acting; BASELINES are the others, in the simulator only. The simulated and the
+live runner give an arm its meaning; suites name arms, results carry the names.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from serving.contracts import Decision, Limits
-from serving.policies import POLICIES
+from serving.policies import POLICIES, parse_policy
 from serving.rules import RULES, with_rules
 
 if TYPE_CHECKING:
@@ -39,12 +40,27 @@ BASELINES = (
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One contender; `policy` and `rules` are set for the kind `fixed` only."""
+    """One contender; `policy`, `rules` and `params` are set for the kind `fixed` only.
+
+    Attributes:
+        params: of the policy, those that the name sets; the others have their defaults.
+    """
 
     name: str
     kind: Literal["stock", "fixed", "hmas", "baseline"]
     policy: str = ""
     rules: tuple[str, ...] = ()
+    params: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def policy_as_named(self) -> str:
+        """Policy and parameters as the name has them: `edf`, `edf:kappa=10`; fixed arms only."""
+        return self.name.partition("+")[0].removeprefix("fixed-") if self.policy else ""
+
+    @property
+    def id_text(self) -> str:
+        """The name as ids and file names may have it."""
+        return re.sub("[:=,]", "-", self.name)
 
     @property
     def all_rules(self) -> bool:
@@ -82,7 +98,8 @@ def parse_arm(name: str) -> Arm:
     """The arm of a name.
 
     Raises:
-        ValueError: there is none, or a rule is unknown or named twice; lists those there are.
+        ValueError: there is none, or a rule or a parameter is unknown, named twice or out of
+            bounds; says what there is.
     """
     if name == "vllm-fcfs":
         return Arm(name, "stock")
@@ -92,12 +109,17 @@ def parse_arm(name: str) -> Arm:
         return Arm(name, "baseline")
     head, *rules = name.split("+")
     policy = head.removeprefix("fixed-")
-    if policy != head and policy in POLICIES:
-        return Arm(name, "fixed", policy, _rules(name, rules))
+    if policy != head and policy.partition(":")[0] in POLICIES:
+        try:
+            policy, params = parse_policy(policy)
+        except ValueError as error:
+            raise ValueError(f"arm {name!r}: {error}") from error
+        return Arm(name, "fixed", policy, _rules(name, rules), tuple(params.items()))
     known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas", *BASELINES]
     raise ValueError(
-        f"unknown arm {name!r}; known: {', '.join(known)}; a fixed one may end in "
-        f"+{ALL_RULES} or in rules such as +{'+'.join(list(RULES)[:2])}"
+        f"unknown arm {name!r}; known: {', '.join(known)}; a fixed one may go on with "
+        f"parameters such as :kappa=40, and end in +{ALL_RULES} or in rules such as "
+        f"+{'+'.join(list(RULES)[:2])}"
     )
 
 
@@ -121,6 +143,11 @@ def expand_arms(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(expanded)
 
 
+def listed_arms(text: str) -> tuple[str, ...]:
+    """The arms in a list with commas; a comma between two parameters of an arm ends no name."""
+    return tuple(name.strip() for name in re.split(r",(?!\w+=)", text))
+
+
 def _rules(name: str, rules: list[str]) -> tuple[str, ...]:
     known = f"known: {', '.join(RULES)}, and {ALL_RULES} for all of them"
     for rule in rules:
@@ -132,13 +159,13 @@ def _rules(name: str, rules: list[str]) -> tuple[str, ...]:
 
 
 def fixed_decision(arm: Arm, limits: Limits, epoch: int, ttl_s: float) -> Decision:
-    """The one decision of a `fixed-NAME` arm: stock `limits`, and the arm's rules switched on."""
+    """The one decision of a `fixed-NAME` arm: stock `limits`, the arm's parameters and rules."""
     return Decision(
         controller_id=FIXED_CONTROLLER,
         epoch=epoch,
         ttl_s=ttl_s,
         policy=arm.policy,
-        params={},
+        params=dict(arm.params),
         limits=with_rules(limits, arm.rules),
         reason="fixed for the whole run",
     )

@@ -107,7 +107,9 @@ def run(
     ] = None,
     arms: Annotated[
         str | None,
-        typer.Option(help="Instead of the suite's, with commas: vllm-fcfs,hmas,fixed-*+rules."),
+        typer.Option(
+            help="Instead of the suite's, with commas: hmas,fixed-*+rules,fixed-sjf:kappa=40+slack."
+        ),
     ] = None,
     model_url: Annotated[
         str | None, typer.Option(help="Endpoint of the policy agent's model; default: rules.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from evals.arms import ControllerOptions, expand_arms, parse_arm
+from evals.arms import ControllerOptions, expand_arms, listed_arms, parse_arm
 from evals.case_store import CaseStore
 from evals.fidelity.steps import CalibrationError
 from evals.live_arm import ArmError
@@ -118,7 +118,7 @@ def _arms(names: str) -> tuple[str, ...]:
     Raises:
         SuiteError: one is not known; lists those there are.
     """
-    arms = tuple(dict.fromkeys(expand_arms(name.strip() for name in names.split(","))))
+    arms = tuple(dict.fromkeys(expand_arms(listed_arms(names))))
     try:
         for arm in arms:
             parse_arm(arm)

@@ -120,7 +120,7 @@ def run_case(
             token_seed=seed,
             timeout_s=options.timeout_s,
             drain_s=case.drain_s,
-            run_id=f"{case.scenario}-{case.load:g}-{case.arm.name}-",
+            run_id=f"{case.scenario}-{case.load:g}-{case.arm.id_text}-",
             on_event=on_event,
         )
         outcomes = asyncio.run(replaying)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from serving.contracts import Ack, Decision, InsidePage, JournalPage, Limits, Snapshot
 from serving.engines.protocol import Engine
+from serving.policies import format_policy
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedDecision:
-    """One accepted decision, at a time on the engine's clock."""
+    """One accepted decision, at a time on the engine's clock; `policy` as `edf:kappa=10`."""
 
     at_s: float
     policy: str
@@ -43,7 +44,10 @@ class RecordedEngine:
         if ack.accepted:
             self.decisions.append(
                 AppliedDecision(
-                    self._engine.now(), decision.policy, decision.limits, decision.reason
+                    self._engine.now(),
+                    format_policy(decision.policy, decision.params),
+                    decision.limits,
+                    decision.reason,
                 )
             )
         return ack
@@ -66,7 +70,7 @@ class RecordedEngine:
 
 
 def count_switches(decisions: Sequence[AppliedDecision]) -> int:
-    """How often the policy changed; putting the first one in force is no switch."""
+    """How often policy or parameters changed; putting the first in force is no switch."""
     return sum(
         before.policy != after.policy
         for before, after in itertools.pairwise(decisions)

@@ -17,7 +17,7 @@ from hmas_agents import controller_metrics as metrics
 from hmas_agents import rule_table
 from hmas_agents.agents.asking import messages_for
 from hmas_agents.agents.summary import summarise
-from hmas_agents.choice import Key, choose, key_of
+from hmas_agents.choice import Key, choose, key_of, worth_trying
 from hmas_agents.follow_up import rollback_of
 from hmas_agents.guardrails import OK, judge
 from hmas_agents.prediction import Prediction
@@ -80,7 +80,7 @@ def summarise_state(parts: Parts, work: LongHorizon) -> LongHorizon:
     if parts.agent is not None:
         parts.agent.use(prompt)
         record.prompt_name, record.prompt_version = prompt.head.name, prompt.head.version
-    return {"messages": messages_for(prompt, state, work["incumbent"].policy, allowed)}
+    return {"messages": messages_for(prompt, state, allowed)}
 
 
 def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
@@ -105,13 +105,11 @@ def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
     if rollback := work["rollback"]:
         record.proposals.append(rollback)
     if twin.enabled and twin.explore:
-        taken = (work["incumbent"], *record.proposals)
-        known = {key_of(p.policy, p.params) for p in taken}
-        record.proposals += [
-            Proposal("twin", name, reason="nobody proposed it")
-            for name in control.allow_policies
-            if key_of(name, {}) not in known
-        ]
+        taken = [work["incumbent"], *record.proposals]
+        for policy, params in worth_trying(work["incumbent"], control.allow_policies):
+            if key_of(policy, params) not in {key_of(p.policy, p.params) for p in taken}:
+                taken.append(Proposal("twin", policy, params, reason="nobody proposed it"))
+        record.proposals += taken[1 + len(record.proposals) :]
     return {}
 
 

@@ -24,6 +24,7 @@ from hmas_agents.config import Concern
 from hmas_agents.records import DecisionRecord, ToolCall
 from hmas_agents.states import ShortState
 from serving.contracts import Snapshot, encode
+from serving.policies import parse_policy
 
 # Tools run one after the other: each builds on the epoch the last one reached.
 RUN_CONFIG: Any = {"max_concurrency": 1}
@@ -66,11 +67,11 @@ def arbitrate(parts: Parts, arbiter: Arbiter, work: ShortHorizon) -> ShortHorizo
     if parts.started:
         verdict = arbiter.judge(work["asked"], state.limits, state.now_s)
     else:
-        verdict = Verdict(granted=_start_calls(parts, state))
+        verdict = Verdict(granted=_start_calls(parts))
         arbiter.note((call for call in verdict.granted if call["name"] in KNOBS), state.now_s)
     tool_calls: list[Any] = [
-        {"name": call["name"], "args": call["args"], "id": f"{call['name']}-{state.epoch}"}
-        for call in verdict.granted
+        {"name": call["name"], "args": call["args"], "id": f"{call['name']}-{state.epoch}-{i}"}
+        for i, call in enumerate(verdict.granted)
     ]
     return {"verdict": verdict, "messages": [AIMessage(content="", tool_calls=tool_calls)]}
 
@@ -142,18 +143,16 @@ def build_short_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
     return graph.compile(name="short_horizon")
 
 
-def _start_calls(parts: Parts, state: ShortState) -> tuple[RuleCall, ...]:
+def _start_calls(parts: Parts) -> tuple[RuleCall, ...]:
     control = parts.config.control
     reason = "start of control, from the configuration"
-    budget = {
-        "max_tokens": state.limits.token_budget,
-        "follow_slack": control.follow_slack,
-        "reason": reason,
-    }
-    return (
-        {"name": "switch_policy", "args": {"policy": control.start_policy, "reason": reason}},
-        {"name": "set_token_budget", "args": budget},
-    )
+    policy, params = parse_policy(control.start_policy)
+    switch = {"policy": policy, "params": params, "reason": reason}
+    rules: list[RuleCall] = [
+        {"name": "switch_rule", "args": {"rule": rule, "on": True, "reason": reason}}
+        for rule in control.start_rules
+    ]
+    return ({"name": "switch_policy", "args": switch}, *rules)
 
 
 def _chosen(before: Snapshot, calls: list[ToolCall]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hmas_agents.guardrails import OK
 from hmas_agents.records import Proposal
-from serving.policies import complete_params
+from serving.policies import POLICIES, complete_params
 
 Key = tuple[str, tuple[tuple[str, float], ...]]
 
@@ -19,6 +19,26 @@ def key_of(policy: str, params: dict[str, float]) -> Key:
     except ValueError:  # the guardrails will say so; here it only has to differ
         complete = params
     return policy, tuple(sorted(complete.items()))
+
+
+def worth_trying(
+    incumbent: Proposal, allowed: Sequence[str]
+) -> list[tuple[str, dict[str, float]]]:
+    """What the twin should try beside what was proposed.
+
+    Every allowed policy with its defaults and, where its parameters have choices, with those
+    next to the value in force (of another policy: to the default).
+    """
+    found: list[tuple[str, dict[str, float]]] = []
+    for name in allowed:
+        in_force = incumbent.params if name == incumbent.policy else {}
+        found.append((name, {}))
+        for key, choices in POLICIES[name].param_choices.items():
+            value = in_force.get(key, POLICIES[name].default_params[key])
+            below = [choice for choice in choices if choice < value]
+            above = [choice for choice in choices if choice > value]
+            found += [(name, in_force | {key: choice}) for choice in below[-1:] + above[:1]]
+    return found
 
 
 def choose(

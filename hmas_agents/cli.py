@@ -16,7 +16,6 @@ from typer.core import TyperCommand, TyperGroup
 
 # Errors that explain themselves, by name: importing their modules would take seconds.
 KNOWN_ERRORS = {
-    "AdmissionError",
     "ArmError",
     "CalibrationError",
     "CapacityError",

@@ -20,7 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from serving.policies import POLICIES
+from serving.policies import POLICIES, parse_policy
+from serving.rules import RULES
 
 CONFIG_FILE = Path("hmas.toml")
 
@@ -65,12 +66,14 @@ class ControlConfig(Section):
     ttl_s: float = Field(
         15.0, gt=0, description="Lease of a decision: silent that long, the engine goes default."
     )
-    start_policy: str = Field("slide", description="Policy put in force at the first tick.")
-    follow_slack: bool = Field(
-        True, description="Let the engine size each step by the slack of its tightest decode."
+    start_policy: str = Field(
+        "edf:kappa=10", description="Policy, with parameters, put in force at the first tick."
+    )
+    start_rules: tuple[str, ...] = Field(
+        ("slack", "serial"), description="Rules of the engine switched on at the first tick."
     )
     allow_policies: tuple[str, ...] = Field(
-        ("fcfs", "sjf", "edf", "density", "slide"),
+        ("edf", "density", "slide"),
         min_length=1,
         description="Policies that may be chosen.",
     )
@@ -83,8 +86,12 @@ class ControlConfig(Section):
         if unknown:
             known = ", ".join(POLICIES)
             raise ValueError(f"allow_policies: {unknown[0]!r} does not exist; there are {known}")
-        if self.start_policy not in self.allow_policies:
-            raise ValueError(f"start_policy {self.start_policy!r} is not in allow_policies")
+        start, _ = parse_policy(self.start_policy)
+        if start not in self.allow_policies:
+            raise ValueError(f"start_policy {start!r} is not in allow_policies")
+        if strange := sorted(set(self.start_rules) - set(RULES)):
+            known = ", ".join(RULES)
+            raise ValueError(f"start_rules: {strange[0]!r} does not exist; there are {known}")
         if self.ttl_s <= self.short_tick_s:
             raise ValueError(
                 f"ttl_s {self.ttl_s:g} must exceed short_tick_s {self.short_tick_s:g}, "

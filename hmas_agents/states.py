@@ -59,6 +59,7 @@ class ShortState:
 class LongState:
     """The last minutes (60-300 s): what a policy is chosen from.
 
+    `policy` and `params` are what is in force;
     `load` is offered work over capacity as the engine's cost model prices it;
     `dispersion` is the index of dispersion of arrivals at 1, 10 and 60 s;
     `misses` maps a cause (contracts.Miss) to its share of all finished requests;
@@ -90,3 +91,4 @@ class LongState:
     e2e_p95_s: float | None
     waiting: int
     queued_prefill_s: float
+    params: dict[str, float] = field(default_factory=dict)

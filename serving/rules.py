@@ -14,7 +14,8 @@ RULES: dict[str, dict[str, Any]] = {
     "slack": {"follow_slack": True},
     "demote": {"demote_hopeless": True},
     "kv": {"kv_reserve": 0.05},
-    "balance": {"prefill_share": 0.35, "prefill_by_key": True, "max_partial_prefills": 8},
+    "serial": {"max_partial_prefills": 1},
+    "balance": {"prefill_share": 0.35, "prefill_by_key": True},
     "buckets": {"tenant_buckets": True},
     "victims": {"choose_victims": True},
 }

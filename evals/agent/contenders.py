@@ -119,8 +119,7 @@ class Model:
         self._agent.close()
 
     def _ask(self, case: Case, options: tuple[str, ...]) -> Asked:
-        in_force, _ = case.incumbent
-        messages = messages_for(self._prompt, case.situation.state, in_force, options)
+        messages = messages_for(self._prompt, case.situation.state, options)
         reply = self._agent.propose(messages, options)
         if self._cassette is not None:
             self._cassette.check()

@@ -1,7 +1,7 @@
 """What is switching worth when nobody thinks? The arm `random-switching`.
 
 At each long tick of the controller a policy is drawn from those it may choose from, under
-the rule that the controller starts with: steps sized by slack.
+the rules that the fixed arms of `steady` and `drift` have.
 """
 
 import random
@@ -16,6 +16,8 @@ from evals.sim_engine import BuildEngine
 if TYPE_CHECKING:
     from evals.simulated_case import SimulatedCase
 
+RULES = "+slack+serial"
+
 
 def run_random_switching(
     case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
@@ -29,7 +31,7 @@ def run_random_switching(
 
     def tick() -> None:
         policy = draw.choice(control.allow_policies)
-        steering.put_in_force(parse_arm(f"fixed-{policy}+slack"), "drawn at random")
+        steering.put_in_force(parse_arm(f"fixed-{policy}{RULES}"), "drawn at random")
 
     tick()
     outcomes = engine.run(case.requests, ((control.long_tick_s, tick),), case.until_s, on_progress)

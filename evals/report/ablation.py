@@ -19,7 +19,8 @@ class Ablation:
 
     Attributes:
         loads: sorted.
-        policies: those that ran without and with all rules, in the order of the suite.
+        policies: those that ran without and with all rules, in the order of the suite, each
+            with its parameters where they are set: `edf`, `edf:kappa=10`.
     """
 
     def __init__(self, scenario: str, results: Sequence[Result]) -> None:
@@ -29,8 +30,9 @@ class Ablation:
         names = dict.fromkeys(str(result["arm"]) for result in chosen)
         self.arms = [parse_arm(name) for name in names if is_arm(name)]
         self._results = {(float(r["load"]), str(r["arm"])): r for r in chosen}
-        plain = {arm.policy for arm in self.arms if arm.kind == "fixed" and not arm.rules}
-        self.policies = [arm.policy for arm in self.arms if arm.all_rules and arm.policy in plain]
+        plain = {arm.policy_as_named for arm in self.arms if not arm.rules}
+        ruled = [arm.policy_as_named for arm in self.arms if arm.all_rules]
+        self.policies = [policy for policy in ruled if policy in plain]
 
     def goodput_rps(self, load: float, arm: str) -> float | None:
         """Goodput of an arm; None where it did not run."""
@@ -39,7 +41,9 @@ class Ablation:
 
     def with_all_rules(self, policy: str) -> str:
         """Name of the policy's arm with all rules."""
-        return next(arm.name for arm in self.arms if arm.policy == policy and arm.all_rules)
+        return next(
+            arm.name for arm in self.arms if arm.policy_as_named == policy and arm.all_rules
+        )
 
     def over_stock(self, load: float, arm: str) -> float | None:
         """Goodput of an arm over that of `vllm-fcfs`; None where either is missing or 0."""
@@ -48,7 +52,7 @@ class Ablation:
 
     def points(self, load: float, arm: str) -> float | None:
         """What an arm's rules add: percent of the offered requests, over the policy alone."""
-        bare = f"fixed-{parse_arm(arm).policy}"
+        bare = f"fixed-{parse_arm(arm).policy_as_named}"
         with_rules, without = self._results.get((load, arm)), self._results.get((load, bare))
         if with_rules is None or without is None:
             return None
@@ -132,14 +136,14 @@ def _best_cell(ablation: Ablation, load: float, arms: dict[str, str]) -> str:
 
 def _each_rule(ablation: Ablation) -> list[Sheet]:
     ruled = [arm for arm in ablation.arms if arm.rules and _comparable(ablation, arm)]
-    ruled.sort(key=lambda arm: (_first(ablation, arm.policy), arm.all_rules))
+    ruled.sort(key=lambda arm: (_first(ablation, arm.policy_as_named), arm.all_rules))
     rows = [
         [
-            f"{arm.policy} +{'all rules' if arm.all_rules else '+'.join(arm.rules)}",
+            f"{arm.policy_as_named} +{'all rules' if arm.all_rules else '+'.join(arm.rules)}",
             *(_signed(ablation.points(load, arm.name)) for load in ablation.loads),
         ]
         for arm in ruled
-        if not arm.all_rules or _alone(ablation, arm.policy)
+        if not arm.all_rules or _alone(ablation, arm.policy_as_named)
     ]
     sheet = Sheet(
         f"What rules add, {ablation.scenario}",
@@ -157,11 +161,13 @@ def _comparable(ablation: Ablation, arm: Arm) -> bool:
 
 def _alone(ablation: Ablation, policy: str) -> bool:
     """Whether single rules of this policy ran: then all of them together are a row as well."""
-    return any(arm.policy == policy and arm.rules and not arm.all_rules for arm in ablation.arms)
+    return any(
+        arm.policy_as_named == policy and arm.rules and not arm.all_rules for arm in ablation.arms
+    )
 
 
 def _first(ablation: Ablation, policy: str) -> int:
-    return next(i for i, arm in enumerate(ablation.arms) if arm.policy == policy)
+    return next(i for i, arm in enumerate(ablation.arms) if arm.policy_as_named == policy)
 
 
 def _heads(ablation: Ablation) -> list[str]:

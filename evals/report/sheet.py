@@ -12,6 +12,8 @@ from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+WIDEST_NAME = 22  # of 80 columns; with more, figures of a table would break in their middle
+
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
@@ -32,6 +34,14 @@ def markdown(sheet: Sheet) -> str:
     return "\n".join([f"## {sheet.title}", "", *lines, *note]) + "\n"
 
 
+def terminal_name(name: str) -> str:
+    """A name for a terminal: of a long one, rules are on a line below policy and parameters."""
+    head, plus, rules = name.partition("+")
+    if len(name) <= WIDEST_NAME or not plus:
+        return name
+    return f"{head.rstrip()}\n +{rules}"
+
+
 def terminal(sheet: Sheet) -> RenderableType:
     """The sheet for a terminal of 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -40,6 +50,7 @@ def terminal(sheet: Sheet) -> RenderableType:
         justify: JustifyMethod = "left" if named else "right"
         table.add_column(column, justify=justify, no_wrap=named, overflow="fold")
     for row in sheet.rows:
-        table.add_row(*row)
+        names = [terminal_name(cell) for cell in row[: sheet.left_aligned]]
+        table.add_row(*names, *row[sheet.left_aligned :])
     title = Text(sheet.title, style="table.title")  # a table's own is cut to the table's width
     return Group(title, table, *([sheet.note] if sheet.note else []), "")

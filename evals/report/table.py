@@ -13,7 +13,7 @@ from evals.metrics import Result
 from evals.report.ablation import ablation_sheets
 from evals.report.bound_share import has_bound
 from evals.report.details import detail_sheets, preemption_sheet
-from evals.report.sheet import markdown, terminal
+from evals.report.sheet import markdown, terminal, terminal_name
 from evals.report.sheets import all_load_sheets
 from evals.statistics import over_seeds
 
@@ -103,7 +103,7 @@ def _performance(results: Sequence[Result]) -> Table:
     best = max(result["goodput_rps"] for result in results)
     for result in results:
         table.add_row(
-            result["arm"],
+            terminal_name(result["arm"]),
             f"{result['goodput_rps']:.2f}",
             _ratio(result, results),
             f"{result['attainment']:.1%}",
@@ -121,7 +121,8 @@ def _attainment(results: Sequence[Result], title: str, key: str) -> Table:
     table = _table(title, groups)
     for result in results:
         shares = [result[key].get(group) for group in groups]
-        table.add_row(result["arm"], *("-" if s is None else f"{s:.1%}" for s in shares))
+        cells = ["-" if s is None else f"{s:.1%}" for s in shares]
+        table.add_row(terminal_name(result["arm"]), *cells)
     return table
 
 

@@ -127,7 +127,7 @@ def _malformed(rng: random.Random, view: EngineView) -> Action:
         _json([good]),
         _json(good | {"epoch": "soon"}),
         _json(good | {"limits": None}),
-        _json(good | {"params": {"alpha": "much"}}),
+        _json(good | {"params": {"kappa": "much"}}),
         _json(good | {"limits": good["limits"] | {"token_budget": 1.5}}),
         _json(good | {"surprise": 1}),
         _json({}),

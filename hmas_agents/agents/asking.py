@@ -6,17 +6,17 @@ Called by the long horizon, by `hmas replay` and by the evals of the policy agen
 from hmas_agents.agents.summary import parameter_bounds, policy_cards, summarise
 from hmas_agents.states import LongState
 from prompts.loader import Message, Prompt
+from serving.policies import format_policy
 
 
 def messages_for(
-    prompt: Prompt, state: LongState, in_force: str, allowed: tuple[str, ...]
+    prompt: Prompt, state: LongState, allowed: tuple[str, ...]
 ) -> list[Message]:
     """The chat messages; a prompt may leave out what it does not need.
 
     Args:
         prompt: which version.
         state: the last minutes.
-        in_force: the incumbent policy.
         allowed: policies to choose from, in the order in which they are listed.
 
     Raises:
@@ -25,7 +25,7 @@ def messages_for(
     known = {
         "policies": policy_cards(allowed),
         "parameters": parameter_bounds(allowed),
-        "current": in_force,
+        "current": format_policy(state.policy, state.params),
         "summary": summarise(state),
     }
     return prompt.render(**{key: known[key] for key in prompt.head.variables if key in known})

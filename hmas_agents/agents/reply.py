@@ -82,12 +82,13 @@ def askable_values(policy: str) -> dict[str, tuple[float, ...]]:
     """The values that the model may choose from, by parameter: few, ascending, in bounds.
 
     A free number may never end and small models copy it from anywhere; a list is exact
-    for whole numbers and fractions alike. A quarter to four times the default where it is
-    positive, tenths of the upper bound where it is 0, and both bounds.
+    for whole numbers and fractions alike. The policy's own choices where it has them; else
+    a quarter to four times the default where it is positive, tenths of the upper bound where
+    it is 0, and both bounds.
     """
     found = POLICIES[policy]
     return {
-        key: _values(low, high, found.default_params[key])
+        key: found.param_choices.get(key) or _values(low, high, found.default_params[key])
         for key, (low, high) in found.param_bounds.items()
     }
 

@@ -116,7 +116,7 @@ def _render(row: Checked, prompt: Prompt, states: list[LongState], counter: Toke
     except PromptError as error:
         (row.problems if row.labels and row.name in VARIABLES else row.notes).append(str(error))
         return
-    sent = [messages_for(prompt, state, state.policy, tuple(POLICIES)) for state in states]
+    sent = [messages_for(prompt, state, tuple(POLICIES)) for state in states]
     distinct = {json.dumps(messages): messages for messages in sent}.values()
     summaries = {summarise(state) for state in states}
     row.situations, row.counted_by = len(sent), counter.source

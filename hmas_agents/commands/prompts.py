@@ -85,7 +85,7 @@ def show_prompt(
     """
     prompt = load_prompt(name, version, ROOT)
     if rendered and set(prompt.head.variables) <= set(VARIABLES["policy"]):
-        messages = messages_for(prompt, SAMPLE_STATE, SAMPLE_STATE.policy, tuple(POLICIES))
+        messages = messages_for(prompt, SAMPLE_STATE, tuple(POLICIES))
     else:
         messages = [
             {"role": "system", "content": prompt.system},

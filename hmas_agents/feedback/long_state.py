@@ -64,6 +64,7 @@ def build_long_state(
         now_s=now_s,
         window_s=window_s,
         policy=snapshot.policy,
+        params=dict(snapshot.params),
         epoch=snapshot.epoch,
         arrivals=len(offered),
         rate_rps=rate_rps,

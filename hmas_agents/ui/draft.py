@@ -49,7 +49,7 @@ def _render(name: str, text: str) -> list[Message]:
             {"role": "user", "content": prompt.user},
         ]
     check_fit(prompt)
-    return messages_for(prompt, SAMPLE_STATE, SAMPLE_STATE.policy, tuple(POLICIES))
+    return messages_for(prompt, SAMPLE_STATE, tuple(POLICIES))
 
 
 @cache

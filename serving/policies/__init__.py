@@ -19,7 +19,8 @@ from serving.policies.slide import Slide
 from serving.policies.srpt import Srpt
 from serving.policies.tiered import Tiered
 
-__all__ = ["POLICIES", "Policy", "PolicyCard", "PolicyContext", "RequestView", "complete_params"]
+__all__ = ["POLICIES", "Policy", "PolicyCard", "PolicyContext", "RequestView", "complete_params",
+    "format_policy", "parse_policy"]
 
 # Simple orders first, as they are listed to readers and to the policy agent.
 _ALL: tuple[Policy, ...] = (
@@ -48,3 +49,31 @@ def complete_params(name: str, params: Mapping[str, float]) -> dict[str, float]:
             raise ValueError(f"{name}.{key} = {value} is outside {low}..{high}")
         complete[key] = float(value)
     return complete
+
+
+def parse_policy(text: str) -> tuple[str, dict[str, float]]:
+    """Name and parameters of `edf:kappa=10`, `mlfq:levels=4,quantum_s=0.1`, or just `edf`.
+
+    Raises:
+        ValueError: unknown policy or parameter, a value that is no number or outside its
+            bounds, or a parameter named twice.
+    """
+    name, colon, rest = text.partition(":")
+    params: dict[str, float] = {}
+    for part in rest.split(",") if colon else ():
+        key, _, value = part.partition("=")
+        if key in params:
+            raise ValueError(f"{text!r} names {key!r} twice")
+        try:
+            params[key] = float(value)
+        except ValueError:
+            raise ValueError(f"{text!r}: {part!r} is not of the form parameter=number") from None
+    complete_params(name, params)
+    return name, params
+
+
+def format_policy(name: str, params: Mapping[str, float]) -> str:
+    """As `parse_policy` reads it, defaults left out: `edf:kappa=10`, or `edf` for kappa 0."""
+    defaults = POLICIES[name].default_params
+    set_ = [f"{k}={v:g}" for k, v in sorted(params.items()) if v != defaults.get(k)]
+    return f"{name}:{','.join(set_)}" if set_ else name

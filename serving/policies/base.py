@@ -92,6 +92,8 @@ class Policy(ABC):
             a request waits.
         needs_lengths: the key depends on predicted output lengths.
         default_params, param_bounds: its parameters, and their inclusive bounds.
+        param_choices: values worth choosing between, ascending, where they are known; the
+            twin tries the neighbours of the one in force.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Policy(ABC):
     needs_lengths = False
     default_params: Mapping[str, float] = {}
     param_bounds: Mapping[str, tuple[float, float]] = {}
+    param_choices: Mapping[str, tuple[float, ...]] = {}
 
     @abstractmethod
     def key(self, view: RequestView, context: PolicyContext) -> Key:

@@ -5,7 +5,7 @@ from serving.policies.edf import Edf
 
 
 class Fair(Edf):
-    """Key inside the tenant: that of `edf`, d + alpha*p, its hopeless requests last.
+    """Key inside the tenant: that of `edf`, d + kappa*c, its hopeless requests last.
 
     Between tenants no key decides but the queue's counters (`shares`): work in tokens,
     divided by the tenant's weight; the backlogged tenant with the least is served, and

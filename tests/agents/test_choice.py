@@ -2,7 +2,7 @@
 
 import pytest
 
-from hmas_agents.choice import choose, key_of
+from hmas_agents.choice import choose, key_of, worth_trying
 from hmas_agents.records import Proposal
 from hmas_agents.rule_table import choose as by_rule
 from tests.agents.states import long_state
@@ -16,22 +16,32 @@ def candidate(source, policy, gain=None, margin=0.02, verdict="ok"):
 
 
 @pytest.mark.parametrize(
-    ("state", "policy"),
+    ("state", "policy", "params"),
     [
-        ({"load": None, "policy": "laxity"}, "laxity"),
-        ({"load": 0.5}, "edf"),
-        ({"load": 0.95}, "slide"),
-        ({"load": 1.2}, "density"),
-        ({"load": 3.0}, "density"),
+        ({"load": None, "policy": "sjf", "params": {"kappa": 7.0}}, "sjf", {"kappa": 7.0}),
+        ({"load": 0.5}, "edf", {"kappa": 0.0}),
+        ({"load": 0.95}, "edf", {"kappa": 3.0}),
+        ({"load": 1.2}, "edf", {"kappa": 10.0}),
+        ({"load": 3.0}, "edf", {"kappa": 10.0}),
     ],
 )
-def test_the_rule_table(state, policy):
+def test_the_rule_table(state, policy, params):
     proposal = by_rule(long_state(**state))
-    assert (proposal.source, proposal.policy) == ("rules", policy)
+    assert (proposal.source, proposal.policy, proposal.params) == ("rules", policy, params)
     assert proposal.reason
 
 
 INCUMBENT = candidate("incumbent", "fcfs")
+
+
+def test_the_twin_tries_every_allowed_policy_and_the_values_next_to_the_one_in_force():
+    steep = Proposal("incumbent", "edf", {"kappa": 30.0})
+    tried = worth_trying(steep, ("edf", "density"))
+    values = [{}, {"kappa": 10.0}, {"kappa": 100.0}]
+    assert tried == [*(("edf", value) for value in values), ("density", {})]
+    assert worth_trying(INCUMBENT, ("edf",)) == [("edf", {}), ("edf", {"kappa": 3.0})]
+    between = Proposal("incumbent", "edf", {"kappa": 5.0})
+    assert {params.get("kappa") for _, params in worth_trying(between, ("edf",))} == {None, 3, 10}
 
 
 def test_the_largest_gain_above_its_own_margin_wins():

@@ -12,7 +12,7 @@ CONTROL = ControlConfig()
 
 
 def test_an_allowed_policy_within_bounds_passes():
-    assert judge(Proposal("model", "edf", {"alpha": 0.001}), long_state(), CONTROL, []) == "ok"
+    assert judge(Proposal("model", "edf", {"kappa": 10.0}), long_state(), CONTROL, []) == "ok"
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_an_allowed_policy_within_bounds_passes():
     [
         ("nope", {}, "allow-list"),
         ("fcfs", {}, "allow-list"),
-        ("edf", {"alpha": 5.0}, "bounds"),
+        ("edf", {"kappa": 5000.0}, "bounds"),
         ("edf", {"beta": 1.0}, "bounds"),
         ("slide", {"kappa": float("nan")}, "bounds"),
     ],
@@ -57,6 +57,8 @@ def test_switches_per_hour_are_bounded():
 @pytest.mark.parametrize(("coverage", "ok"), [(0.9, True), (0.7, False), (None, False)])
 def test_policies_that_need_lengths_wait_for_a_predictor_that_covers(monkeypatch, coverage, ok):
     monkeypatch.setattr(type(POLICIES["sjf"]), "needs_lengths", True, raising=False)
-    verdict = judge(Proposal("rules", "sjf"), long_state(length_coverage=coverage), CONTROL, [])
+    control = ControlConfig(allow_policies=("edf", "sjf"))
+    state = long_state(length_coverage=coverage)
+    verdict = judge(Proposal("rules", "sjf"), state, control, [])
     assert (verdict == "ok") is ok
     assert ok or verdict.startswith("predictor")

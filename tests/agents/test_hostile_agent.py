@@ -122,7 +122,7 @@ def test_the_worst_policy_with_full_confidence_is_one_candidate_for_the_twin():
 
 
 def test_invented_numbers_are_marked_and_the_proposal_stays():
-    text = proposals("edf").replace("try edf", "load 87 percent, alpha 0.01")
+    text = proposals("edf").replace("try edf", "load 87 percent, kappa 0.01")
     with serving(completion(text)) as model:
         reply = ask(model.url)
     assert [p.policy for p in reply.proposals] == ["edf"]
@@ -184,8 +184,8 @@ def test_messages_hold_words_of_ours_indices_and_nothing_else(names):
     state = observed(names)
     assert state.attainment_by_tenant  # else nothing was tried
     prompt = load_prompt("policy", "current")
-    messages = messages_for(prompt, state, "slide", ALLOWED)
-    quiet = messages_for(prompt, long_state(), "slide", ALLOWED)
+    messages = messages_for(prompt, state, ALLOWED)
+    quiet = messages_for(prompt, long_state(), ALLOWED)
     assert messages[0] == quiet[0]  # the system message knows nothing of the state
     ours = SUMMARY_WORDS | {word.lower() for word in WORD.findall(prompt.user)} | set(POLICIES)
     said = messages[1]["content"]
@@ -228,9 +228,7 @@ def test_a_new_policy_is_in_the_prompt_as_the_registry_says(monkeypatch):
         param_bounds = {"tickets": (0.1, 0.9)}
 
     monkeypatch.setitem(POLICIES, "lottery", Lottery())
-    messages = messages_for(
-        load_prompt("policy", "current"), long_state(), "slide", tuple(POLICIES)
-    )
+    messages = messages_for(load_prompt("policy", "current"), long_state(), tuple(POLICIES))
     text = "\n".join(message["content"] for message in messages)
     assert "- lottery: good for a test of luck; bad for all else" in text
     assert "tickets one of 0.1, 0.15, 0.3, 0.6, 0.9 (default 0.3)" in text

@@ -59,6 +59,6 @@ def test_cards_and_bounds_come_from_the_registry():
     names = tuple(POLICIES)
     assert all(f"- {name}: good for" in policy_cards(names) for name in names)
     assert parameter_bounds(("edf", "fcfs")) == (
-        "- edf: alpha one of 0, 0.001, 0.0025, 0.005, 0.01 (default 0)"
+        "- edf: kappa one of 0, 3, 10, 30, 100 (default 0)"
     )
     assert parameter_bounds(("fcfs", "priority")) == "- none"

@@ -109,10 +109,17 @@ def test_tiered_puts_any_promise_before_none():
     assert key("tiered", tpot)[0] == key("tiered", e2e)[0] < key("tiered", none)[0]
 
 
-@given(due_s=st.floats(), prompt=st.integers(0, 10**6), alpha=st.floats(0, 0.01))
-def test_fair_orders_a_tenants_requests_as_edf_does(due_s, prompt, alpha):
+def test_edf_lets_a_prompt_pass_that_is_due_less_than_kappa_times_the_saved_prefill_later():
+    long, short = view(deadline_s=5.0, prompt_tokens=1000), view(deadline_s=8.0, prompt_tokens=500)
+    assert key("edf", long) < key("edf", short), "plain deadline order"
+    assert key("edf", long, kappa=5.9) < key("edf", short, kappa=5.9)
+    assert key("edf", short, kappa=6.1) < key("edf", long, kappa=6.1)
+
+
+@given(due_s=st.floats(), prompt=st.integers(0, 10**6), kappa=st.floats(0, 1000))
+def test_fair_orders_a_tenants_requests_as_edf_does(due_s, prompt, kappa):
     one = view(deadline_s=0.0 if math.isnan(due_s) else due_s, prompt_tokens=prompt)
-    assert key("fair", one, alpha=alpha) == key("edf", one, alpha=alpha)
+    assert key("fair", one, kappa=kappa) == key("edf", one, kappa=kappa)
 
 
 def test_what_the_queue_and_the_guardrails_must_know_of_each_policy():

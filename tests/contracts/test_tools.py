@@ -8,11 +8,11 @@ import pytest
 from serving.contracts import encode
 from serving.engines.protocol import Engine
 from serving.rules import RULES, with_rules
-from tests.fakes import FakeEngine
+from tests.fakes import STOCK, FakeEngine
 from tools import ControlSession, ToolResult, describe_tools, discover, langchain_tool
 
 ARGS: dict[str, dict[str, Any]] = {
-    "switch_policy": {"policy": "edf", "params": {"alpha": 0.001}},
+    "switch_policy": {"policy": "edf", "params": {"kappa": 10.0}},
     "set_token_budget": {"max_tokens": 512, "follow_slack": True},
     "set_max_active_requests": {"max_requests": 8},
     "set_long_prefill_threshold": {"max_tokens": 256},
@@ -24,7 +24,7 @@ ARGS: dict[str, dict[str, Any]] = {
     "switch_rule": {"rule": "balance", "on": True},
 }
 BAD: dict[str, list[dict[str, Any]]] = {
-    "switch_policy": [{"policy": "nope"}, {"policy": "edf", "params": {"alpha": 9.0}}],
+    "switch_policy": [{"policy": "nope"}, {"policy": "edf", "params": {"kappa": 9000.0}}],
     "set_token_budget": [{"max_tokens": 0, "follow_slack": True}, {"max_tokens": "x"}],
     "set_max_active_requests": [{"max_requests": 0}],
     "set_long_prefill_threshold": [{"max_tokens": -1}],
@@ -132,6 +132,15 @@ def test_the_langchain_tool_says_the_same(name):
     assert ToolResult.model_validate_json(tool.invoke(good(name))).accepted
     refused = tool.invoke({**good(name), "more": 1})
     assert not ToolResult.model_validate_json(refused).accepted
+
+
+@pytest.mark.parametrize(("off", "left"), [("balance", "serial"), ("serial", "balance")])
+def test_switching_one_rule_off_leaves_the_other_on(off, left):
+    engine = FakeEngine()
+    mine, switch = session(engine), discover()["switch_rule"]
+    for rule, on in ((off, True), (left, True), (off, False)):
+        assert switch.call(mine, {"rule": rule, "on": on, "reason": "test"}).accepted
+    assert engine.limits == with_rules(STOCK, [left])
 
 
 def test_descriptions_are_json_and_name_every_argument():

@@ -146,7 +146,7 @@ def test_random_switching_draws_by_seed_at_each_long_tick(every_second):
     drawn = [d.policy for d in run.decisions]
     assert 1 < len(set(drawn)) <= len(ControlConfig().allow_policies)
     assert set(drawn) <= set(ControlConfig().allow_policies)
-    assert {d.limits for d in run.decisions} == {with_rules(STOCK, ["slack"])}
+    assert {d.limits for d in run.decisions} == {with_rules(STOCK, ["slack", "serial"])}
     other = simulate("random-switching", requests, controller=every_second, seed=2)
     assert [d.policy for d in other.decisions] != drawn
 
@@ -157,7 +157,8 @@ def starting_badly(tmp_path: Path) -> ControllerOptions:
     path = tmp_path / "hmas.toml"
     path.write_text(
         '[control]\nshort_tick_s = 0.5\nlong_tick_s = 2.0\nttl_s = 5.0\nfirst_tick_s = 1.0\n'
-        'min_dwell_s = 1.0\nstart_policy = "fcfs"\n[twin]\nhorizon_s = 5.0\n'
+        'min_dwell_s = 1.0\nstart_policy = "fcfs"\n'
+        'allow_policies = ["fcfs", "edf", "density", "slide"]\n[twin]\nhorizon_s = 5.0\n'
     )
     return ControllerOptions(config_path=path)
 

@@ -1,5 +1,6 @@
 """Does `hmas eval run` keep its promises from the command line, in the real simulator?"""
 
+import csv
 import json
 import subprocess
 import sys
@@ -81,12 +82,20 @@ def test_arms_in_hindsight_are_never_below_what_they_choose_from_nor_above_the_b
         assert each["bound_binding"] in ("load", "compute", "slots", "kv", "pace")
 
 
-def test_arms_may_be_named_instead_of_the_suites(suite):
-    result = run(suite, "--json", "--requests", 20, "--arms", "fixed-edf+slack, vllm-fcfs")
+def test_arms_with_parameters_may_be_named_instead_of_the_suites(suite, tmp_path):
+    names = ["fixed-mlfq:quantum_s=0.05,levels=4", "fixed-sjf:kappa=0+slack", "fixed-fcfs+slack"]
+    out = tmp_path / "out"
+    result = run(suite, "--json", "--requests", 60, "--arms", ", ".join(names), "--out", out)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
-    assert [r["arm"] for r in document["results"]] == ["fixed-edf+slack", "vllm-fcfs"]
-    assert document["config"]["arms"] == ["fixed-edf+slack", "vllm-fcfs"]
+    assert document["config"]["arms"] == names
+    assert [r["arm"] for r in document["results"]] == names
+    _, sjf, fcfs = document["results"]
+    assert sjf == {**fcfs, "arm": names[1]}  # with no weight on work it is first come, first served
+    rows = csv.DictReader((out / "summary.csv").read_text().splitlines())
+    assert [row["arm"] for row in rows] == names
+    for name in names:
+        assert f"| {name} |" in (out / "results.md").read_text()
 
 
 def test_an_unknown_arm_is_named_with_those_there_are(suite):

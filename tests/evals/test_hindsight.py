@@ -7,7 +7,14 @@ import pytest
 
 from evals.baselines.rollouts import Rollouts
 from evals.case_store import FinishedCase
-from evals.hindsight import CANDIDATES, candidate_names, candidates_of, conclude, switching_of
+from evals.hindsight import (
+    CANDIDATES,
+    RULE_SETS,
+    candidate_names,
+    candidates_of,
+    conclude,
+    switching_of,
+)
 from evals.jobs import Job
 from evals.metrics import CaseRun
 from evals.sim_engine import build_simulated
@@ -80,11 +87,13 @@ def with_goodput(seed=0, **goodput_rps):
 BEST = {"fixed-sjf+rules": 5.0, "fixed-edf+slack": 9.0, "fixed-edf": 9.0, "fixed-mlfq": 7.0}
 
 
-def test_every_policy_is_a_candidate_bare_with_slack_and_with_all_rules_once_per_seed():
+def test_every_policy_is_a_candidate_under_each_set_of_rules_once_per_seed():
     asking = [job(arm, seed) for arm in ("hindsight-fixed", "hindsight-switching")
               for seed in (1, 2)]  # fmt: skip
     candidates = candidates_of([*asking, job("hmas")], CANDIDATES)
-    assert len(candidates) == 2 * 3 * len(POLICIES) == len({each.id for each in candidates})
+    assert len(candidates) == 2 * len(RULE_SETS) * len(POLICIES)
+    assert len({each.id for each in candidates}) == len(candidates)
+    assert "fixed-edf+slack+serial" in CANDIDATES
     assert {each.case.seed for each in candidates} == {1, 2}
     assert not any(each.keep_outcomes for each in candidates)
     assert candidates_of([job("hmas")], CANDIDATES) == []
@@ -94,6 +103,19 @@ def test_a_suite_with_fixed_arms_is_searched_among_them_and_another_among_all():
     assert candidate_names([job("hindsight-fixed"), job("hmas")]) == CANDIDATES
     mine = [job("fixed-sjf+rules"), job("vllm-fcfs"), job("fixed-edf"), job("fixed-edf", 2)]
     assert candidate_names([job("hindsight-fixed"), *mine]) == ("fixed-sjf+rules", "fixed-edf")
+
+
+def test_arms_with_parameters_are_candidates_and_on_the_shortlist_as_any_other():
+    names = ("fixed-sjf:kappa=40+slack+serial", "fixed-sjf+slack+serial", "fixed-slide:kappa=5")
+    asked = [job("hindsight-fixed"), job("hindsight-switching"), *(job(name) for name in names)]
+    assert candidate_names(asked) == names
+    done = {
+        each.id: finished(each, goodput_rps)
+        for each, goodput_rps in zip(candidates_of(asked, names), (3.0, 1.0, 2.0), strict=True)
+    }
+    (switching,) = switching_of(asked, names, done)
+    assert switching.case.shortlist == (names[0], names[2], names[1])
+    assert conclude(asked[0], names, done).result["chosen"] == {"fixed": names[0]}
 
 
 def test_hindsight_fixed_is_the_best_candidate_under_its_own_name_of_equals_the_simpler():

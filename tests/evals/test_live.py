@@ -39,6 +39,12 @@ def test_a_fixed_arm_with_rules_switches_them_on():
         assert not engine.limits.follow_slack
 
 
+def test_a_fixed_arm_with_parameters_decides_them():
+    engine = FakeEngine()
+    with steered(parse_arm("fixed-slide:kappa=5"), engine, OPTIONS, {}):
+        assert [(d.policy, d.params) for d in engine.applied] == [("slide", {"kappa": 5.0})]
+
+
 def test_a_fixed_arm_is_given_back_when_the_replay_fails():
     engine = FakeEngine()
     with pytest.raises(LookupError), steered(parse_arm("fixed-edf"), engine, OPTIONS, {}):

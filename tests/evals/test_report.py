@@ -124,6 +124,50 @@ def test_the_ablation_shows_goodput_without_and_with_rules_and_over_stock():
     assert rows(alone) == {"edf +slack": ["0.0", "+20.0"], "edf +all rules": ["0.0", "+30.0"]}
 
 
+def test_in_the_ablation_a_policy_with_parameters_is_one_of_its_own():
+    tuned = "fixed-sjf:kappa=40"
+    met = {
+        "fixed-sjf": 10, "fixed-sjf+rules": 12, tuned: 14, f"{tuned}+slack": 15,
+        f"{tuned}+rules": 17,
+    }  # fmt: skip
+    goodput, _, alone = ablation_sheets([
+        summarise(
+            CaseRun("conv", 0.8, arm, [outcome(k, met=k < good) for k in range(20)], ()), 10.0
+        )
+        for arm, good in met.items()
+    ])  # fmt: skip
+    assert rows(goodput) == {
+        "sjf": ["1.00"], "sjf +rules": ["1.20"],
+        "sjf:kappa=40": ["1.40"], "sjf:kappa=40 +rules": ["1.70"],
+    }  # fmt: skip
+    assert rows(alone) == {
+        "sjf:kappa=40 +slack": ["+5.0"], "sjf:kappa=40 +all rules": ["+15.0"],
+    }  # fmt: skip
+
+
+def test_names_with_parameters_are_whole_in_every_report(tmp_path):
+    arms = ["fixed-slide:kappa=5+slack+serial", "fixed-sjf:kappa=40+rules"]
+    some = [
+        summarise(CaseRun("conv", load, arm, outcomes("hmas"), ()), 10.0)
+        for load in (0.8, 1.5)
+        for arm in ("vllm-fcfs", *arms)
+    ]
+    write_suite_report(tmp_path / "r.html", "T", "S", some, [])
+    html = (tmp_path / "r.html").read_text()
+    for drawn in re.findall(r"<svg.*?</svg>", html, flags=re.S):
+        ElementTree.fromstring(drawn)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal_report(some))
+    shown = console.export_text()
+    for arm in arms:
+        assert f">{arm}</td>" in html
+        assert f"| {arm} |" in markdown_report(some)
+        policy, rules = arm.split("+", 1)
+        assert re.search(rf"^ {policy} .*\n  \+{re.escape(rules)} ", shown, flags=re.M)
+    assert "…" not in shown
+    assert re.search(r"\d\.\d\d/\d\.\d\d/\d\.\d\d", shown)  # figures are not broken
+
+
 def test_a_policy_that_loses_below_saturation_is_named():
     assert "1 lose more than 1% to stock; the least is 0.950x (fcfs at 0.8x)" in str(
         ablation_sheets(ablation())[0].note

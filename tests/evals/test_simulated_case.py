@@ -10,6 +10,7 @@ from evals.simulated_case import SimulatedCase, run_case
 from evals.suite import load_profile
 from hmas_agents.config import ControlConfig
 from serving.contracts import Ack, Limits
+from serving.policies import format_policy
 from serving.rules import RULES, with_rules
 from serving.settings import EngineSettings
 from tests.evals.samples import offered
@@ -68,6 +69,14 @@ def test_an_arm_with_rules_switches_these_on_and_no_others(arm, rules):
     assert result.arm == arm
 
 
+def test_an_arm_with_parameters_decides_them_and_leaves_the_others_at_their_defaults():
+    engine = FakeSimulator()
+    result, _, _ = run("fixed-mlfq:levels=4+slack", engine)
+    assert [(d.policy, d.params) for d in engine.applied] == [("mlfq", {"levels": 4.0})]
+    assert engine.applied[0].limits.follow_slack
+    assert result.arm == "fixed-mlfq:levels=4+slack"
+
+
 def test_a_refused_policy_is_an_error():
     class Refusing(FakeSimulator):
         def apply(self, decision):
@@ -101,7 +110,8 @@ def test_the_hmas_arm_ticks_the_control_loop_and_acts():
     assert built == [False]
     assert engine.ran[0][1] == [ControlConfig().short_tick_s]
     assert engine.applied
-    assert result.decisions[0].policy == engine.applied[0].policy
+    first = engine.applied[0]
+    assert result.decisions[0].policy == format_policy(first.policy, first.params)
     assert engine.owner == ""  # closed: the lease is given back
 
 

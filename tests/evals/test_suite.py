@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.arms import expand_arms, parse_arm
+from evals.arms import parse_arm
 from evals.suite import PROFILES, load_profile, load_suite
 from evals.toml_file import SuiteError
 from hmas_agents.config import ControlConfig
@@ -67,7 +67,7 @@ def test_every_profile_says_where_its_figures_come_from(path):
 
 def test_smoke_compares_stock_every_policy_that_may_be_chosen_and_hmas():
     suite = load_suite(PROFILES.parent / "suites" / "smoke.toml")
-    fixed = {f"fixed-{policy}" for policy in ControlConfig().allow_policies} - {"fixed-fcfs"}
+    fixed = {f"fixed-{policy}" for policy in ControlConfig().allow_policies}
     assert set(suite.arms) == {"vllm-fcfs", "hmas"} | fixed
     assert suite.loads == (0.8, 1.5)
     assert suite.scenarios[0].requests >= 3000
@@ -187,35 +187,6 @@ def test_missing_files_are_named(tmp_path):
         load_suite(tmp_path / "none.toml")
     with pytest.raises(SuiteError, match=r"no 'nothing' in evals/profiles; known: .*gpu_8b"):
         load_profile("nothing")
-
-
-def test_arms_are_parsed_by_name():
-    assert parse_arm("vllm-fcfs").kind == "stock"
-    assert parse_arm("hmas").kind == "hmas"
-    for policy in POLICIES:
-        assert parse_arm(f"fixed-{policy}").policy == policy
-    for unknown in ("fixed-", "fcfs", "fixed-hmas", "", "hmas+slack", "vllm-fcfs+rules"):
-        with pytest.raises(ValueError, match="unknown arm"):
-            parse_arm(unknown)
-
-
-def test_an_arm_may_end_in_rules():
-    arm = parse_arm("fixed-edf+slack+kv")
-    assert (arm.name, arm.policy, arm.rules) == ("fixed-edf+slack+kv", "edf", ("slack", "kv"))
-    assert not arm.all_rules
-    assert parse_arm("fixed-edf+rules").rules == tuple(RULES)
-    assert parse_arm("fixed-edf+rules").all_rules
-    with pytest.raises(ValueError, match=r"edf\+magic': unknown rule 'magic'; known: slack,"):
-        parse_arm("fixed-edf+magic")
-    for twice in ("fixed-edf+kv+kv", "fixed-edf+rules+kv"):
-        with pytest.raises(ValueError, match="named twice"):
-            parse_arm(twice)
-
-
-def test_a_star_stands_for_every_policy_or_each_rule_alone():
-    assert expand_arms(["vllm-fcfs", "hmas"]) == ("vllm-fcfs", "hmas")
-    assert expand_arms(["fixed-*+rules"]) == tuple(f"fixed-{p}+rules" for p in POLICIES)
-    assert expand_arms(["fixed-edf+*"]) == tuple(f"fixed-edf+{rule}" for rule in RULES)
 
 
 def test_the_ablation_has_stock_every_policy_without_and_with_rules_and_each_rule_alone():

@@ -39,8 +39,10 @@ def test_it_acts_until_the_duration_is_over_and_releases(invoke):
     engine = FakeEngine()
     result = invoke(engine, "--mode", "act", "--duration", "2")
     assert result.exit_code == 0, result.output
-    assert "set_token_budget" in result.output
-    assert len(engine.applied) == 2
+    assert "switch_policy(policy=edf" in result.output
+    assert "switch_rule(rule=slack" in result.output
+    assert "switch_rule(rule=serial" in result.output
+    assert len(engine.applied) == 3
     assert (engine.owner, engine.policy) == ("", "fcfs")
 
 

@@ -69,16 +69,19 @@ def test_the_first_tick_puts_the_configuration_in_force_through_the_tools():
     engine = FakeEngine()
     loop = Loop(engine, config())
     loop.short(2.0)
-    assert (engine.policy, engine.limits.follow_slack, engine.owner) == ("slide", True, "hmas")
+    assert (engine.policy, engine.limits.follow_slack, engine.owner) == ("edf", True, "hmas")
+    assert engine.params == {"kappa": 10.0}
+    assert engine.limits.max_partial_prefills == 1
     (record,) = loop.records
     assert (record.trigger, record.horizon) == ("start", "short")
-    assert [call.tool for call in record.tool_calls] == ["switch_policy", "set_token_budget"]
-    assert [call.ack["epoch"] for call in record.tool_calls] == [1, 2]
+    assert [call.tool for call in record.tool_calls] == ["switch_policy", *2 * ["switch_rule"]]
+    assert [call.args.get("rule") for call in record.tool_calls] == [None, "slack", "serial"]
+    assert [call.ack["epoch"] for call in record.tool_calls] == [1, 2, 3]
     assert record.tool_calls[1].before["follow_slack"] is False
     assert record.tool_calls[1].after["follow_slack"] is True
     assert record.snapshot_before["epoch"] == 0
     assert record.snapshot_after == encode(engine.snapshot())
-    assert (record.epoch_before, record.epoch_after) == (0, 2)
+    assert (record.epoch_before, record.epoch_after) == (0, 3)
 
 
 def test_quiet_ticks_renew_the_lease_and_record_nothing():
@@ -87,7 +90,7 @@ def test_quiet_ticks_renew_the_lease_and_record_nothing():
     for now_s in range(2, 62, 2):
         loop.short(float(now_s))
     assert len(loop.records) == 1
-    assert engine.epoch == 2
+    assert engine.epoch == 3
     assert engine.lease_until_s == 60.0 + 15.0
 
 
@@ -100,7 +103,7 @@ def test_a_rule_agent_changes_a_limit_and_it_is_recorded():
     assert engine.limits.choose_victims is True
     assert loop.records[-1].trigger == "tick"
     assert loop.records[-1].tool_calls[0].tool == "set_victim_choice"
-    assert loop.records[-1].chosen["policy"] == "slide"
+    assert loop.records[-1].chosen["policy"] == "edf"
 
 
 def test_advise_mode_records_what_it_would_do_and_writes_nothing():
@@ -110,7 +113,8 @@ def test_advise_mode_records_what_it_would_do_and_writes_nothing():
     loop.short(4.0)
     assert engine.applied == []
     (record,) = loop.records
-    assert record.chosen["policy"] == "slide"
+    assert record.chosen["policy"] == "edf"
+    assert record.chosen["switch_policy"]["params"] == {"kappa": 10.0}
     assert {call.reason for call in record.tool_calls} == {"advise mode: not applied"}
 
 
@@ -144,7 +148,8 @@ def test_a_lease_that_ran_out_is_taken_back_whole():
     loop = Loop(engine, config(control__ttl_s=15.0))
     loop.short(2.0)
     loop.short(60.0)
-    assert (engine.policy, engine.limits.follow_slack, engine.owner) == ("slide", True, "hmas")
+    assert (engine.policy, engine.params, engine.owner) == ("edf", {"kappa": 10.0}, "hmas")
+    assert (engine.limits.follow_slack, engine.limits.max_partial_prefills) == (True, 1)
 
 
 def test_an_engine_that_was_down_loses_nothing(tmp_path):
@@ -179,20 +184,21 @@ def test_a_start_that_fails_is_tried_again(monkeypatch):
         refusing.setattr(engine, "apply", lambda decision: Ack(False, 0, "not now"))
         loop.short(2.0)
     loop.short(4.0)
-    assert engine.policy == "slide"
+    assert (engine.policy, engine.params) == ("edf", {"kappa": 10.0})
+    assert (engine.limits.follow_slack, engine.limits.max_partial_prefills) == (True, 1)
     assert [r.trigger for r in loop.records] == ["start", "start"]
 
 
 def test_with_the_twin_disabled_the_rule_table_switches_when_calm():
     engine = FakeEngine()
-    loop = Loop(engine, config())
+    loop = Loop(engine, config(control__start_policy="slide"))
     loop.short(2.0)
     serve(engine, 116, at_s=2.0)
     record = loop.long(60.0)
     assert engine.policy == "edf"
     assert record.chosen == {
-        "policy": "edf", "params": {}, "source": "rules", "predicted": None, "applied": True,
-        "ack": {"accepted": True, "epoch": 3, "reason": "", "clamped": {}},
+        "policy": "edf", "params": {"kappa": 0.0}, "source": "rules", "predicted": None,
+        "applied": True, "ack": {"accepted": True, "epoch": 4, "reason": "", "clamped": {}},
     }  # fmt: skip
     assert [p.source for p in record.proposals] == ["rules", "incumbent"]
 
@@ -243,7 +249,7 @@ def test_past_errors_of_the_ledger_raise_what_a_switch_must_gain(tmp_path):
 
 def test_a_switch_that_disappoints_is_rolled_back_past_the_dwell_time():
     engine, twin = FakeEngine(), Scripted(slide=0.5, edf=0.9)
-    loop = with_twin(engine, twin)
+    loop = with_twin(engine, twin, control__start_policy="slide")
     loop.short(2.0)
     serve(engine, 116, at_s=2.0)
     loop.long(60.0)
@@ -259,7 +265,7 @@ def test_a_switch_that_disappoints_is_rolled_back_past_the_dwell_time():
 
 def test_few_requests_predict_nothing_and_nothing_moves():
     engine, twin = FakeEngine(), Scripted(slide=0.1, edf=0.9)
-    loop = with_twin(engine, twin)
+    loop = with_twin(engine, twin, control__start_policy="slide")
     loop.short(2.0)
     serve(engine, 5, at_s=30.0)
     assert loop.long(60.0).reason == "no prediction to compare by: stay"
@@ -294,9 +300,13 @@ def test_model_faults_are_in_the_ledger_and_the_loop_goes_on_by_rules(tmp_path, 
 
 
 def test_a_valid_proposal_of_the_model_is_recorded_but_needs_the_twin():
-    engine = FakeEngine()
+    engine, allowed = FakeEngine(), ("edf", "sjf", "slide")
     with serving(completion(proposals("sjf"))) as model:
-        loop = Loop(engine, config(model__enabled=True, model__base_url=model.url))
+        asking = config(
+            model__enabled=True, model__base_url=model.url,
+            control__start_policy="slide", control__allow_policies=allowed,
+        )  # fmt: skip
+        loop = Loop(engine, asking)
         loop.short(2.0)
         serve(engine, 116, at_s=2.0)
         assert loop.long(60.0).chosen["policy"] == "edf"

@@ -33,7 +33,10 @@ def scripted(**known):
 
 def settings(**changes):
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
-    quiet = {"model.enabled": False, "control.mode": "act", "control.ttl_s": 1000.0}
+    quiet = {
+        "model.enabled": False, "control.mode": "act", "control.ttl_s": 1000.0,
+        "control.allow_policies": ("fcfs", "sjf", "edf", "density", "slide"),
+    }  # fmt: skip
     return load_config(None, {**quiet, **dotted})
 
 

@@ -50,12 +50,15 @@ def test_an_agent_that_is_not_enabled_is_not_asked():
 def test_what_the_arbiter_refuses_is_recorded_once_with_its_reason():
     engine = FakeEngine()
     loop, records = loop_on(engine, agents__max_calls_per_minute=1)
-    tick(loop, engine, 2.0)  # the start takes the minute's one call
+    tick(loop, engine, 2.0)
+    engine.limits = replace(engine.limits, prefill_share=0.35)  # nothing waits: not needed
+    tick(loop, engine, 4.0)  # to say so takes the minute's one call
     for number in range(1, 6):
         preempts(engine, number)
-        tick(loop, engine, 2.0 + 2.0 * number)
+        tick(loop, engine, 4.0 + 2.0 * number)
     assert engine.limits.choose_victims is False
-    (record,) = [r for r in records if r.trigger == "tick"]
+    allowed, record = [r for r in records if r.trigger == "tick"]
+    assert [(c.tool, c.accepted) for c in allowed.tool_calls] == [("set_prefill_share", True)]
     (call,) = record.tool_calls
     assert (call.tool, call.accepted) == ("set_victim_choice", False)
     assert call.reason.startswith("refused by the arbiter (too_many): 1 calls in the last 60 s")
@@ -64,7 +67,7 @@ def test_what_the_arbiter_refuses_is_recorded_once_with_its_reason():
 
 def test_a_refusal_stands_beside_what_was_done():
     engine = FakeEngine()
-    loop, records = loop_on(engine, agents__max_calls_per_minute=2)
+    loop, records = loop_on(engine, agents__max_calls_per_minute=1)
     tick(loop, engine, 2.0)
     preempts(engine, 3)
     engine.limits = replace(engine.limits, prefill_share=0.35)  # nothing waits: not needed

@@ -45,6 +45,7 @@ def serve(
 
     loaded = load_config(None, {
         "control.mode": "act", "control.start_policy": policy, "model.enabled": False,
+        "control.allow_policies": ("fcfs", "edf", "slide"),
         "twin.enabled": False, **{key.replace("__", "."): value for key, value in config.items()},
     })  # fmt: skip
     engine, records = SimulatedEngine(profile, settings), list[DecisionRecord]()

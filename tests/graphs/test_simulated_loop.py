@@ -42,6 +42,7 @@ def run(ledger: Path | None) -> tuple[list[Outcome], list[DecisionRecord]]:
             "control.long_tick_s": 10.0,
             "control.min_dwell_s": 0.0,
             "control.start_policy": "fcfs",
+            "control.allow_policies": ("fcfs", "sjf", "edf", "density", "slide"),
             "model.enabled": False,
         },
     )

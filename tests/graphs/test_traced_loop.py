@@ -52,7 +52,7 @@ def test_a_short_tick_is_a_tree_of_nodes_agents_and_tools(kept):
     decided = [s for s in kept.spans if "hmas.policy.after" in (s.attributes or {})]
     assert decided[0].name == "short_tick"
     assert decided[0].attributes["hmas.policy.before"] == "fcfs"
-    assert decided[0].attributes["hmas.policy.after"] == "slide"
+    assert decided[0].attributes["hmas.policy.after"] == "edf"
 
 
 def test_a_long_tick_is_a_tree_that_holds_the_model_call(kept):

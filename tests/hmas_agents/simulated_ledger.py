@@ -49,4 +49,5 @@ def make_ledger(path: Path, mode: str = "act") -> None:
     engine = SimulatedEngine(PROFILE, EngineSettings())
     with ControlLoop(engine, config, path, run_label=LABEL) as loop:
         loop.short_tick()
-        engine.run(workload(), ((2.0, loop.short_tick), (5.0, loop.long_tick)))
+        # The only switch comes late: many are served, and kept waiting, under fcfs alone.
+        engine.run(workload(), ((2.0, loop.short_tick), (20.0, loop.long_tick)))

@@ -62,7 +62,10 @@ def test_overrides_win_over_the_file_and_none_is_no_override(write):
         ("[twins]\n", ":1: twins: unknown key (known: engine, control"),
         ("[twin]\nmargin = nan\n", ":2: twin.margin: "),
         ("[ledger]\nmax_decisions = 0\n", ":2: ledger.max_decisions: "),
-        ('[control]\nstart_policy = "lifo"\n', ":1: control: start_policy 'lifo' is not in"),
+        ('[control]\nstart_policy = "sjf"\n', ":1: control: start_policy 'sjf' is not in"),
+        ('[control]\nstart_policy = "lifo"\n', ":1: control: policy 'lifo' does not exist; there"),
+        ('[control]\nstart_policy = "edf:kappa=x"\n', "'kappa=x' is not of the form parameter="),
+        ('[control]\nstart_rules = ["fast"]\n', "start_rules: 'fast' does not exist; there are"),
         (
             '[control]\nallow_policies = ["lifo"]\n',
             "allow_policies: 'lifo' does not exist; there are",

@@ -5,7 +5,7 @@ import pytest
 from hmas_agents.follow_up import FollowUp, Settled, Watched, reached, rollback_of
 from hmas_agents.records import Proposal
 
-EDF = Proposal("incumbent", "edf", {"alpha": 0.002})
+EDF = Proposal("incumbent", "edf", {"kappa": 2.0})
 SLIDE, SJF, FCFS = (Proposal("model", name) for name in ("slide", "sjf", "fcfs"))
 
 

@@ -53,7 +53,7 @@ def test_a_killed_controller_leaves_the_engine_on_its_default(
     controller = start_controller(server, tmp_path / "killed.sqlite")
     try:
         with load_on(server, 60, "killed-"):
-            wait_for(lambda: engine.snapshot().policy == "slide")
+            wait_for(lambda: engine.snapshot().policy == "edf")
             os.kill(controller.pid, signal.SIGKILL)
             controller.wait()
             wait_for(lambda: engine.snapshot().controller_id == "", 20)
@@ -69,7 +69,7 @@ def test_a_stopped_controller_gives_the_engine_back(
     server: RealServer, engine: LiveEngine, tmp_path: Path
 ) -> None:
     controller = start_controller(server, tmp_path / "stopped.sqlite")
-    wait_for(lambda: engine.snapshot().policy == "slide")
+    wait_for(lambda: engine.snapshot().policy == "edf")
     controller.send_signal(signal.SIGINT)
     assert controller.wait(timeout=30) == 0
     assert engine.snapshot().policy == "fcfs"

@@ -46,7 +46,7 @@ wild_limits = st.builds(
     choose_victims=st.booleans(),
 )
 wild_params = st.dictionaries(
-    st.sampled_from(["alpha", "kappa", "quantum_s", "levels", "nope"]),
+    st.sampled_from(["kappa", "rho", "quantum_s", "levels", "nope"]),
     st.sampled_from(_PARAMS),
     max_size=2,
 )

@@ -62,7 +62,7 @@ def test_a_journal_page_keeps_arrivals_and_outcomes():
         (("epoch",), "soon", "Decision.epoch"),
         (("epoch",), 1.5, "Decision.epoch"),
         (("policy",), 7, "Decision.policy"),
-        (("params", "alpha"), "high", "Decision.params.alpha"),
+        (("params", "kappa"), "high", "Decision.params.kappa"),
         (("limits", "token_budget"), None, "Decision.limits.token_budget"),
         (("limits", "kv_reserve"), [], "Decision.limits.kv_reserve"),
         (("limits", "follow_slack"), "perhaps", "Decision.limits.follow_slack"),

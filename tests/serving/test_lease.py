@@ -22,7 +22,7 @@ def test_an_accepted_decision_is_in_force_until_its_lease_ends():
     held = lease()
     assert held.accept(decision(1, "edf", ttl_s=10.0), now_s=100.0).accepted
     assert (held.owner, held.epoch, held.decision.policy) == ("me", 1, "edf")
-    assert held.decision.params == {"alpha": 0.0}, "complete"
+    assert held.decision.params == {"kappa": 0.0}, "complete"
     assert held.left_s(104.0) == 6.0
     assert not held.expire(109.9)
     assert held.expire(110.0)
@@ -55,8 +55,8 @@ def test_renewing_extends_from_now_and_releasing_ends_at_once():
         (decision(5, ttl_s=math.nan), "ttl_s = nan"),
         (decision(5, ttl_s=math.inf), "ttl_s = inf"),
         (decision(5, "nope"), "policy 'nope' does not exist; there are fcfs"),
-        (decision(5, params={"alpha": 99.0}), "edf.alpha = 99.0 is outside"),
-        (decision(5, params={"beta": 1.0}), "no parameter 'beta'; it has alpha"),
+        (decision(5, params={"kappa": 9999.0}), "edf.kappa = 9999.0 is outside"),
+        (decision(5, params={"beta": 1.0}), "no parameter 'beta'; it has kappa"),
     ],
 )
 def test_a_refusal_says_why_and_changes_nothing(refused, reason):

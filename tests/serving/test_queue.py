@@ -131,8 +131,8 @@ def test_a_preempted_request_that_has_begun_to_answer_comes_first(name):
 def test_bad_parameters_leave_the_queue_as_it_was():
     queue = new_queue("edf")
     queue.add_request(LightRequest(view("r", 0.0, 9.0)))
-    with pytest.raises(ValueError, match=r"edf\.alpha"):
-        queue.set_policy("edf", {"alpha": 99.0}, RATE)
+    with pytest.raises(ValueError, match=r"edf\.kappa"):
+        queue.set_policy("edf", {"kappa": 9999.0}, RATE)
     assert queue.policy.name == "edf"
     assert drain(queue) == ["r"]
 

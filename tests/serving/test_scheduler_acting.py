@@ -198,7 +198,7 @@ wild_decisions = st.builds(
     policy=st.sampled_from([*POLICIES, "nope"]),
     controller_id=st.sampled_from(["me", "you", ""]),
     ttl_s=st.sampled_from([0.05, 0.5, FOREVER_S, -1.0]),
-    params=st.sampled_from([{}, {"alpha": 1e9}, {"kappa": 0.0}, {"nope": 1.0}]),
+    params=st.sampled_from([{}, {"kappa": 1e9}, {"kappa": 0.0}, {"nope": 1.0}]),
     limits=wild_limits,
 )
 small_requests = st.lists(

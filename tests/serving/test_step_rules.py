@@ -57,6 +57,15 @@ def test_each_rules_name_changes_what_it_says_and_an_unknown_one_is_refused():
         with_rules(stock, ["nope"])
 
 
+@pytest.mark.parametrize(("off", "left"), [("balance", "serial"), ("serial", "balance")])
+def test_serial_and_balance_are_switched_independently(off, left):
+    assert not RULES["serial"].keys() & RULES["balance"].keys()
+    stock = stock_limits(ROOMY)
+    both = with_rules(stock, [off, left])
+    without = replace(both, **{field: getattr(stock, field) for field in RULES[off]})
+    assert without == with_rules(stock, [left])
+
+
 # -- balance: prefill by key -------------------------------------------------------------
 
 DOCUMENT = TraceRequest(0.0, 12_000, 20, "b", "document")
@@ -90,13 +99,18 @@ def test_a_prefill_is_never_left_out_of_two_steps_in_a_row():
     assert counts(run).yielded_prefills > 5
 
 
-def test_no_more_prefills_begin_while_so_many_are_begun():
-    requests = [TraceRequest(0.02 * i, 1500, 5, "a", "document") for i in range(40)]
-    most = 3
+# -- serial ------------------------------------------------------------------------------
 
-    def run(limit: int) -> tuple[SimulatedEngine, list[tuple[int, int]]]:
+
+@pytest.mark.parametrize(
+    ("held", "most"), [({"max_partial_prefills": 3}, 3), (RULES["serial"], 1)], ids=["3", "serial"]
+)
+def test_no_more_prefills_begin_while_so_many_are_begun(held, most):
+    requests = [TraceRequest(0.02 * i, 1500, 5, "a", "document") for i in range(40)]
+
+    def run(**held) -> tuple[SimulatedEngine, list[tuple[int, int]]]:
         engine, seen = SimulatedEngine(ROOMY, SETTINGS), list[tuple[int, int]]()
-        limits = stock_limits(ROOMY, long_prefill_threshold=100, max_partial_prefills=limit)
+        limits = stock_limits(ROOMY, long_prefill_threshold=100, **held)
         engine.apply(decision(1, "edf", ttl_s=80_000.0, limits=limits))
         begun = [0]
 
@@ -108,11 +122,10 @@ def test_no_more_prefills_begin_while_so_many_are_begun():
         assert all(o.finish == "stop" for o in outcomes)
         return engine, seen
 
-    engine, seen = run(most)
+    engine, seen = run(**held)
     assert [new for begun, new in seen if begun >= most and new] == []
-    held = engine.snapshot().rules.partial_held_steps
-    assert held > 10
-    engine, seen = run(0)
+    assert engine.snapshot().rules.partial_held_steps > 10
+    engine, seen = run()
     assert [new for begun, new in seen if begun >= most and new] != []
     assert engine.snapshot().rules.partial_held_steps == 0
 

@@ -1,0 +1,48 @@
+"""A policy as people write it: `edf`, `edf:kappa=10`, `mlfq:levels=4,quantum_s=0.1`."""
+
+import pytest
+
+from serving.policies import POLICIES, parse_policy
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_name_alone_is_the_policy_with_its_defaults(name):
+    assert parse_policy(name) == (name, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        ("edf:kappa=10", {"kappa": 10.0}),
+        ("edf:kappa=2.5e1", {"kappa": 25.0}),
+        ("mlfq:levels=4,quantum_s=0.1", {"levels": 4.0, "quantum_s": 0.1}),
+    ],
+)
+def test_parameters_follow_a_colon(text, params):
+    assert parse_policy(text) == (text.partition(":")[0], params)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lifo", "policy 'lifo' does not exist; there are fcfs"),
+        ("", "policy '' does not exist"),
+        ("lifo:kappa=1", "policy 'lifo' does not exist"),
+        ("edf:", "'edf:': '' is not of the form parameter=number"),
+        ("edf:kappa", "'kappa' is not of the form parameter=number"),
+        ("edf:kappa=x", "'kappa=x' is not of the form parameter=number"),
+        ("edf:kappa=1,", "'' is not of the form parameter=number"),
+        ("edf:kappa=1=2", "'kappa=1=2' is not of the form parameter=number"),
+        ("edf:=1", "no parameter ''; it has kappa"),
+        ("edf:alpha=1", "no parameter 'alpha'; it has kappa"),
+        ("edf:kappa=1,kappa=2", "'edf:kappa=1,kappa=2' names 'kappa' twice"),
+        ("edf:kappa=-1", "edf.kappa = -1.0 is outside 0.0..1000.0"),
+        ("edf:kappa=1001", "edf.kappa = 1001.0 is outside 0.0..1000.0"),
+        ("edf:kappa=nan", "edf.kappa = nan is outside"),
+        ("fcfs:kappa=1", "no parameter 'kappa'"),
+    ],
+)
+def test_what_is_wrong_is_said(text, said):
+    with pytest.raises(ValueError) as caught:
+        parse_policy(text)
+    assert said in str(caught.value)
