@@ -18,7 +18,7 @@ from langgraph.prebuilt import ToolNode
 
 from graphs.parts import Parts, executed
 from hmas_agents.agents.arbiter import Arbiter, Verdict
-from hmas_agents.agents.calls import KNOBS, RuleCall
+from hmas_agents.agents.calls import RuleCall
 from hmas_agents.agents.pace import Pace
 from hmas_agents.config import Concern
 from hmas_agents.records import DecisionRecord, ToolCall
@@ -68,7 +68,6 @@ def arbitrate(parts: Parts, arbiter: Arbiter, work: ShortHorizon) -> ShortHorizo
         verdict = arbiter.judge(work["asked"], state.limits, state.now_s)
     else:
         verdict = Verdict(granted=_start_calls(parts))
-        arbiter.note((call for call in verdict.granted if call["name"] in KNOBS), state.now_s)
     tool_calls: list[Any] = [
         {"name": call["name"], "args": call["args"], "id": f"{call['name']}-{state.epoch}-{i}"}
         for i, call in enumerate(verdict.granted)
@@ -157,7 +156,7 @@ def _start_calls(parts: Parts) -> tuple[RuleCall, ...]:
 
 def _chosen(before: Snapshot, calls: list[ToolCall]) -> dict[str, Any]:
     """The policy that the calls leave in force (or would), and each call's arguments."""
-    asked = {call.tool: call.args for call in calls}
+    asked = {" ".join((call.tool, call.args.get("rule", ""))).strip(): call.args for call in calls}
     return {"policy": asked.get("switch_policy", {}).get("policy", before.policy), **asked}
 
 

@@ -1,10 +1,12 @@
 """How are times, shares, states and decisions put into words? Shared by `trace` and `why`."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hmas_agents.records import DecisionRecord
+from serving.policies import format_policy
 
 UNIX_FROM_S = 1e9  # engine times before it are virtual
 AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
@@ -59,11 +61,18 @@ def seconds(value_s: float | None) -> str:
 
 
 def decision_text(record: DecisionRecord) -> str:
-    """What was decided, in a few words: `edf > slide, set_token_budget`."""
-    policy = str(record.chosen.get("policy", ""))
-    changed = [] if policy in {"", record.policy_before} else [f"{record.policy_before} > {policy}"]
+    """What was decided, in a few words: `edf:kappa=10 > slide, set_token_budget`."""
+    before = _policy(record.policy_before, record.snapshot_before)
+    switch = record.chosen.get("switch_policy", record.chosen)  # a short tick names its calls
+    policy = str(switch.get("policy") or "")
+    after = _policy(policy, switch) if policy and "params" in switch else policy or before
+    changed = [] if after in {before, record.policy_before} else [f"{before} > {after}"]
     calls = [call.tool for call in record.tool_calls if call.tool != "switch_policy"]
-    return ", ".join(changed + calls) or f"keep {record.policy_before}".strip()
+    return ", ".join(changed + calls) or f"keep {before}".strip()
+
+
+def _policy(name: str, of: Mapping[str, Any]) -> str:
+    return format_policy(name, of.get("params") or {})
 
 
 def short(value: Any) -> str:

@@ -73,7 +73,10 @@ def parse_policy(text: str) -> tuple[str, dict[str, float]]:
 
 
 def format_policy(name: str, params: Mapping[str, float]) -> str:
-    """As `parse_policy` reads it, defaults left out: `edf:kappa=10`, or `edf` for kappa 0."""
-    defaults = POLICIES[name].default_params
+    """As `parse_policy` reads it, defaults left out: `edf:kappa=10`, or `edf` for kappa 0.
+
+    A name that is no policy (any more) is left as it is.
+    """
+    defaults = POLICIES[name].default_params if name in POLICIES else {}
     set_ = [f"{k}={v:g}" for k, v in sorted(params.items()) if v != defaults.get(k)]
     return f"{name}:{','.join(set_)}" if set_ else name

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.policies import POLICIES, parse_policy
+from serving.policies import POLICIES, complete_params, format_policy, parse_policy
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -46,3 +46,14 @@ def test_what_is_wrong_is_said(text, said):
     with pytest.raises(ValueError) as caught:
         parse_policy(text)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["fcfs", "edf", "edf:kappa=10", "mlfq:levels=6,quantum_s=0.1"])
+def test_what_is_written_is_read_back_without_defaults(text):
+    name, params = parse_policy(text)
+    assert format_policy(name, params) == text
+    assert format_policy(name, complete_params(name, params)) == text
+
+
+def test_a_policy_of_another_release_is_written_as_it_was():
+    assert format_policy("lifo", {"depth": 3.0}) == "lifo:depth=3"
