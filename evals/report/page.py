@@ -22,6 +22,7 @@ from evals.report.load_curves import LoadCurves, load_curves
 from evals.report.load_figures import goodput_figure, goodput_file, ratio_figure, ratio_file
 from evals.report.sheets import load_sheets
 from evals.report.table import LEFT_ALIGNED, columns, rows
+from evals.report.whole_suite import suite_sheets
 from evals.statistics import over_seeds
 from serving.contracts import Outcome
 
@@ -67,6 +68,7 @@ def write_suite_report(
         title=title,
         subtitle=subtitle,
         notes=_notes(results),
+        suite_sheets=suite_sheets(results),
         scenarios=[_scenario(curves, palette) for curves in every],
         ablation_sheets=ablation_sheets(means),
         ablation_figures=[

@@ -15,6 +15,7 @@ from evals.report.bound_share import has_bound
 from evals.report.details import detail_sheets, preemption_sheet
 from evals.report.sheet import markdown, terminal, terminal_name
 from evals.report.sheets import all_load_sheets
+from evals.report.whole_suite import suite_sheets
 from evals.statistics import over_seeds
 
 LEFT_ALIGNED = 3
@@ -62,7 +63,7 @@ def markdown_table(results: Sequence[Result]) -> str:
 def markdown_report(results: Sequence[Result]) -> str:
     """What sums loads up, then the means, what rules add, tenants, preemptions, in Markdown."""
     means = over_seeds(results)
-    first = [markdown(sheet) for sheet in all_load_sheets(results)]
+    first = [markdown(sheet) for sheet in (*suite_sheets(results), *all_load_sheets(results))]
     last = [markdown(sheet) for sheet in (*ablation_sheets(means), *detail_sheets(means))]
     return "\n".join([*first, "## All results", "", markdown_table(means), *last])
 
@@ -75,7 +76,7 @@ def terminal_report(results: Sequence[Result]) -> RenderableType:
     sheets = [
         preemption_sheet(name, [r for r in means if r["scenario"] == name]) for name in scenarios
     ]
-    sheets += [*ablation_sheets(means), *all_load_sheets(results)]
+    sheets += [*ablation_sheets(means), *all_load_sheets(results), *suite_sheets(results)]
     return Group(terminal_table(means), *(terminal(sheet) for sheet in sheets))
 
 

@@ -59,6 +59,11 @@ class Arbiter:
         self._pace = pace
         self._told_s: dict[tuple[str, str], float] = {}
 
+    def note(self, calls: Iterable[RuleCall], now_s: float) -> None:
+        """Calls that went through without being asked for here: those of a recorded run."""
+        for call in calls:
+            self._pace.note(call["name"], now_s)
+
     def judge(
         self, asked: Iterable[tuple[Concern, RuleCall]], limits: Limits, now_s: float
     ) -> Verdict:

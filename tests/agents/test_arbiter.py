@@ -99,6 +99,12 @@ def test_a_minute_has_a_bound_over_all_tools_and_it_slides():
     assert judge.judge([("balance", MORE_PREFILL)], LIMITS, 60.0).granted
 
 
+def test_calls_that_went_through_elsewhere_count_for_the_pace():
+    judge = arbiter()
+    judge.note([SMALLER], 100.0)
+    assert codes(judge.judge([("batching", LARGER)], LIMITS, 110.0)) == [("batching", "held")]
+
+
 def test_a_refusal_is_news_once_a_minute_and_a_hold_never():
     judge = arbiter()
     asked: list[Asked] = [("kv", MORE_RESERVE), ("admission", MORE_AT_ONCE)]

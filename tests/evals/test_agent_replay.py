@@ -26,7 +26,10 @@ from tests.agents.states import short_state
 from tests.evals.agent_samples import situation
 from tests.hmas_agents.samples import record
 
-MEANS = {"fcfs": 0.2, "edf": 0.6, "slide": 0.8, "slide kappa=40": 0.9, "sjf": 0.5, "density": 0.7}
+MEANS = {
+    "fcfs": 0.2, "edf": 0.6, "edf kappa=3": 0.8, "slide": 0.8, "slide kappa=40": 0.9, "sjf": 0.5,
+    "density": 0.7,
+}  # fmt: skip
 
 
 def long_record(load, *proposals, model=""):
@@ -40,7 +43,7 @@ def long_record(load, *proposals, model=""):
 
 @pytest.fixture
 def ledger(tmp_path):
-    """Run 1: a model said fcfs, then nothing; rules said edf, then slide. Run 2: old rows."""
+    """Run 1: a model said fcfs, then nothing; rules said edf, then with kappa 3. Run 2: old rows."""
     path = tmp_path / "l.sqlite"
     book = Ledger(path, label="first", config=load_config(None, {"model.enabled": False}))
     book.record_decision(
@@ -48,7 +51,7 @@ def ledger(tmp_path):
             0.5, Proposal("model", "fcfs", {}, "why not"), Proposal("rules", "edf"), model="m"
         )
     )
-    book.record_decision(long_record(1.0, Proposal("rules", "slide"), model="m"))
+    book.record_decision(long_record(1.0, Proposal("rules", "edf", {"kappa": 3.0}), model="m"))
     book.record_decision(record(situation={}))
     book.close()
     book = Ledger(path, label="second", config=load_config(None))
@@ -134,10 +137,10 @@ def test_an_edited_rule_shows_where_it_decides_otherwise(ledger, capsys, monkeyp
     before = json.loads(out)
     assert code == 0
     assert [each["changed"] for each in before["decisions"]] == [False, False]
-    monkeypatch.setattr(rule_table, "choose", lambda state: Proposal("rules", "sjf", reason="new"))
+    monkeypatch.setattr(rule_table, "choose", lambda state: Proposal("rules", "density", reason="new"))
     _, out, _ = hmas(capsys, *args, "--json")
     after = json.loads(out)
-    assert [each["new"]["policy"] for each in after["decisions"]] == ["sjf", "sjf"]
+    assert [each["new"]["policy"] for each in after["decisions"]] == ["density", "density"]
     assert (after["summary"]["changed"], after["summary"]["skipped"]) == (2, 1)
     assert after["summary"]["regret_new"] is None  # no twin was asked
     code, out, _ = hmas(capsys, *args)
