@@ -47,8 +47,12 @@ def rms(errors: Sequence[float]) -> float:
 
 
 def gain(candidate: Prediction, incumbent: Prediction) -> float:
-    """Mean difference over the futures that both have seen (the first so many)."""
-    return statistics.fmean(_differences(candidate, incumbent))
+    """Mean difference over the futures that both have seen, the first left out.
+
+    By the first one candidates are chosen to be tried on more, so the lead that one has
+    there is partly luck (the winner's curse); only where there is no other does it count.
+    """
+    return statistics.fmean(_fresh(_differences(candidate, incumbent)))
 
 
 def bias(errors: Sequence[float]) -> float:
@@ -63,13 +67,21 @@ def bias(errors: Sequence[float]) -> float:
 def gain_margin(candidate: Prediction, incumbent: Prediction, bias: float, least: float) -> float:
     """What `gain` must exceed before the candidate may replace the incumbent.
 
-    max(least, bias, standard error of the gain over the futures). One future alone knows no
-    standard error: twice the others.
+    max(least, bias) and on top of it the standard error of the gain over its futures. One
+    future alone knows no standard error: twice the others. A candidate that was tried on the
+    first only, and not on the further ones of the incumbent, may not replace it: 1.
     """
     differences = _differences(candidate, incumbent)
-    if len(differences) < 2:
+    if len(differences) < 2 <= len(incumbent.attainments):
+        return 1.0
+    fresh = _fresh(differences)
+    if len(fresh) < 2:
         return 2 * max(least, bias)
-    return max(least, bias, _spread(differences) / math.sqrt(len(differences)))
+    return max(least, bias) + _spread(fresh) / math.sqrt(len(fresh))
+
+
+def _fresh(differences: list[float]) -> list[float]:
+    return differences[1:] or differences
 
 
 def _differences(candidate: Prediction, incumbent: Prediction) -> list[float]:

@@ -36,16 +36,35 @@ def test_a_gain_is_taken_over_the_futures_that_both_have_seen():
     assert gain(Prediction((0.6,)), Prediction((0.5, 0.1, 0.1))) == pytest.approx(0.1)
 
 
+def test_the_future_that_chose_the_finalist_does_not_speak_for_it():
+    lucky, incumbent = Prediction((0.9, 0.5, 0.5)), Prediction((0.5, 0.5, 0.5))
+    assert gain(lucky, incumbent) == 0.0
+    assert gain(lucky, incumbent) < gain_margin(lucky, incumbent, 0.0, 0.01)
+
+
+@given(shares=st.lists(st.floats(0.3, 0.7), min_size=3, max_size=8), lead=st.floats(0.0, 0.1))
+def test_doubt_over_the_futures_comes_on_top(shares, lead):
+    incumbent = Prediction((0.5,) * len(shares))
+    doubtful = gain_margin(Prediction(tuple(shares)), incumbent, lead, 0.01)
+    sure = gain_margin(Prediction((0.6,) * len(shares)), incumbent, lead, 0.01)
+    assert sure == pytest.approx(max(lead, 0.01))
+    assert doubtful >= sure - 1e-12
+
+
 @given(ours=SHARES, theirs=SHARES, off=st.floats(0.0, 0.3), least=st.floats(0.0, 0.1))
 def test_a_margin_is_never_below_the_least_or_the_bias(ours, theirs, off, least):
     margin = gain_margin(Prediction(ours), Prediction(theirs), off, least)
     assert margin >= max(least, off)
 
 
-def test_one_future_needs_twice_as_much():
-    one, many = Prediction((0.6,)), Prediction((0.6, 0.6))
-    assert gain_margin(one, Prediction((0.5,)), 0.05, 0.01) == pytest.approx(0.10)
-    assert gain_margin(many, Prediction((0.5, 0.5)), 0.05, 0.01) == pytest.approx(0.05)
+@pytest.mark.parametrize(("futures", "margin"), [(1, 0.10), (2, 0.10), (3, 0.05)])
+def test_one_fresh_future_needs_twice_as_much(futures, margin):
+    candidate, incumbent = Prediction((0.6,) * futures), Prediction((0.5,) * futures)
+    assert gain_margin(candidate, incumbent, 0.05, 0.01) == pytest.approx(margin)
+
+
+def test_who_was_not_tried_again_may_not_replace_who_was():
+    assert gain_margin(Prediction((1.0,)), Prediction((0.0, 0.0)), 0.0, 0.01) == 1.0
 
 
 def test_error_that_averages_out_is_no_bias():

@@ -93,7 +93,7 @@ def test_it_looks_less_far_ahead_where_many_come():
 
 def test_the_margin_follows_the_measured_error_of_this_and_earlier_runs():
     twin = Twin(TwinConfig(margin=0.02), past=[(0.9, 0.5)] * 5, forecaster=Scripted())
-    slide, fcfs = Prediction((0.7, 0.7)), Prediction((0.5, 0.5))
+    slide, fcfs = Prediction((0.7,) * 3), Prediction((0.5,) * 3)
     assert twin.error == pytest.approx(0.4)
     _, wide = twin.judge(slide, fcfs)
     for _ in range(30):

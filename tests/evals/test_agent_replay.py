@@ -43,7 +43,7 @@ def long_record(load, *proposals, model=""):
 
 @pytest.fixture
 def ledger(tmp_path):
-    """Run 1: a model said fcfs, then nothing; rules said edf, then with kappa 3. Run 2: old rows."""
+    """Run 1: a model said fcfs, then nothing; rules said edf, then kappa 3. Run 2: old rows."""
     path = tmp_path / "l.sqlite"
     book = Ledger(path, label="first", config=load_config(None, {"model.enabled": False}))
     book.record_decision(
@@ -137,7 +137,8 @@ def test_an_edited_rule_shows_where_it_decides_otherwise(ledger, capsys, monkeyp
     before = json.loads(out)
     assert code == 0
     assert [each["changed"] for each in before["decisions"]] == [False, False]
-    monkeypatch.setattr(rule_table, "choose", lambda state: Proposal("rules", "density", reason="new"))
+    new = Proposal("rules", "density", reason="new")
+    monkeypatch.setattr(rule_table, "choose", lambda state: new)
     _, out, _ = hmas(capsys, *args, "--json")
     after = json.loads(out)
     assert [each["new"]["policy"] for each in after["decisions"]] == ["density", "density"]

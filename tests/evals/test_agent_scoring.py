@@ -84,7 +84,7 @@ def test_choices_without_a_label_are_named_once():
 
 def test_contenders_that_need_no_model():
     overload = case(situation=situation(load=1.0), allowed=("fcfs", "edf", "slide"))
-    assert contenders.rules(overload).choices == (("slide", {}),)
+    assert contenders.rules(overload).choices == (("edf", {"kappa": 3.0}),)
     assert contenders.rules(case(allowed=("fcfs", "slide"))).choices == (("edf", {}),)  # stays
     assert contenders.stay(overload).choices == (("edf", {}),)
     assert contenders.twin(overload).choices == (("edf", {}),)
