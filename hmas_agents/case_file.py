@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hmas_agents.situation import Situation, SituationError, decode_situation, encode_situation
-from serving.policies import POLICIES, complete_params
+from serving.policies import POLICIES, complete_params, format_policy
 
 Split = Literal["development", "held_out"]
 Labels = dict[str, tuple[float, ...]]
@@ -84,15 +84,22 @@ class _Row(BaseModel):
 
 
 def candidate_key(policy: str, params: dict[str, float] | None = None) -> str:
-    """A candidate by name: `slide`, or `slide kappa=20` where parameters are not the defaults.
+    """A candidate by name, as `parse_policy` reads it: `slide`, or `slide:kappa=40`.
 
     Raises:
         ValueError: no such policy or parameter, or a value outside its bounds.
     """
-    defaults = POLICIES[policy].default_params if policy in POLICIES else {}
-    complete = complete_params(policy, params or {})
-    own = (f"{key}={value:g}" for key, value in sorted(complete.items()) if value != defaults[key])
-    return " ".join((policy, *own))
+    return format_policy(policy, complete_params(policy, params or {}))
+
+
+def candidates_of(allowed: Iterable[str]) -> tuple[tuple[str, dict[str, float]], ...]:
+    """Each policy with its defaults, and with every value that is worth choosing between."""
+    found: dict[str, tuple[str, dict[str, float]]] = {}
+    for name in allowed:
+        own = [{key: v} for key, vs in POLICIES[name].param_choices.items() for v in vs]
+        for params in ({}, *own):
+            found.setdefault(candidate_key(name, params), (name, params))
+    return tuple(found.values())
 
 
 def read_cases(path: Path) -> list[Case]:

@@ -11,14 +11,21 @@ from pathlib import Path
 from statistics import fmean
 
 from evals.agent.case_suite import CaseSuite, load_case_suite
-from evals.agent.labels import Candidate, Question, label_all, unlabelled
+from evals.agent.labels import Question, label_all, unlabelled
 from evals.agent.scenes import Scene, scenes_of, take
 from evals.agent.scoring import balance
 from evals.progress import CaseProgress
 from evals.run_result import git_state
 from evals.tasks import Shelf, Task, run_tasks
 from evals.workers import WorkerPool
-from hmas_agents.case_file import Case, Plan, labelled, read_cases, write_cases
+from hmas_agents.case_file import (
+    Case,
+    Plan,
+    candidates_of,
+    labelled,
+    read_cases,
+    write_cases,
+)
 from hmas_agents.cases import cases_of
 from hmas_agents.ledger.reader import LedgerReader
 
@@ -130,11 +137,14 @@ def _labelled(
 ) -> list[Case]:
     """Labels and, on other futures, what a twin would go by."""
     plan = Plan(suite.draws, LABEL_SEED, suite.horizon_s)
-    questions = [Question(case.id, case.situation, unlabelled(case), plan) for case in cases]
+    questions = [
+        Question(case.id, case.situation, unlabelled(case, candidates_of(case.allowed)), plan)
+        for case in cases
+    ]
     if suite.twin_draws:
         other = replace(plan, draws=suite.twin_draws, seed=TWIN_SEED)
         questions += [
-            Question(f"{case.id} (twin)", case.situation, _with_defaults(case), other)
+            Question(f"{case.id} (twin)", case.situation, candidates_of(case.allowed), other)
             for case in cases
         ]
     done = label_all(questions, jobs=request.jobs, kept_in=request.kept_in, progress=progress)
@@ -143,10 +153,6 @@ def _labelled(
         replace(labelled(case, labels, plan), twin=twin)
         for case, labels, twin in zip(cases, done, twins, strict=False)
     ]
-
-
-def _with_defaults(case: Case) -> tuple[Candidate, ...]:
-    return tuple((name, {}) for name in case.allowed)
 
 
 def _spread(count: int) -> list[int]:

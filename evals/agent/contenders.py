@@ -18,6 +18,7 @@ from hmas_agents.case_file import Case, candidate_key
 from hmas_agents.config import ModelConfig
 from hmas_agents.records import Proposal
 from prompts.loader import Prompt
+from serving.policies import parse_policy
 
 Candidate = tuple[str, dict[str, float]]
 
@@ -71,14 +72,14 @@ def chance(case: Case) -> Answer:
 
 
 def twin(case: Case) -> Answer:
-    """The best of other futures than the labels'; of equal ones the first allowed."""
-    best = max(case.allowed, key=lambda policy: fmean(case.twin[candidate_key(policy)]))
-    return Answer(case, ((best, {}),))
+    """The best of other futures than the labels'; of equal ones the first."""
+    best = max(case.twin, key=lambda key: fmean(case.twin[key]))
+    return Answer(case, (parse_policy(best),))
 
 
-def fixed(policy: str) -> Contender:
-    """Always the same policy."""
-    return lambda case: Answer(case, ((policy, {}),))
+def fixed(candidate: str) -> Contender:
+    """Always the same policy, with the same parameters."""
+    return lambda case: Answer(case, (parse_policy(candidate),))
 
 
 class Model:

@@ -19,6 +19,7 @@ from evals.progress import CaseProgress
 from hmas_agents.case_file import Case, CaseError, Plan, Split, read_cases
 from hmas_agents.config import ModelConfig
 from prompts.loader import load_prompt
+from serving.policies import parse_policy
 
 SPLITS: tuple[Split, ...] = ("development", "held_out")
 PLAN = Plan(draws=4, seed=1000, horizon_s=30.0)  # of cases that come without labels
@@ -99,13 +100,18 @@ def run_agent_eval(request: AgentEval, progress: CaseProgress) -> AgentReport:
 
 
 def best_fixed(cases: Sequence[Case]) -> str:
-    """The one policy with the least regret over the development cases (else over all)."""
+    """The one candidate with the least regret over the development cases (else over all)."""
     known = [case for case in cases if case.split == "development"] or list(cases)
-    everywhere = [name for name in known[0].allowed if all(name in c.allowed for c in known)]
+    everywhere = [
+        key
+        for key in known[0].labels
+        if all(parse_policy(key)[0] in case.allowed for case in cases)
+        and all(key in case.labels for case in cases)
+    ]
     if not everywhere:
         raise CaseError("cases: no policy is allowed in every case: there is no fixed one")
     return min(
-        everywhere, key=lambda name: fmean(regret_of(case, (name, {})) for case in known)
+        everywhere, key=lambda key: fmean(regret_of(case, parse_policy(key)) for case in known)
     )
 
 

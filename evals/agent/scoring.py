@@ -13,6 +13,7 @@ from statistics import fmean, median
 from evals.agent.contenders import Answer, Asked, Candidate
 from evals.statistics import Interval, mean_interval
 from hmas_agents.case_file import Case, Labels, Split, candidate_key
+from serving.policies import parse_policy
 
 AS_GOOD = 0.005  # half a point of attainment: nobody would switch for less
 
@@ -74,17 +75,18 @@ def score(contender: str, split: Split, answers: Sequence[Answer]) -> Score:
 
 
 def regret_of(case: Case, choice: Candidate) -> float:
-    """Attainment of the best label among the allowed, less that of the choice.
-
-    Below 0 where parameters make the choice better than any policy with its defaults.
-    """
+    """Attainment of the best label among the allowed, less that of the choice."""
     best = best_of(case.labels, case.allowed)
     return fmean(case.labels[best]) - fmean(case.labels[candidate_key(*choice)])
 
 
 def best_of(labels: Labels, allowed: Sequence[str]) -> str:
-    """The allowed policy with the highest mean label; of equal ones the first."""
-    return max((candidate_key(name) for name in allowed), key=lambda key: fmean(labels[key]))
+    """The labelled candidate of an allowed policy with the highest mean; of equals the first."""
+    return max(_open(labels, allowed), key=lambda key: fmean(labels[key]))
+
+
+def _open(labels: Labels, allowed: Sequence[str]) -> list[str]:
+    return [key for key in labels if parse_policy(key)[0] in allowed]
 
 
 def is_right(labels: Labels, choice: Candidate) -> bool:
@@ -111,13 +113,14 @@ def missing(answers: Sequence[Answer]) -> dict[str, tuple[Candidate, ...]]:
 
 
 def balance(cases: Sequence[Case]) -> dict[str, dict[str, int]]:
-    """For each split, how often each allowed policy is best (the first of equal ones).
+    """For each split, how often each candidate is best (the first of equal ones).
 
     Cases where the best is no more than half a point above the worst count as `any`.
     """
     counted: dict[str, dict[str, int]] = {}
     for case in cases:
-        of_split = counted.setdefault(case.split, {**dict.fromkeys(case.allowed, 0), "any": 0})
+        of_split = counted.setdefault(case.split, {"any": 0})
+        of_split |= {key: 0 for key in _open(case.labels, case.allowed) if key not in of_split}
         best, means = best_of(case.labels, case.allowed), map(fmean, case.labels.values())
         is_any = fmean(case.labels[best]) - min(means) <= AS_GOOD
         of_split["any" if is_any else best] += 1

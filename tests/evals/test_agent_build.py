@@ -13,7 +13,7 @@ from evals.agent.labels import Candidate, LabelFile, Question, answer, label_all
 from evals.agent.scenes import Scene, scenes_of, take
 from evals.progress import CaseProgress
 from evals.toml_file import SuiteError
-from hmas_agents.case_file import Plan, candidate_key, read_cases
+from hmas_agents.case_file import Plan, candidate_key, candidates_of, read_cases
 from tests.evals.agent_samples import case, situation
 
 SUITE = Path("evals/cases/scenes_small.toml")
@@ -61,7 +61,7 @@ def test_labels_repeat_themselves_and_share_their_futures(taken):
     told: list[int] = []
     labels = answer(Question("q", taken[0].situation, candidates, PLAN), told.append)
     assert told == [1, 2, 3, 4, 5, 6]
-    assert set(labels) == {"edf", "slide kappa=40", "fcfs"}
+    assert set(labels) == {"edf", "slide:kappa=40", "fcfs"}
     alone = answer(Question("q", taken[0].situation, candidates[:1], PLAN), lambda _: None)
     assert alone["edf"] == labels["edf"]
     later = Plan(draws=1, seed=6, horizon_s=5.0)
@@ -84,7 +84,7 @@ def test_every_scenario_of_the_suites_can_be_run():
     ("old", "new", "told"),
     [
         ('held_out = ["long-answers"]', 'held_out = ["nonsense"]', "held_out: no scenario"),
-        ('"fixed-edf+slack", ', '"hmas", ', "arms: 'hmas' is no fixed arm"),
+        ('"fixed-density+slack+serial"', '"hmas"', "arms: 'hmas' is no fixed arm"),
         ("draws = 3", "draws = 0", "draws: Input should be greater than or equal to 1"),
         ('slo_class = "document"', 'slo_class = "nonsense"', "unknown class 'nonsense'"),
         ("twin_draws = 1", 'allow_policies = ["edf", "nonsense"]', "no policy 'nonsense'"),
@@ -125,7 +125,7 @@ def test_a_case_set_is_built_labelled_and_split(tmp_path, monkeypatch, taken):
     }  # fmt: skip
     for each in built:
         assert each.plan == Plan(draws=3, seed=1000, horizon_s=20.0)
-        assert set(each.twin) == {candidate_key(name) for name in each.allowed}
+        assert set(each.twin) == {candidate_key(*c) for c in candidates_of(each.allowed)}
         assert all(len(draws) == 1 for draws in each.twin.values())
         assert "commit" in each.provenance
     assert describe(built)[0].startswith("development: 1 cases of 1 scenarios; best policy: any 1")

@@ -27,7 +27,7 @@ from tests.evals.agent_samples import situation
 from tests.hmas_agents.samples import record
 
 MEANS = {
-    "fcfs": 0.2, "edf": 0.6, "edf kappa=3": 0.8, "slide": 0.8, "slide kappa=40": 0.9, "sjf": 0.5,
+    "fcfs": 0.2, "edf": 0.6, "edf:kappa=3": 0.8, "slide": 0.8, "slide:kappa=40": 0.9, "sjf": 0.5,
     "density": 0.7,
 }  # fmt: skip
 

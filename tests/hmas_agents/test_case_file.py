@@ -72,7 +72,7 @@ def test_a_file_without_cases_is_an_error(tmp_path, content):
 def test_a_candidate_is_named_by_what_differs_from_its_defaults():
     assert candidate_key("slide") == "slide"
     assert candidate_key("slide", {"kappa": 20.0}) == "slide"
-    assert candidate_key("slide", {"kappa": 40.0}) == "slide kappa=40"
+    assert candidate_key("slide", {"kappa": 40.0}) == "slide:kappa=40"
     with pytest.raises(ValueError, match="'nonsense' does not exist"):
         candidate_key("nonsense")
     with pytest.raises(ValueError, match="no parameter 'nonsense'"):
@@ -82,7 +82,7 @@ def test_a_candidate_is_named_by_what_differs_from_its_defaults():
 
 
 def test_labels_of_another_plan_do_not_mix():
-    more = labelled(case(), {"slide kappa=40": (0.1, 0.2)}, PLAN)
-    assert set(more.labels) == {"fcfs", "edf", "slide", "slide kappa=40"}
+    more = labelled(case(), {"slide:kappa=40": (0.1, 0.2)}, PLAN)
+    assert set(more.labels) == {"fcfs", "edf", "slide", "slide:kappa=40"}
     with pytest.raises(ValueError, match="c1: labelled by"):
         labelled(case(), {"edf": (0.1,)}, Plan(1, 7, 20.0))
