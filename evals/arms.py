@@ -3,8 +3,9 @@
 `vllm-fcfs` is stock vLLM; `fixed-NAME` is our scheduler with one policy and stock
 limits for the whole run, `fixed-NAME:param=value` sets the policy's parameters;
 `fixed-NAME+slack+kv` adds some short-horizon rules, `fixed-NAME+rules` all of them; `hmas` is
-the control loop, acting; BASELINES are the others, in the simulator only. The simulated and the
-live runner give an arm its meaning; suites name arms, results carry the names.
+the control loop, acting, and `hmas-advise` the same, which decides and writes nothing; BASELINES
+are the others, in the simulator only. The simulated and the live runner give an arm its meaning;
+suites name arms, results carry the names.
 """
 
 import re
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hmas_agents.config import Config
 
 FIXED_CONTROLLER = "fixed"
+ADVISING = "hmas-advise"
 ALL_RULES = "rules"
 
 # What each is: one file of evals/baselines. `hmas` itself asks a model only where a model's
@@ -103,7 +105,7 @@ def parse_arm(name: str) -> Arm:
     """
     if name == "vllm-fcfs":
         return Arm(name, "stock")
-    if name == "hmas":
+    if name in {"hmas", ADVISING}:
         return Arm(name, "hmas")
     if name in BASELINES:
         return Arm(name, "baseline")
@@ -115,7 +117,7 @@ def parse_arm(name: str) -> Arm:
         except ValueError as error:
             raise ValueError(f"arm {name!r}: {error}") from error
         return Arm(name, "fixed", policy, _rules(name, rules), tuple(params.items()))
-    known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas", *BASELINES]
+    known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas", ADVISING, *BASELINES]
     raise ValueError(
         f"unknown arm {name!r}; known: {', '.join(known)}; a fixed one may go on with "
         f"parameters such as :kappa=40, and end in +{ALL_RULES} or in rules such as "
@@ -180,8 +182,10 @@ def limits_not_taken(asked: Limits, taken: Limits) -> str:
     return ", ".join(f"{name} = {ours} became {its}" for name, ours, its in pairs if ours != its)
 
 
-def controller_config(options: ControllerOptions, overrides: dict[str, object]) -> "Config":
-    """The configuration of the arm `hmas`: acting, with the model only if one is given.
+def controller_config(
+    options: ControllerOptions, overrides: dict[str, object], arm: str = "hmas"
+) -> "Config":
+    """The configuration of an arm with the control loop, with the model only if one is given.
 
     Raises:
         hmas_agents.config.ConfigError: names file, line and key.
@@ -191,7 +195,7 @@ def controller_config(options: ControllerOptions, overrides: dict[str, object]) 
     return load_config(
         options.config_path,
         {
-            "control.mode": "act",
+            "control.mode": "advise" if arm == ADVISING else "act",
             "model.enabled": options.asks_model,
             "model.base_url": options.model_url,
             "model.name": options.model_name or None,

@@ -42,8 +42,8 @@ def steered(
     Args:
         arm: `stock` means no lease: the engine's default policy and its start-up limits.
         engine: the running one.
-        controller: for the arm `hmas`.
-        overrides: dotted configuration keys for the arm `hmas`.
+        controller: for the arms with the control loop.
+        overrides: dotted configuration keys for them.
 
     Raises:
         ArmError: somebody else's controller owns the engine, or a decision was refused,
@@ -69,7 +69,8 @@ def steered(
         _apply_fixed(arm, engine)
         steer = partial(_hold_fixed, engine, stop)
     else:
-        loop = _take_charge(engine, controller_config(controller, overrides), controller)
+        config = controller_config(controller, overrides, arm.name)
+        loop = _take_charge(engine, config, controller, f"{arm.name} live")
         steer = partial(_control, loop, stop)
     worker = threading.Thread(target=_catching(steer, crashes), name=arm.name)
     worker.start()
@@ -105,11 +106,11 @@ def _hold_fixed(engine: Engine, stop: threading.Event) -> None:
 
 
 def _take_charge(
-    engine: Engine, config: "Config", controller: ControllerOptions
+    engine: Engine, config: "Config", controller: ControllerOptions, label: str
 ) -> "ControlLoop":
     from graphs.control_loop import ControllerConflict, ControlLoop
 
-    loop = ControlLoop(engine, config, controller.ledger_path, run_label="hmas live")
+    loop = ControlLoop(engine, config, controller.ledger_path, run_label=label)
     try:
         loop.take_charge()
     except BaseException as error:

@@ -57,7 +57,8 @@ def _run(
 
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
-    options, config = case.controller, controller_config(case.controller, overrides)
+    options = case.controller
+    config = controller_config(options, overrides, case.arm.name)
     label = f"{case.scenario} {case.load:g}x {case.arm.name}"
     with ControlLoop(
         recorded, config, options.ledger_path, run_label=label, forecaster=InlineForecaster()

@@ -176,6 +176,13 @@ def test_rules_only_switches_by_the_rule_table_and_the_twin_without_it(starting_
     assert met(twin) > met(simulate("fixed-fcfs+slack", requests))
 
 
+def test_a_loop_that_advises_leaves_the_engine_as_it_was(starting_badly):
+    advised = simulate("hmas-advise", workload(80, 25.0), controller=starting_badly)
+    assert advised.decisions == []
+    alone = simulate("fixed-fcfs", workload(80, 25.0)).outcomes
+    assert advised.outcomes == [replace(outcome, epoch=0) for outcome in alone]
+
+
 def test_arms_with_a_loop_tick_with_the_short_horizon_and_give_the_engine_back():
     engine = FakeSimulator()
     run_case(case("rules-only", offered(0.0, 5.0)), quiet, lambda *_: engine)
