@@ -52,8 +52,14 @@ def test_two_runs_are_compared_side_by_side(serve, page, written):
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
     page.set_viewport_size({"width": 800, "height": 800})
-    boxes = [chart.bounding_box() for chart in charts.all()]
-    assert boxes[0]["y"] + boxes[0]["height"] < boxes[1]["y"]
+    # The charts are drawn anew for the new width, at a moment of the browser's choice.
+    page.wait_for_function(
+        """() => {
+            const charts = [...document.querySelectorAll("svg.timeline")];
+            const boxes = charts.map((chart) => chart.getBoundingClientRect());
+            return boxes.length === 2 && boxes[0].bottom < boxes[1].top;
+        }"""
+    )
     expect(page.locator(".mark.switch")).to_have_count(2)
     expect(page.locator(".mark.advised")).to_have_count(4)
     row = page.get_by_role("row", name="attainment 63.5%")
