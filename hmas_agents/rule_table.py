@@ -19,7 +19,8 @@ def choose(state: LongState) -> Proposal:
     3. Load from 0.9 on: kappa 3.
     4. Below: plain `edf`, which is optimal while every deadline can be met.
 
-    The figures are what did best in steady traffic (evals/results/steady.md).
+    Chosen by hand from simulated steady traffic; `hmas eval run evals/suites/steady.toml` has the
+    values of kappa side by side.
     """
     if state.load is None:
         return Proposal("rules", state.policy, dict(state.params), reason="load unknown: stay")
