@@ -105,11 +105,13 @@ def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
     if rollback := work["rollback"]:
         record.proposals.append(rollback)
     if twin.enabled and twin.explore:
-        taken = [work["incumbent"], *record.proposals]
+        known = {key_of(p.policy, p.params) for p in (work["incumbent"], *record.proposals)}
         for policy, params in worth_trying(work["incumbent"], control.allow_policies):
-            if key_of(policy, params) not in {key_of(p.policy, p.params) for p in taken}:
-                taken.append(Proposal("twin", policy, params, reason="nobody proposed it"))
-        record.proposals += taken[1 + len(record.proposals) :]
+            if (key := key_of(policy, params)) not in known:
+                known.add(key)
+                record.proposals.append(
+                    Proposal("twin", policy, params, reason="nobody proposed it")
+                )
     return {}
 
 

@@ -19,6 +19,7 @@ from serving.policies import POLICIES, complete_params, format_policy
 
 Split = Literal["development", "held_out"]
 Labels = dict[str, tuple[float, ...]]
+Candidate = tuple[str, dict[str, float]]
 
 DIGITS = 5  # of seconds and shares in a file: 10 us
 
@@ -62,7 +63,7 @@ class Case:
     provenance: dict[str, str | int | float] = field(default_factory=dict)
 
     @property
-    def incumbent(self) -> tuple[str, dict[str, float]]:
+    def incumbent(self) -> Candidate:
         """Policy and parameters in force."""
         return self.situation.snapshot.policy, dict(self.situation.snapshot.params)
 
@@ -92,9 +93,18 @@ def candidate_key(policy: str, params: dict[str, float] | None = None) -> str:
     return format_policy(policy, complete_params(policy, params or {}))
 
 
-def candidates_of(allowed: Iterable[str]) -> tuple[tuple[str, dict[str, float]], ...]:
+def is_candidate(policy: str, params: dict[str, float]) -> bool:
+    """Whether there is such a policy, with such parameters inside their bounds."""
+    try:
+        candidate_key(policy, params)
+    except ValueError:
+        return False
+    return True
+
+
+def candidates_of(allowed: Iterable[str]) -> tuple[Candidate, ...]:
     """Each policy with its defaults, and with every value that is worth choosing between."""
-    found: dict[str, tuple[str, dict[str, float]]] = {}
+    found: dict[str, Candidate] = {}
     for name in allowed:
         own = [{key: v} for key, vs in POLICIES[name].param_choices.items() for v in vs]
         for params in ({}, *own):

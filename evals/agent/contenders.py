@@ -14,13 +14,11 @@ from evals.cassette import Cassette
 from hmas_agents import rule_table
 from hmas_agents.agents.asking import messages_for
 from hmas_agents.agents.policy_agent import PolicyAgent, PolicyReply
-from hmas_agents.case_file import Case, candidate_key
+from hmas_agents.case_file import Candidate, Case, is_candidate
 from hmas_agents.config import ModelConfig
 from hmas_agents.records import Proposal
 from prompts.loader import Prompt
 from serving.policies import parse_policy
-
-Candidate = tuple[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +146,5 @@ def rotated(case: Case, count: int) -> list[tuple[str, ...]]:
 
 def _first_usable(reply: PolicyReply) -> Proposal | None:
     """The model's best proposal whose parameters are inside their bounds."""
-    for proposal in reply.proposals:
-        try:
-            candidate_key(proposal.policy, proposal.params)
-        except ValueError:
-            continue
-        return proposal
-    return None
+    usable = (each for each in reply.proposals if is_candidate(each.policy, each.params))
+    return next(usable, None)

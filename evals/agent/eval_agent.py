@@ -16,7 +16,7 @@ from evals.agent.labels import label_cases
 from evals.agent.scoring import Score, missing, regret_of, score
 from evals.cassette import Cassette
 from evals.progress import CaseProgress
-from hmas_agents.case_file import Case, CaseError, Plan, Split, read_cases
+from hmas_agents.case_file import Candidate, Case, CaseError, Plan, Split, read_cases
 from hmas_agents.config import ModelConfig
 from prompts.loader import load_prompt
 from serving.policies import parse_policy
@@ -156,7 +156,7 @@ def _asked(
 
 def _labelled(
     cases: list[Case],
-    wanted: dict[str, tuple[contenders.Candidate, ...]],
+    wanted: dict[str, tuple[Candidate, ...]],
     request: AgentEval,
     progress: CaseProgress,
 ) -> list[Case]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from evals.case_store import REPO, key_of
 from evals.progress import CaseProgress
 from evals.workers import OnProgress, WorkerPool
-from hmas_agents.case_file import Case, Labels, Plan, candidate_key, labelled
+from hmas_agents.case_file import Candidate, Case, Labels, Plan, candidate_key, labelled
 from hmas_agents.forecast import forecast
 from hmas_agents.situation import Situation, encode_situation
 
@@ -23,8 +23,6 @@ FORECAST_CODE = (
     "serving", "hmas_agents/forecast.py", "hmas_agents/futures.py", "hmas_agents/situation.py",
 )  # fmt: skip
 DIGITS = 5
-
-Candidate = tuple[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evals.agent.contenders import Candidate, Model
+from evals.agent.contenders import Model
 from evals.agent.labels import label_cases
 from evals.agent.replay_result import Replayed, Said
 from evals.agent.scoring import best_of, regret_of
 from evals.progress import CaseProgress
 from hmas_agents import rule_table
-from hmas_agents.case_file import Case, Plan, candidate_key
+from hmas_agents.case_file import Candidate, Case, Plan, candidate_key, is_candidate
 from hmas_agents.cases import cases_of
 from hmas_agents.config import Config
 from hmas_agents.ledger.reader import LedgerReader, Run, StoredDecision
@@ -156,13 +156,7 @@ def _said_then(stored: StoredDecision, *, by_rules: bool) -> Said:
 
 
 def _is_usable(proposal: Proposal, source: str) -> bool:
-    if proposal.source != source:
-        return False
-    try:
-        candidate_key(proposal.policy, proposal.params)
-    except ValueError:
-        return False
-    return True
+    return proposal.source == source and is_candidate(proposal.policy, proposal.params)
 
 
 def _by_rules(case: Case) -> Said:
@@ -190,11 +184,8 @@ def _by_model(case: Case, model: Model) -> Said:
 
 def _chosen(chosen: dict[str, Any], case: Case) -> Candidate:
     policy, params = str(chosen.get("policy", "")), dict(chosen.get("params") or {})
-    try:
-        candidate_key(policy, params)
-    except ValueError:  # a policy that is gone since
-        return case.incumbent
-    return policy, params
+    # A policy may be gone since.
+    return (policy, params) if is_candidate(policy, params) else case.incumbent
 
 
 def _key(chosen: dict[str, Any], case: Case) -> str:

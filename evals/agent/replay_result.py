@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from evals.agent.contenders import Candidate
 from evals.statistics import Interval, mean_interval, paired_difference
-from hmas_agents.case_file import candidate_key
+from hmas_agents.case_file import Candidate, candidate_key
 
 
 @dataclass(frozen=True, slots=True)

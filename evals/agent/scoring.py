@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-from evals.agent.contenders import Answer, Asked, Candidate
+from evals.agent.contenders import Answer, Asked
 from evals.statistics import Interval, mean_interval
-from hmas_agents.case_file import Case, Labels, Split, candidate_key
+from hmas_agents.case_file import Candidate, Case, Labels, Split, candidate_key
 from serving.policies import parse_policy
 
 AS_GOOD = 0.005  # half a point of attainment: nobody would switch for less

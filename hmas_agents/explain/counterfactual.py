@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from hmas_agents.choice import key_of
 from hmas_agents.explain.life import SERVED
 from hmas_agents.explain.phases import Phase
 from hmas_agents.explain.stretch import Stretch
 from hmas_agents.forecast import FOREVER_S, ForecastError
 from serving.contracts import Decision, Miss, Outcome
 from serving.engines.profile import EngineProfile
-from serving.policies import complete_params
 
 LOOK_S = 0.1  # how late a change may take effect in the replay
 
@@ -101,8 +101,7 @@ def replay_policies(
     replays = [_replay(stretch, outcomes, was, as_it_was=True)]
     agreement = _agreement(stretch, outcomes)
     for policy in policies:
-        held = {(p.policy, tuple(sorted(p.params.items()))) for p in in_force}
-        if held == {(policy, tuple(sorted(complete_params(policy, {}).items())))}:
+        if {key_of(p.policy, p.params) for p in in_force} == {key_of(policy, {})}:
             continue  # that is how it was
         outcomes = serve(stretch, profile, in_force, policy, reporting(policy))
         replays.append(_replay(stretch, outcomes, policy, as_it_was=False))

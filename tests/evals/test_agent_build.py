@@ -9,11 +9,11 @@ import pytest
 from evals.agent import build as building
 from evals.agent.build import BuildRequest, describe, evenly
 from evals.agent.case_suite import load_case_suite
-from evals.agent.labels import Candidate, LabelFile, Question, answer, label_all
+from evals.agent.labels import LabelFile, Question, answer, label_all
 from evals.agent.scenes import Scene, scenes_of, take
 from evals.progress import CaseProgress
 from evals.toml_file import SuiteError
-from hmas_agents.case_file import Plan, candidate_key, candidates_of, read_cases
+from hmas_agents.case_file import Candidate, Plan, candidate_key, candidates_of, read_cases
 from tests.evals.agent_samples import case, situation
 
 SUITE = Path("evals/cases/scenes_small.toml")
