@@ -3,8 +3,9 @@
 `vllm-fcfs` is stock vLLM; `fixed-NAME` is our scheduler with one policy and stock
 limits for the whole run, `fixed-NAME:param=value` sets the policy's parameters;
 `fixed-NAME+slack+kv` adds some short-horizon rules, `fixed-NAME+rules` all of them; `hmas` is
-the control loop, acting, and `hmas-advise` the same, which decides and writes nothing; BASELINES
-are the others, in the simulator only. The simulated and the live runner give an arm its meaning;
+the control loop, acting, `hmas:start=NAME` the same from another policy on than the configuration
+says, and `hmas-advise` one that decides and writes nothing; BASELINES are the others, in the
+simulator only. The simulated and the live runner give an arm its meaning;
 suites name arms, results carry the names.
 """
 
@@ -46,6 +47,7 @@ class Arm:
 
     Attributes:
         params: of the policy, those that the name sets; the others have their defaults.
+        start: of the kind `hmas`, where its name says it: `control.start_policy`.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Arm:
     policy: str = ""
     rules: tuple[str, ...] = ()
     params: tuple[tuple[str, float], ...] = ()
+    start: str = ""
 
     @property
     def policy_as_named(self) -> str:
@@ -105,23 +108,24 @@ def parse_arm(name: str) -> Arm:
     """
     if name == "vllm-fcfs":
         return Arm(name, "stock")
-    if name in {"hmas", ADVISING}:
-        return Arm(name, "hmas")
+    loop, has_start, start = name.partition(":start=")
+    if loop in {"hmas", ADVISING}:
+        if has_start:
+            _policy(name, start)
+        return Arm(name, "hmas", start=start)
     if name in BASELINES:
         return Arm(name, "baseline")
     head, *rules = name.split("+")
     policy = head.removeprefix("fixed-")
     if policy != head and policy.partition(":")[0] in POLICIES:
-        try:
-            policy, params = parse_policy(policy)
-        except ValueError as error:
-            raise ValueError(f"arm {name!r}: {error}") from error
+        policy, params = _policy(name, policy)
         return Arm(name, "fixed", policy, _rules(name, rules), tuple(params.items()))
     known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas", ADVISING, *BASELINES]
     raise ValueError(
         f"unknown arm {name!r}; known: {', '.join(known)}; a fixed one may go on with "
         f"parameters such as :kappa=40, and end in +{ALL_RULES} or in rules such as "
-        f"+{'+'.join(list(RULES)[:2])}"
+        f"+{'+'.join(list(RULES)[:2])}; "
+        "hmas may go on with :start= and a policy"
     )
 
 
@@ -148,6 +152,13 @@ def expand_arms(names: Iterable[str]) -> tuple[str, ...]:
 def listed_arms(text: str) -> tuple[str, ...]:
     """The arms in a list with commas; a comma between two parameters of an arm ends no name."""
     return tuple(name.strip() for name in re.split(r",(?!\w+=)", text))
+
+
+def _policy(arm: str, text: str) -> tuple[str, dict[str, float]]:
+    try:
+        return parse_policy(text)
+    except ValueError as error:
+        raise ValueError(f"arm {arm!r}: {error}") from error
 
 
 def _rules(name: str, rules: list[str]) -> tuple[str, ...]:
@@ -195,10 +206,11 @@ def controller_config(
     return load_config(
         options.config_path,
         {
-            "control.mode": "advise" if arm == ADVISING else "act",
+            "control.mode": "advise" if arm.startswith(ADVISING) else "act",
             "model.enabled": options.asks_model,
             "model.base_url": options.model_url,
             "model.name": options.model_name or None,
+            "control.start_policy": parse_arm(arm).start or None,
             **overrides,
         },
     )

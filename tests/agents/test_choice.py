@@ -19,8 +19,8 @@ def candidate(source, policy, gain=None, margin=0.02, verdict="ok"):
     ("state", "policy", "params"),
     [
         ({"load": None, "policy": "sjf", "params": {"kappa": 7.0}}, "sjf", {"kappa": 7.0}),
-        ({"load": 0.5}, "edf", {"kappa": 0.0}),
-        ({"load": 0.95}, "edf", {"kappa": 3.0}),
+        ({"load": 0.5}, "edf", {"kappa": 3.0}),
+        ({"load": 1.19}, "edf", {"kappa": 3.0}),
         ({"load": 1.2}, "edf", {"kappa": 10.0}),
         ({"load": 3.0}, "edf", {"kappa": 10.0}),
     ],

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from evals.arms import expand_arms, fixed_decision, is_arm, listed_arms, parse_arm
+from evals.arms import (
+    ControllerOptions,
+    controller_config,
+    expand_arms,
+    fixed_decision,
+    is_arm,
+    listed_arms,
+    parse_arm,
+)
+from hmas_agents.config import ConfigError, ControlConfig
 from serving.contracts import Limits
 from serving.policies import POLICIES
 from serving.rules import RULES, with_rules
@@ -41,6 +50,20 @@ def test_arms_are_parsed_by_name():
     for unknown in ("fixed-", "fcfs", "fixed-hmas", "", "hmas+slack", "vllm-fcfs+rules"):
         with pytest.raises(ValueError, match="unknown arm"):
             parse_arm(unknown)
+
+
+def test_the_loop_may_start_with_another_policy():
+    arm = parse_arm("hmas:start=slide:kappa=5")
+    assert (arm.kind, arm.start, arm.policy) == ("hmas", "slide:kappa=5", "")
+    assert arm.id_text == "hmas-start-slide-kappa-5"
+    control = controller_config(ControllerOptions(), {}, arm.name).control
+    assert (control.mode, control.start_policy) == ("act", "slide:kappa=5")
+    control = controller_config(ControllerOptions(), {}, "hmas-advise:start=density").control
+    assert (control.mode, control.start_policy) == ("advise", "density")
+    default = controller_config(ControllerOptions(), {}, "hmas").control.start_policy
+    assert default == ControlConfig().start_policy
+    with pytest.raises(ConfigError, match="start_policy 'mlfq' is not in allow_policies"):
+        controller_config(ControllerOptions(), {}, "hmas:start=mlfq")
 
 
 def test_an_arm_may_end_in_rules():
@@ -109,6 +132,10 @@ def test_a_policy_with_parameters_may_have_each_rule_alone():
         ("fixed-*:kappa=1", "unknown arm"),
         ("hmas:kappa=1", "unknown arm"),
         ("vllm-fcfs:kappa=1", "unknown arm"),
+        ("twin-only:start=edf", "unknown arm"),
+        ("hmas:start=", "arm 'hmas:start=': policy '' does not exist"),
+        ("hmas:start=lifo", "policy 'lifo' does not exist"),
+        ("hmas:start=edf:beta=1", "policy 'edf' has no parameter 'beta'"),
         ("fixed-sjf:beta=1", "policy 'sjf' has no parameter 'beta'; it has kappa"),
         ("fixed-fcfs:kappa=1+kv", "policy 'fcfs' has no parameter 'kappa'; it has none"),
         ("fixed-sjf:", "'' is not of the form parameter=number"),

@@ -197,7 +197,7 @@ def test_with_the_twin_disabled_the_rule_table_switches_when_calm():
     record = loop.long(60.0)
     assert engine.policy == "edf"
     assert record.chosen == {
-        "policy": "edf", "params": {"kappa": 0.0}, "source": "rules", "predicted": None,
+        "policy": "edf", "params": {"kappa": 3.0}, "source": "rules", "predicted": None,
         "applied": True, "ack": {"accepted": True, "epoch": 4, "reason": "", "clamped": {}},
     }  # fmt: skip
     assert [p.source for p in record.proposals] == ["rules", "incumbent"]
