@@ -54,7 +54,7 @@ class Cassette(httpx.BaseTransport):
         agent = loop._parts.agent
         if agent is None:
             raise CassetteError(f"cassette {self._path}: the loop has no policy agent")
-        agent._client = agent._client.copy(http_client=httpx.Client(transport=self))
+        agent.reach_through(self)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The reply kept, else the endpoint's.

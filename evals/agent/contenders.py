@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-import httpx
-
 from evals.cassette import Cassette
 from hmas_agents import rule_table
 from hmas_agents.agents.asking import messages_for
@@ -52,11 +50,19 @@ class Answer:
 Contender = Callable[[Case], Answer]
 
 
-def rules(case: Case) -> Answer:
-    """The rule table's choice; where that is not allowed, no change."""
+def by_rules(case: Case) -> Proposal:
+    """The rule table's proposal; where that is not allowed, no change."""
     proposal = rule_table.choose(case.situation.state)
-    choice = (proposal.policy, dict(proposal.params))
-    return Answer(case, (choice if proposal.policy in case.allowed else case.incumbent,))
+    if proposal.policy in case.allowed:
+        return proposal
+    policy, params = case.incumbent
+    return Proposal("rules", policy, params, f"{proposal.policy} is not allowed: stay")
+
+
+def rules(case: Case) -> Answer:
+    """The rule table's choice."""
+    proposal = by_rules(case)
+    return Answer(case, ((proposal.policy, dict(proposal.params)),))
 
 
 def stay(case: Case) -> Answer:
@@ -97,8 +103,7 @@ class Model:
         self._agent = PolicyAgent(config, prompt)
         self._is_timed = cassette is None
         if cassette is not None:
-            client = httpx.Client(transport=cassette)
-            self._agent._client = self._agent._client.copy(http_client=client)
+            self._agent.reach_through(cassette)
         self._cassette = cassette
 
     def __call__(self, case: Case) -> Answer:

@@ -12,12 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from evals.agent.contenders import Model
+from evals.agent.contenders import Model, by_rules
 from evals.agent.labels import label_cases
 from evals.agent.replay_result import Replayed, Said
 from evals.agent.scoring import best_of, regret_of
 from evals.progress import CaseProgress
-from hmas_agents import rule_table
 from hmas_agents.case_file import Candidate, Case, Plan, candidate_key, is_candidate
 from hmas_agents.cases import cases_of
 from hmas_agents.config import Config
@@ -160,10 +159,7 @@ def _is_usable(proposal: Proposal, source: str) -> bool:
 
 
 def _by_rules(case: Case) -> Said:
-    proposal = rule_table.choose(case.situation.state)
-    if proposal.policy not in case.allowed:
-        policy, params = case.incumbent
-        return Said("rules", policy, params, f"{proposal.policy} is not allowed: stay")
+    proposal = by_rules(case)
     return Said("rules", proposal.policy, dict(proposal.params), proposal.reason)
 
 

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
+
 from hmas_agents.agents.budget import ModelBudget
 from hmas_agents.agents.chat import (
     GRACE_S,
@@ -141,6 +143,10 @@ class PolicyAgent:
         if snapshot is not None:
             self._charge(spent, snapshot, reply)
         return reply
+
+    def reach_through(self, transport: httpx.BaseTransport) -> None:
+        """Send requests through `transport` from here on, a recording for example."""
+        self._client = self._client.copy(http_client=httpx.Client(transport=transport))
 
     def close(self) -> None:
         """Close the connections."""

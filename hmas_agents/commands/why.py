@@ -15,7 +15,7 @@ from hmas_agents.ledger.reader import LedgerReader
 from hmas_agents.ledger.requests import StoredOutcome, find_requests, pick_request
 from hmas_agents.ledger.writer import to_json
 from serving.contracts import encode
-from serving.policies import POLICIES
+from serving.policies import parse_policy
 
 EXIT_NOT_FOUND = 1
 SHOWN_MATCHES = 8
@@ -37,7 +37,10 @@ def why(
     ] = True,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Replay under this one (repeatable); else all that the run allowed."),
+        typer.Option(
+            help="Replay under this one, also as `edf:kappa=3` (repeatable); else all that the "
+            "run allowed."
+        ),
     ] = None,
     lead_s: Annotated[
         float, typer.Option("--lead", min=0, help="The replay begins so many seconds before.")
@@ -56,7 +59,7 @@ def why(
 
       hmas why --pick worst --no-twin           at once, without a replay
 
-      hmas why abc --policy edf --policy density
+      hmas why abc --policy edf:kappa=3 --policy density
 
       hmas why abc --json | jq .twin.replays
 
@@ -145,9 +148,10 @@ def _check(request: str | None, pick: str | None, tenant: str | None, policies: 
     if tenant is not None and pick is None:
         raise typer.BadParameter("--tenant goes with --pick")
     for name in policies:
-        if name not in POLICIES:
-            known = ", ".join(POLICIES)
-            raise typer.BadParameter(f"--policy {name!r} does not exist; there are {known}")
+        try:
+            parse_policy(name)
+        except ValueError as error:
+            raise typer.BadParameter(f"--policy {name!r}: {error}") from error
 
 
 def _found(reader: LedgerReader, text: str, run: int | None) -> StoredOutcome:

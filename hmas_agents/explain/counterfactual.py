@@ -19,6 +19,7 @@ from hmas_agents.explain.stretch import Stretch
 from hmas_agents.forecast import FOREVER_S, ForecastError
 from serving.contracts import Decision, Miss, Outcome
 from serving.engines.profile import EngineProfile
+from serving.policies import format_policy, parse_policy
 
 LOOK_S = 0.1  # how late a change may take effect in the replay
 
@@ -30,7 +31,8 @@ class Replay:
     """One way of serving the stretch, as the twin has it.
 
     Attributes:
-        policy: by name; of a replay as it was, all that were in force, in order.
+        policy: with its parameters, `edf:kappa=3`; of a replay as it was, all that were in
+            force, in order.
         as_it_was: the policies that were really in force.
         met, miss, queue_s, ttft_s, tpot_s, e2e_s: of the explained request.
         others_met / others: of the requests around it that were really served.
@@ -86,13 +88,14 @@ def replay_policies(
     policies: Sequence[str],
     on_progress: OnProgress,
 ) -> Counterfactual:
-    """Serve the stretch as it was, then under each of `policies` with default parameters.
+    """Serve the stretch as it was, then under each of `policies`, `edf` or `edf:kappa=3`.
 
     Raises:
+        ValueError: a policy or one of its parameters does not exist.
         ForecastError: the simulator refused what was in force, or a policy.
     """
     total = len(stretch.begun) + len(stretch.offered)
-    was = _together(phase.policy for phase in in_force)
+    was = _together(format_policy(phase.policy, phase.params) for phase in in_force)
 
     def reporting(name: str) -> Callable[[int], None]:
         return lambda finished: on_progress(name, finished, total)
@@ -101,9 +104,10 @@ def replay_policies(
     replays = [_replay(stretch, outcomes, was, as_it_was=True)]
     agreement = _agreement(stretch, outcomes)
     for policy in policies:
-        if {key_of(p.policy, p.params) for p in in_force} == {key_of(policy, {})}:
+        named = parse_policy(policy)
+        if {key_of(p.policy, p.params) for p in in_force} == {key_of(*named)}:
             continue  # that is how it was
-        outcomes = serve(stretch, profile, in_force, policy, reporting(policy))
+        outcomes = serve(stretch, profile, in_force, named, reporting(policy))
         replays.append(_replay(stretch, outcomes, policy, as_it_was=False))
     notes = stretch.notes
     if "priority" in {*policies, *(phase.policy for phase in in_force)}:
@@ -116,7 +120,7 @@ def serve(
     stretch: Stretch,
     profile: EngineProfile,
     in_force: Sequence[Phase],
-    policy: str | None,
+    policy: tuple[str, dict[str, float]] | None,
     on_progress: Callable[[int], None],
 ) -> list[Outcome]:
     """One outcome for each request offered; `policy` None means those that were in force.
@@ -135,7 +139,7 @@ def serve(
     def apply_due() -> None:
         while coming and coming[0].since_s - stretch.start_s <= engine.now():
             phase = coming.pop(0)
-            name, params = (phase.policy, phase.params) if policy is None else (policy, {})
+            name, params = policy or (phase.policy, phase.params)
             ack = engine.apply(
                 Decision("why", engine.snapshot().epoch + 1, FOREVER_S, name, params, phase.limits)
             )

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from evals.agent import labels as labelling
+from hmas_agents import rule_table
 from hmas_agents.case_file import candidate_key, candidates_of, read_cases, write_cases
 from hmas_agents.cli import main
+from hmas_agents.records import Proposal
 from tests.agents.model_server import completion, proposals, serving
 from tests.evals.agent_samples import case
 
@@ -26,8 +28,9 @@ def agent(capsys, *args):
 
 
 @pytest.fixture
-def cases(tmp_path):
-    """Two calm development cases and one held out where fcfs is best."""
+def cases(tmp_path, monkeypatch):
+    """Two calm development cases and one held out where fcfs is best; the rules say `edf`."""
+    monkeypatch.setattr(rule_table, "choose", lambda state: Proposal("rules", "edf"))
     held = case(
         "h", scenario="odd", split="held_out",
         labels={"fcfs": (1.0, 1.0), "edf": (0.5, 0.5), "slide": (0.4, 0.4)},

@@ -43,12 +43,15 @@ def long_record(load, *proposals, model=""):
 
 @pytest.fixture
 def ledger(tmp_path):
-    """Run 1: a model said fcfs, then nothing; rules said edf, then kappa 3. Run 2: old rows."""
+    """Run 1: a model said fcfs, then nothing; rules said kappa 3 twice. Run 2: old rows."""
     path = tmp_path / "l.sqlite"
     book = Ledger(path, label="first", config=load_config(None, {"model.enabled": False}))
     book.record_decision(
         long_record(
-            0.5, Proposal("model", "fcfs", {}, "why not"), Proposal("rules", "edf"), model="m"
+            0.5,
+            Proposal("model", "fcfs", {}, "why not"),
+            Proposal("rules", "edf", {"kappa": 3.0}),
+            model="m",
         )
     )
     book.record_decision(long_record(1.0, Proposal("rules", "edf", {"kappa": 3.0}), model="m"))

@@ -2,8 +2,10 @@
 
 import random
 from pathlib import Path
+from unittest.mock import patch
 
 from hmas_agents.config import load_config
+from hmas_agents.records import Proposal
 from serving.contracts import CostCoefficients, TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
@@ -47,7 +49,12 @@ def make_ledger(path: Path, mode: str = "act") -> None:
         },
     )
     engine = SimulatedEngine(PROFILE, EngineSettings())
-    with ControlLoop(engine, config, path, run_label=LABEL) as loop:
+    # Always the same switch, whatever the rule table will say one day.
+    to_edf = Proposal("rules", "edf", reason="deadlines can be met")
+    with (
+        patch("hmas_agents.rule_table.choose", return_value=to_edf),
+        ControlLoop(engine, config, path, run_label=LABEL) as loop,
+    ):
         loop.short_tick()
         # The only switch comes late: many are served, and kept waiting, under fcfs alone.
         engine.run(workload(), ((2.0, loop.short_tick), (20.0, loop.long_tick)))

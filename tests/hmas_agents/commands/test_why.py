@@ -130,6 +130,7 @@ def test_one_that_was_never_served_is_explained_too(hmas, small):
         (("abc", "--pick", "met"), 2, "id or --pick, one of the two"),
         (("abc", "--tenant", "acme"), 2, "--tenant goes with --pick"),
         (("abc", "--policy", "magic"), 2, "'magic' does not exist"),
+        (("abc", "--policy", "edf:beta=1"), 2, "policy 'edf' has no parameter 'beta'"),
         (("abc", "--ledger", "none.sqlite"), 2, "no ledger there"),
     ],
 )

@@ -88,6 +88,15 @@ def test_a_policy_that_was_in_force_throughout_is_not_replayed_twice(path):
     assert [(r.policy, r.as_it_was) for r in replays(told)] == [("fcfs", True), ("edf", False)]
 
 
+def test_a_policy_is_replayed_with_the_parameters_that_its_name_has(path):
+    with LedgerReader(path) as reader:
+        found = worst(reader)
+        told = explain(reader, found, policies=["sjf:kappa=0", "sjf:kappa=100"])
+    _, none, much = replays(told)
+    assert [none.policy, much.policy] == ["sjf:kappa=0", "sjf:kappa=100"]
+    assert (none.ttft_s, none.others_met) != (much.ttft_s, much.others_met)
+
+
 def test_without_decisions_near_it_the_twin_is_not_asked_and_says_why(path):
     with LedgerReader(path) as reader:
         found = worst(reader)
