@@ -24,7 +24,7 @@ from hmas_agents.situation import Situation
 from hmas_agents.twin_process import Forecaster, TwinProcess, WorkerLostError, left_s
 from hmas_agents.twin_worker import Ask
 
-FINALISTS = 1  # candidates beside the incumbent that are tried on more than one future
+FINALISTS = 2  # candidates beside the incumbent that are tried on more than one future
 SHORTEST_S = 10.0  # a shorter look ahead would miss what a policy does to a queue
 
 
@@ -89,8 +89,8 @@ class Twin:
         """What each candidate would make of the next `horizon_s` seconds, in their order.
 
         The first candidate is the incumbent. All are tried on one future; the incumbent and
-        the best of the others go on to `twin.draws` of them. Where the incumbent leaves no
-        more than the least gain to be had, the others are not tried. `budget_s` is a
+        the two best of the others go on to `twin.draws` of them. Where the incumbent leaves
+        no more than the least gain to be had, the others are not tried. `budget_s` is a
         wall-clock limit for all together, None waits for every one: what was not tried in
         time has fewer futures, or is None; `faults` then says why.
         """
