@@ -6,6 +6,7 @@ the short one ticks. Called by the graphs.
 """
 
 import threading
+from dataclasses import replace
 
 from hmas_agents.config import Config
 from hmas_agents.engine_view import count_lost
@@ -13,7 +14,7 @@ from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
 from hmas_agents.situation import Situation
 from hmas_agents.states import ShortState
-from serving.contracts import SLO, JournalPage, Snapshot
+from serving.contracts import SLO, InsidePage, JournalPage, Snapshot
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
 from serving.settings import EngineSettings
@@ -65,7 +66,7 @@ class Observer:
         loads evenly, the window's requests are every N-th.
         """
         snapshot, _ = self.look()
-        inside = self._engine.inside(MAX_INSIDE)
+        inside = _not_after(self._engine.inside(MAX_INSIDE), snapshot.now_s)
         twin, ranks = self._config.twin, rank_count(snapshot)
         with self._lock:
             window, span_s = self._feedback.recent_requests(twin.window_s, MAX_WINDOW * ranks)
@@ -102,3 +103,24 @@ class Observer:
                 self._slos[arrival.slo_class] = arrival.slo
         if self._ledger is not None and page.outcomes:
             self._ledger.record_outcomes(page.outcomes)
+
+
+def _not_after(page: InsidePage, now_s: float) -> InsidePage:
+    """The page as of `now_s`: it is asked for after the snapshot, and a live engine goes on.
+
+    What happened in between happens now, since a simulation begins with nothing in its future.
+    """
+
+    def by_now(at_s: float | None) -> float | None:
+        return None if at_s is None else min(at_s, now_s)
+
+    requests = tuple(
+        replace(
+            request,
+            arrival_s=min(request.arrival_s, now_s),
+            admitted_s=by_now(request.admitted_s),
+            first_token_s=by_now(request.first_token_s),
+        )
+        for request in page.requests
+    )
+    return replace(page, now_s=now_s, requests=requests)

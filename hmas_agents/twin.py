@@ -134,7 +134,8 @@ class Twin:
                 ask = Ask(candidates[i].policy, candidates[i].params, seed, horizon_s)
                 answer = self._forecaster.ask(ask, deadline_s)
                 if isinstance(answer, str):
-                    self.faults.append(f"twin_failed: {answer}")
+                    if (fault := f"twin_failed: {answer}") not in self.faults:
+                        self.faults.append(fault)
                     continue
                 seen[i].append(answer)
                 if i == 0 and seed == 0 and answer >= 1.0 - self._config.margin:

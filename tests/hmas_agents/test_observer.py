@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from hmas_agents.config import load_config
+from hmas_agents.forecast import forecast
 from hmas_agents.observer import MAX_WINDOW, Observer
-from serving.contracts import Snapshot
+from serving.contracts import SLO, Inside, InsidePage, Snapshot
 from serving.engines.ranks import merge_snapshots
 from tests.fakes import FakeEngine
 from tests.hmas_agents.samples import arrival
@@ -35,6 +36,31 @@ def test_the_twin_is_given_one_ranks_share_of_the_window(ranks, numbers):
     requests = observer.situation().requests
     assert [request.prompt_tokens - 1 for request in requests] == list(numbers)
     assert requests[0].arrival_s == 0.0
+
+
+class GoesOn(FakeEngine):
+    """Between two questions a request comes, is begun and has its first token."""
+
+    def inside(self, limit: int = 5000) -> InsidePage:
+        self.now_s += 0.2
+        late = Inside(
+            "late", self.now_s - 0.15, "acme", "interactive", SLO(ttft_ms=500), 300, 50,
+            running=True, computed_tokens=300, output_tokens=1, admitted_s=self.now_s - 0.1,
+            first_token_s=self.now_s - 0.05,
+        )  # fmt: skip
+        early = replace(late, request_id="early", arrival_s=50.0, admitted_s=60.0)
+        return InsidePage(self.now_s, (early, late))
+
+
+def test_what_happened_after_the_snapshot_happens_at_it_so_that_the_twin_can_begin():
+    observer = Observer(GoesOn(now_s=100.0), load_config(None), None)
+    situation = observer.situation()
+    now_s = situation.snapshot.now_s
+    early, late = situation.inside.requests
+    assert (early.arrival_s, early.admitted_s, early.first_token_s) == (50.0, 60.0, now_s)
+    assert (late.arrival_s, late.admitted_s, late.first_token_s) == (now_s,) * 3
+    # The early one's first token was late already: nothing to predict.
+    assert forecast(situation, "edf", {}, seed=0, horizon_s=5.0).offered == 1
 
 
 def test_the_newest_requests_are_kept_when_there_are_too_many_for_the_twin():
