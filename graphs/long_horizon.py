@@ -27,6 +27,8 @@ from hmas_agents.telemetry.tracing import invoke_agent, note_outcome
 from hmas_agents.twin import Twin
 from prompts.loader import Message, sha256
 from serving.contracts import encode
+from serving.policies import parse_policy
+from serving.rules import with_rules
 
 MIN_REPLAYED = 30  # fewer requests predict nothing
 
@@ -106,7 +108,8 @@ def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
         record.proposals.append(rollback)
     if twin.enabled and twin.explore:
         known = {key_of(p.policy, p.params) for p in (work["incumbent"], *record.proposals)}
-        for policy, params in worth_trying(work["incumbent"], control.allow_policies):
+        start = parse_policy(control.start_policy)
+        for policy, params in worth_trying(work["incumbent"], control.allow_policies, start):
             if (key := key_of(policy, params)) not in known:
                 known.add(key)
                 record.proposals.append(
@@ -233,7 +236,12 @@ def predict(parts: Parts, work: LongHorizon) -> None:
     for proposal in (incumbent, *record.proposals):
         if proposal is incumbent or proposal.verdict == OK:
             candidates.setdefault(key_of(proposal.policy, proposal.params), proposal)
-    predictions = twin.predict(situation, list(candidates.values()), budget_s=work["budget_s"])
+    control = parts.config.control
+    # Advising, the engine is without the rules that acting would begin with.
+    limits = with_rules(situation.limits, control.start_rules) if control.mode == "advise" else None
+    predictions = twin.predict(
+        situation, list(candidates.values()), budget_s=work["budget_s"], limits=limits
+    )
     record.faults += twin.faults
     by_key = dict(zip(candidates, predictions, strict=True))
     for proposal in (incumbent, *record.proposals):

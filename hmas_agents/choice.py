@@ -22,14 +22,15 @@ def key_of(policy: str, params: dict[str, float]) -> Key:
 
 
 def worth_trying(
-    incumbent: Proposal, allowed: Sequence[str]
+    incumbent: Proposal, allowed: Sequence[str], start: tuple[str, dict[str, float]]
 ) -> list[tuple[str, dict[str, float]]]:
     """What the twin should try beside what was proposed.
 
-    Every allowed policy with its defaults and, where its parameters have choices, with those
-    next to the value in force (of another policy: to the default).
+    The policy that control starts with; every allowed one with its defaults and, where its
+    parameters have choices, with those next to the value in force (of another policy: to the
+    default).
     """
-    found: list[tuple[str, dict[str, float]]] = []
+    found = [start]
     for name in allowed:
         in_force = incumbent.params if name == incumbent.policy else {}
         found.append((name, {}))

@@ -23,6 +23,7 @@ from hmas_agents.records import Proposal
 from hmas_agents.situation import Situation
 from hmas_agents.twin_process import Forecaster, TwinProcess, WorkerLostError, left_s
 from hmas_agents.twin_worker import Ask
+from serving.contracts import Limits
 
 FINALISTS = 2  # candidates beside the incumbent that are tried on more than one future
 SHORTEST_S = 10.0  # a shorter look ahead would miss what a policy does to a queue
@@ -85,6 +86,7 @@ class Twin:
         candidates: Sequence[Proposal],
         *,
         budget_s: float | None = None,
+        limits: Limits | None = None,
     ) -> list[Prediction | None]:
         """What each candidate would make of the next `horizon_s` seconds, in their order.
 
@@ -92,7 +94,8 @@ class Twin:
         the two best of the others go on to `twin.draws` of them. Where the incumbent leaves
         no more than the least gain to be had, the others are not tried. `budget_s` is a
         wall-clock limit for all together, None waits for every one: what was not tried in
-        time has fewer futures, or is None; `faults` then says why.
+        time has fewer futures, or is None; `faults` then says why. `limits` are those that
+        would come with a switch, None leaves what is in force.
         """
         began_s = time.monotonic()
         deadline_s = None if budget_s is None else began_s + budget_s
@@ -102,7 +105,7 @@ class Twin:
         try:
             if self._forecaster.wait_ready(left_s(deadline_s)):
                 self._forecaster.send(situation)
-                self._try_all(candidates, seen, self.horizon_s(situation), deadline_s)
+                self._try_all(candidates, seen, self.horizon_s(situation), deadline_s, limits)
             else:
                 self.faults.append("twin_timeout: still starting")
         except WorkerLostError as error:
@@ -126,12 +129,14 @@ class Twin:
         seen: list[list[float]],
         horizon_s: float,
         deadline_s: float | None,
+        limits: Limits | None,
     ) -> None:
         """Fill in each candidate's attainments; one that fails is left out from there on."""
         alive = list(range(len(candidates)))
         for seed in range(self._config.draws):
             for i in alive:
-                ask = Ask(candidates[i].policy, candidates[i].params, seed, horizon_s)
+                policy, params = candidates[i].policy, candidates[i].params
+                ask = Ask(policy, params, seed, horizon_s, limits if i else None)
                 answer = self._forecaster.ask(ask, deadline_s)
                 if isinstance(answer, str):
                     if (fault := f"twin_failed: {answer}") not in self.faults:

@@ -7,11 +7,12 @@ where vLLM is imported.
 import gc
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 from hmas_agents.forecast import forecast
 from hmas_agents.situation import Situation
+from serving.contracts import Limits
 
 NICENESS = 10
 READY = "ready"
@@ -19,16 +20,23 @@ READY = "ready"
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One future under one candidate, from the situation that was sent before."""
+    """One future under one candidate, from the situation that was sent before.
+
+    `limits` take the place of those in force; None leaves them.
+    """
 
     policy: str
     params: dict[str, float]
     seed: int
     horizon_s: float
+    limits: Limits | None = None
 
 
 def answer(situation: Situation, ask: Ask) -> float:
     """The attainment of one future under one candidate. Raises as `forecast`."""
+    if ask.limits is not None:
+        snapshot = replace(situation.snapshot, limits=ask.limits)
+        situation = replace(situation, snapshot=snapshot)
     return forecast(
         situation, ask.policy, ask.params, seed=ask.seed, horizon_s=ask.horizon_s
     ).attainment

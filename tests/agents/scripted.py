@@ -5,10 +5,13 @@ from hmas_agents.twin_worker import Ask
 
 
 class Scripted:
-    """Answers by policy (`"lost"`: the worker is gone); keeps what it was asked."""
+    """Answers by policy (`"lost"`: the worker is gone); keeps what it was asked.
+
+    `limits`: those that each policy was asked under last, None where nothing was said of them.
+    """
 
     def __init__(self, **answers):
-        self.answers, self.asked = answers, []
+        self.answers, self.asked, self.limits = answers, [], {}
 
     def start(self):
         pass
@@ -21,6 +24,7 @@ class Scripted:
 
     def ask(self, ask: Ask, deadline_s):
         self.asked.append((ask.policy, ask.seed))
+        self.limits[ask.policy] = ask.limits
         answer = self.answers.get(ask.policy, "not in the script")
         if answer == "lost":
             raise WorkerLostError("twin_timeout: out of its time budget")

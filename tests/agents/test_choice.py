@@ -35,13 +35,15 @@ INCUMBENT = candidate("incumbent", "fcfs")
 
 
 def test_the_twin_tries_every_allowed_policy_and_the_values_next_to_the_one_in_force():
-    steep = Proposal("incumbent", "edf", {"kappa": 30.0})
-    tried = worth_trying(steep, ("edf", "density"))
+    steep, start = Proposal("incumbent", "edf", {"kappa": 30.0}), ("slide", {"kappa": 5.0})
+    tried = worth_trying(steep, ("edf", "density"), start)
     values = [{}, {"kappa": 10.0}, {"kappa": 100.0}]
-    assert tried == [*(("edf", value) for value in values), ("density", {})]
-    assert worth_trying(INCUMBENT, ("edf",)) == [("edf", {}), ("edf", {"kappa": 3.0})]
+    assert tried == [start, *(("edf", value) for value in values), ("density", {})]
+    some = [start, ("edf", {}), ("edf", {"kappa": 3.0})]
+    assert worth_trying(INCUMBENT, ("edf",), start) == some
     between = Proposal("incumbent", "edf", {"kappa": 5.0})
-    assert {params.get("kappa") for _, params in worth_trying(between, ("edf",))} == {None, 3, 10}
+    found = worth_trying(between, ("edf",), start)
+    assert {params.get("kappa") for name, params in found if name == "edf"} == {None, 3, 10}
 
 
 def test_the_largest_gain_above_its_own_margin_wins():

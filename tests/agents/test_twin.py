@@ -1,12 +1,17 @@
 """The twin: real replays from the present state, within a budget; it survives its worker."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
+from hmas_agents import twin_worker
 from hmas_agents.config import TwinConfig
 from hmas_agents.prediction import Prediction
 from hmas_agents.records import Proposal
 from hmas_agents.twin import SHORTEST_S, Twin
 from hmas_agents.twin_process import TwinProcess
+from serving.contracts import Limits
 from tests.agents.scripted import Scripted
 from tests.agents.situations import situation
 
@@ -67,6 +72,21 @@ def test_all_are_tried_once_and_the_two_best_against_the_incumbent_go_on():
     predictions = twin.predict(situation(), proposals("fcfs", "edf", "slide", "sjf"))
     assert [p and len(p.attainments) for p in predictions] == [3, 1, 3, 3]
     assert [policy for policy, seed in scripted.asked if seed == 2] == ["fcfs", "slide", "sjf"]
+
+
+def test_limits_that_come_with_a_switch_are_those_of_the_candidates_alone(monkeypatch):
+    scripted, narrow = Scripted(fcfs=0.5, slide=0.8), Limits(4, 256)
+    twin = Twin(TwinConfig(draws=1), forecaster=scripted)
+    twin.predict(situation(), proposals("fcfs", "slide"), limits=narrow)
+    assert scripted.limits == {"fcfs": None, "slide": narrow}
+
+    def seen(situation, *_, **__):
+        return SimpleNamespace(attainment=situation.limits.token_budget / 1e6)
+
+    monkeypatch.setattr(twin_worker, "forecast", seen)
+    ask = twin_worker.Ask("slide", {}, 0, 10.0)
+    assert twin_worker.answer(situation(), replace(ask, limits=narrow)) == 256e-6
+    assert twin_worker.answer(situation(), ask) == situation().limits.token_budget / 1e6
 
 
 def test_nothing_else_is_tried_where_nothing_is_to_be_had():

@@ -15,6 +15,7 @@ from hmas_agents.situation import decode_situation
 from hmas_agents.twin import Twin
 from serving.contracts import SLO, Ack, Arrival, BatchState, KVState, Outcome, encode
 from serving.engines.protocol import EngineUnavailable
+from serving.rules import with_rules
 from tests.agents.model_server import completion, proposals, serving
 from tests.agents.scripted import Scripted
 from tests.fakes import STOCK, FakeEngine
@@ -230,6 +231,20 @@ def test_a_switch_needs_a_predicted_gain_and_is_followed_up(tmp_path):
     kept = decode_situation(stored.situation)
     assert len(kept.requests) == 116
     assert kept.snapshot.policy == "slide"
+
+
+def test_advice_is_of_what_acting_would_bring_with_its_rules_and_writes_nothing():
+    engine, twin = FakeEngine(), Scripted(fcfs=0.5, edf=0.9, density=0.6, slide=0.6)
+    allowed = ("fcfs", "edf", "density", "slide")
+    loop = with_twin(engine, twin, control__mode="advise", control__allow_policies=allowed)
+    loop.short(2.0)
+    serve(engine, 116, at_s=2.0)
+    record = loop.long(60.0)
+    assert (engine.policy, record.policy_before) == ("fcfs", "fcfs")
+    assert (record.chosen["policy"], record.chosen["applied"]) == ("edf", False)
+    assert record.predicted == 0.5  # of what stays in force
+    assert twin.limits["fcfs"] is None
+    assert twin.limits["edf"] == with_rules(engine.limits, ["slack", "serial"])
 
 
 def test_past_errors_of_the_ledger_raise_what_a_switch_must_gain(tmp_path):
