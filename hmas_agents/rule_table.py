@@ -18,9 +18,10 @@ def choose(state: LongState) -> Proposal:
     3. Below: kappa 3. While every deadline can be met plain `edf` is optimal; but load is an
        average, and bursts and prompts longer than their deadline come at any load.
 
-    Chosen by hand from simulated steady traffic: kappa 0 gained 0.2 points over 3 at best
-    (conversation at 0.7 times capacity) and lost 3 (code, same load); above 1.2, 10 is within
-    a point of the best on both. `hmas eval run evals/suites/steady.toml` has them side by side.
+    Chosen by hand from simulated steady traffic, two seeds at five loads: kappa 0 gained 0.2
+    points over 3 at best (conversation at 0.7 times capacity) and lost 3 (code, same load);
+    above capacity 10 was within a point of the best on both. `evals/suites/steady.toml` has
+    them side by side at two loads.
     """
     if state.load is None:
         return Proposal("rules", state.policy, dict(state.params), reason="load unknown: stay")
