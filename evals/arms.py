@@ -5,8 +5,8 @@ limits for the whole run, `fixed-NAME:param=value` sets the policy's parameters;
 `fixed-NAME+slack+kv` adds some short-horizon rules, `fixed-NAME+rules` all of them; `hmas` is
 the control loop, acting, `hmas:start=NAME` the same from another policy on than the configuration
 says, and `hmas-advise` one that decides and writes nothing; BASELINES are the others, in the
-simulator only. The simulated and the live runner give an arm its meaning;
-suites name arms, results carry the names.
+simulator only. The simulated and the live runner give an arm its meaning; suites name arms,
+results carry the names.
 """
 
 import re
@@ -194,9 +194,11 @@ def limits_not_taken(asked: Limits, taken: Limits) -> str:
 
 
 def controller_config(
-    options: ControllerOptions, overrides: dict[str, object], arm: str = "hmas"
+    options: ControllerOptions, overrides: dict[str, object], arm: Arm | None = None
 ) -> "Config":
     """The configuration of an arm with the control loop, with the model only if one is given.
+
+    `overrides` (dotted keys) win over what the arm says; no arm means `hmas`.
 
     Raises:
         hmas_agents.config.ConfigError: names file, line and key.
@@ -206,11 +208,11 @@ def controller_config(
     return load_config(
         options.config_path,
         {
-            "control.mode": "advise" if arm.startswith(ADVISING) else "act",
+            "control.mode": "advise" if arm and arm.name.startswith(ADVISING) else "act",
             "model.enabled": options.asks_model,
             "model.base_url": options.model_url,
             "model.name": options.model_name or None,
-            "control.start_policy": parse_arm(arm).start or None,
+            "control.start_policy": (arm and arm.start) or None,
             **overrides,
         },
     )

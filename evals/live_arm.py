@@ -69,7 +69,7 @@ def steered(
         _apply_fixed(arm, engine)
         steer = partial(_hold_fixed, engine, stop)
     else:
-        config = controller_config(controller, overrides, arm.name)
+        config = controller_config(controller, overrides, arm)
         loop = _take_charge(engine, config, controller, f"{arm.name} live")
         steer = partial(_control, loop, stop)
     worker = threading.Thread(target=_catching(steer, crashes), name=arm.name)

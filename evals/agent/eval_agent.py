@@ -13,7 +13,7 @@ from statistics import fmean
 from evals.agent import contenders
 from evals.agent.contenders import Answer, Contender, Model
 from evals.agent.labels import label_cases
-from evals.agent.scoring import Score, missing, regret_of, score
+from evals.agent.scoring import Score, missing, open_to, regret_of, score
 from evals.cassette import Cassette
 from evals.progress import CaseProgress
 from hmas_agents.case_file import Candidate, Case, CaseError, Plan, Split, read_cases
@@ -102,12 +102,8 @@ def run_agent_eval(request: AgentEval, progress: CaseProgress) -> AgentReport:
 def best_fixed(cases: Sequence[Case]) -> str:
     """The one candidate with the least regret over the development cases (else over all)."""
     known = [case for case in cases if case.split == "development"] or list(cases)
-    everywhere = [
-        key
-        for key in known[0].labels
-        if all(parse_policy(key)[0] in case.allowed for case in cases)
-        and all(key in case.labels for case in cases)
-    ]
+    choices = [open_to(case.labels, case.allowed) for case in cases]
+    everywhere = [key for key in known[0].labels if all(key in each for each in choices)]
     if not everywhere:
         raise CaseError("cases: no policy is allowed in every case: there is no fixed one")
     return min(

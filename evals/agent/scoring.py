@@ -82,10 +82,11 @@ def regret_of(case: Case, choice: Candidate) -> float:
 
 def best_of(labels: Labels, allowed: Sequence[str]) -> str:
     """The labelled candidate of an allowed policy with the highest mean; of equals the first."""
-    return max(_open(labels, allowed), key=lambda key: fmean(labels[key]))
+    return max(open_to(labels, allowed), key=lambda key: fmean(labels[key]))
 
 
-def _open(labels: Labels, allowed: Sequence[str]) -> list[str]:
+def open_to(labels: Labels, allowed: Sequence[str]) -> list[str]:
+    """The labelled candidates whose policy is allowed, in the order of the labels."""
     return [key for key in labels if parse_policy(key)[0] in allowed]
 
 
@@ -120,7 +121,7 @@ def balance(cases: Sequence[Case]) -> dict[str, dict[str, int]]:
     counted: dict[str, dict[str, int]] = {}
     for case in cases:
         of_split = counted.setdefault(case.split, {"any": 0})
-        of_split |= {key: 0 for key in _open(case.labels, case.allowed) if key not in of_split}
+        of_split |= {key: 0 for key in open_to(case.labels, case.allowed) if key not in of_split}
         best, means = best_of(case.labels, case.allowed), map(fmean, case.labels.values())
         is_any = fmean(case.labels[best]) - min(means) <= AS_GOOD
         of_split["any" if is_any else best] += 1

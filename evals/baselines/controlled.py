@@ -58,7 +58,7 @@ def _run(
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
     options = case.controller
-    config = controller_config(options, overrides, case.arm.name)
+    config = controller_config(options, overrides, case.arm)
     label = f"{case.scenario} {case.load:g}x {case.arm.name}"
     with ControlLoop(
         recorded, config, options.ledger_path, run_label=label, forecaster=InlineForecaster()

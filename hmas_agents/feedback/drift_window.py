@@ -6,6 +6,7 @@ counted once, moved once and dropped once. Used by `Feedback`.
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from hmas_agents.feedback.drift import length_bin, shift
 from hmas_agents.feedback.windows import MAX_EVENTS
@@ -63,7 +64,7 @@ class DriftWindow:
         return shift(self._older.groups, self._newer.groups)
 
 
-def _take(counts: Counter, key: object) -> None:  # type: ignore[type-arg]
+def _take(counts: Counter[Any], key: object) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]

@@ -56,14 +56,15 @@ def test_the_loop_may_start_with_another_policy():
     arm = parse_arm("hmas:start=slide:kappa=5")
     assert (arm.kind, arm.start, arm.policy) == ("hmas", "slide:kappa=5", "")
     assert arm.id_text == "hmas-start-slide-kappa-5"
-    control = controller_config(ControllerOptions(), {}, arm.name).control
+    control = controller_config(ControllerOptions(), {}, arm).control
     assert (control.mode, control.start_policy) == ("act", "slide:kappa=5")
-    control = controller_config(ControllerOptions(), {}, "hmas-advise:start=density").control
+    advising = parse_arm("hmas-advise:start=density")
+    control = controller_config(ControllerOptions(), {}, advising).control
     assert (control.mode, control.start_policy) == ("advise", "density")
-    default = controller_config(ControllerOptions(), {}, "hmas").control.start_policy
+    default = controller_config(ControllerOptions(), {}, parse_arm("hmas")).control.start_policy
     assert default == ControlConfig().start_policy
     with pytest.raises(ConfigError, match="start_policy 'mlfq' is not in allow_policies"):
-        controller_config(ControllerOptions(), {}, "hmas:start=mlfq")
+        controller_config(ControllerOptions(), {}, parse_arm("hmas:start=mlfq"))
 
 
 def test_an_arm_may_end_in_rules():
