@@ -69,8 +69,9 @@ class Limits:
             every policy (True), under none (False), or as the policy's formula says (None).
         prefill_share: balance: share of the step time that prefill gets at least while
             a waiting request's deadline is near; 0 leaves the floor of `follow_slack`.
-        prefill_by_key: balance: a waiting request of lower key goes before prefills begun.
-        max_partial_prefills: serial: admit nobody while so many prefills are begun; 0 is off.
+        prefill_by_key: serial: a waiting request of lower key goes before prefills begun.
+        max_partial_prefills: serial: while so many prefills are begun admit nobody but one
+            that goes before them; 0 is off.
         tenant_buckets: serve what a tenant sends beyond its share last, while others wait.
         choose_victims: preempt by least loss instead of the latest admitted.
         shed: share (0..1) of requests of sheddable classes that the API server refuses.

@@ -14,8 +14,8 @@ RULES: dict[str, dict[str, Any]] = {
     "slack": {"follow_slack": True},
     "demote": {"demote_hopeless": True},
     "kv": {"kv_reserve": 0.05},
-    "serial": {"max_partial_prefills": 1},
-    "balance": {"prefill_share": 0.35, "prefill_by_key": True},
+    "serial": {"max_partial_prefills": 1, "prefill_by_key": True},
+    "balance": {"prefill_share": 0.35},
     "buckets": {"tenant_buckets": True},
     "victims": {"choose_victims": True},
 }

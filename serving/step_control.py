@@ -43,7 +43,7 @@ class StepControl:
         self._envelope = envelope
         self.slide = LoadSlide()
         self._slide_due_s = 0.0
-        self._yielded_last = False
+        self._yielded_last = self._passes = False
         self.yielding: list[Any] = []
         self.last_budget = 0
         self.slack_bound_steps = self.kv_held_steps = self.share_raised_steps = 0
@@ -69,11 +69,14 @@ class StepControl:
             partial = self._partial()
         self.last_budget = self._token_budget(limits, state, partial, now_s)
         scheduler.max_num_scheduled_tokens = self.last_budget
-        most = self._max_active(limits, state, len(partial))
-        threshold = limits.long_prefill_threshold
+        most, running = self._max_active(limits, state), len(scheduler.running)
+        threshold, self._passes = limits.long_prefill_threshold, False
         # Nobody yields to a head that this step would not admit.
-        if limits.prefill_by_key and partial and queue and most > len(scheduler.running):
+        if limits.prefill_by_key and partial and queue and most > running:
             threshold = self._make_room(limits, partial, now_s)
+        if queue and 0 < limits.max_partial_prefills <= len(partial):
+            self.partial_held_steps += not self._passes
+            most = min(most, running + self._passes)
         scheduler.scheduler_config.long_prefill_token_threshold = threshold
         if limits.choose_victims:
             self._order_victims(now_s)
@@ -202,6 +205,7 @@ class StepControl:
             or compat.free_blocks(self._scheduler) < need + len(running)
         ):
             return threshold
+        self._passes = True
         self.yielded_prefills += len(behind)
         room = self.last_budget - (len(running) - len(partial))
         self.yielding = behind
@@ -253,15 +257,12 @@ class StepControl:
             computed=computed,
         )
 
-    def _max_active(self, limits: Limits, state: DecodeState | None, partial: int) -> int:
+    def _max_active(self, limits: Limits, state: DecodeState | None) -> int:
         # Holding back means: no more than run now. An empty batch always admits.
         running = len(self._scheduler.running)
         most = limits.max_active_requests
         if not running or not self._queue:
             return most
-        if limits.max_partial_prefills and partial >= limits.max_partial_prefills:
-            self.partial_held_steps += 1
-            return min(most, running)
         if limits.kv_reserve > 0.0 and state is not None:
             view = self._queue.head_place()[0]
             need = (view.prompt_tokens + view.predicted_output_tokens) / self._envelope.block_size

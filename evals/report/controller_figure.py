@@ -19,9 +19,8 @@ RULES: dict[str, Callable[[Limits], bool]] = {
     "slack": lambda limits: limits.follow_slack,
     "demote": lambda limits: limits.demote_hopeless is True,
     "kv": lambda limits: limits.kv_reserve > 0,
-    "balance": lambda limits: limits.prefill_share > 0
-    or limits.prefill_by_key
-    or limits.max_partial_prefills > 0,
+    "serial": lambda limits: limits.prefill_by_key or limits.max_partial_prefills > 0,
+    "balance": lambda limits: limits.prefill_share > 0,
     "buckets": lambda limits: limits.tenant_buckets,
     "victims": lambda limits: limits.choose_victims,
     "long prefill": lambda limits: limits.long_prefill_threshold > 0,

@@ -10,7 +10,7 @@ from tests.serving.driven_scheduler import machine
 from tests.serving.shaped_scheduler import Shaped, with_drafts, with_lora
 
 ROOMY = machine(200, 8, 16)
-BALANCE = {"prefill_by_key": True}
+BY_KEY = {"prefill_by_key": True}
 
 
 def lane_work(engine: Shaped) -> dict[str, float]:
@@ -20,7 +20,7 @@ def lane_work(engine: Shaped) -> dict[str, float]:
 def begun_and_urgent(**urgent) -> Shaped:
     """A long prefill has begun when a short and urgent request comes."""
     engine = Shaped(profile=ROOMY)
-    engine.decide("edf", **BALANCE)
+    engine.decide("edf", **BY_KEY)
     engine.add("long", 44, 3, slo_ttft_ms=600_000)
     engine.step()
     engine.add("urgent", 12, 3, slo_ttft_ms=3000, **urgent)
@@ -62,7 +62,7 @@ def test_no_prefill_yields_to_a_head_that_cannot_start(why):
     if why == "paused":
         engine.scheduler.set_pause_state(PauseState.PAUSED_NEW)
     if why == "kv":
-        engine.decide("edf", **BALANCE, kv_reserve=0.9)
+        engine.decide("edf", **BY_KEY, kv_reserve=0.9)
     engine.step(3)
     assert [dict(step[0])["long"] for step in engine.steps[:3]] == [16, 16, 12]
     assert engine.scheduler.hmas_snapshot().rules.yielded_prefills == 0
@@ -90,7 +90,7 @@ def test_a_prefill_with_an_adapter_does_not_yield_its_slot_to_another_one(monkey
     """vLLM asserts in the next step that what runs needs at most max_loras adapters."""
     with_lora(monkeypatch)
     engine = Shaped(profile=ROOMY)
-    engine.decide("edf", **BALANCE)
+    engine.decide("edf", **BY_KEY)
     engine.add("long", 44, 3, lora=1, slo_ttft_ms=600_000)
     engine.step()
     engine.add("urgent", 12, 3, lora=2, slo_ttft_ms=3000)

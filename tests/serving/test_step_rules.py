@@ -66,26 +66,31 @@ def test_serial_and_balance_are_switched_independently(off, left):
     assert without == with_rules(stock, [left])
 
 
-# -- balance: prefill by key -------------------------------------------------------------
+# -- serial: prefill by key --------------------------------------------------------------
 
 DOCUMENT = TraceRequest(0.0, 12_000, 20, "b", "document")
 
 
+@pytest.mark.parametrize("most_begun", [0, 1], ids=["any number begun", "one begun"])
 @pytest.mark.parametrize("prompt", [60, 450], ids=["beside it", "instead of it"])
-def test_an_urgent_short_request_passes_a_prefill_that_has_begun(prompt):
+def test_an_urgent_short_request_passes_a_prefill_that_has_begun(prompt, most_begun):
     urgent = [TraceRequest(0.1 * i, prompt, 3, "a", "interactive") for i in (1, 2, 3)]
     requests = [DOCUMENT, *urgent]
-    off, on = (under(requests, prefill_by_key=flag) for flag in (False, True))
+    off, on = (
+        under(requests, prefill_by_key=flag, max_partial_prefills=most_begun)
+        for flag in (False, True)
+    )
     assert counts(off).yielded_prefills == 0 < counts(on).yielded_prefills
     for i in (1, 2, 3):
         assert ttft_s(on, i) < min(0.15, ttft_s(off, i) / 2)
     assert ttft_s(on, 0) < ttft_s(off, 0) + 0.2, "the one that was begun still finishes"
 
 
-def test_a_prefill_is_never_left_out_of_two_steps_in_a_row():
+@pytest.mark.parametrize("most_begun", [0, 1], ids=["any number begun", "one begun"])
+def test_a_prefill_is_never_left_out_of_two_steps_in_a_row(most_begun):
     """However many urgent requests come."""
     urgent = [TraceRequest(0.005 * i, 450, 3, "a", "interactive") for i in range(1, 150)]
-    run = under([DOCUMENT, *urgent], prefill_by_key=True)
+    run = under([DOCUMENT, *urgent], prefill_by_key=True, max_partial_prefills=most_begun)
     steps = [dict(step[0]) for step in run.steps]
     first = next(i for i, step in enumerate(steps) if "r0" in step)
     done, left_out, longest = 0, 0, 0
@@ -99,7 +104,7 @@ def test_a_prefill_is_never_left_out_of_two_steps_in_a_row():
     assert counts(run).yielded_prefills > 5
 
 
-# -- serial ------------------------------------------------------------------------------
+# -- serial: one begun at a time ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,25 @@ def test_no_more_prefills_begin_while_so_many_are_begun(held, most):
     engine, seen = run()
     assert [new for begun, new in seen if begun >= most and new] != []
     assert engine.snapshot().rules.partial_held_steps == 0
+
+
+def test_at_most_one_a_step_passes_the_prefill_begun():
+    """However many of lower key wait: the next one is chosen when its turn comes."""
+    together = [TraceRequest(1.0, 60, 3, "a", "interactive") for _ in range(6)]
+    engine, admitted = SimulatedEngine(ROOMY, SETTINGS), list[int]()
+    limits = stock_limits(ROOMY, **RULES["serial"])
+    engine.apply(decision(1, "edf", ttl_s=80_000.0, limits=limits))
+    begun = [False]
+
+    def watch(output) -> None:
+        if begun[0]:
+            admitted.append(len(output.scheduled_new_reqs))
+        begun[0] = any(r.is_prefill_chunk for r in engine.scheduler.running)
+
+    outcomes = engine.run([replace(DOCUMENT, arrival_s=0.9), *together], on_step=watch)
+    assert all(o.finish == "stop" for o in outcomes)
+    assert max(admitted) == 1
+    assert admitted.count(1) == len(together)
 
 
 # -- balance: a share for prefill --------------------------------------------------------
