@@ -17,6 +17,7 @@ from serving.contracts import TraceRequest
 BLOCK_S = 5.0
 HALF_LIFE_S = 20.0
 HALF_LIFE_AFTER_CHANGE_S = 2.5  # while an alarm holds, what was before it says little
+ENOUGH_REQUESTS = 30  # but fewer than these say nothing of rate and mix
 DEFAULT_OUTPUT_TOKENS = 128
 _LONGER = 1.5  # of an answer that is longer than any seen: so much in all
 
@@ -26,16 +27,16 @@ def draw_arrivals(situation: Situation, seed: int, until_s: float) -> list[Trace
 
     A block bootstrap (Kuensch, Annals of Statistics 1989): stretches of 5 s of the recent
     window, whole, so that bursts and the mix of the moment stay together, newer ones more
-    often (weights halve every 20 s of age, every 2.5 s while a drift alarm holds). Answer
-    lengths are drawn anew, since of recent requests only the short ones are known.
+    often: weights halve every 20 s of age; while a drift alarm holds every 2.5 s, or every
+    span that brought the last 30 requests if that is longer. Answer lengths are drawn
+    anew, since of recent requests only the short ones are known.
     """
     rng = np.random.default_rng([seed, 1])
     blocks = _blocks(situation)
     if not blocks:
         return []
     block_s = min(BLOCK_S, max(situation.span_s, 1e-3))
-    half_life_s = HALF_LIFE_AFTER_CHANGE_S if situation.state.alarms else HALF_LIFE_S
-    weights = 0.5 ** (np.arange(len(blocks)) * block_s / half_life_s)
+    weights = 0.5 ** (np.arange(len(blocks)) * block_s / _half_life_s(situation))
     lengths = Lengths(situation.served)
     drawn: list[TraceRequest] = []
     begin_s = 0.0
@@ -49,6 +50,13 @@ def draw_arrivals(situation: Situation, seed: int, until_s: float) -> list[Trace
                 )
         begin_s += block_s
     return drawn
+
+
+def _half_life_s(situation: Situation) -> float:
+    if not situation.state.alarms:
+        return HALF_LIFE_S
+    oldest = situation.requests[-ENOUGH_REQUESTS:][0]
+    return min(max(situation.span_s - oldest.arrival_s, HALF_LIFE_AFTER_CHANGE_S), HALF_LIFE_S)
 
 
 def draw_rest(situation: Situation, seed: int) -> list[int]:

@@ -48,6 +48,20 @@ def test_newer_stretches_come_more_often_above_all_after_an_alarm():
     assert overall_rps < rate_rps() < rate_rps("rate_up") <= newest_rps
 
 
+def test_a_false_alarm_leaves_a_sparse_stream_as_it_is():
+    """At two requests a second the last block alone is ten: too few to tell rate or mix by."""
+    steady = tuple(TraceRequest(i / 2, 200, 1, "a") for i in range(100))
+    lull = tuple(TraceRequest(50.0 + 2.5 * i, 200, 1, "a") for i in range(4))  # by chance
+
+    def rate_rps(*alarms: str) -> float:
+        now = situation(
+            requests=steady + lull, span_s=60.0, state=long_state(now_s=NOW_S, alarms=alarms)
+        )
+        return float(np.mean([len(draw_arrivals(now, seed, 60.0)) / 60 for seed in range(40)]))
+
+    assert rate_rps("rate_down") > 0.8 * rate_rps() > 1.0
+
+
 def test_bursts_and_tenants_of_one_stretch_stay_together():
     """A tenant that came in one stretch only brings its whole stretch with it."""
     requests = tuple(
