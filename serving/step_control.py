@@ -4,6 +4,7 @@ Called by `SchedulerHook` between steps; the formulas are in `step_limits` and `
 Each rule acts only if the limits in force switch it on, and counts what it did.
 """
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -156,10 +157,13 @@ class StepControl:
         cost, share = self._observer.cost, 0.0
         if limits.prefill_share > 0.0 and self._prefill_is_late(partial, now_s):
             share = limits.prefill_share
-        budget = slack_budget(limits.token_budget, state, cost.coefficients, cost.margin, share)
+        context = partial[0].num_computed_tokens if partial else 0
+        sized = functools.partial(
+            slack_budget, limits.token_budget, state, cost.coefficients, cost.margin
+        )
+        budget = sized(share, context)
         if share and budget < limits.token_budget:
-            without = slack_budget(limits.token_budget, state, cost.coefficients, cost.margin)
-            self.share_raised_steps += budget > without
+            self.share_raised_steps += budget > sized(0.0, context)
         # No decode is left out, nor are its draft tokens.
         drafts = int(self._scheduler.num_spec_tokens) * int(state.decoding.sum())
         budget = min(limits.token_budget, max(budget + drafts, running))

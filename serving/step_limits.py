@@ -10,12 +10,16 @@ from serving.contracts import CostCoefficients
 
 # Prefill always gets this much of the decodes' own step time, so that prompts always move.
 PREFILL_FLOOR = 0.25
+# Aim for each token this part of a TPOT target early: it costs a request once, not each step,
+# and a last step that takes longer than predicted does not miss by a hair.
+AHEAD = 0.05
 
 
 def slack_budget(
-    cap: int, state: DecodeState, cost: CostCoefficients, margin: float, share: float = 0.0
-) -> int:
-    """Largest token budget b with (1 + margin) * T(b) <= max(slack, floor).
+    cap: int, state: DecodeState, cost: CostCoefficients, margin: float, share: float = 0.0,
+    context: int = 0,
+) -> int:  # fmt: skip
+    """Largest token budget b with (1 + margin) * T(b) <= max(slack - AHEAD * TPOT, floor).
 
     After QoServe's dynamic chunking (arXiv 2503.22562). Decodes that cannot reach
     their TPOT any more are left out, else one lost request would stop all prefill.
@@ -26,10 +30,12 @@ def slack_budget(
         cost: fitted step-time coefficients.
         margin: relative safety margin on predicted times.
         share: of the step's time that prefill gets at least.
+        context: tokens computed of the prompt that is served first: its attention to them
+            makes a token of a long prompt's last chunks dearer than one of the first.
     """
     if cost.per_prefill_token_s <= 0.0:
         return cap
-    slacks = state.slack_s[state.recoverable(cost)]
+    slacks = (state.slack_s - AHEAD * state.tpot_s)[state.recoverable(cost)]
     if not len(slacks):
         return cap
     shape = state.shape
@@ -37,7 +43,8 @@ def slack_budget(
     room_s = float(slacks.min()) / (1.0 + margin) - decode_step_s
     floor = max(PREFILL_FLOOR, share / (1.0 - share))
     prefill_s = max(room_s, floor * decode_step_s)
-    return min(cap, shape.decodes + max(1, int(prefill_s / cost.per_prefill_token_s)))
+    per_token_s = cost.per_prefill_token_s + cost.per_square_s * context
+    return min(cap, shape.decodes + max(1, int(prefill_s / per_token_s)))
 
 
 def peak_tokens(tokens: np.ndarray, remaining: np.ndarray) -> float:

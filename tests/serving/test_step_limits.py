@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from serving.batch import DecodeState
 from serving.contracts import CostCoefficients
 from serving.perception.cost_model import StepShape
-from serving.step_limits import PREFILL_FLOOR, LoadSlide, peak_tokens, slack_budget
+from serving.step_limits import AHEAD, PREFILL_FLOOR, LoadSlide, peak_tokens, slack_budget
 
 COST = CostCoefficients(0.005, 1e-4, 1e-4, 1e-7)
 Decode = tuple[float, float, float]  # slack in s, tokens to come, TPOT target in s
@@ -38,7 +38,7 @@ def test_the_budget_lies_between_floor_and_cap_and_fits_the_slack(decodes, cap, 
     shape, floor = state.shape, floor_of(cap, state.shape, share)
     budget = slack_budget(cap, state, COST, margin, share)
     assert floor <= budget <= cap or budget == cap
-    slacks = state.slack_s[state.recoverable(COST)]
+    slacks = (state.slack_s - AHEAD * state.tpot_s)[state.recoverable(COST)]
     if not len(slacks):
         assert budget == cap
     elif budget > floor:
@@ -81,10 +81,14 @@ def test_a_decode_that_cannot_be_saved_does_not_bound_the_step():
 
 
 def test_a_figure_checkable_by_hand():
-    # One decode due in 30 ms: 30/1.1 - 5 - 0.1 ms leaves 22.17 ms, 221 tokens of 0.1 ms.
+    # One decode due in 30 ms, aimed at 1.5 ms early: 28.5/1.1 - 5 - 0.1 ms leaves 20.81 ms,
+    # 208 tokens of 0.1 ms; of 0.125 ms behind 2,500 tokens of the same prompt, 166.
     one = state_of([(0.030, 10.0, 0.030)])
     cost = CostCoefficients(0.005, 1e-4, 1e-4)
-    assert slack_budget(2048, one, cost, 0.1) == 1 + 221
+    assert slack_budget(2048, one, cost, 0.1) == 1 + 208
+    squared = CostCoefficients(0.005, 1e-4, 1e-4, per_square_s=1e-8)
+    assert slack_budget(2048, one, squared, 0.1) == 1 + 208
+    assert slack_budget(2048, one, squared, 0.1, context=2_500) == 1 + 166
     assert slack_budget(100, one, cost, 0.1) == 100
     # No slack at all: a quarter of the decodes' own 5.1 ms, 12 tokens; or half of the step, 51.
     late = state_of([(0.0, 10.0, 0.030)])

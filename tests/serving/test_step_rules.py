@@ -9,6 +9,7 @@ from serving.contracts import SLO, Limits, RuleCounts, TraceRequest
 from serving.engines.simulated import SimulatedEngine
 from serving.rules import RULES, with_rules
 from serving.settings import EngineSettings
+from serving.step_limits import slack_budget
 from tests.serving.samples import decision, mixed_load, profile
 from tests.serving.simulation import SETTINGS, Run, simulate, stock_limits
 
@@ -176,6 +177,32 @@ def test_a_prefill_near_its_deadline_gets_its_share_of_a_step_bound_by_slack():
     assert in_time[0] < in_time[1]
     without = under(requests, machine=machine, settings=tight, prefill_share=0.6)
     assert counts(without).share_raised_steps == 0, "nothing to raise where slack binds nothing"
+
+
+# -- slack -------------------------------------------------------------------------------
+
+
+def test_answers_do_not_miss_their_pace_by_a_hair(monkeypatch):
+    """Behind many tokens of a long prompt its next ones are dearer; so sized, steps fit."""
+    classes = {"chat": SLO(ttft_ms=60_000, tpot_ms=25), "page": SLO(ttft_ms=600_000)}
+    dear = replace(ROOMY, cost=replace(ROOMY.cost, per_square_s=20e-9), token_budget=2048)
+    tight = EngineSettings(slo_classes=classes)
+    chats = [TraceRequest(0.15 * i, 20 + i % 7, 5 + i % 40, "a", "chat") for i in range(400)]
+    pages = [TraceRequest(2.0 * i, 12_000, 2, "b", "page") for i in range(30)]
+    requests = sorted([*chats, *pages], key=lambda request: request.arrival_s)
+
+    def misses() -> int:
+        run = under(requests, machine=dear, settings=tight, follow_slack=True)
+        assert counts(run).slack_bound_steps > 0
+        return sum(outcome.miss == "tpot" for outcome in run.outcomes)
+
+    assert misses() <= 0.01 * len(chats)
+
+    def blind(cap, state, cost, margin, share, _context) -> int:
+        return slack_budget(cap, state, cost, margin, share)
+
+    monkeypatch.setattr("serving.step_control.slack_budget", blind)
+    assert misses() > 0.05 * len(chats)
 
 
 # -- tenant buckets ----------------------------------------------------------------------
