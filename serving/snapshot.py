@@ -70,7 +70,7 @@ def _rule_counts(scheduler: "SchedulerHook") -> RuleCounts:
         kv_held_steps=control.kv_held_steps,
         demoted=queue.demoted,
         share_raised_steps=control.share_raised_steps,
-        yielded_prefills=control.yielded_prefills,
+        yielded_prefills=control.passing.yielded_prefills,
         partial_held_steps=control.partial_held_steps,
         over_share=queue.over_share,
         chosen_victims=control.chosen_victims,

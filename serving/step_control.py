@@ -1,30 +1,25 @@
 """What is set before each step? Running order, token budget, admission, the load slide.
 
-Called by `SchedulerHook` between steps; the formulas are in `step_limits` and `victims`.
+Called by `SchedulerHook` between steps; the formulas are in `step_limits` and `victims`, who
+may go before a prefill begun in `passing`.
 Each rule acts only if the limits in force switch it on, and counts what it did.
 """
 
 import functools
 import math
-from dataclasses import replace
 from typing import Any
-
-from vllm.v1.core.sched.interface import PauseState
-from vllm.v1.request import RequestStatus
 
 from serving import compat
 from serving.batch import DecodeState
 from serving.contracts import Envelope, Limits
 from serving.observer import Observer
-from serving.policies.base import Key, RequestView
+from serving.passing import Passing
 from serving.queue import PolicyQueue
 from serving.standing import hopeless_s
 from serving.step_limits import LoadSlide, peak_tokens, slack_budget
 from serving.victims import Victim
 
-_STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 _SLIDE_PERIOD_S = 0.5
-_CAN_WAIT = 4.0  # times the head's prefill: what a prefill begun must have left to yield
 _SHORT_LAXITY = 0.25  # of the usual TTFT target: less is short
 
 
@@ -33,7 +28,7 @@ class StepControl:
 
     Attributes:
         last_budget: tokens the last step was allowed.
-        yielding: prefills begun that this step leaves out, for `HMASScheduler` to hide.
+        passing: whom a waiting request goes before; `HMASScheduler` hides `passing.yielding`.
         Counters of the rules: see `contracts.RuleCounts`.
     """
 
@@ -44,11 +39,10 @@ class StepControl:
         self._envelope = envelope
         self.slide = LoadSlide()
         self._slide_due_s = 0.0
-        self._yielded_last = self._passes = False
-        self.yielding: list[Any] = []
+        self.passing = Passing(scheduler, queue, observer, envelope)
         self.last_budget = 0
         self.slack_bound_steps = self.kv_held_steps = self.share_raised_steps = 0
-        self.yielded_prefills = self.partial_held_steps = self.chosen_victims = 0
+        self.partial_held_steps = self.chosen_victims = 0
         self._would_be: Any = None  # the victim that vLLM would have taken
 
     def prepare(self, limits: Limits, now_s: float) -> None:
@@ -59,7 +53,8 @@ class StepControl:
             self._update_load()
         queue.advance(now_s)
         queue.refresh_cached()
-        self.yielding, self._would_be = [], None
+        self._would_be = None
+        self.passing.begin_step()
         state = None
         if limits.follow_slack or limits.kv_reserve > 0.0:
             state = self._observer.batch.state(self._observer.busy_until_s(now_s))
@@ -71,18 +66,19 @@ class StepControl:
         self.last_budget = self._token_budget(limits, state, partial, now_s)
         scheduler.max_num_scheduled_tokens = self.last_budget
         most, running = self._max_active(limits, state), len(scheduler.running)
-        threshold, self._passes = limits.long_prefill_threshold, False
+        threshold = limits.long_prefill_threshold
         # Nobody yields to a head that this step would not admit.
         if limits.prefill_by_key and partial and queue and most > running:
-            threshold = self._make_room(limits, partial, now_s)
+            threshold = self.passing.make_room(threshold, self.last_budget, partial, now_s)
         if queue and 0 < limits.max_partial_prefills <= len(partial):
-            self.partial_held_steps += not self._passes
-            most = min(most, running + self._passes)
+            passes = self.passing.passes
+            self.partial_held_steps += not passes
+            most = min(most, running + passes)
         scheduler.scheduler_config.long_prefill_token_threshold = threshold
         if limits.choose_victims:
             self._order_victims(now_s)
         # What yields is not in the batch that vLLM will see, so it does not count there.
-        hidden = len(self.yielding)
+        hidden = len(self.passing.yielding)
         compat.set_max_active(scheduler, most - hidden, hidden)
 
     def end_step(self) -> None:
@@ -112,7 +108,7 @@ class StepControl:
         # Decodes first, partial prefills by standing and key: the last is the next victim.
         partial = self._partial()
         if partial:
-            keyed = sorted((*self._place(r, now_s), i) for i, r in enumerate(partial))
+            keyed = sorted((*self.passing.place(r, now_s), i) for i, r in enumerate(partial))
             partial = [partial[i] for *_, i in keyed]
             running = self._scheduler.running
             if running[-len(partial) :] != partial:
@@ -120,26 +116,6 @@ class StepControl:
                 others = [r for r in running if r.request_id not in begun]
                 self._scheduler.running = others + partial
         return partial
-
-    def _place(self, request: Any, now_s: float) -> tuple[int, Key]:
-        return self._queue.place_of(self._view_of_rest(request), now_s)
-
-    def _view_of_rest(self, request: Any) -> RequestView:
-        # By the prompt tokens that are left, not by those it came with.
-        left = max(0, request.num_tokens - request.num_computed_tokens)
-        return replace(self._observer.view_of(request), prompt_tokens=left)
-
-    def _may_wait(
-        self, request: Any, head: tuple[int, Key], now_s: float, pass_s: float
-    ) -> bool:
-        # Work on a prefill that then misses its deadline is lost: it yields while it has
-        # time, or when it is late already.
-        if head >= self._place(request, now_s):
-            return False
-        left = request.num_tokens - request.num_computed_tokens
-        view, rate = self._observer.view_of(request), self._queue.context.prefill_s_per_token
-        spare_s = view.deadline_s - left * rate - now_s
-        return not 0.0 <= spare_s < pass_s
 
     def _partial(self) -> list[Any]:
         # Out of the running list itself: a request must neither be lost nor invented here.
@@ -172,7 +148,7 @@ class StepControl:
 
     def _prefill_is_late(self, partial: list[Any], now_s: float) -> bool:
         # Short but not hopeless: time given to a prefill that is late anyway is lost.
-        views = [self._view_of_rest(r) for r in partial[:1]]
+        views = [self.passing.view_of_rest(r) for r in partial[:1]]
         if self._queue:
             views.append(self._queue.head_place()[0])
         per_token_s = self._observer.cost.coefficients.per_prefill_token_s
@@ -181,53 +157,6 @@ class StepControl:
             0.0 <= hopeless_s(view, per_token_s) - now_s < short_s
             for view in views
         )
-
-    def _make_room(self, limits: Limits, partial: list[Any], now_s: float) -> int:
-        """Let the waiting head pass prefills of higher place; returns the prefill threshold.
-
-        vLLM serves what runs before what waits. For a head that needs at most half of the
-        step's prefill tokens, a threshold bounds the first prefill begun and the others sit
-        out the step; for a longer one all that must yield do. At least every other step
-        serves them, should the head not be admitted after all (KV blocks, LoRA slots).
-        """
-        threshold = limits.long_prefill_threshold
-        if self._queue.policy.shares or self._yielded_last or not self._head_can_start():
-            self._yielded_last = False
-            return threshold
-        head, place = self._queue.head_place()
-        pass_s = _CAN_WAIT * self._queue.context.prefill_s(head)
-        # vLLM counts the LoRAs of those it sees. One that sits out must have none, or the
-        # next step may hold more than max_loras, which vLLM asserts.
-        behind = [
-            r for r in partial
-            if r.lora_request is None and self._may_wait(r, place, now_s, pass_s)
-        ]
-        running = self._scheduler.running
-        need = math.ceil((head.prompt_tokens + 1) / self._envelope.block_size)
-        if (
-            not behind
-            or compat.free_blocks(self._scheduler) < need + len(running)
-        ):
-            return threshold
-        self._passes = True
-        self.yielded_prefills += len(behind)
-        room = self.last_budget - (len(running) - len(partial))
-        self.yielding = behind
-        if 2 * head.prompt_tokens <= room and not threshold and len(behind) == len(partial):
-            self.yielding = behind[1:]
-            threshold = max(1, room - head.prompt_tokens)
-        self._yielded_last = bool(self.yielding)
-        return threshold
-
-    def _head_can_start(self) -> bool:
-        # Not while the engine admits nobody, nor while the head's grammar is compiled.
-        if self._scheduler.pause_state != PauseState.UNPAUSED:
-            return False
-        head: Any = self._queue.peek_request()
-        if head.status in _STARTABLE:
-            return True
-        waits_for = head.structured_output_request
-        return waits_for is not None and waits_for.grammar is not None
 
     def _order_victims(self, now_s: float) -> None:
         # Only when this step may run out of blocks; elsewhere the order is the policy's.

@@ -1,0 +1,113 @@
+"""May the waiting head go before prefills that have begun? Half of the rule `serial`.
+
+vLLM serves what runs before what waits, so a long prompt holds up every short one that
+comes after its first step. Called by `StepControl` before each step.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.request import RequestStatus
+
+from serving import compat
+from serving.contracts import Envelope
+from serving.observer import Observer
+from serving.policies.base import Key, RequestView
+from serving.queue import PolicyQueue
+
+_STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
+_CAN_WAIT = 4.0  # times the head's prefill: what a prefill begun must have left to yield
+
+
+class Passing:
+    """Decides each step whether the head passes, and whom.
+
+    Attributes:
+        passes: the head goes before some prefill in this step.
+        yielding: prefills begun that this step leaves out, for `HMASScheduler` to hide.
+        yielded_prefills: see `contracts.RuleCounts`.
+    """
+
+    def __init__(
+        self, scheduler: Any, queue: PolicyQueue, observer: Observer, envelope: Envelope
+    ) -> None:
+        self._scheduler, self._queue, self._observer = scheduler, queue, observer
+        self._envelope = envelope
+        self.passes = self._yielded_last = False
+        self.yielding: list[Any] = []
+        self.yielded_prefills = 0
+
+    def begin_step(self) -> None:
+        """Nobody yields until `make_room` says so."""
+        self.passes, self.yielding = False, []
+
+    def place(self, request: Any, now_s: float) -> tuple[int, Key]:
+        """Standing and key of a prefill that has begun, by what is left of it."""
+        return self._queue.place_of(self.view_of_rest(request), now_s)
+
+    def view_of_rest(self, request: Any) -> RequestView:
+        """The request with the prompt tokens that are left, not those it came with."""
+        left = max(0, request.num_tokens - request.num_computed_tokens)
+        return replace(self._observer.view_of(request), prompt_tokens=left)
+
+    def make_room(self, threshold: int, budget: int, partial: list[Any], now_s: float) -> int:
+        """Let the waiting head pass prefills of higher place; returns the prefill threshold.
+
+        For a head that needs at most half of the step's prefill tokens, a threshold bounds
+        the first prefill begun and the others sit out the step; for a longer one all that
+        must yield do. At least every other step serves them, should the head not be
+        admitted after all (KV blocks, LoRA slots).
+
+        Args:
+            threshold: the one in force, 0 for none.
+            budget: tokens of the step.
+            partial: prefills begun, the most urgent first.
+            now_s: engine clock.
+        """
+        if self._queue.policy.shares or self._yielded_last or not self._head_can_start():
+            self._yielded_last = False
+            return threshold
+        head, place = self._queue.head_place()
+        pass_s = _CAN_WAIT * self._queue.context.prefill_s(head)
+        # vLLM counts the LoRAs of those it sees. One that sits out must have none, or the
+        # next step may hold more than max_loras, which vLLM asserts.
+        behind = [
+            r for r in partial if r.lora_request is None and self._may_wait(r, place, now_s, pass_s)
+        ]
+        running = self._scheduler.running
+        need = math.ceil((head.prompt_tokens + 1) / self._envelope.block_size)
+        if not behind or compat.free_blocks(self._scheduler) < need + len(running):
+            return threshold
+        self.passes = True
+        self.yielded_prefills += len(behind)
+        room = budget - (len(running) - len(partial))
+        self.yielding = behind
+        if 2 * head.prompt_tokens <= room and not threshold and len(behind) == len(partial):
+            self.yielding = behind[1:]
+            threshold = max(1, room - head.prompt_tokens)
+        self._yielded_last = bool(self.yielding)
+        return threshold
+
+    def _may_wait(
+        self, request: Any, head: tuple[int, Key], now_s: float, pass_s: float
+    ) -> bool:
+        # Work on a prefill that then misses its deadline is lost: it yields while it has
+        # time, or when it is late already.
+        if head >= self.place(request, now_s):
+            return False
+        left = request.num_tokens - request.num_computed_tokens
+        view, rate = self._observer.view_of(request), self._queue.context.prefill_s_per_token
+        spare_s = view.deadline_s - left * rate - now_s
+        return not 0.0 <= spare_s < pass_s
+
+    def _head_can_start(self) -> bool:
+        # Not while the engine admits nobody, nor while the head's grammar is compiled.
+        if self._scheduler.pause_state != PauseState.UNPAUSED:
+            return False
+        head: Any = self._queue.peek_request()
+        if head.status in _STARTABLE:
+            return True
+        waits_for = head.structured_output_request
+        return waits_for is not None and waits_for.grammar is not None
