@@ -36,7 +36,7 @@ class RecordedEngine:
         """Refused: nothing is held."""
         return Ack(False, self._situation.snapshot.epoch, f"{RECORDED} ({controller_id})")
 
-    def journal(self, cursor: int, limit: int = 5000) -> JournalPage:  # noqa: ARG002
+    def journal(self, cursor: int, limit: int = 5000) -> JournalPage:  # noqa: ARG002  the protocol's
         """Empty: what had happened by then is in the situation."""
         return JournalPage(cursor=cursor, lost=0)
 

@@ -266,7 +266,7 @@ class SchedulerHook(_Base):
             call(*args)
         except Exception as error:  # noqa: BLE001  nothing of ours may break a vLLM step
             self._note_fault(where, error)
-            self.control.passing.yielding = []
+            self.control.passing.clear()
             stock = self._stock_limits
             self.scheduler_config.long_prefill_token_threshold = stock.long_prefill_threshold
             self.max_num_scheduled_tokens = stock.token_budget

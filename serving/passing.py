@@ -16,6 +16,7 @@ from serving.contracts import Envelope
 from serving.observer import Observer
 from serving.policies.base import Key, RequestView
 from serving.queue import PolicyQueue
+from serving.standing import hopeless_s
 
 _STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 _CAN_WAIT = 4.0  # times the head's prefill: what a prefill begun must have left to yield
@@ -39,7 +40,7 @@ class Passing:
         self.yielding: list[Any] = []
         self.yielded_prefills = 0
 
-    def begin_step(self) -> None:
+    def clear(self) -> None:
         """Nobody yields until `make_room` says so."""
         self.passes, self.yielding = False, []
 
@@ -95,11 +96,10 @@ class Passing:
     ) -> bool:
         # Work on a prefill that then misses its deadline is lost: it yields while it has
         # time, or when it is late already.
-        if head >= self.place(request, now_s):
+        rest = self.view_of_rest(request)
+        if head >= self._queue.place_of(rest, now_s):
             return False
-        left = request.num_tokens - request.num_computed_tokens
-        view, rate = self._observer.view_of(request), self._queue.context.prefill_s_per_token
-        spare_s = view.deadline_s - left * rate - now_s
+        spare_s = hopeless_s(rest, self._queue.context.prefill_s_per_token) - now_s
         return not 0.0 <= spare_s < pass_s
 
     def _head_can_start(self) -> bool:

@@ -54,7 +54,7 @@ class StepControl:
         queue.advance(now_s)
         queue.refresh_cached()
         self._would_be = None
-        self.passing.begin_step()
+        self.passing.clear()
         state = None
         if limits.follow_slack or limits.kv_reserve > 0.0:
             state = self._observer.batch.state(self._observer.busy_until_s(now_s))

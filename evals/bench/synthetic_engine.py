@@ -93,11 +93,11 @@ class SyntheticEngine:
         )  # fmt: skip
         return Ack(True, decision.epoch)
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:  # noqa: ARG002
+    def renew(self, controller_id: str, ttl_s: float) -> Ack:  # noqa: ARG002  the protocol's
         """Granted."""
         return Ack(True, self._snapshot.epoch)
 
-    def release(self, controller_id: str) -> Ack:  # noqa: ARG002
+    def release(self, controller_id: str) -> Ack:  # noqa: ARG002  as above
         """Granted."""
         return Ack(True, self._snapshot.epoch)
 
@@ -112,7 +112,7 @@ class SyntheticEngine:
             outcomes=tuple(event for event in page if isinstance(event, Outcome)),
         )
 
-    def inside(self, limit: int = 5000) -> InsidePage:  # noqa: ARG002
+    def inside(self, limit: int = 5000) -> InsidePage:  # noqa: ARG002  as above
         """Nobody: a short tick does not ask."""
         return InsidePage(self._now_s)
 

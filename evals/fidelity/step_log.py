@@ -25,6 +25,7 @@ class StepLog(SchedulerHook):
         if not path:
             raise ValueError(f"{VARIABLE} is not set: name the file that gets the steps")
         super().__init__(*args, **kwargs)
+        # Open as long as the scheduler: no `with`, and `Path.open` would say no more.
         self._sink = open(path, "a", buffering=1, encoding="utf-8")  # noqa: PTH123, SIM115
         self._begun: deque[tuple[Any, StepShape, float]] = deque()
         self._busy_since_s = 0.0  # end of the last step, if requests were left then

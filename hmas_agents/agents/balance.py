@@ -58,9 +58,9 @@ def prefill_share(state: ShortState) -> list[RuleCall]:
       h < 0.02, 0 < l < q and t < 0.02;
     - off: m < 0.01, or nothing waits, or h > 0.1, or l <= 0, or t > 0.1.
 
-    The hook acts on it only in steps with a deadline near. The rule `balance`, of which
-    this is the larger part, gains up to 2 points around saturation on the code trace and
-    loses as much in overload (evals/results/ablation.md), hence h.
+    The hook acts on it only in steps with a deadline near. The rule `balance`, which was
+    more than this then, gained up to 2 points around saturation on the code trace and lost
+    as much in overload (evals/results/ablation.md), hence h.
     """
     share, tpot = state.limits.prefill_share, state.tpot_miss_share
     decodes_clean = tpot is None or tpot < TPOT_CLEAN
