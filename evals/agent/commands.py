@@ -46,6 +46,10 @@ def agent(
     rotations: Annotated[
         int, typer.Option(min=1, help="Orders of the options that each case is asked in.")
     ] = 3,
+    at_once: Annotated[
+        int,
+        typer.Option(min=1, help="Questions asked at a time; the latency is then under that load."),
+    ] = 1,
     cassette: Annotated[
         Path | None,
         typer.Option(help="File of replies: with --model-url recorded, without it played."),
@@ -107,6 +111,7 @@ def agent(
         jobs=jobs or os.cpu_count() or 1,
         limit=limit,
         kept_in=labels,
+        at_once=at_once,
     )
     with clean_exit(), CaseProgress() as progress:
         report = run_agent_eval(request, progress)

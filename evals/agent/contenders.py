@@ -6,6 +6,7 @@ Rules, chance, the twin, fixed policies, and a model with a version of the promp
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 from statistics import fmean
 
 from evals.cassette import Cassette
@@ -94,17 +95,26 @@ class Model:
         prompt: the version to ask with.
         rotations: how many orders; the first is that of the case.
         cassette: replies instead of, or recorded from, the endpoint.
+        at_once: calls that may be made at the same time, from as many threads.
     """
 
     def __init__(
-        self, config: ModelConfig, prompt: Prompt, rotations: int, cassette: Cassette | None = None
+        self,
+        config: ModelConfig,
+        prompt: Prompt,
+        rotations: int,
+        cassette: Cassette | None = None,
+        at_once: int = 1,
     ) -> None:
         self._prompt, self._rotations = prompt, rotations
-        self._agent = PolicyAgent(config, prompt)
         self._is_timed = cassette is None
-        if cassette is not None:
-            self._agent.reach_through(cassette)
         self._cassette = cassette
+        self._agents = [PolicyAgent(config, prompt) for _ in range(at_once)]
+        self._idle: SimpleQueue[PolicyAgent] = SimpleQueue()  # an agent asks one thing at a time
+        for agent in self._agents:
+            if cassette is not None:
+                agent.reach_through(cassette)
+            self._idle.put(agent)
 
     def __call__(self, case: Case) -> Answer:
         """Ask once per order.
@@ -114,17 +124,23 @@ class Model:
         Raises:
             CassetteError: a reply is not in the cassette, or could not be recorded.
         """
-        asked = tuple(self._ask(case, options) for options in rotated(case, self._rotations))
+        agent = self._idle.get()
+        try:
+            orders = rotated(case, self._rotations)
+            asked = tuple(self._ask(agent, case, options) for options in orders)
+        finally:
+            self._idle.put(agent)
         (fallback,) = rules(case).choices
         return Answer(case, tuple(each.choice or fallback for each in asked), asked)
 
     def close(self) -> None:
         """Close the connections."""
-        self._agent.close()
+        for agent in self._agents:
+            agent.close()
 
-    def _ask(self, case: Case, options: tuple[str, ...]) -> Asked:
+    def _ask(self, agent: PolicyAgent, case: Case, options: tuple[str, ...]) -> Asked:
         messages = messages_for(self._prompt, case.situation.state, options)
-        reply = self._agent.propose(messages, options)
+        reply = agent.propose(messages, options)
         if self._cassette is not None:
             self._cassette.check()
         proposal = _first_usable(reply)

@@ -5,6 +5,7 @@ a contender of its own. Labels that a proposal with parameters needs are compute
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ class AgentEval:
         rotations: orders of the options that each question is asked in.
         limit: at most so many cases of each split, spread evenly; None takes all.
         kept_in: file that keeps labels computed on the way.
+        at_once: questions that a model is asked at the same time; its latency is then under
+            that load.
     """
 
     cases: Path
@@ -46,6 +49,7 @@ class AgentEval:
     jobs: int
     limit: int | None = None
     kept_in: Path | None = None
+    at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ def run_agent_eval(request: AgentEval, progress: CaseProgress) -> AgentReport:
     with ExitStack() as stack:
         entered = _contenders(cases, request, stack)
         answers = {
-            name: _asked(name, contender, cases, progress) for name, contender in entered.items()
+            name: _asked(name, contender, cases, request.at_once, progress)
+            for name, contender in entered.items()
         }
     every = [answer for each in answers.values() for answer in each]
     if wanted := missing(every):
@@ -131,7 +136,7 @@ def _contenders(
         stack.callback(tape.close)
     for name, version in request.prompts:
         prompt = load_prompt(name, version)
-        model = Model(request.model, prompt, request.rotations, tape)
+        model = Model(request.model, prompt, request.rotations, tape, request.at_once)
         stack.callback(model.close)
         asked = request.model.name or "model"
         entered[f"{asked}, {name} v{prompt.head.version}"] = model
@@ -139,13 +144,23 @@ def _contenders(
 
 
 def _asked(
-    name: str, contender: Contender, cases: Sequence[Case], progress: CaseProgress
+    name: str,
+    contender: Contender,
+    cases: Sequence[Case],
+    at_once: int,
+    progress: CaseProgress,
 ) -> list[Answer]:
     bar = progress.add(name, len(cases))
     answers = []
-    for done, case in enumerate(cases, start=1):
-        answers.append(contender(case))
-        progress.update(bar, done)
+    # Others than a model answer in no time: threads change nothing for them.
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            for done, answer in enumerate(pool.map(contender, cases), start=1):
+                answers.append(answer)
+                progress.update(bar, done)
+        except BaseException:  # Ctrl-C too: what was not asked yet shall not be
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     progress.done(bar, f"{name}: {len(cases)} cases")
     return answers
 

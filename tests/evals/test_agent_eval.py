@@ -178,3 +178,14 @@ def test_label_fills_in_what_has_no_labels_and_leaves_the_rest(capsys, tmp_path,
     assert new.labels == {"fcfs": (0.5,) * 3, "edf": (0.5,) * 3, "slide": (0.5,) * 3}
     assert new.plan is not None
     assert (new.plan.draws, new.plan.horizon_s) == (3, 12.0)
+
+
+def test_asked_at_the_same_time_it_scores_the_same(capsys, cases, tmp_path):
+    args = ["--cases", cases, "--model", "tiny", "--rotations", 3, "--json"]
+    with serving(completion(proposals("edf"))) as server:
+        args += ["--model-url", server.url]
+        _, one_by_one, _ = agent(capsys, *args, "--cassette", tmp_path / "a")
+        assert len(server.asked) == 3  # the cases look alike: one question in three orders
+        code, out, _ = agent(capsys, *args, "--cassette", tmp_path / "b", "--at-once", 4)
+    assert code == 0
+    assert out == one_by_one
