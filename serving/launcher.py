@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +19,7 @@ import httpx
 import typer
 
 from serving.contracts import ContractError
+from serving.cpu_precision import is_cpu_build, precision_arguments
 from serving.engines.live import DEFAULT_TOKEN_FILE
 from serving.model import SMOLLM2
 from serving.settings import EngineSettings, read_settings
@@ -35,9 +35,12 @@ class ServerError(RuntimeError):
 
 
 def server_command(settings: EngineSettings, arguments: Sequence[str], *, hook: bool) -> list[str]:
-    """The command that starts vLLM's OpenAI server; `hook=False` gives a stock server."""
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    if hook:  # before the caller's arguments, which may override it
+    """The command that starts vLLM's OpenAI server; `hook=False` gives a stock server.
+
+    What is ours comes before the caller's arguments, which may override it.
+    """
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *precision_arguments()]
+    if hook:
         extra = {"hmas": settings.model_dump(mode="json", exclude_defaults=True)}
         command += ["--scheduler-cls", "serving.scheduler.hmas_scheduler"]
         command += ["--additional-config", json.dumps(extra)]
@@ -52,7 +55,7 @@ def server_environment(token: str, *, hook: bool) -> dict[str, str]:
     """The environment of the server; what the user has set is kept."""
     env = dict(os.environ)
     env.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if _is_cpu_build():
+    if is_cpu_build():
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     if hook:
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), env.get("PYTHONPATH")]))
@@ -141,13 +144,6 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
 def _tail(log: Path, lines: int = 15) -> str:
     text = log.read_text(errors="replace").splitlines()[-lines:]
     return f"the end of {log}:\n" + "\n".join(text)
-
-
-def _is_cpu_build() -> bool:
-    try:
-        return bool(version("vllm-cpu"))
-    except PackageNotFoundError:
-        return False
 
 
 def serve_command(

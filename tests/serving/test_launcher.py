@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from serving import cpu_precision
 from serving.launcher import (
     REPO,
     ServerError,
@@ -29,6 +30,24 @@ def test_the_hook_is_named_before_the_callers_arguments():
     assert command[command.index("--scheduler-cls") + 1] == "serving.scheduler.hmas_scheduler"
     extra = json.loads(command[command.index("--additional-config") + 1])
     assert extra == {"hmas": {"slo_scale": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("flags", "arguments"),
+    [
+        ("flags\t\t: fpu avx avx2 fma", ["--dtype", "float32"]),
+        ("flags\t\t: fpu avx avx2 fma avx512f avx512_bf16", []),
+        ("Features\t: fp asimd bf16", []),  # not x86
+    ],
+)
+def test_a_cpu_that_emulates_bfloat16_computes_in_float32(tmp_path, monkeypatch, flags, arguments):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\n{flags}\nbugs\t\t: none\n")
+    monkeypatch.setattr(cpu_precision, "is_cpu_build", lambda: True)
+    assert cpu_precision.precision_arguments(cpuinfo) == arguments
+    assert cpu_precision.precision_arguments(tmp_path / "missing") == []
+    monkeypatch.setattr(cpu_precision, "is_cpu_build", lambda: False)  # a GPU computes as it likes
+    assert cpu_precision.precision_arguments(cpuinfo) == []
 
 
 def test_a_gateway_brings_its_middleware_and_the_hook_the_same_settings():
