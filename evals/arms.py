@@ -10,7 +10,7 @@ results carry the names.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -194,7 +194,7 @@ def limits_not_taken(asked: Limits, taken: Limits) -> str:
 
 
 def controller_config(
-    options: ControllerOptions, overrides: dict[str, object], arm: Arm | None = None
+    options: ControllerOptions, overrides: Mapping[str, object], arm: Arm | None = None
 ) -> "Config":
     """The configuration of an arm with the control loop, with the model only if one is given.
 

@@ -5,7 +5,7 @@ the demo. They hold a lease, so a crash here lets the engine go back by itself.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,7 +35,11 @@ class ArmError(RuntimeError):
 
 @contextmanager
 def steered(
-    arm: Arm, engine: Engine, controller: ControllerOptions, overrides: dict[str, object]
+    arm: Arm,
+    engine: Engine,
+    controller: ControllerOptions,
+    overrides: Mapping[str, object],
+    run_label: str = "",
 ) -> Iterator[None]:
     """Steer `engine` as the arm says until the block ends; then the lease is released.
 
@@ -44,6 +48,7 @@ def steered(
         engine: the running one.
         controller: for the arms with the control loop.
         overrides: dotted configuration keys for them.
+        run_label: name of their run in the ledger.
 
     Raises:
         ArmError: somebody else's controller owns the engine, or a decision was refused,
@@ -70,7 +75,7 @@ def steered(
         steer = partial(_hold_fixed, engine, stop)
     else:
         config = controller_config(controller, overrides, arm)
-        loop = _take_charge(engine, config, controller, f"{arm.name} live")
+        loop = _take_charge(engine, config, controller, run_label)
         steer = partial(_control, loop, stop)
     worker = threading.Thread(target=_catching(steer, crashes), name=arm.name)
     worker.start()

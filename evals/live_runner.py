@@ -111,7 +111,9 @@ def run_case(
     """
     wait_until_idle(case.engine)
     before = case.engine.snapshot().kv
-    with steered(case.arm, case.engine, options.controller, {"engine.url": server.base_url}):
+    label = f"{case.scenario} {case.load:g}x {case.arm.name} live"
+    overrides = {"engine.url": server.base_url}
+    with steered(case.arm, case.engine, options.controller, overrides, run_label=label):
         replaying = replay(
             server.base_url,
             server.model,

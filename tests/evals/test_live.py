@@ -9,6 +9,7 @@ from evals.arms import ControllerOptions, parse_arm
 from evals.live_arm import ArmError, steered
 from evals.live_runner import wait_until_idle
 from evals.own_server import own_server
+from hmas_agents.ledger.reader import LedgerReader
 from serving.contracts import Ack, QueueState
 from serving.launcher import ServerError
 from serving.rules import RULES
@@ -106,7 +107,7 @@ def test_an_engine_that_leaves_a_rule_out_is_an_error_and_given_back():
     assert engine.owner == ""
 
 
-def test_the_hmas_arm_acts_from_its_own_thread_and_gives_the_engine_back():
+def test_the_hmas_arm_acts_from_its_own_thread_and_gives_the_engine_back(tmp_path):
     acted = threading.Event()
 
     class Watched(FakeEngine):
@@ -116,10 +117,14 @@ def test_the_hmas_arm_acts_from_its_own_thread_and_gives_the_engine_back():
             return ack
 
     engine = Watched()
-    with steered(parse_arm("hmas"), engine, OPTIONS, {"twin.enabled": False}):
+    options = replace(OPTIONS, ledger_path=tmp_path / "ledger.sqlite")
+    off = {"twin.enabled": False}
+    with steered(parse_arm("hmas"), engine, options, off, run_label="calm 1x hmas live"):
         assert acted.wait(60)
         assert engine.owner
     assert engine.owner == ""
+    with LedgerReader(tmp_path / "ledger.sqlite") as reader:
+        assert [run.label for run in reader.list_runs()] == ["calm 1x hmas live"]
 
 
 def test_a_controller_that_crashes_is_reported():
