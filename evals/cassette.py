@@ -5,8 +5,10 @@ that is not there is an error, never a made-up one. Used by the arm `hmas`.
 """
 
 import fcntl
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ class CassetteError(RuntimeError):
 
 
 class Cassette(httpx.BaseTransport):
-    """Answers an OpenAI client from a file of JSON lines: `key`, `asked`, `reply`.
+    """Answers an OpenAI client from a file of JSON lines (gzipped: `.gz`): `key`, `asked`, `reply`.
 
     The key is the SHA-256 of method, last word of the path, and body: neither the endpoint's
     address nor its API key matters, and neither is kept. Several processes may record into
@@ -122,11 +124,12 @@ def key_of(asked: Entry) -> str:
 def _append(path: Path, entry: Entry) -> Any:
     """Add an entry, unless another process has answered the same; the reply that stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
         kept = _read(path)
         if entry["key"] not in kept:
-            file.write(json.dumps(entry, sort_keys=True) + "\n")
+            line = (json.dumps(entry, sort_keys=True) + "\n").encode()
+            file.write(gzip.compress(line) if path.suffix == ".gz" else line)
             return entry["reply"]
         return kept[entry["key"]]
 
@@ -144,10 +147,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        yield from enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        yield from enumerate(text.splitlines(), start=1)
     except FileNotFoundError:
         return
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise CassetteError(f"{path}: cannot be read: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """Are replies kept and found by what was sent, and is a missing one an error?"""
 
+import gzip
 import json
 
 import httpx
@@ -49,6 +50,17 @@ def test_what_was_recorded_is_played_on_another_machine(tmp_path):
     playing.check()
     assert "secret" not in path.read_text()
     assert "here" not in path.read_text()
+
+
+def test_a_gzipped_cassette_is_one_like_any_other(tmp_path):
+    path = tmp_path / "c.jsonl.gz"
+    recording = Cassette(path, record=True, endpoint=Endpoint())
+    assert [ask(recording, "one"), ask(recording, "two")] == ["answer 1", "answer 2"]
+    assert ask(Cassette(path, record=False), "two") == "answer 2"
+    assert len(gzip.decompress(path.read_bytes()).splitlines()) == 2
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CassetteError, match="cannot be read"):
+        Cassette(path, record=False)
 
 
 def test_recording_asks_only_what_is_not_there_yet(tmp_path):
