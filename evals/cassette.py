@@ -157,4 +157,4 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _how_to_record(path: Path) -> str:
-    return f"record it: hmas eval run SUITE.toml --model-url URL --cassette {path}"
+    return f"record it: the same command with --cassette {path} --model-url URL"

@@ -73,8 +73,8 @@ def test_inspect_edit_a_rule_and_the_prompt(copy):
         local = prompt.replace("http://127.0.0.1:8000/v1", model.url)
         new, diff, _, check, replay = run(copy, local)
         assert model.asked
-    assert "2" in new
+    assert "3" in new
     assert "+" in diff
-    assert "v2" in check
+    assert "v3" in check
     assert "density" in replay
     assert "regret" in replay

@@ -14,6 +14,8 @@ from tests.agents.model_server import completion, proposals, serving
 from tests.evals.agent_samples import case
 
 SMALL = Path("evals/cases/small.jsonl.gz")
+SCENES = Path("evals/cases/scenes.jsonl.gz")
+PUBLISHED = Path("evals/results/agent_cases/agent.json")
 
 
 def agent(capsys, *args):
@@ -53,6 +55,29 @@ def test_the_committed_cases_are_labelled_small_and_synthetic():
         assert set(each.labels) >= candidates
         assert set(each.twin) == candidates
         assert str(each.provenance["workload"]).startswith("synthetic tenants")
+
+
+def test_the_large_case_set_is_simulated_and_live_and_split_by_scenario():
+    found = read_cases(SCENES)
+    assert len(found) >= 200
+    assert {each.provenance["kind"] for each in found} == {"simulated", "live"}
+    of_split = {
+        split: {each.scenario for each in found if each.split == split}
+        for split in ("development", "held_out")
+    }
+    assert not of_split["development"] & of_split["held_out"]
+    assert all(len(scenarios) >= 5 for scenarios in of_split.values())
+    assert all(each.labels and each.twin for each in found)
+
+
+def test_the_published_table_is_what_the_committed_cases_give(capsys):
+    code, out, _ = agent(capsys, "--cases", SCENES, "--json")
+    assert code == 0
+    published = json.loads(PUBLISHED.read_text())
+    assert json.loads(out)["labels_best"] == published["labels_best"]
+    without_model = [each for each in published["scores"] if each["validity"] is None]
+    assert len(without_model) == 2 * 5
+    assert json.loads(out)["scores"] == without_model
 
 
 def test_without_a_model_rules_chance_twin_and_the_best_fixed_are_scored(capsys, cases):
