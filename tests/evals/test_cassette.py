@@ -113,7 +113,7 @@ def test_a_broken_cassette_is_named_with_its_line(tmp_path, line):
 
 
 def test_without_a_file_there_is_nothing_to_play(tmp_path):
-    with pytest.raises(CassetteError, match=r"none\.jsonl: no such file; record it: the same command"):
+    with pytest.raises(CassetteError, match=r"none\.jsonl: no such file; record it: the same"):
         Cassette(tmp_path / "none.jsonl", record=False)
 
 
