@@ -109,6 +109,7 @@ class Model:
         self._prompt, self._rotations = prompt, rotations
         self._is_timed = cassette is None
         self._cassette = cassette
+        self._is_closed = False
         self._agents = [PolicyAgent(config, prompt) for _ in range(at_once)]
         self._idle: SimpleQueue[PolicyAgent] = SimpleQueue()  # an agent asks one thing at a time
         for agent in self._agents:
@@ -127,14 +128,15 @@ class Model:
         agent = self._idle.get()
         try:
             orders = rotated(case, self._rotations)
-            asked = tuple(self._ask(agent, case, options) for options in orders)
+            asked = tuple(self._ask(agent, case, each) for each in orders if not self._is_closed)
         finally:
             self._idle.put(agent)
         (fallback,) = rules(case).choices
         return Answer(case, tuple(each.choice or fallback for each in asked), asked)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; whoever is asking asks nothing more."""
+        self._is_closed = True
         for agent in self._agents:
             agent.close()
 

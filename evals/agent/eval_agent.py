@@ -160,6 +160,8 @@ def _asked(
                 progress.update(bar, done)
         except BaseException:  # Ctrl-C too: what was not asked yet shall not be
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(contender, Model):
+                contender.close()
             raise
     progress.done(bar, f"{name}: {len(cases)} cases")
     return answers

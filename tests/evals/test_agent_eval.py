@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from evals.agent import labels as labelling
+from evals.agent.contenders import Model
 from hmas_agents import rule_table
 from hmas_agents.case_file import candidate_key, candidates_of, read_cases, write_cases
 from hmas_agents.cli import main
+from hmas_agents.config import ModelConfig
 from hmas_agents.records import Proposal
+from prompts.loader import load_prompt
 from tests.agents.model_server import completion, proposals, serving
 from tests.evals.agent_samples import case
 
@@ -214,3 +217,13 @@ def test_asked_at_the_same_time_it_scores_the_same(capsys, cases, tmp_path):
         code, out, _ = agent(capsys, *args, "--cassette", tmp_path / "b", "--at-once", 4)
     assert code == 0
     assert out == one_by_one
+
+
+def test_a_model_that_was_closed_is_asked_nothing_more():
+    with serving(completion(proposals("edf"))) as server:
+        config = ModelConfig(base_url=server.url, name="tiny")
+        model = Model(config, load_prompt("policy", "current"), rotations=3, at_once=2)
+        assert len(model(case("a")).asked) == 3
+        model.close()  # as Ctrl-C does, while others are asking
+        assert model(case("b")).asked == ()
+        assert len(server.asked) == 3
