@@ -104,14 +104,20 @@ def run_agent_eval(request: AgentEval, progress: CaseProgress) -> AgentReport:
     return AgentReport(cases, scores, models)
 
 
-def best_fixed(cases: Sequence[Case]) -> str:
-    """The one candidate with the least regret over the development cases (else over all)."""
+def fixed_choices(cases: Sequence[Case]) -> list[str]:
+    """What could be chosen in every case, the least regret over the development cases first.
+
+    Without development cases: over all.
+
+    Raises:
+        CaseError: there is no such candidate.
+    """
     known = [case for case in cases if case.split == "development"] or list(cases)
     choices = [open_to(case.labels, case.allowed) for case in cases]
     everywhere = [key for key in known[0].labels if all(key in each for each in choices)]
     if not everywhere:
         raise CaseError("cases: no policy is allowed in every case: there is no fixed one")
-    return min(
+    return sorted(
         everywhere, key=lambda key: fmean(regret_of(case, parse_policy(key)) for case in known)
     )
 
@@ -119,12 +125,13 @@ def best_fixed(cases: Sequence[Case]) -> str:
 def _contenders(
     cases: Sequence[Case], request: AgentEval, stack: ExitStack
 ) -> dict[str, Contender]:
-    fixed = best_fixed(cases)
+    best, *others = fixed_choices(cases)
     entered: dict[str, Contender] = {
         "rules": contenders.rules,
         "random": contenders.chance,
         "stay": contenders.stay,
-        f"best fixed ({fixed})": contenders.fixed(fixed),
+        f"best fixed ({best})": contenders.fixed(best),
+        **{f"fixed {each}": contenders.fixed(each) for each in others},
     }
     if all(case.twin for case in cases):
         entered["twin"] = contenders.twin

@@ -79,7 +79,7 @@ def test_the_published_table_is_what_the_committed_cases_give(capsys):
     published = json.loads(PUBLISHED.read_text())
     assert json.loads(out)["labels_best"] == published["labels_best"]
     without_model = [each for each in published["scores"] if each["validity"] is None]
-    assert len(without_model) == 2 * 5
+    assert len(without_model) == 2 * (4 + 7)
     assert json.loads(out)["scores"] == without_model
 
 
@@ -88,10 +88,11 @@ def test_without_a_model_rules_chance_twin_and_the_best_fixed_are_scored(capsys,
     assert code == 0
     found = scores(out)
     assert {name for name, _ in found} == {
-        "rules", "random", "stay", "twin", "best fixed (slide)"
+        "rules", "random", "stay", "twin", "best fixed (slide)", "fixed edf", "fixed fcfs"
     }  # fmt: skip
     assert found["best fixed (slide)", "development"]["regret"]["mean"] == 0.0
     assert found["best fixed (slide)", "held_out"]["regret"]["mean"] == pytest.approx(0.6)
+    assert found["fixed fcfs", "held_out"]["regret"]["mean"] == 0.0
     assert found["stay", "held_out"]["regret"]["mean"] == pytest.approx(0.5)
     assert found["rules", "development"]["cases"] == 2
     assert found["rules", "development"]["validity"] is None

@@ -6,7 +6,7 @@ import pytest
 
 from evals.agent import contenders
 from evals.agent.contenders import Answer, Asked, rotated
-from evals.agent.eval_agent import best_fixed
+from evals.agent.eval_agent import fixed_choices
 from evals.agent.scoring import balance, is_right, missing, regret_of, score
 from hmas_agents.case_file import Labels
 from tests.evals.agent_samples import case, situation
@@ -93,13 +93,13 @@ def test_contenders_that_need_no_model():
     assert chance.regret.mean == pytest.approx((0.355 + 0.005 + 0) / 3)
 
 
-def test_the_best_fixed_policy_is_found_without_a_look_at_what_is_held_out():
+def test_the_fixed_choices_policy_is_found_without_a_look_at_what_is_held_out():
     held = case(
         "h", scenario="other", split="held_out",
         labels={"fcfs": (1.0, 1.0), "edf": (0.0, 0.0), "slide": (0.0, 0.0)},
     )  # fmt: skip
-    assert best_fixed([case(), held]) == "slide"
-    assert best_fixed([held]) == "fcfs"
+    assert fixed_choices([case(), held]) == ["slide", "edf", "fcfs"]
+    assert fixed_choices([held])[0] == "fcfs"
     assert balance([case(), held])["held_out"] == {
         "fcfs": 1, "edf": 0, "slide": 0, "any": 0
     }  # fmt: skip
