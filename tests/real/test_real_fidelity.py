@@ -26,7 +26,7 @@ def test_a_short_calibration_and_replay_give_a_profile_and_its_errors(tmp_path):
     result = CliRunner().invoke(
         app,
         [
-            "fidelity", "evals/fidelity/cpu_suite.toml", "--calibrate", "--seconds", "36",
+            "fidelity", "evals/fidelity/cpu_suite.toml", "--calibrate", "--seconds", "240",
             "--requests", "40", "--port", str(port), "--out", str(tmp_path), "--json",
         ],
     )  # fmt: skip
