@@ -15,6 +15,7 @@ from evals.agent.commands import app as agent_app
 from evals.clean_exit import clean_exit
 from evals.compare_command import compare
 from evals.fidelity.commands import fidelity
+from evals.hostile_command import hostile
 from evals.report_command import report
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
 app.command()(fidelity)
+app.command()(hostile)
 app.command()(report)
 app.add_typer(agent_app, name="agent")
 traces_app = typer.Typer(help="The public traces that evals replay.")

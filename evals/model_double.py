@@ -58,8 +58,12 @@ class Model:
 
 
 @contextmanager
-def serving(*answers: Any) -> Iterator[Model]:
-    """Serve `answers` at `Model.url` until the block ends."""
+def serving(*answers: Any, port: int = 0) -> Iterator[Model]:
+    """Serve `answers` at `Model.url` until the block ends; port 0 is any free one.
+
+    Raises:
+        OSError: the port is taken.
+    """
     model = Model(*answers)
 
     class Handler(BaseHTTPRequestHandler):
@@ -100,7 +104,7 @@ def serving(*answers: Any) -> Iterator[Model]:
             except ConnectionError:  # the caller has hung up
                 pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
