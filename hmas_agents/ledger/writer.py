@@ -18,7 +18,7 @@ from hmas_agents.config import Config
 from hmas_agents.ledger.checkpoint import Checkpointer
 from hmas_agents.ledger.schema import open_ledger
 from hmas_agents.records import DecisionRecord
-from serving.contracts import Outcome, encode
+from serving.contracts import Outcome, encode, encode_text
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Ledger:
         """Store outcomes; one that is stored already is left alone."""
         if not outcomes:
             return
-        rows = [(self.run_id, o.seq, o.request_id, o.epoch, to_json(encode(o))) for o in outcomes]
+        rows = [(self.run_id, o.seq, o.request_id, o.epoch, _outcome_text(o)) for o in outcomes]
 
         def insert(cursor: sqlite3.Cursor) -> None:
             cursor.executemany(
@@ -116,7 +116,7 @@ class Ledger:
         try:
             with self._lock, self._connection:
                 return statement(self._connection.cursor())
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             self.dropped += 1
             if self.dropped == 1:
                 logger.warning(
@@ -128,11 +128,23 @@ class Ledger:
 
 
 def to_json(value: Any) -> str:
-    """JSON text; NaN and infinities become null, unknown objects their text."""
+    """JSON text; NaN and infinities become null, unknown objects their text.
+
+    A lone surrogate, which a client's tenant name may have, becomes a question mark.
+    """
     try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, default=str)
     except ValueError:
-        return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+        text = json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+    return text.encode(errors="replace").decode()
+
+
+def _outcome_text(outcome: Outcome) -> str:
+    """As `to_json` has it, faster: hundreds come in a tick."""
+    try:
+        return encode_text(outcome)
+    except ValueError:
+        return to_json(encode(outcome))
 
 
 def _start_run(cursor: sqlite3.Cursor, label: str, config: Config) -> int:

@@ -5,6 +5,7 @@ import logging
 import math
 import sqlite3
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -115,6 +116,22 @@ def test_outcomes_read_back_and_are_stored_once(ledger, path):
     with LedgerReader(path) as reader:
         assert list(reader.outcomes(ledger.run_id)) == outcomes
         assert list(reader.outcomes(99)) == []
+
+
+def test_a_name_that_is_no_text_loses_neither_its_outcome_nor_the_others(ledger, path):
+    odd = replace(outcome(1, 1.0), tenant="acme \ud800")
+    ledger.record_outcomes([outcome(0, 0.0), odd, outcome(2, 2.0)])
+    ledger.record_decision(record(state={"\ud800": 1.0}, raw_replies=["\ud83d"]))
+    assert ledger.dropped == 0
+    with LedgerReader(path) as reader:
+        assert [o.tenant for o in reader.outcomes(ledger.run_id)][1] == "acme ?"
+        (decision,) = reader.list_decisions()
+    assert (decision.record.state, decision.record.raw_replies) == ({"?": 1.0}, ["?"])
+
+
+def test_a_request_id_that_is_no_text_is_counted_and_never_raises(ledger):
+    ledger.record_outcomes([replace(outcome(0, 0.0), request_id="\ud800")])
+    assert ledger.dropped == 1
 
 
 @settings(max_examples=20)
