@@ -381,16 +381,6 @@ def encode(message: Any) -> dict[str, Any]:
     return encoded
 
 
-def encode_text(message: Any) -> str:
-    """JSON text of a message on this page, in a quarter of the time; NaN and infinities are null.
-
-    Raises:
-        ValueError: a value has no JSON form; a lone surrogate in a text has none.
-    """
-    kind: Any = type(message)
-    return _adapter(kind).dump_json(message, warnings=False).decode()
-
-
 def decode(cls: type[T], data: object) -> T:
     """Build a `cls` from decoded JSON.
 

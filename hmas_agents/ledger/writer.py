@@ -14,11 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+
 from hmas_agents.config import Config
 from hmas_agents.ledger.checkpoint import Checkpointer
 from hmas_agents.ledger.schema import open_ledger
 from hmas_agents.records import DecisionRecord
-from serving.contracts import Outcome, encode, encode_text
+from serving.contracts import Outcome, encode
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ PLAIN_FIELDS = (
     "model_tokens", "model_prompt_tokens", "model_step_share", "reason", "predicted",
     "predicted_low", "predicted_high", "realised", "realised_requests", "thread_id",
 )  # fmt: skip
+
+_OUTCOME = TypeAdapter(Outcome)
 
 T = TypeVar("T")
 
@@ -142,7 +146,7 @@ def to_json(value: Any) -> str:
 def _outcome_text(outcome: Outcome) -> str:
     """As `to_json` has it, faster: hundreds come in a tick."""
     try:
-        return encode_text(outcome)
+        return _OUTCOME.dump_json(outcome, warnings=False).decode()
     except ValueError:
         return to_json(encode(outcome))
 
