@@ -63,6 +63,14 @@ class MixSpec(ShiftSpec):
     trace: AzureTrace
 
 
+class SharesSpec(ShiftSpec):
+    """`[scenarios.shares]`: tenants have other weights while shifted, and so has the SLO mix."""
+
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        min_length=1, description="By tenant; one that is not named keeps its weight."
+    )
+
+
 class BurstSpec(SuiteModel):
     """`[scenarios.burst]`: the rate is `factor` times the load's, for a while, again and again."""
 

@@ -37,8 +37,9 @@ def offer(workload: Workload, rate_rps: float) -> Offered:
         requests = thinned_to_rate(workload.requests, rate_rps, workload.seed)
     length_s = span_s(requests)
     moments_s: list[float] = []
-    if spec.mix is not None:
-        moments_s += [share * length_s for share in spec.mix.shift().flips]
+    for drift in (spec.mix, spec.shares):
+        if drift is not None:
+            moments_s += [share * length_s for share in drift.shift().flips]
     if spec.flood is not None:
         window_s = (spec.flood.start * length_s, spec.flood.end * length_s)
         requests = flooded(

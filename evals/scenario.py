@@ -6,7 +6,7 @@ Called for the simulated and the live runner, and by the demo.
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from evals.workloads.azure_files import find_azure
 from evals.workloads.composition import mix_streams
 from evals.workloads.scaling import Requests, clip_lengths, scale_lengths, truncate
 from evals.workloads.synthetic import SyntheticTenant, synthetic_tenants
-from evals.workloads.tenants import TenantShare, assign_tenants
+from evals.workloads.tenants import TenantShare, assign_tenants, shift_tenants
 from evals.workloads.trace import Trace, TraceError
 from evals.workloads.twin import synthetic_twin
 from serving.contracts import TraceRequest
@@ -71,11 +71,7 @@ def build_workload(
         requests, provenance = _synthetic(scenario, seed), "synthetic tenants"
     else:
         rows, provenance = _rows(scenario, seed, trace_file, warn)
-        shares = [
-            TenantShare(tenant.name, tenant.slo_class, tenant.weight, tenant.priority)
-            for tenant in scenario.tenants
-        ]
-        requests = assign_tenants(rows, shares, seed)
+        requests = _with_tenants(rows, scenario, seed)
         provenance += f", {len(requests)} used"
         if trace_file is not None:
             warn(f"{scenario.name}: requests from {provenance}")
@@ -105,6 +101,23 @@ def _synthetic(scenario: Scenario, seed: int) -> tuple[TraceRequest, ...]:
         if tenant.traffic is not None
     ]
     return synthetic_tenants(tenants, scenario.requests, seed)
+
+
+def _with_tenants(rows: Requests, scenario: Scenario, seed: int) -> Requests:
+    def assigned(weights: Mapping[str, float]) -> Requests:
+        return assign_tenants(
+            rows,
+            [
+                TenantShare(t.name, t.slo_class, weights.get(t.name, t.weight), t.priority)
+                for t in scenario.tenants
+            ],
+            seed,
+        )
+
+    if scenario.shares is None:
+        return assigned({})
+    shift = scenario.shares.shift()
+    return shift_tenants(assigned({}), assigned(scenario.shares.weights), shift, seed)
 
 
 def _rows(

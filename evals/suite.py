@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from evals.arms import expand_arms, parse_arm
-from evals.drift_spec import BurstSpec, FloodSpec, MixSpec, RateSpec, SuiteModel
+from evals.drift_spec import (
+    BurstSpec,
+    FloodSpec,
+    MixSpec,
+    RateSpec,
+    SharesSpec,
+    SuiteModel,
+)
 from evals.own_server import SMALL_MACHINE
 from evals.toml_file import SuiteError, key_error, read_toml
 from evals.workloads.synthetic import Lengths
@@ -82,6 +89,7 @@ class Scenario(SuiteModel):
     )
     rate: RateSpec | None = None
     mix: MixSpec | None = None
+    shares: SharesSpec | None = None
     burst: BurstSpec | None = None
     flood: FloodSpec | None = None
     tenants: tuple[TenantSpec, ...] = Field(
@@ -115,8 +123,23 @@ class Scenario(SuiteModel):
             raise ValueError(f"mix.trace: {self.trace!r} is the scenario's own trace")
         if self.mix is not None and self.trace == "synthetic":
             raise ValueError("mix: goes with the Azure traces only")
-        if self.mix is not None and self.load_by == "thinning":
-            raise ValueError("load_by: 'thinning' adds copies begun elsewhere, which undoes a mix")
+        if (self.mix or self.shares) and self.load_by == "thinning":
+            raise ValueError(
+                "load_by: 'thinning' adds copies begun elsewhere, which undoes `mix` and `shares`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.shares is None:
+            return self
+        if self.trace == "synthetic":
+            raise ValueError("shares: goes with the Azure traces only")
+        own = {tenant.name: tenant.weight for tenant in self.tenants}
+        if unknown := sorted(self.shares.weights.keys() - own.keys()):
+            raise ValueError(f"shares.weights: no tenant {unknown[0]!r} in this scenario")
+        if sum((own | self.shares.weights).values()) <= 0:
+            raise ValueError("shares.weights: at least one tenant needs a weight above 0")
         return self
 
 

@@ -10,6 +10,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from evals.workloads.drift import Shift
 from serving.contracts import TraceRequest
 
 
@@ -21,6 +24,21 @@ class TenantShare:
     slo_class: str
     weight: float = 1.0
     priority: int = 0
+
+
+def shift_tenants(
+    before: Sequence[TraceRequest], shifted: Sequence[TraceRequest], shift: Shift, seed: int
+) -> tuple[TraceRequest, ...]:
+    """Row by row from `before` where the level of `shift` is 0, from `shifted` where it is 1.
+
+    Both are the same rows with other tenants. Shares of the shift are of the time that they
+    span; between the levels a row is drawn with the level's probability.
+    """
+    rng = random.Random(f"{seed}:shares")
+    arrivals_s = np.array([request.arrival_s for request in before])
+    levels = shift.level((arrivals_s - arrivals_s[0]) / max(arrivals_s[-1] - arrivals_s[0], 1e-9))
+    rows = zip(before, shifted, levels, strict=True)
+    return tuple(after if rng.random() < level else row for row, after, level in rows)
 
 
 def assign_tenants(

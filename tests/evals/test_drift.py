@@ -12,9 +12,11 @@ from evals.suite import Scenario
 from evals.workloads.composition import flooded, mix_streams, superpose, thinned_to_rate
 from evals.workloads.drift import Shift, burst_starts_s, bursty_clock, shifted_clock
 from evals.workloads.scaling import span_s
+from evals.workloads.tenants import TenantShare, assign_tenants, shift_tenants
 from serving.contracts import TraceRequest
 from tests.evals.samples import offered
 
+SHARES = {"shape": "step", "at": [0.5], "weights": {"default": 2}}
 STEADY = offered(*range(1000))  # one per second
 
 
@@ -91,6 +93,27 @@ def test_a_mix_is_of_one_trace_then_of_the_other_at_the_same_rate():
     assert np.mean(middle) == pytest.approx(1.5, abs=0.15)
     assert len(ramp) == pytest.approx(2000, rel=0.1)
     assert ramp == mix_streams(conv, code, Shift((0.25,), 0.5), seed=1)
+
+
+def test_tenants_shift_with_their_weights_and_the_rows_stay():
+    before, shifted = (
+        assign_tenants(
+            STEADY,
+            [
+                TenantShare("chat", "interactive", 10 - docs),
+                TenantShare("docs", "document", docs),
+            ],
+            seed=3,
+        )
+        for docs in (1, 9)
+    )
+    got = shift_tenants(before, shifted, Shift((0.4, 0.8)), seed=3)
+    assert [r.arrival_s for r in got] == [r.arrival_s for r in STEADY]
+    docs = [r.tenant == "docs" for r in got]
+    assert sum(docs[:400]) == pytest.approx(40, abs=20)
+    assert sum(docs[400:800]) == pytest.approx(360, abs=20)
+    assert sum(docs[800:]) == pytest.approx(20, abs=15)
+    assert {r.slo_class for r in got if r.tenant == "docs"} == {"document"}
 
 
 @pytest.mark.parametrize("rate_rps", [0.25, 1.0, 2.6])
@@ -176,8 +199,11 @@ def test_a_shift_that_makes_no_sense_says_which_key(keys, says):
         ({"mix": {"trace": "azure-conv", "shape": "step", "at": [0.5]}}, "own trace"),
         (
             {"mix": {"trace": "azure-code", "shape": "step", "at": [0.5]}, "load_by": "thinning"},
-            "which undoes a mix",
+            "which undoes `mix` and `shares`",
         ),
+        ({"shares": SHARES | {"weights": {"x": 1}}}, "no tenant 'x'"),
+        ({"shares": SHARES | {"weights": {"default": 0}}}, "at least one tenant needs a weight"),
+        ({"shares": SHARES, "load_by": "thinning"}, "which undoes `mix` and `shares`"),
     ],
 )  # fmt: skip
 def test_a_drift_that_does_not_fit_the_scenario_is_named(keys, says):
