@@ -65,13 +65,11 @@ class Limits:
         long_prefill_threshold: most tokens of one prompt per step; 0 is off.
         kv_reserve: KV guard: fraction of KV blocks that predicted peaks must leave free.
         follow_slack: size each step by the slack of its tightest decode.
-        demote_hopeless: serve requests that can no longer meet their SLO last, under
-            every policy (True), under none (False), or as the policy's formula says (None).
-        prefill_share: balance: share of the step time that prefill gets at least while
-            a waiting request's deadline is near; 0 leaves the floor of `follow_slack`.
+        demote_hopeless: serve who can no longer meet its SLO last; None: as the policy says.
+        prefill_share: balance: least share of step time for prefill while a deadline is near.
         prefill_by_key: serial: a waiting request of lower key goes before prefills begun.
-        max_partial_prefills: serial: while so many prefills are begun admit nobody but one
-            that goes before them; 0 is off.
+        max_partial_prefills: serial: with so many begun, only who goes before them may; 0: off.
+        triage: while not all can meet their deadlines, serve those dearest to save last.
         tenant_buckets: serve what a tenant sends beyond its share last, while others wait.
         choose_victims: preempt by least loss instead of the latest admitted.
         shed: share (0..1) of requests of sheddable classes that the API server refuses.
@@ -88,6 +86,7 @@ class Limits:
     prefill_by_key: bool = False
     max_partial_prefills: int = 0
     tenant_buckets: bool = False
+    triage: bool = False
     choose_victims: bool = False
     shed: float = 0.0
 
@@ -172,6 +171,7 @@ class RuleCounts:
         yielded_prefills: times a prefill begun let a waiting request of lower key pass.
         partial_held_steps: steps that admitted nobody because enough prefills were begun.
         over_share: requests that came in beyond their tenant's share.
+        parked: times a request was put off because not all could be saved.
         chosen_victims: preempted requests that were not the latest admitted.
         floor_served: admissions owed to a tenant's floor.
         ceiling_served: requests that outranked the policy after `max_wait_s`.
@@ -184,6 +184,7 @@ class RuleCounts:
     yielded_prefills: int = 0
     partial_held_steps: int = 0
     over_share: int = 0
+    parked: int = 0
     chosen_victims: int = 0
     floor_served: int = 0
     ceiling_served: int = 0

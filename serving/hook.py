@@ -231,6 +231,7 @@ class SchedulerHook(_Base):
             self.observer.prefill_s_per_token(),
             self.observer.decode_s_per_token(),
             demote_hopeless=limits.demote_hopeless, buckets=limits.tenant_buckets,
+            triage=limits.triage,
         )  # fmt: skip
 
     def _open_model_file(self, path: str) -> None:

@@ -24,11 +24,13 @@ from serving.standing import (
     FIRST,
     HOPELESS,
     NORMAL,
+    PARKED,
     STARVED,
     UNCOVERED,
     hopeless_s,
     standings,
 )
+from serving.triage import Triage
 
 _COMPACT_AT = 64
 _SLICE = 8  # entries that a step re-keys while keys are stale
@@ -78,7 +80,8 @@ class Order:
         self._on_policy_error = on_policy_error
         self.lanes = Lanes({}, {}, 64) if lanes is None else lanes
         self.buckets = False
-        self._standings = standings(ceiling=False, demotes=False, buckets=False)
+        self._standings = standings()
+        self._triage: Triage | None = None
         self._max_wait_s = max_wait_s
         self._demotes: bool | None = None
         self._entries: dict[str, Entry] = {}
@@ -95,7 +98,7 @@ class Order:
         self.policy: Policy = POLICIES["fcfs"]
         self.context = PolicyContext(prefill_s_per_token=0.0, load=0.0, params={})
         self.backlog_tokens = 0  # prompt tokens of requests that can still meet their SLO
-        self.demoted = self.over_share = self.ceiling_served = self.floor_served = 0
+        self.demoted = self.over_share = self.parked = self.ceiling_served = self.floor_served = 0
 
     def set_policy(
         self,
@@ -106,6 +109,7 @@ class Order:
         *,
         demote_hopeless: bool | None = None,
         buckets: bool = False,
+        triage: bool = False,
     ) -> None:
         """Order by other rules from now on. O(n); raises ValueError for bad parameters."""
         complete = complete_params(name, params)
@@ -113,6 +117,12 @@ class Order:
             prefill_s_per_token, self.context.load, complete, decode_s_per_token
         )
         self._demotes, self.buckets = demote_hopeless, buckets
+        if not triage:
+            self._triage = None
+        elif self._triage is None:
+            for entry in self._entries.values():  # an earlier triage may have parked them
+                entry.facts &= ~PARKED
+            self._triage = Triage(self._entries.values())
         self._order_by(POLICIES[name])
         self._follow_rate()
 
@@ -151,6 +161,11 @@ class Order:
                 if self._standings[entry.facts] != before:
                     self._push(entry)
                 self.demoted += entry.standing == DEMOTED != before
+        if self._triage is not None:
+            for entry in self._triage.advance(now_s, self.context.prefill_s_per_token):
+                entry.facts ^= PARKED
+                self.parked += entry.facts & PARKED > 0
+                self._push(entry)
         for entry in self._in_turn(min(_SLICE, self._stale)):
             if entry.item and self._stale:  # none are left once a policy has raised
                 self._stale -= 1
@@ -236,6 +251,8 @@ class Order:
         entry.lane.waiting += 1
         self._judge(entry)
         self._push(entry)
+        if self._triage is not None:
+            self._triage.add(entry)
 
     def _judge(self, entry: Entry) -> None:
         """See what holds of a request now, and when that changes."""
@@ -246,6 +263,7 @@ class Order:
             STARVED * (entry.resumed or starved_s <= now_s)
             + HOPELESS * (late_s <= now_s)
             + UNCOVERED * (entry.conforms_s > now_s)
+            + (entry.facts & PARKED)
         )
         for when_s in (starved_s, late_s, entry.conforms_s):
             if now_s < when_s < changes_s:
@@ -318,8 +336,8 @@ class Order:
         self.policy, self._choice = policy, None
         demotes = policy.demotes if self._demotes is None else self._demotes
         self._standings = standings(
-            ceiling=not policy.starvation_free or demotes or self.buckets,
-            demotes=demotes, buckets=self.buckets,
+            starvation_free=policy.starvation_free, demotes=demotes,
+            buckets=self.buckets, triage=self._triage is not None,
         )  # fmt: skip
         self._stale, self._rotation = 0, iter(())
         try:
@@ -354,9 +372,7 @@ class Order:
 
     def _fall_back(self, error: Exception) -> None:
         failed, old = self.policy.name, self.context
-        self.context = PolicyContext(
-            old.prefill_s_per_token, old.load, {}, old.decode_s_per_token
-        )
+        self.context = PolicyContext(old.prefill_s_per_token, old.load, {}, old.decode_s_per_token)
         self._order_by(POLICIES["fcfs"])
         self._on_policy_error(failed, error)
 

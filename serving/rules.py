@@ -17,6 +17,7 @@ RULES: dict[str, dict[str, Any]] = {
     "serial": {"max_partial_prefills": 1, "prefill_by_key": True},
     "balance": {"prefill_share": 0.35},
     "buckets": {"tenant_buckets": True},
+    "triage": {"triage": True},
     "victims": {"choose_victims": True},
 }
 

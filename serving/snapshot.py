@@ -73,6 +73,7 @@ def _rule_counts(scheduler: "SchedulerHook") -> RuleCounts:
         yielded_prefills=control.passing.yielded_prefills,
         partial_held_steps=control.partial_held_steps,
         over_share=queue.over_share,
+        parked=queue.parked,
         chosen_victims=control.chosen_victims,
         floor_served=queue.floor_served,
         ceiling_served=queue.ceiling_served,

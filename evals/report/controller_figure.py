@@ -22,6 +22,7 @@ RULES: dict[str, Callable[[Limits], bool]] = {
     "serial": lambda limits: limits.prefill_by_key or limits.max_partial_prefills > 0,
     "balance": lambda limits: limits.prefill_share > 0,
     "buckets": lambda limits: limits.tenant_buckets,
+    "triage": lambda limits: limits.triage,
     "victims": lambda limits: limits.choose_victims,
     "long prefill": lambda limits: limits.long_prefill_threshold > 0,
 }

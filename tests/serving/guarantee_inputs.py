@@ -43,6 +43,7 @@ wild_limits = st.builds(
     prefill_by_key=st.booleans(),
     max_partial_prefills=st.sampled_from(_COUNTS),
     tenant_buckets=st.booleans(),
+    triage=st.booleans(),
     choose_victims=st.booleans(),
 )
 wild_params = st.dictionaries(

@@ -11,7 +11,7 @@ from serving.policies import POLICIES, PolicyContext, complete_params
 from tests.serving.samples import LightRequest, view
 from tests.serving.test_queue import MAX_WAIT_S, NAMES, RATE, new_queue
 
-FIRST, NORMAL, HOPELESS = -1, 0, 1
+FIRST, NORMAL, PARKED, HOPELESS = -1, 0, 1, 2
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -21,6 +21,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.now_s, self.count, self.rate, self.load = 0.0, 0, RATE, 0.0
         self.policy, self.params = "fcfs", complete_params("fcfs", {})
+        self.triage = False
         self.queue = new_queue()
         self.waiting: list[LightRequest] = []  # in queue order
         self.out: list[LightRequest] = []
@@ -28,12 +29,18 @@ class QueueMachine(RuleBasedStateMachine):
 
     def rank(self, request: LightRequest) -> int:
         one, policy = request.view, POLICIES[self.policy]
-        if policy.starvation_free:
+        if policy.starvation_free and not self.triage:
             return NORMAL
         if request.num_output_tokens or self.now_s >= one.arrival_s + MAX_WAIT_S:
             return FIRST
         hopeless_at_s = one.deadline_s - one.prompt_tokens * self.rate
-        return HOPELESS if policy.demotes and self.now_s >= hopeless_at_s else NORMAL
+        if policy.demotes and self.now_s >= hopeless_at_s:
+            return HOPELESS
+        return PARKED if self.triage and request in self.parked() else NORMAL
+
+    def parked(self) -> list[LightRequest]:
+        """Whom triage (`test_triage`) has given up."""
+        return [entry.request for entry in self.queue._triage.parked]
 
     def in_order(self) -> list[LightRequest]:
         at = PolicyContext(self.rate, self.load, self.params)
@@ -106,10 +113,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.remove_requests([*self.out, *gone])
         self.waiting = [r for r in self.waiting if r not in gone]
 
-    @rule(name=st.sampled_from(NAMES), rate=st.sampled_from([0.0, RATE, 0.05]))
-    def set_policy(self, name, rate):
+    @rule(
+        name=st.sampled_from(NAMES), rate=st.sampled_from([0.0, RATE, 0.05]), triage=st.booleans()
+    )
+    def set_policy(self, name, rate, triage):
         self.policy, self.rate, self.params = name, rate, complete_params(name, {})
-        self.queue.set_policy(name, {}, rate)
+        self.triage = triage
+        self.queue.set_policy(name, {}, rate, triage=triage)
 
     @rule(load=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
     def set_load(self, load):

@@ -262,6 +262,19 @@ def test_demotion_saves_those_that_can_still_be_saved():
     assert demoted > kept * 1.2
 
 
+# -- triage ------------------------------------------------------------------------------
+
+
+def test_triage_saves_more_in_overload_and_changes_nothing_while_all_can_be_saved():
+    for rate_rps, parks in ((10.0, False), (90.0, True)):
+        requests = mixed_load(400, rate_rps, seed=5, classes=("interactive", "conversational"))
+        off, on = (under(requests, "edf", triage=flag) for flag in (False, True))
+        assert (counts(on).parked > 20) == parks, counts(on)
+        assert counts(off).parked == 0
+        met, saved = (sum(o.met for o in run.outcomes) for run in (off, on))
+        assert saved > met * 1.05 if parks else on.outcomes == off.outcomes
+
+
 # -- the KV guard ------------------------------------------------------------------------
 
 
