@@ -17,7 +17,7 @@ from serving.policies import POLICIES
 FIXED, SWITCHING = "hindsight-fixed", "hindsight-switching"
 SHORTLIST = 3
 # No set of rules is always the best one. The simpler ones first: of equals the first is taken.
-RULE_SETS = ("", "+slack", "+slack+serial", f"+{ALL_RULES}")
+RULE_SETS = ("", "+slack", "+slack+serial", "+slack+serial+triage", f"+{ALL_RULES}")
 CANDIDATES = tuple(f"fixed-{policy}{rules}" for rules in RULE_SETS for policy in POLICIES)
 
 Finished = Mapping[CaseId, FinishedCase]

@@ -67,10 +67,11 @@ class ControlConfig(Section):
         15.0, gt=0, description="Lease of a decision: silent that long, the engine goes default."
     )
     start_policy: str = Field(
-        "edf:kappa=10", description="Policy, with parameters, put in force at the first tick."
+        "edf:kappa=3", description="Policy, with parameters, put in force at the first tick."
     )
     start_rules: tuple[str, ...] = Field(
-        ("slack", "serial"), description="Rules of the engine switched on at the first tick."
+        ("slack", "serial", "triage"),
+        description="Rules of the engine switched on at the first tick.",
     )
     allow_policies: tuple[str, ...] = Field(
         ("edf", "density", "slide"),

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from serving.order import Entry
 
 SLICE = 128  # entries looked at per step: what thousands of waiting ones cost is spread
-# Not every step is full of prompts, as `prefill_s_per_token` has it. Chosen among 0.7, 1, 1.5,
-# 2 and 3 on traces and seeds that no published figure uses.
-_ROUGHLY = 1.5
+# Not every step is full of prompts, as `prefill_s_per_token` has it. Chosen among 1, 1.2, 1.5 and 2
+# on seeds that no published figure uses.
+_ROUGHLY = 1.2
 
 
 class Triage:

@@ -1,7 +1,7 @@
 """What is switching worth when nobody thinks? The arm `random-switching`.
 
 At each long tick of the controller a policy is drawn from those it may choose from, under
-the rules that the fixed arms of `steady` and `drift` have.
+the rules that the controller begins with.
 """
 
 import random
@@ -16,14 +16,13 @@ from evals.sim_engine import BuildEngine
 if TYPE_CHECKING:
     from evals.simulated_case import SimulatedCase
 
-RULES = "+slack+serial"
-
 
 def run_random_switching(
     case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
     """Policies drawn by the case's seed, the first before the first arrival."""
     control = controller_config(case.controller, {}).control
+    rules = "".join(f"+{rule}" for rule in control.start_rules)
     draw = random.Random(case.seed)
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
@@ -31,7 +30,7 @@ def run_random_switching(
 
     def tick() -> None:
         policy = draw.choice(control.allow_policies)
-        steering.put_in_force(parse_arm(f"fixed-{policy}{RULES}"), "drawn at random")
+        steering.put_in_force(parse_arm(f"fixed-{policy}{rules}"), "drawn at random")
 
     tick()
     outcomes = engine.run(case.requests, ((control.long_tick_s, tick),), case.until_s, on_progress)

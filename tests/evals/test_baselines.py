@@ -146,7 +146,7 @@ def test_random_switching_draws_by_seed_at_each_long_tick(every_second):
     drawn = [d.policy for d in run.decisions]
     assert 1 < len(set(drawn)) <= len(ControlConfig().allow_policies)
     assert set(drawn) <= set(ControlConfig().allow_policies)
-    assert {d.limits for d in run.decisions} == {with_rules(STOCK, ["slack", "serial"])}
+    assert {d.limits for d in run.decisions} == {with_rules(STOCK, ["slack", "serial", "triage"])}
     other = simulate("random-switching", requests, controller=every_second, seed=2)
     assert [d.policy for d in other.decisions] != drawn
 

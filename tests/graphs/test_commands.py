@@ -42,7 +42,8 @@ def test_it_acts_until_the_duration_is_over_and_releases(invoke):
     assert "switch_policy(policy=edf" in result.output
     assert "switch_rule(rule=slack" in result.output
     assert "switch_rule(rule=serial" in result.output
-    assert len(engine.applied) == 3
+    assert "switch_rule(rule=triage" in result.output
+    assert len(engine.applied) == 4
     assert (engine.owner, engine.policy) == ("", "fcfs")
 
 

@@ -71,18 +71,18 @@ def test_the_first_tick_puts_the_configuration_in_force_through_the_tools():
     loop = Loop(engine, config())
     loop.short(2.0)
     assert (engine.policy, engine.limits.follow_slack, engine.owner) == ("edf", True, "hmas")
-    assert engine.params == {"kappa": 10.0}
+    assert engine.params == {"kappa": 3.0}
     assert engine.limits.max_partial_prefills == 1
     (record,) = loop.records
     assert (record.trigger, record.horizon) == ("start", "short")
-    assert [call.tool for call in record.tool_calls] == ["switch_policy", *2 * ["switch_rule"]]
-    assert [call.args.get("rule") for call in record.tool_calls] == [None, "slack", "serial"]
-    assert [call.ack["epoch"] for call in record.tool_calls] == [1, 2, 3]
+    assert [call.tool for call in record.tool_calls] == ["switch_policy", *["switch_rule"] * 3]
+    assert [c.args.get("rule") for c in record.tool_calls[1:]] == ["slack", "serial", "triage"]
+    assert [call.ack["epoch"] for call in record.tool_calls] == [1, 2, 3, 4]
     assert record.tool_calls[1].before["follow_slack"] is False
     assert record.tool_calls[1].after["follow_slack"] is True
     assert record.snapshot_before["epoch"] == 0
     assert record.snapshot_after == encode(engine.snapshot())
-    assert (record.epoch_before, record.epoch_after) == (0, 3)
+    assert (record.epoch_before, record.epoch_after) == (0, 4)
 
 
 def test_quiet_ticks_renew_the_lease_and_record_nothing():
@@ -91,7 +91,7 @@ def test_quiet_ticks_renew_the_lease_and_record_nothing():
     for now_s in range(2, 62, 2):
         loop.short(float(now_s))
     assert len(loop.records) == 1
-    assert engine.epoch == 3
+    assert engine.epoch == 4
     assert engine.lease_until_s == 60.0 + 15.0
 
 
@@ -115,7 +115,7 @@ def test_advise_mode_records_what_it_would_do_and_writes_nothing():
     assert engine.applied == []
     (record,) = loop.records
     assert record.chosen["policy"] == "edf"
-    assert record.chosen["switch_policy"]["params"] == {"kappa": 10.0}
+    assert record.chosen["switch_policy"]["params"] == {"kappa": 3.0}
     assert {call.reason for call in record.tool_calls} == {"advise mode: not applied"}
 
 
@@ -149,7 +149,7 @@ def test_a_lease_that_ran_out_is_taken_back_whole():
     loop = Loop(engine, config(control__ttl_s=15.0))
     loop.short(2.0)
     loop.short(60.0)
-    assert (engine.policy, engine.params, engine.owner) == ("edf", {"kappa": 10.0}, "hmas")
+    assert (engine.policy, engine.params, engine.owner) == ("edf", {"kappa": 3.0}, "hmas")
     assert (engine.limits.follow_slack, engine.limits.max_partial_prefills) == (True, 1)
 
 
@@ -185,7 +185,7 @@ def test_a_start_that_fails_is_tried_again(monkeypatch):
         refusing.setattr(engine, "apply", lambda decision: Ack(False, 0, "not now"))
         loop.short(2.0)
     loop.short(4.0)
-    assert (engine.policy, engine.params) == ("edf", {"kappa": 10.0})
+    assert (engine.policy, engine.params) == ("edf", {"kappa": 3.0})
     assert (engine.limits.follow_slack, engine.limits.max_partial_prefills) == (True, 1)
     assert [r.trigger for r in loop.records] == ["start", "start"]
 
@@ -199,7 +199,7 @@ def test_with_the_twin_disabled_the_rule_table_switches_when_calm():
     assert engine.policy == "edf"
     assert record.chosen == {
         "policy": "edf", "params": {"kappa": 3.0}, "source": "rules", "predicted": None,
-        "applied": True, "ack": {"accepted": True, "epoch": 4, "reason": "", "clamped": {}},
+        "applied": True, "ack": {"accepted": True, "epoch": 5, "reason": "", "clamped": {}},
     }  # fmt: skip
     assert [p.source for p in record.proposals] == ["rules", "incumbent"]
 
@@ -244,7 +244,7 @@ def test_advice_is_of_what_acting_would_bring_with_its_rules_and_writes_nothing(
     assert (record.chosen["policy"], record.chosen["applied"]) == ("edf", False)
     assert record.predicted == 0.5  # of what stays in force
     assert twin.limits["fcfs"] is None
-    assert twin.limits["edf"] == with_rules(engine.limits, ["slack", "serial"])
+    assert twin.limits["edf"] == with_rules(engine.limits, ["slack", "serial", "triage"])
 
 
 def test_past_errors_of_the_ledger_raise_what_a_switch_must_gain(tmp_path):
@@ -300,7 +300,8 @@ def test_model_faults_are_in_the_ledger_and_the_loop_goes_on_by_rules(tmp_path, 
     engine, path = FakeEngine(), tmp_path / "l.sqlite"
     with serving(answer) as model:
         limit_s = 0.2 if answer is None else 60.0
-        faulty = config(model__enabled=True, model__base_url=model.url, model__timeout_s=limit_s)
+        asked = {"model__base_url": model.url, "model__timeout_s": limit_s}
+        faulty = config(control__start_policy="slide", model__enabled=True, **asked)
         loop = Loop(engine, faulty, path)
         loop.short(2.0)
         serve(engine, 116, at_s=2.0)

@@ -42,6 +42,7 @@ def make_ledger(path: Path, mode: str = "act") -> None:
         {
             "control.mode": mode,
             "control.start_policy": "fcfs",
+            "control.start_rules": ["slack", "serial"],  # triage would mend what fcfs does
             "control.min_dwell_s": 0.0,
             "control.allow_policies": ["fcfs", "sjf", "edf", "slide"],
             "model.enabled": False,
