@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypedDict
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
@@ -75,9 +76,25 @@ def arbitrate(parts: Parts, arbiter: Arbiter, work: ShortHorizon) -> ShortHorizo
     return {"verdict": verdict, "messages": [AIMessage(content="", tool_calls=tool_calls)]}
 
 
-def execute(parts: Parts, work: ShortHorizon, config: RunnableConfig) -> ShortHorizon:
+class Caller:
+    """LangGraph's node of tools, made anew only after an edit: it reads every signature."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, BaseTool] = {}
+        self._node = ToolNode([])
+
+    def node(self, tools: dict[str, BaseTool]) -> ToolNode:
+        """The node for `tools`, which are the same dictionary as long as none has changed."""
+        if tools is not self._tools:
+            self._tools, self._node = tools, ToolNode(list(tools.values()))
+        return self._node
+
+
+def execute(
+    parts: Parts, caller: Caller, work: ShortHorizon, config: RunnableConfig
+) -> ShortHorizon:
     """Call the tools, as their files are now."""
-    node = ToolNode(list(parts.tools.current().values()))
+    node = caller.node(parts.tools.current())
     answers: list[AnyMessage] = node.invoke(work, config)["messages"]
     return {"messages": answers}
 
@@ -130,7 +147,7 @@ def build_short_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
     graph.add_node("observe", partial(observe, parts))
     graph.add_node("rule_agents", partial(rule_agents, parts))
     graph.add_node("arbitrate", partial(arbitrate, parts, arbiter))
-    graph.add_node("tools", partial(execute, parts))
+    graph.add_node("tools", partial(execute, parts, Caller()))
     graph.add_node("record", partial(record, parts))
 
     graph.add_edge(START, "observe")

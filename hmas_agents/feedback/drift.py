@@ -134,7 +134,8 @@ class RateAlarm:
 
     def arrive(self, at_s: float) -> None:
         """Count an arrival; a late one counts in the open bin."""
-        self.advance(at_s)
+        if self.start_s is None or at_s >= self.start_s + self.bin_s:
+            self.advance(at_s)
         self.count += 1
 
     def advance(self, now_s: float) -> None:

@@ -55,22 +55,24 @@ class Feedback:
         ones are only counted, in `lost_events`.
         """
         self.lost_events += page.lost
+        isfinite, first_s = math.isfinite, self._first_s
         for arrival in page.arrivals:
-            if math.isfinite(arrival.arrival_s) and self._offered.arrive(arrival):
-                self._rate.arrive(arrival.arrival_s)
+            at_s = arrival.arrival_s
+            if isfinite(at_s) and self._offered.arrive(arrival):
+                self._rate.arrive(at_s)
                 self._recent.arrive(arrival)
-                self._drift.add(
-                    arrival.arrival_s, arrival.prompt_tokens, arrival.tenant, arrival.slo_class
-                )
-                self._first_s = min(self._first_s, arrival.arrival_s)
+                self._drift.add(at_s, arrival.prompt_tokens, arrival.tenant, arrival.slo_class)
+                first_s = min(first_s, at_s)
         for outcome in page.outcomes:
-            times_are_sane = math.isfinite(outcome.arrival_s) and math.isfinite(outcome.finished_s)
+            at_s = outcome.finished_s
+            times_are_sane = isfinite(outcome.arrival_s) and isfinite(at_s)
             if times_are_sane and self._offered.leave(outcome):
-                self._first_s = min(self._first_s, outcome.finished_s)
-                self._outcomes.add(outcome.finished_s, outcome)
+                self._outcomes.add(at_s, outcome)
                 self._recent.leave(outcome)
-                self._by_class.add(outcome.slo_class, outcome.finished_s, outcome.met)
-                self._by_tenant.add(outcome.tenant, outcome.finished_s, outcome.met)
+                self._by_class.add(outcome.slo_class, at_s, outcome.met)
+                self._by_tenant.add(outcome.tenant, at_s, outcome.met)
+                first_s = min(first_s, at_s)
+        self._first_s = first_s
         if not math.isfinite(snapshot.now_s):
             return
         totals = EngineTotals.of(snapshot)

@@ -33,7 +33,7 @@ class ShortWindow:
     met_by_class: Counter[str] = field(default_factory=Counter)
     _arrivals: deque[tuple[float, str, int]] = field(default_factory=deque)
     _outcomes: deque[tuple[float, Marks, str, bool]] = field(default_factory=deque)
-    _marks: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    _marks: Marks = (0, 0, 0, 0)
 
     def arrive(self, arrival: Arrival) -> None:
         """Count an arrival."""
@@ -92,8 +92,11 @@ class ShortWindow:
         self._count(marks, group, met, -1)
 
     def _count(self, marks: Marks, group: str, met: bool, sign: int) -> None:
-        for place, mark in enumerate(marks):
-            self._marks[place] += sign * mark
+        first, late, further, slow = self._marks
+        self._marks = (
+            first + sign * marks[0], late + sign * marks[1],
+            further + sign * marks[2], slow + sign * marks[3],
+        )  # fmt: skip
         if met:
             self.met_by_class[group] += sign
             if not self.met_by_class[group]:
