@@ -11,9 +11,10 @@ from serving import triage
 from serving.queue import PolicyQueue
 from serving.triage import SLICE
 from tests.serving.samples import LightRequest, view
-from tests.serving.test_queue import MAX_WAIT_S, RATE, new_queue
+from tests.serving.test_queue import MAX_WAIT_S, new_queue
 
-WORK_S = RATE * triage._ROUGHLY  # of a prompt token, as triage sees it
+WORK_S = 0.015  # of a prompt token, as triage sees it
+RATE = WORK_S / triage._ROUGHLY
 jobs_of = st.lists(
     st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=7
 )  # hundreds of prompt tokens, seconds until the deadline
