@@ -16,7 +16,9 @@ from serving.standing import PARKED
 if TYPE_CHECKING:
     from serving.order import Entry
 
-SLICE = 48  # entries looked at per step: what thousands of waiting ones cost is spread
+# Entries looked at per step. Who waits in vain takes a place in each step until the pass is
+# through, so a queue of hundreds is gone through at once; of thousands the cost is spread.
+SLICE, LONG, LONG_SLICE = 128, 2_000, 48
 # Not every step is full of prompts, as `prefill_s_per_token` has it. Chosen among 1, 1.2, 1.5 and 2
 # on seeds that no published figure uses.
 _ROUGHLY = 1.2
@@ -63,7 +65,8 @@ class Triage:
         if self._left is None:
             self._left = self._begin(now_s)
         rate, kept, done_s = _ROUGHLY * prefill_s_per_token, self._kept, self._done_s
-        slice_ = list(islice(self._left, SLICE))
+        count = SLICE if len(self._by_deadline) <= LONG else LONG_SLICE
+        slice_ = list(islice(self._left, count))
         for deadline_s, order, entry in slice_:
             if entry.facts & ~PARKED or not entry.item or entry.order != order:
                 continue
@@ -76,7 +79,7 @@ class Triage:
                 done_s += minus_work_s
                 self._given_up[dearest] = None
         self._done_s = done_s
-        return self._end() if len(slice_) < SLICE else []
+        return self._end() if len(slice_) < count else []
 
     def _begin(self, now_s: float) -> Iterator[tuple[float, int, "Entry"]]:
         waiting = [it for it in self._by_deadline if it[2].item and it[2].order == it[1]]
