@@ -36,11 +36,12 @@ class QueueMachine(RuleBasedStateMachine):
         hopeless_at_s = one.deadline_s - one.prompt_tokens * self.rate
         if policy.demotes and self.now_s >= hopeless_at_s:
             return HOPELESS
-        return PARKED if self.triage and request in self.parked() else NORMAL
+        return PARKED if request in self.parked() else NORMAL
 
     def parked(self) -> list[LightRequest]:
         """Whom triage (`test_triage`) has given up."""
-        return [entry.request for entry in self.queue._triage.parked]
+        triage = self.queue._triage
+        return [] if triage is None else [entry.request for entry in triage.parked]
 
     def in_order(self) -> list[LightRequest]:
         at = PolicyContext(self.rate, self.load, self.params)
