@@ -15,6 +15,7 @@ import pytest
 from graphs.control_loop import ControllerConflict, ControlLoop
 from hmas_agents.config import load_config
 from hmas_agents.ledger import LedgerReader
+from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.records import DecisionRecord
 from serving.engines.live import LiveEngine
 from tests.agents.model_server import completion, serving
@@ -75,6 +76,14 @@ def test_a_stopped_controller_gives_the_engine_back(
     assert engine.snapshot().policy == "fcfs"
 
 
+def holds_decisions(ledger: Path) -> bool:
+    try:
+        with LedgerReader(ledger) as reader:
+            return bool(reader.list_decisions())
+    except LedgerError:  # the controller is still writing its tables
+        return False
+
+
 def test_advise_mode_records_and_writes_nothing(
     server: RealServer, engine: LiveEngine, tmp_path: Path
 ) -> None:
@@ -82,7 +91,7 @@ def test_advise_mode_records_and_writes_nothing(
     epoch = engine.snapshot().epoch
     controller = start_controller(server, ledger, mode="advise")
     try:
-        wait_for(lambda: ledger.exists() and bool(LedgerReader(ledger).list_decisions()))
+        wait_for(lambda: ledger.exists() and holds_decisions(ledger))
     finally:
         controller.send_signal(signal.SIGINT)
         controller.wait(timeout=30)
