@@ -59,8 +59,8 @@ class Triage:
     def advance(self, now_s: float, prefill_s_per_token: float) -> list["Entry"]:
         """Go on with the pass; at its end, those that are to be parked, or no longer.
 
-        Amortised O(log n) per entry that is looked at, at most `SLICE` of them, and at the
-        start of a pass O(n) with a small factor.
+        Amortised O(log n) per entry that is looked at, at most `SLICE` of them, or `LONG_SLICE`
+        in a queue of more than `LONG`; at the start of a pass O(n) with a small factor.
         """
         if self._left is None:
             self._left = self._begin(now_s)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serving import triage
 from serving.queue import PolicyQueue
-from serving.triage import SLICE
+from serving.triage import LONG, LONG_SLICE, SLICE
 from tests.serving.samples import LightRequest, view
 from tests.serving.test_queue import MAX_WAIT_S, new_queue
 
@@ -103,8 +103,12 @@ def test_switched_off_and_on_again_it_has_forgotten():
     assert [r.request_id for r in queue] == before
 
 
-def test_a_long_queue_is_gone_through_over_several_steps():
-    count = 3 * SLICE
+@pytest.mark.parametrize(("long", "per_step"), [(LONG, SLICE), (0, LONG_SLICE)])
+def test_a_queue_is_gone_through_over_several_steps(
+    monkeypatch: pytest.MonkeyPatch, long: int, per_step: int
+) -> None:
+    monkeypatch.setattr(triage, "LONG", long)
+    count = 3 * per_step
     queue = queue_of([(1, 2.0)] * count)
     for step in range(4):  # three full slices, and one that finds the end
         assert bool(parked(queue)) == (step > 2)
