@@ -126,6 +126,11 @@ def _check(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
             f"BEGIN IMMEDIATE; {DDL} {ADDED_IN_2} PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
+    elif is_empty:
+        raise LedgerError(
+            f"{path}: empty; a controller that has just begun fills it in a moment, or else "
+            "name another file"
+        )
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise LedgerError(f"{path}: a database, but not a ledger of H-MAS; name another file")
     version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -256,6 +256,16 @@ def test_reading_a_missing_ledger_or_decision_says_what_to_do(path, ledger, tmp_
         reader.get_decision(42)
 
 
+def test_a_ledger_that_is_only_just_begun_is_not_mistaken_for_something_else(tmp_path):
+    path = tmp_path / "l.sqlite"
+    path.touch()
+    with pytest.raises(LedgerError, match="empty; a controller that has just begun"):
+        LedgerReader(path)
+    Ledger(path, config=Config()).close()
+    with LedgerReader(path) as reader:
+        assert reader.list_decisions() == []
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LedgerError, match="cannot be opened"):
