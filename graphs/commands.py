@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from graphs.control_loop import ControllerConflict, ControlLoop
+from hmas_agents.collector import rare_collections
 from hmas_agents.config import Config, default_config_path, load_config
 from hmas_agents.controller_metrics import start_metrics_server
 from hmas_agents.records import DecisionRecord
@@ -91,7 +92,7 @@ def control(config: Config, label: str, duration_s: float | None) -> int:
         f"ledger {config.ledger.path} (Ctrl-C ends)"
     )
     try:
-        with ControlLoop(
+        loop = ControlLoop(
             engine,
             config,
             config.ledger.path,
@@ -99,7 +100,8 @@ def control(config: Config, label: str, duration_s: float | None) -> int:
             controller_id=who,
             on_decision=lambda record: console.print(line_of(record)),
             tracing=open_tracing(config.telemetry, who),
-        ) as loop:
+        )
+        with loop, rare_collections():
             loop.run_forever(stop)
     except ControllerConflict as error:
         typer.echo(f"hmas run: {error}", err=True)

@@ -5,7 +5,6 @@ agents, arbiter, LangGraph, tools, and the ledger's writes. CPU time is that of 
 all its threads together; wall time is what the next tick would wait for.
 """
 
-import gc
 import math
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 from evals.bench.synthetic_engine import SyntheticEngine
 from graphs.control_loop import ControlLoop
+from hmas_agents.collector import rare_collections
 from hmas_agents.config import load_config
 
 TARGET_MS = 20.0  # CPU time at p99
@@ -56,13 +56,12 @@ def _time_rate(
     quiet, acting = _Times(), _Times()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.sqlite" if options.ledger else None
-        with ControlLoop(engine, config, path, on_decision=lambda _: acted.append(True)) as loop:
+        loop = ControlLoop(engine, config, path, on_decision=lambda _: acted.append(True))
+        with loop, rare_collections():
             warm_up = math.ceil(_WARM_UP_S / period_s)
             for number in range(warm_up + options.ticks):
                 now_s = number * period_s
                 engine.advance(now_s, troubled=int(now_s / _TROUBLE_S) % 2 == 1)
-                if number == warm_up:
-                    gc.collect()
                 acted.clear()
                 cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
                 loop.short_tick()
