@@ -6,9 +6,18 @@ arm is measured by the same code). All memory is bounded.
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from serving.contracts import SLO, Arrival, Finish, JournalPage, Miss, Outcome, TenantCounters
+from serving.contracts import (
+    SLO,
+    Arrival,
+    Finish,
+    JournalPage,
+    Miss,
+    Outcome,
+    PutOff,
+    TenantCounters,
+)
 from serving.perception.length_model import Group
 from serving.policies.base import RequestView
 
@@ -50,6 +59,7 @@ class RequestTrack:
     epoch: int = 0
     preemptions: int = 0
     preempted_s: float = -math.inf
+    put_off: dict[PutOff, float] = field(default_factory=dict)  # as `Outcome` has it
 
     def on_tokens(self, count: int, now_s: float) -> None:
         """`count` output tokens became visible at `now_s`."""
@@ -76,7 +86,7 @@ class RequestTrack:
             prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens,
             queue_s=queue_s, ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=now_s - start_s,
             met=met, miss=miss, finish=finish, policy=self.policy, epoch=self.epoch,
-            preemptions=self.preemptions,
+            preemptions=self.preemptions, put_off=tuple(self.put_off.items()),
         )  # fmt: skip
 
 

@@ -1,9 +1,8 @@
 """What crosses a process boundary, and in what shape?
 
-Every message between the engine, the controller and the evals is on this page,
-and nothing else is shared. Plain frozen dataclasses: cheap inside vLLM, and
-`encode`/`decode` turn them into JSON-ready dictionaries and back with checks.
-Times are seconds on the engine's clock (Unix time when live), lengths tokens.
+Every message between engine, controller and evals is here, and nothing else is shared. Plain
+frozen dataclasses, cheap inside vLLM; `encode`/`decode` turn them into JSON-ready dictionaries and
+back, with checks. Times are seconds on the engine's clock (Unix time when live), lengths tokens.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 Finish = Literal["stop", "length", "aborted", "error", "rejected", "unfinished"]
 Miss = Literal["", "ttft_queue", "ttft_execution", "tpot", "e2e", "not_served"]
+PutOff = Literal["over_share", "parked", "demoted"]
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -220,10 +220,7 @@ class TenantCounters:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one engine core (data-parallel rank) looks like between two steps.
-
-    `ranks` is empty, or holds one snapshot per rank when this one sums several up.
-    """
+    """One engine core (data-parallel rank) between two steps, or the sum over all `ranks`."""
 
     now_s: float
     rank: int
@@ -281,7 +278,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A request as it left. `epoch` and `policy` were in force when it was admitted."""
+    """A request as it left. `epoch` and `policy` were in force when it was admitted.
+
+    `put_off`: why it stood behind others, and since how long after its arrival (seconds).
+    """
 
     seq: int
     request_id: str
@@ -302,6 +302,7 @@ class Outcome:
     policy: str
     epoch: int
     preemptions: int = 0
+    put_off: tuple[tuple[PutOff, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +395,6 @@ def decode(cls: type[T], data: object) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or cls.__name__
-        raise ContractError(
-            f"{cls.__name__}.{key}: {first['msg']} (got {first['input']!r})"
-        ) from error
+        what = f"{cls.__name__}.{key}: {first['msg']} (got {first['input']!r})"
+        raise ContractError(what) from error
     return message

@@ -13,18 +13,20 @@ from vllm.v1.request import Request
 
 from serving.accounting import Accounting, RequestTrack
 from serving.batch import Batch
-from serving.contracts import SLO, Finish
+from serving.contracts import SLO, Finish, PutOff
 from serving.lanes import Lanes
 from serving.perception.attributes import deadline_s, slo_of, tenant_of
 from serving.perception.cost_model import CostModel, StepShape
 from serving.perception.length_model import LengthModel
 from serving.policies import RequestView
 from serving.settings import EngineSettings
+from serving.standing import DEMOTED, GIVEN_UP, OVER_SHARE
 
 _FINISHES: dict[str, Finish] = {
     "stop": "stop", "repetition": "stop", "length": "length", "abort": "aborted",
 }  # fmt: skip
 _SERVED = ("stop", "length")
+_PUT_OFF: dict[int, PutOff] = {OVER_SHARE: "over_share", GIVEN_UP: "parked", DEMOTED: "demoted"}
 _FADE, _SLOWEST = 0.98, 10.0
 _FULL_TOKENS = 10_000.0  # that a figure taken over counts for: a few dozen steps' worth
 _LEARN_EVERY = 4  # pure decode steps are many and alike
@@ -168,6 +170,12 @@ class Observer:
         if track := self.track(request):
             track.preemptions += 1
             track.preempted_s = now_s
+
+    def put_off(self, request: Request, standing: int, now_s: float) -> None:
+        """A waiting request stands behind others from now on; the first time counts."""
+        if track := self.track(request):
+            after_s = max(0.0, now_s - track.view.arrival_s)
+            track.put_off.setdefault(_PUT_OFF[standing], after_s)
 
     def paused(self, request: Request) -> None:
         """A streaming-input session has answered and waits for more: it leaves the batch."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from serving.lanes import Lane, Lanes
 from serving.policies import POLICIES, Policy, PolicyContext, RequestView, complete_params
-from serving.policies.base import Key
+from serving.policies.base import Key, comparable
 from serving.standing import (
     DEMOTED,
     FIRST,
@@ -67,6 +67,7 @@ class Order:
         on_policy_error: called with the failing policy's name and the exception,
             after the queue has fallen back to first come, first served.
         lanes: the tenants' work, weights, floors and buckets.
+        on_put_off: called with a request, its standing and the time when others go before it.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class Order:
         max_wait_s: float,
         on_policy_error: Callable[[str, Exception], None],
         lanes: Lanes | None = None,
+        on_put_off: Callable[[Any, int, float], None] = lambda *_: None,
     ) -> None:
         self._view_of = view_of
-        self._on_policy_error = on_policy_error
+        self._on_policy_error, self._on_put_off = on_policy_error, on_put_off
         self.lanes = Lanes({}, {}, 64) if lanes is None else lanes
         self.buckets = False
         self._standings = standings()
@@ -288,15 +290,19 @@ class Order:
         if standing == FIRST:
             return (view.arrival_s,)
         try:
-            return _comparable(self.policy.key(view, self.context))
+            return comparable(self.policy.key(view, self.context))
         except Exception as error:  # noqa: BLE001  a policy must never break a vLLM step
             self._fall_back(error)
             return ()
 
     def _set_standing(self, entry: Entry, standing: int) -> None:
+        if standing == entry.standing:
+            return
         tokens = entry.view.prompt_tokens
         self.backlog_tokens += tokens * ((standing != DEMOTED) - (entry.standing != DEMOTED))
         entry.standing = standing
+        if standing > NORMAL:
+            self._on_put_off(entry.request, standing, self._now_s)
 
     def _forget(self, entry: Entry) -> None:
         entry.item, entry.event, self._choice = 0, 0, None
@@ -354,7 +360,8 @@ class Order:
         backlog = 0
         for entry in self._entries.values():
             view = entry.view
-            entry.standing = standing = standing_of[entry.facts]
+            standing = standing_of[entry.facts]
+            self._set_standing(entry, standing)
             if standing != DEMOTED:
                 backlog += view.prompt_tokens
             key = key_of(view, context) if standing != FIRST else (view.arrival_s,)
@@ -363,7 +370,7 @@ class Order:
         total = sum(chain.from_iterable(keys))  # checks all of them at once, if all is well
         if total != total:  # noqa: PLR0124  faster than isnan
             for key in keys:
-                _comparable(key)
+                comparable(key)
         for lane, heap in heaps.items():
             heapq.heapify(heap)
             lane.heap = heap
@@ -386,13 +393,3 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _comparable(key: Key) -> Key:
-    # Checked here, where the policy is to blame, and not when a heap fails to compare it.
-    if type(key) is not tuple:
-        key = tuple(key)
-    total = sum(key)
-    if total != total and any(map(math.isnan, key)):  # noqa: PLR0124  faster than isnan
-        raise ValueError(f"the key {key} has no order")
-    return key

@@ -78,8 +78,8 @@ def _timeline(told: Explanation) -> Iterator[str]:
     for moment in told.moments:
         target = by_name.get("end" if moment.name == "ended" else moment.name)
         time = clock(moment.at_s, TIME_FORM)
-        told_target = "" if target is None else _against(target)
-        yield f"{time}  {moment.name:<11}  +{seconds(moment.after_s):>11}{told_target}"
+        told_target = f"  {moment.why}" if target is None else _against(target)
+        yield f"{time}  {moment.name:<11}  +{seconds(moment.after_s):>11}{told_target}".rstrip()
     if o.tpot_s is not None:
         each = by_name.get("per token")
         gap = " " * len(clock(o.arrival_s, TIME_FORM))

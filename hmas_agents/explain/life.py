@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from serving.contracts import Outcome
+from serving.contracts import Outcome, PutOff
 
 BAR_COLUMNS = 60
 WAITING, PREFILL, DECODING = ".", "=", "#"
@@ -18,8 +18,14 @@ CAUSES = {
     "not_served": "it was never fully served",
 }
 
+PUT_OFF: dict[PutOff, str] = {
+    "over_share": "its tenant had sent more than its share: the others' requests go first",
+    "parked": "not all could be in time, and it was among the dearest to save (triage)",
+    "demoted": "it could no longer be in time: whoever still can goes first",
+}
+
 TargetName = Literal["first token", "per token", "end"]
-MomentName = Literal["arrived", "admitted", "first token", "ended"]
+MomentName = Literal["arrived", "put off", "admitted", "first token", "ended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +51,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Something that happened, `after_s` seconds after the request came."""
+    """Something that happened, `after_s` seconds after the request came, and why if known."""
 
     name: MomentName
     at_s: float
     after_s: float
+    why: str = ""
 
 
 def admitted_s(outcome: Outcome) -> float | None:
@@ -59,13 +66,19 @@ def admitted_s(outcome: Outcome) -> float | None:
 
 def moments(outcome: Outcome) -> list[Moment]:
     """What happened, in order; what never did is left out."""
-    names: tuple[MomentName, ...] = get_args(MomentName)
-    afters = (0.0, outcome.queue_s, outcome.ttft_s, outcome.e2e_s)
-    return [
-        Moment(name, outcome.arrival_s + after_s, after_s)
-        for name, after_s in zip(names, afters, strict=True)
+    happened: list[tuple[MomentName, float | None, str]] = [
+        ("arrived", 0.0, ""),
+        *(("put off", after_s, PUT_OFF[why]) for why, after_s in outcome.put_off),
+        ("admitted", outcome.queue_s, ""),
+        ("first token", outcome.ttft_s, ""),
+        ("ended", outcome.e2e_s, ""),
+    ]
+    told = [
+        Moment(name, outcome.arrival_s + after_s, after_s, why)
+        for name, after_s, why in happened
         if after_s is not None
     ]
+    return sorted(told, key=lambda moment: moment.after_s)
 
 
 def targets(outcome: Outcome) -> list[Target]:

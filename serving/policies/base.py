@@ -5,6 +5,7 @@ lowest key is served first. Nothing here or in a policy file imports vLLM, so a
 policy can move to vLLM's own scheduler plugins (RFC 51608) unchanged.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,6 +76,20 @@ class PolicyCard:
 
 
 Key = tuple[float, ...]
+
+
+def comparable(key: Key) -> Key:
+    """The key, if it has an order: so that the policy is to blame, and no heap fails over it.
+
+    Raises:
+        ValueError: a NaN is in it.
+    """
+    if type(key) is not tuple:
+        key = tuple(key)
+    total = sum(key)
+    if total != total and any(map(math.isnan, key)):  # noqa: PLR0124  faster than isnan
+        raise ValueError(f"the key {key} has no order")
+    return key
 
 
 class Policy(ABC):

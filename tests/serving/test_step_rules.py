@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from serving.rules import RULES, with_rules
 from serving.settings import EngineSettings
 from serving.step_limits import slack_budget
 from tests.serving.samples import decision, mixed_load, profile
-from tests.serving.simulation import SETTINGS, Run, simulate, stock_limits
+from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
 
 ROOMY, TIGHT = profile(20_000), profile(900, max_active_requests=128)
 LONG_ANSWERS = mixed_load(200, 60.0, seed=2, mean_output_tokens=120.0)
@@ -260,6 +261,29 @@ def test_demotion_saves_those_that_can_still_be_saved():
         for flag in (False, True)
     )
     assert demoted > kept * 1.2
+
+
+def test_an_outcome_says_why_and_since_when_it_stood_behind_others():
+    requests = mixed_load(400, 90.0, seed=5, classes=("interactive", "conversational"))
+    few = mixed_load(40, 5.0, seed=5, classes=("interactive", "conversational"))
+    calm = under(few, "edf", demote_hopeless=True, triage=True)
+    assert not any(o.put_off for o in journal_of(calm.engine)[1])
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"triage": True, "demote_hopeless": False}, "parked"),
+        ({"demote_hopeless": True}, "demoted"),
+        ({"tenant_buckets": True, "demote_hopeless": False}, "over_share"),
+    ]
+    for limits, reason in cases:
+        _, outcomes = journal_of(under(requests, "edf", **limits).engine)
+        passed_over = [o for o in outcomes if o.put_off]
+        assert passed_over
+        for o in passed_over:
+            ((why, after_s),) = o.put_off
+            assert why == reason
+            if not o.preemptions and o.queue_s is not None:
+                assert 0.0 <= after_s <= o.queue_s, "only who waits stands behind others"
+    under_fcfs = under(requests, "fcfs", demote_hopeless=False)
+    assert not any(o.put_off for o in journal_of(under_fcfs.engine)[1])
 
 
 # -- triage ------------------------------------------------------------------------------

@@ -30,7 +30,10 @@ def small(tmp_path):
     ledger = Ledger(path, label="by hand", config=Config())
     seen = encode(snapshot(0.0))
     ledger.record_decision(record(at_s=0.0, snapshot_before=seen, snapshot_after=seen))
-    late = outcome(1, 10.0, 9.0, queue_s=5.0, ttft_s=6.0, met=False, miss="ttft_queue")
+    late = outcome(
+        1, 10.0, 9.0, queue_s=5.0, ttft_s=6.0, met=False, miss="ttft_queue",
+        put_off=(("parked", 0.2),),
+    )  # fmt: skip
     ledger.record_outcomes(
         [
             replace(late, request_id="cmpl-abc-0-1"),
@@ -86,7 +89,8 @@ def test_json_holds_everything_and_nothing_else_is_printed(hmas, simulated):
     told = json.loads(out)
     assert code == 0
     assert told["outcome"] == json.loads(json.dumps(encode(worst)))
-    assert [m["name"] for m in told["moments"]] == ["arrived", "admitted", "first token", "ended"]
+    names = [m["name"] for m in told["moments"] if m["name"] != "put off"]
+    assert names == ["arrived", "admitted", "first token", "ended"]
     assert next(t["met"] for t in told["targets"]) is False
     assert set(told["company"]) == {"running", "ahead", "overtaken_by", "overtook"}
     assert told["lived_under"][0]["limits"]["max_active_requests"] == 32
@@ -106,6 +110,7 @@ def test_a_missed_one_says_by_how_much(hmas, small):
     _, out, _ = hmas("why", "cmpl-abc", "--no-twin")
     assert re.search(r"first token 6.000 s, promised within 500.0 ms: 5.500 s too late", out)
     assert "12.0 times the target" in out
+    assert re.search(r"put off +\+ +200.0 ms  not all could be in time", out)
     assert "in the queue" in out
 
 
