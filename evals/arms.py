@@ -2,16 +2,17 @@
 
 `vllm-fcfs` is stock vLLM; `fixed-NAME` is our scheduler with one policy and stock
 limits for the whole run, `fixed-NAME:param=value` sets the policy's parameters;
-`fixed-NAME+slack+kv` adds some short-horizon rules, `fixed-NAME+rules` all of them; `hmas` is
-the control loop, acting, `hmas:start=NAME` the same from another policy on than the configuration
-says, and `hmas-advise` one that decides and writes nothing; BASELINES are the others, in the
+`fixed-NAME+slack+kv` adds some short-horizon rules, `fixed-NAME+rules` all of them, and
+`+active=80` bounds the requests that run at once; `hmas` is the control loop, acting,
+`hmas:start=NAME` the same from another policy on than the configuration says, and `hmas-advise`
+one that decides and writes nothing; BASELINES are the others, in the
 simulator only. The simulated and the live runner give an arm its meaning; suites name arms,
 results carry the names.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 FIXED_CONTROLLER = "fixed"
 ADVISING = "hmas-advise"
 ALL_RULES = "rules"
+ACTIVE = "active="
 
 # What each is: one file of evals/baselines. `hmas` itself asks a model only where a model's
 # URL or a cassette is given.
@@ -47,6 +49,7 @@ class Arm:
 
     Attributes:
         params: of the policy, those that the name sets; the others have their defaults.
+        active: most requests at once; 0: as many as the engine was started with.
         start: of the kind `hmas`, where its name says it: `control.start_policy`.
     """
 
@@ -55,6 +58,7 @@ class Arm:
     policy: str = ""
     rules: tuple[str, ...] = ()
     params: tuple[tuple[str, float], ...] = ()
+    active: int = 0
     start: str = ""
 
     @property
@@ -116,15 +120,17 @@ def parse_arm(name: str) -> Arm:
     if name in BASELINES:
         return Arm(name, "baseline")
     head, *rules = name.split("+")
+    active = _active(name, [rule for rule in rules if rule.startswith(ACTIVE)])
+    rules = [rule for rule in rules if not rule.startswith(ACTIVE)]
     policy = head.removeprefix("fixed-")
     if policy != head and policy.partition(":")[0] in POLICIES:
         policy, params = _policy(name, policy)
-        return Arm(name, "fixed", policy, _rules(name, rules), tuple(params.items()))
+        return Arm(name, "fixed", policy, _rules(name, rules), tuple(params.items()), active)
     known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas", ADVISING, *BASELINES]
     raise ValueError(
         f"unknown arm {name!r}; known: {', '.join(known)}; a fixed one may go on with "
         f"parameters such as :kappa=40, and end in +{ALL_RULES} or in rules such as "
-        f"+{'+'.join(list(RULES)[:2])}; "
+        f"+{'+'.join(list(RULES)[:2])}, and in +{ACTIVE}80; "
         "hmas may go on with :start= and a policy"
     )
 
@@ -161,6 +167,15 @@ def _policy(arm: str, text: str) -> tuple[str, dict[str, float]]:
         raise ValueError(f"arm {arm!r}: {error}") from error
 
 
+def _active(name: str, parts: list[str]) -> int:
+    if not parts:
+        return 0
+    count = parts[0].removeprefix(ACTIVE)
+    if len(parts) > 1 or not count.isdecimal() or int(count) < 1:
+        raise ValueError(f"arm {name!r}: {'+'.join(parts)}: one number of requests from 1 on")
+    return int(count)
+
+
 def _rules(name: str, rules: list[str]) -> tuple[str, ...]:
     known = f"known: {', '.join(RULES)}, and {ALL_RULES} for all of them"
     for rule in rules:
@@ -172,7 +187,9 @@ def _rules(name: str, rules: list[str]) -> tuple[str, ...]:
 
 
 def fixed_decision(arm: Arm, limits: Limits, epoch: int, ttl_s: float) -> Decision:
-    """The one decision of a `fixed-NAME` arm: stock `limits`, the arm's parameters and rules."""
+    """The one decision of a `fixed-NAME` arm: stock `limits` but for what the arm's name says."""
+    if arm.active:
+        limits = replace(limits, max_active_requests=arm.active)
     return Decision(
         controller_id=FIXED_CONTROLLER,
         epoch=epoch,

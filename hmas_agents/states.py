@@ -19,6 +19,9 @@ class ShortState:
     requests as `requests_by_tenant` says. `sheddable` classes may be refused.
     `sheddable_in_vain_share` is how many of theirs wait and came in vain, of those that wait
     or were served in time lately; `in_vain_share` the same of the other classes.
+    A step costs `step_base_s` and `decode_s` more per decode, at the batch's mean context (0:
+    unknown). `tpot_targets`: the TPOT targets (s) of the requests that came, tightest first,
+    each with the share of requests that have it.
     """
 
     now_s: float
@@ -53,6 +56,9 @@ class ShortState:
     sheddable_waiting: int = 0
     sheddable_in_vain_share: float = 0.0
     in_vain_share: float = 0.0
+    step_base_s: float = 0.0
+    decode_s: float = 0.0
+    tpot_targets: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

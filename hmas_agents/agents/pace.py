@@ -26,7 +26,7 @@ HOLDS: dict[str, Hold] = {
     "set_victim_choice": Hold(down_s=60.0, up_s=0.0),
     "set_kv_reserve": Hold(down_s=30.0, up_s=4.0),
     "set_tenant_buckets": Hold(down_s=30.0, up_s=10.0),
-    "set_max_active_requests": Hold(down_s=10.0, up_s=20.0),
+    "set_max_active_requests": Hold(down_s=4.0, up_s=10.0),
     "set_shed_share": Hold(down_s=10.0, up_s=6.0),
     "set_token_budget": Hold(down_s=6.0, up_s=20.0),
     "set_prefill_share": Hold(down_s=10.0, up_s=20.0),

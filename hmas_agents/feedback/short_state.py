@@ -68,6 +68,8 @@ def build_short_state(
     sheddable_met = sum(recent.met_by_class[name] for name in sheddable)
     kept = queue.waiting - queue.sheddable + met - sheddable_met
     kept_in_vain = max(0, queue.hopeless - queue.sheddable_hopeless)
+    cost, context = snapshot.cost, kv.used_blocks * snapshot.envelope.block_size
+    decode_s = cost.per_decode_s + cost.per_context_token_s * context / max(1, batch.running)
     span_s = totals[-1].now_s - totals[0].now_s
     preemptions = totals[-1].preemptions - totals[0].preemptions
     recomputed = totals[-1].recomputed_tokens - totals[0].recomputed_tokens
@@ -106,6 +108,9 @@ def build_short_state(
         sheddable_in_vain_share=min(
             1.0, queue.sheddable_hopeless / max(1, queue.sheddable + sheddable_met)
         ),
+        step_base_s=finite(cost.base_s),
+        decode_s=finite(decode_s) if batch.running else 0.0,
+        tpot_targets=recent.tpot_target_shares(),
     )
 
 

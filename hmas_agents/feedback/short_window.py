@@ -3,6 +3,7 @@
 Every event is added once and taken out once; reading costs O(tenants). Used by `Feedback`.
 """
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ class ShortWindow:
         by_tenant: the same for each tenant that sent something.
         requests_by_tenant: how many requests those were.
         met_by_class: outcomes that met all their targets.
+        tpot_targets: requests that arrived, by TPOT target in seconds to two digits; inf: none.
     """
 
     span_s: float
@@ -31,13 +33,16 @@ class ShortWindow:
     by_tenant: Counter[str] = field(default_factory=Counter)
     requests_by_tenant: Counter[str] = field(default_factory=Counter)
     met_by_class: Counter[str] = field(default_factory=Counter)
-    _arrivals: deque[tuple[float, str, int]] = field(default_factory=deque)
+    tpot_targets: Counter[float] = field(default_factory=Counter)
+    _arrivals: deque[tuple[float, str, int, float]] = field(default_factory=deque)
     _outcomes: deque[tuple[float, Marks, str, bool]] = field(default_factory=deque)
     _marks: Marks = (0, 0, 0, 0)
 
     def arrive(self, arrival: Arrival) -> None:
         """Count an arrival."""
-        self._arrivals.append((arrival.arrival_s, arrival.tenant, arrival.prompt_tokens))
+        tau_s = _two_digits_s(arrival.slo.tpot_ms)
+        self._arrivals.append((arrival.arrival_s, arrival.tenant, arrival.prompt_tokens, tau_s))
+        self.tpot_targets[tau_s] += 1
         self.prompt_tokens += arrival.prompt_tokens
         self.by_tenant[arrival.tenant] += arrival.prompt_tokens
         self.requests_by_tenant[arrival.tenant] += 1
@@ -79,8 +84,20 @@ class ShortWindow:
         """How many requests each tenant sent, in order of name."""
         return dict(sorted(self.requests_by_tenant.items()))
 
+    def tpot_target_shares(self) -> tuple[tuple[float, float], ...]:
+        """The TPOT targets (s) of what came, tightest first, and the share that has each."""
+        total = self.tpot_targets.total()
+        return tuple(
+            (tau_s, count / total)
+            for tau_s, count in sorted(self.tpot_targets.items())
+            if tau_s < math.inf
+        )
+
     def _drop_arrival(self) -> None:
-        _, tenant, tokens = self._arrivals.popleft()
+        _, tenant, tokens, tau_s = self._arrivals.popleft()
+        self.tpot_targets[tau_s] -= 1
+        if not self.tpot_targets[tau_s]:
+            del self.tpot_targets[tau_s]
         self.prompt_tokens -= tokens
         self.by_tenant[tenant] -= tokens
         self.requests_by_tenant[tenant] -= 1
@@ -101,6 +118,11 @@ class ShortWindow:
             self.met_by_class[group] += sign
             if not self.met_by_class[group]:
                 del self.met_by_class[group]
+
+
+def _two_digits_s(tpot_ms: float | None) -> float:
+    # Clients may name targets of their own: a few dozen a decade, not one a request.
+    return math.inf if tpot_ms is None else float(f"{tpot_ms / 1e3:.2g}")
 
 
 def _marks_of(outcome: Outcome) -> Marks:

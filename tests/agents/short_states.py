@@ -48,6 +48,11 @@ STATES = st.builds(
     sheddable_waiting=st.integers(0, 50),
     sheddable_in_vain_share=st.floats(0, 1),
     in_vain_share=st.floats(0, 1),
+    step_base_s=st.floats(0, 0.1),
+    decode_s=st.one_of(st.just(0.0), st.floats(1e-6, 0.01)),
+    tpot_targets=st.lists(
+        st.tuples(st.floats(1e-3, 1.0), st.floats(0.01, 0.3)), max_size=3, unique_by=lambda t: t[0]
+    ).map(lambda targets: tuple(sorted(targets))),
     limits=LIMITS,
 )
 

@@ -67,6 +67,18 @@ def test_the_loop_may_start_with_another_policy():
         controller_config(ControllerOptions(), {}, parse_arm("hmas:start=mlfq"))
 
 
+def test_an_arm_may_bound_the_requests_that_run_at_once():
+    arm = parse_arm("fixed-edf:kappa=3+slack+active=6")
+    assert (arm.active, arm.rules) == (6, ("slack",))
+    assert arm.id_text == "fixed-edf-kappa-3+slack+active-6"
+    decision = fixed_decision(arm, STOCK, 1, 30.0)
+    assert decision.limits == with_rules(Limits(6, 512), ["slack"])
+    assert fixed_decision(parse_arm("fixed-edf+slack"), STOCK, 1, 30.0).limits.token_budget == 512
+    for wrong in ("active=0", "active=", "active=-3", "active=6.5", "active=6+active=7"):
+        with pytest.raises(ValueError, match="one number of requests from 1 on"):
+            parse_arm(f"fixed-edf+{wrong}")
+
+
 def test_an_arm_may_end_in_rules():
     arm = parse_arm("fixed-edf+slack+kv")
     assert (arm.name, arm.policy, arm.rules) == ("fixed-edf+slack+kv", "edf", ("slack", "kv"))
