@@ -1,4 +1,4 @@
-"""May an agent bound concurrency? Called by the KV and admission agent."""
+"""May an agent bound concurrency? Called by the admission agent."""
 
 from typing import Annotated
 

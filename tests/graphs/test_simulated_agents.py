@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -132,3 +133,23 @@ def test_sheddable_requests_are_refused_while_all_are_late_and_the_others_gain()
     assert all(outcome.finish != "rejected" for outcome in without)
     assert attained(outcomes, "chat") > attained(without, "chat") + 0.05
     assert attained(outcomes, "chat", "bulk") > attained(without, "chat", "bulk")
+
+
+def test_long_answers_bound_the_batch_so_that_chats_keep_pace_and_then_it_is_let_go():
+    def rate(tenant: str, now_s: float) -> float:
+        return 5.0 if tenant == "chat" else 8.0 if 20.0 <= now_s < 70.0 else 0.0
+
+    machine = replace(PROFILE, cost=CostCoefficients(0.008, 1e-4, 1e-4, 64e-9))
+    classes = {"chat": "interactive", "reasoner": "conversational"}
+    requests = [
+        replace(r, output_tokens=800) if r.tenant == "reasoner" else r
+        for r in traffic(rate, 150.0, classes, prompt=5.5)
+    ]
+    outcomes, records = serve(requests, profile=machine)
+    bounds = [bound for _, bound in calls(records, "set_max_active_requests")]
+    assert min(bounds) < 150
+    assert bounds[-1] == machine.max_active_requests
+    others = ("kv", "tenant_shares", "batching", "balance")
+    without, _ = serve(requests, profile=machine, agents__enabled=others)
+    assert attained(outcomes, "chat") > attained(without, "chat") + 0.05
+    assert attained(outcomes, *classes) > attained(without, *classes) + 0.02

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from hmas_agents.feedback import Feedback
 from hmas_agents.feedback.drift import length_bin, shift
 from hmas_agents.feedback.drift_window import DriftWindow
 from hmas_agents.feedback.short_window import ShortWindow
-from serving.contracts import SLO, Envelope, QueueState
+from serving.contracts import SLO, BatchState, Envelope, KVState, QueueState
 from tests.hmas_agents.samples import arrival, outcome, page, snapshot
 
 SPAN_S = 10.0
@@ -36,7 +37,7 @@ def test_the_short_window_is_what_a_sum_over_the_last_seconds_would_be(gaps, dat
     window, came, left = ShortWindow(SPAN_S), [], []
     for number, at_s in enumerate(times(gaps)):
         tenant, tokens, ttft_s, tpot_s, finish, slo = data.draw(KINDS)
-        came.append(arrival(number, at_s, tenant=tenant, prompt_tokens=tokens))
+        came.append(arrival(number, at_s, tenant=tenant, prompt_tokens=tokens, slo=slo))
         left.append(
             outcome(
                 number,
@@ -55,6 +56,8 @@ def test_the_short_window_is_what_a_sum_over_the_last_seconds_would_be(gaps, dat
         recent = [a for a in came if a.arrival_s >= at_s - SPAN_S]
         total = sum(a.prompt_tokens for a in recent)
         assert window.prompt_tokens == total
+        paced = sum(a.slo.tpot_ms == 30 for a in recent)
+        assert window.tpot_target_shares() == (((0.03, paced / len(recent)),) if paced else ())
         shares = Counter[str]()
         for one in recent:
             shares[one.tenant] += one.prompt_tokens
@@ -131,6 +134,23 @@ def test_what_the_shedding_and_shares_rules_need_is_in_the_short_state():
     assert state.in_vain_share == 3 / 10
     assert state.offered_by_tenant == {"a": 0.75, "b": 0.25}
     assert math.isclose(sum(state.offered_by_tenant.values()), 1.0)
+
+
+def test_what_a_decode_costs_and_who_was_promised_which_pace_is_in_the_short_state():
+    feedback = Feedback(load_config(None))
+    targets = (30, 30.1, 100, None)  # the second is as good as the first
+    came = [arrival(i, 1.0, slo=SLO(500, target)) for i, target in enumerate(targets)]
+    kv, batch = KVState(40_000, used_blocks=500), BatchState(running=4)
+    feedback.observe(snapshot(2.0, kv=kv, batch=batch, envelope=Envelope(64, 512, 999, 40_000, 16)),
+                     page(came))  # fmt: skip
+    state = feedback.short_state()
+    assert state.tpot_targets == ((0.03, 0.5), (0.1, 0.25))
+    cost = snapshot(0.0).cost
+    assert state.step_base_s == cost.base_s
+    # 500 blocks of 16 tokens: 2,000 each.
+    assert state.decode_s == pytest.approx(cost.per_decode_s + 2000 * cost.per_context_token_s)
+    feedback.observe(snapshot(3.0), page(()))
+    assert feedback.short_state().decode_s == 0.0, "of an empty batch nothing is known"
 
 
 def test_a_rejected_request_is_a_miss_of_its_class_and_tenant_but_no_late_token():
