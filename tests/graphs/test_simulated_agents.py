@@ -146,7 +146,7 @@ def test_long_answers_bound_the_batch_so_that_chats_keep_pace_and_then_it_is_let
         for r in traffic(rate, 150.0, classes, prompt=5.5)
     ]
     outcomes, records = serve(requests, profile=machine)
-    bounds = [bound for _, bound in calls(records, "set_max_active_requests")]
+    bounds = [int(str(bound)) for _, bound in calls(records, "set_max_active_requests")]
     assert min(bounds) < 150
     assert bounds[-1] == machine.max_active_requests
     others = ("kv", "tenant_shares", "batching", "balance")
