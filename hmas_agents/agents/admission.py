@@ -46,8 +46,9 @@ def active_requests(state: ShortState) -> list[RuleCall]:
     - A <- n(tau), at least A_max / 8: that is below 0.9 A and R, running, is above 0.8 n(tau);
     - A <- n(tau), at most A_max, if that is above 1.15 A; A_max while R < n(tau) / 2.
 
-    R and A are per rank. Without `follow_slack` steps are as long as prompts make them, and
-    nothing moves but back up.
+    R and A are per rank. Of several tokens a step (speculative decoding) nothing is known here:
+    n(tau) is then lower than need be. Without `follow_slack` steps are as long as prompts make
+    them, and nothing moves but back up.
     """
     limit, most = state.limits.max_active_requests, state.max_active_requests
     running = math.ceil(state.running / state.ranks)
