@@ -357,13 +357,10 @@ class Order:
         key_of, context, standing_of = self.policy.key, self.context, self._standings
         heaps: dict[Lane, list[Any]] = {lane: [] for lane in self.lanes}
         keys: list[Key] = []
-        backlog = 0
         for entry in self._entries.values():
             view = entry.view
             standing = standing_of[entry.facts]
             self._set_standing(entry, standing)
-            if standing != DEMOTED:
-                backlog += view.prompt_tokens
             key = key_of(view, context) if standing != FIRST else (view.arrival_s,)
             keys.append(key)
             heaps[entry.lane].append((standing, key, entry.order, entry.item, entry))
@@ -375,7 +372,6 @@ class Order:
             heapq.heapify(heap)
             lane.heap = heap
         self._find_heads()
-        self.backlog_tokens = backlog
 
     def _fall_back(self, error: Exception) -> None:
         failed, old = self.policy.name, self.context
