@@ -18,12 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from evals.arms import FIXED_CONTROLLER, Arm
+from evals.arms import Arm, fixed_decision
 from evals.bench.simulated_once import JobFile, Timing
 from evals.workloads.scaling import Requests, scale_to_rate, span_s
-from serving.contracts import Decision, Limits
+from serving.contracts import Limits
 from serving.engines.profile import EngineProfile
-from serving.rules import with_rules
 from serving.settings import EngineSettings
 
 HERE = Path(__file__).resolve().parents[2]
@@ -131,13 +130,11 @@ def summarise(runs: dict[str, list[Timing]], requests: int) -> Result:
 def job_of(
     arm: Arm, requests: Requests, profile: EngineProfile, settings: EngineSettings
 ) -> JobFile:
-    """What a run reads, with stock limits and the arm's rules."""
+    """What a run reads, with stock limits but for what the arm's name says."""
     decision = None
     if arm.kind == "fixed":
         limits = Limits(profile.max_active_requests, profile.token_budget)
-        decision = dataclasses.asdict(Decision(
-            FIXED_CONTROLLER, 1, _LEASE_S, arm.policy, {}, with_rules(limits, arm.rules), "timed"
-        ))  # fmt: skip
+        decision = dataclasses.asdict(fixed_decision(arm, limits, 1, _LEASE_S))
     return JobFile(
         requests=[dataclasses.asdict(request) for request in requests],
         profile=dataclasses.asdict(profile),

@@ -28,7 +28,8 @@ class Ablation:
         chosen = [result for result in results if result["scenario"] == scenario]
         self.loads = sorted({float(result["load"]) for result in chosen})
         names = dict.fromkeys(str(result["arm"]) for result in chosen)
-        self.arms = [parse_arm(name) for name in names if is_arm(name)]
+        arms = [parse_arm(name) for name in names if is_arm(name)]
+        self.arms = [arm for arm in arms if not arm.active]  # of those the tables would not say so
         self._results = {(float(r["load"]), str(r["arm"])): r for r in chosen}
         plain = {arm.policy_as_named for arm in self.arms if not arm.rules}
         ruled = [arm.policy_as_named for arm in self.arms if arm.all_rules]
