@@ -43,6 +43,9 @@ BASELINES = (
 )
 
 
+CONTROLLED = frozenset({"hindsight-switching", "random-switching", "rules-only", "twin-only"})
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One contender; `policy`, `rules` and `params` are set for the kind `fixed` only.
@@ -70,6 +73,11 @@ class Arm:
     def id_text(self) -> str:
         """The name as ids and file names may have it."""
         return re.sub("[:=,]", "-", self.name)
+
+    @property
+    def controlled(self) -> bool:
+        """Whether it goes through the controller's code, be it only its configuration."""
+        return self.kind == "hmas" or self.name in CONTROLLED
 
     @property
     def all_rules(self) -> bool:

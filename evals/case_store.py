@@ -23,7 +23,8 @@ from serving.contracts import Outcome, decode, encode
 REPO = Path(__file__).resolve().parents[1]
 # What a simulated case goes through. What is left out shows results, or runs elsewhere; a new
 # module is counted until it is named here, so that no stale result is taken for a fresh one.
-CODE = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
+ENGINE_CODE = ("serving", "evals")
+CONTROLLER_CODE = ("tools", "hmas_agents", "graphs", "prompts")
 NOT_RUN = (
     "bench", "commands", "demo", "fidelity", "profiles", "report", "results", "soak",
     "suites", "clean_exit.py", "cli.py", "commands.py", "compare.py", "compare_command.py",
@@ -120,10 +121,10 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(repr, parts)).encode()).hexdigest()[:24]
 
 
-def code_digest() -> str:
-    """A hash of the code and the prompts that a simulated case goes through."""
+def code_digest(controlled: bool) -> str:
+    """A hash of the code, and with a controller the prompts, that a simulated case goes through."""
     digest = hashlib.sha256()
-    for top in CODE:
+    for top in ENGINE_CODE + CONTROLLER_CODE * controlled:
         for path in sorted((REPO / top).rglob("*")):
             inside = path.relative_to(REPO / top).parts
             if path.suffix in SOURCES and inside[0] not in NOT_RUN and path.name != "README.md":

@@ -47,9 +47,12 @@ def run_suite(
         WorkerError: a case failed; what `store` has by then is kept.
         WorkloadError: a workload is too small to have a capacity or a rate.
     """
-    code = code_digest() if options.store else ""
+    codes = {
+        controlled: code_digest(controlled) if options.store else ""
+        for controlled in (False, True)
+    }
     with WorkerPool(options.jobs) as pool:
-        crew = _Crew(pool, options, progress, code)
+        crew = _Crew(pool, options, progress, codes)
         capacities = crew.capacities(suite, workloads, profile)
         jobs = [
             job
@@ -75,7 +78,7 @@ class _Crew:
     pool: WorkerPool
     options: RunOptions
     progress: CaseProgress
-    code: str
+    codes: Mapping[bool, str]  # by whether an arm has a controller
 
     def cases(self, jobs: Sequence[Job]) -> dict[CaseId, FinishedCase]:
         """Every job's case; those that choose in hindsight after all that they choose from."""
@@ -124,10 +127,8 @@ class _Crew:
         store = self.options.store
         shelf: Shelf[FinishedCase] = Shelf(store.find, store.add) if store else Shelf()
         tasks = [
-            Task(job_key(job, self.code) if store else repr(job.id), job, job.title,
-                 len(job.case.requests))
-            for job in jobs
-        ]  # fmt: skip
+            Task(self._key(job), job, job.title, len(job.case.requests)) for job in jobs
+        ]
         for task in tasks:
             ledger = task.item.case.controller.ledger_path
             if ledger is not None and shelf.find(task.key) is None:
@@ -135,6 +136,11 @@ class _Crew:
                     stale.unlink()
         done = run_tasks(self.pool, run_job, tasks, shelf, self.progress, _line)
         return dict(zip((job.id for job in jobs), done, strict=True))
+
+    def _key(self, job: Job) -> str:
+        if self.options.store is None:
+            return repr(job.id)
+        return job_key(job, self.codes[job.case.arm.controlled])
 
     def _shared(
         self,
@@ -146,7 +152,7 @@ class _Crew:
         store = self.options.store
         shelf: Shelf[Figures] = Shelf(store.figures, store.add_figures) if store else Shelf()
         tasks = [
-            Task(key_of(title, case, self.code) if store else title, case, title,
+            Task(key_of(title, case, self.codes[False]) if store else title, case, title,
                  len(case.requests))
             for title, case in zip(titles, cases, strict=True)
         ]  # fmt: skip

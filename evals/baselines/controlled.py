@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from evals.arms import controller_config
 from evals.baselines.arm_run import ArmRun, OnProgress
-from evals.baselines.inline_twin import InlineForecaster
-from evals.cassette import Cassette
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
 
@@ -53,6 +51,9 @@ def _run(
     on_progress: OnProgress,
     build_engine: BuildEngine,
 ) -> ArmRun:
+    # Not above: the arms without a loop do not go through what it is made of.
+    from evals.baselines.inline_twin import InlineForecaster
+    from evals.cassette import Cassette
     from graphs.control_loop import ControlLoop
 
     engine = build_engine(case.profile, case.settings, False)

@@ -1,6 +1,8 @@
 """Does an interrupted suite go on where it stopped, and only with what still holds?"""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 from typer.testing import CliRunner
@@ -13,6 +15,7 @@ from evals.recording import AppliedDecision
 from serving.contracts import Limits
 from tests.evals.samples import outcome
 from tests.evals.test_commands import TINY
+from tests.source_tree import ROOT
 
 RUN = CaseRun(
     "s", 1.5, "hmas", [outcome(0), outcome(1, met=False, ttft_s=None)],
@@ -56,16 +59,52 @@ def test_the_code_counts_but_not_how_results_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(case_store, "REPO", tmp_path)
     (tmp_path / "serving").mkdir()
     (tmp_path / "evals" / "report").mkdir(parents=True)
-    empty = code_digest()
+    (tmp_path / "hmas_agents").mkdir()
+    empty = digests()
     (tmp_path / "evals" / "report" / "page.py").write_text("x")
     (tmp_path / "serving" / "README.md").write_text("x")
-    assert code_digest() == empty
+    assert digests() == empty
+    (tmp_path / "hmas_agents" / "twin.py").write_text("x")
+    agents = digests()
+    assert (agents[0], agents[1] != empty[1]) == (empty[0], True)
     (tmp_path / "serving" / "order.py").write_text("x")
-    assert code_digest() != empty
+    assert not {*digests()} & {*agents, *empty}
+
+
+def digests():
+    """Of the code of arms without and with a controller."""
+    return code_digest(controlled=False), code_digest(controlled=True)
+
+
+WITHOUT_CONTROLLER = """
+import sys
+import evals.runner
+from evals.arms import BASELINES, parse_arm
+from evals.simulated_case import run_case
+from tests.evals.small_cases import case
+
+ran = 0
+for name in ("vllm-fcfs", "fixed-edf:kappa=3+slack+active=20", *BASELINES):
+    if not parse_arm(name).controlled and name != "hindsight-fixed":
+        run_case(case(name), lambda done: None)
+        ran += 1
+tops = {"tools", "hmas_agents", "graphs", "prompts"}
+loaded = [name for name in sys.modules if name.split(".")[0] in tops]
+assert not loaded, loaded
+print(ran, "arms")
+"""
+
+
+def test_an_arm_without_a_controller_goes_through_none_of_its_code():
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CONTROLLER], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout.split()[-2:]) == (0, ["6", "arms"]), ran.stderr
 
 
 def test_a_second_run_runs_only_what_is_new_and_writes_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("evals.runner.code_digest", lambda: "as it is")
+    monkeypatch.setattr("evals.runner.code_digest", lambda controlled: "as it is")
     suite = tmp_path / "tiny.toml"
     text = TINY.replace(', "fixed-fcfs", "hmas"', "").replace("120", "60")
     suite.write_text('seeds = [1, 2]\n' + text)
