@@ -147,7 +147,9 @@ class TwinConfig(Section):
     enabled: bool = Field(True, description="Try proposals in the simulator before they go live.")
     explore: bool = Field(True, description="Also try allowed policies that nobody proposed.")
     horizon_s: float = Field(60.0, gt=0, le=600, description="How far ahead it looks.")
-    draws: int = Field(4, ge=1, le=50, description="Futures that the best candidates are tried on.")
+    draws: int = Field(
+        4, ge=1, le=50, description="Futures that the best candidates are tried on, if any leads."
+    )
     window_s: float = Field(120.0, gt=0, description="Past that futures are drawn from.")
     max_requests: int = Field(
         400, ge=50, description="Most arrivals in a look ahead; more of them shorten it."

@@ -25,7 +25,9 @@ from hmas_agents.twin_process import Forecaster, TwinProcess, WorkerLostError, l
 from hmas_agents.twin_worker import Ask
 from serving.contracts import Limits
 
-FINALISTS = 2  # candidates beside the incumbent that are tried on more than one future
+FINALISTS = 2  # most candidates beside the incumbent that are tried on more than one future
+WORTH_MORE = 0.5  # of the least gain: who leads by less is tried no further
+UNRIVALLED = 2  # futures of an incumbent that nobody leads: its own interval needs a spread
 SHORTEST_S = 10.0  # a shorter look ahead would miss what a policy does to a queue
 
 
@@ -90,9 +92,10 @@ class Twin:
     ) -> list[Prediction | None]:
         """What each candidate would make of the next `horizon_s` seconds, in their order.
 
-        The first candidate is the incumbent. All are tried on one future; the incumbent and
-        the two best of the others go on to `twin.draws` of them. Where the incumbent leaves
-        no more than the least gain to be had, the others are not tried. `budget_s` is a
+        The first candidate is the incumbent. All are tried on one future. Up to two others,
+        for as long as they lead by half of the least gain, go on with the incumbent to
+        `twin.draws` of them; without any the incumbent has two. Where it leaves no more than
+        the least gain to be had, the others are not tried. `budget_s` is a
         wall-clock limit for all together, None waits for every one: what was not tried in
         time has fewer futures, or is None; `faults` then says why. `limits` are those that
         would come with a switch, None leaves what is in force.
@@ -145,6 +148,11 @@ class Twin:
                 seen[i].append(answer)
                 if i == 0 and seed == 0 and answer >= 1.0 - self._config.margin:
                     return
-            others = [i for i in alive[1:] if len(seen[i]) > seed]
-            others.sort(key=lambda i: -sum(seen[i]))
-            alive = [0, *others[:FINALISTS]]
+            if len(seen[0]) <= seed:
+                return  # nothing to compare with
+            lead = {i: sum(seen[i]) - sum(seen[0]) for i in alive[1:] if len(seen[i]) > seed}
+            least = WORTH_MORE * self._config.margin * (seed + 1)
+            worth = sorted((i for i in lead if lead[i] >= least), key=lambda i: -lead[i])
+            alive = [0, *worth[:FINALISTS]]
+            if not worth and seed + 1 >= UNRIVALLED:
+                return

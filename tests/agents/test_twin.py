@@ -74,6 +74,33 @@ def test_all_are_tried_once_and_the_two_best_against_the_incumbent_go_on():
     assert [policy for policy, seed in scripted.asked if seed == 2] == ["fcfs", "slide", "sjf"]
 
 
+def test_who_does_not_lead_by_half_of_the_least_gain_is_tried_no_further():
+    scripted = Scripted(fcfs=0.5, edf=0.51, slide=0.52, sjf=0.4)
+    twin = Twin(TwinConfig(draws=3, margin=0.03), forecaster=scripted)
+    predictions = twin.predict(situation(), proposals("fcfs", "edf", "slide", "sjf"))
+    assert [p and len(p.attainments) for p in predictions] == [3, 1, 3, 1]
+
+
+def test_who_falls_behind_is_tried_no_further():
+    scripted = Scripted(fcfs=0.5, slide=[0.6, 0.42, 0.9])
+    twin = Twin(TwinConfig(draws=3, margin=0.03), forecaster=scripted)
+    _, slide = twin.predict(situation(), proposals("fcfs", "slide"))
+    assert slide == Prediction((0.6, 0.42))
+
+
+def test_an_incumbent_that_nobody_leads_is_tried_twice():
+    scripted = Scripted(fcfs=0.5, edf=0.5, slide=0.4)
+    twin = Twin(TwinConfig(draws=4), forecaster=scripted)
+    predictions = twin.predict(situation(), proposals("fcfs", "edf", "slide"))
+    assert [p and len(p.attainments) for p in predictions] == [2, 1, 1]
+
+
+def test_without_the_incumbent_there_is_nothing_to_compare_with():
+    scripted = Scripted(fcfs="broken", slide=0.6)
+    twin = Twin(TwinConfig(draws=3), forecaster=scripted)
+    assert twin.predict(situation(), proposals("fcfs", "slide")) == [None, Prediction((0.6,))]
+
+
 def test_limits_that_come_with_a_switch_are_those_of_the_candidates_alone(monkeypatch):
     scripted, narrow = Scripted(fcfs=0.5, slide=0.8), Limits(4, 256)
     twin = Twin(TwinConfig(draws=1), forecaster=scripted)
