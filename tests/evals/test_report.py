@@ -145,6 +145,15 @@ def test_in_the_ablation_a_policy_with_parameters_is_one_of_its_own():
     }  # fmt: skip
 
 
+def test_an_arm_with_a_bound_is_not_taken_for_the_plain_one():
+    bounded = [
+        summarise(CaseRun("conv", 0.8, arm, [outcome(k, met=k < 3) for k in range(20)], ()), 10.0)
+        for arm in ("fixed-edf+active=8", "fixed-edf+rules+active=8", "fixed-edf+slack+active=8")
+    ]
+    for results in ([*ablation(), *bounded], [*bounded, *ablation()]):
+        assert ablation_sheets(results) == ablation_sheets(ablation())
+
+
 def test_names_with_parameters_are_whole_in_every_report(tmp_path):
     arms = ["fixed-slide:kappa=5+slack+serial", "fixed-sjf:kappa=40+rules"]
     some = [
