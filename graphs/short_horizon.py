@@ -5,7 +5,6 @@ nothing is to change and no refusal is to be told. The rule agents' calls are re
 calls, so that a model can take a rule agent's place. Driven by `graphs.control_loop`.
 """
 
-from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, TypedDict
 
@@ -117,7 +116,7 @@ def record(parts: Parts, work: ShortHorizon) -> ShortHorizon:
             at_s=work["state"].now_s,
             mode=parts.config.control.mode,
             trigger=trigger,
-            state=asdict(work["state"]),
+            state=encode(work["state"]),
             epoch_before=before.epoch,
             epoch_after=after.epoch,
             policy_before=before.policy,

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from hmas_agents.config import Config
 from hmas_agents.ledger.checkpoint import Checkpointer
 from hmas_agents.ledger.schema import open_ledger
-from hmas_agents.records import DecisionRecord
+from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 from serving.contracts import Outcome, encode
 
 logger = logging.getLogger(__name__)
@@ -62,20 +62,21 @@ class Ledger:
 
     def record_decision(self, record: DecisionRecord) -> int:
         """Store a decision; its id, or 0 when the disk refused."""
-        fields = asdict(record)
         row = {"run_id": self.run_id, "policy": str(record.chosen.get("policy", ""))}
-        row |= {name: _plain(fields[name]) for name in PLAIN_FIELDS}
-        row |= {name: to_json(fields[name]) for name in JSON_FIELDS}
+        row |= {name: _plain(getattr(record, name)) for name in PLAIN_FIELDS}
+        values = {name: getattr(record, name) for name in JSON_FIELDS}
+        values["proposals"] = [_row_of(proposal) for proposal in record.proposals]
+        row |= {name: to_json(value) for name, value in values.items()}
         # A window of requests is long, and much of it repeats.
-        row["situation"] = zlib.compress(to_json(fields["situation"]).encode())
+        row["situation"] = zlib.compress(to_json(record.situation).encode())
 
         def insert(cursor: sqlite3.Cursor) -> int:
             cursor.execute(_insert_into("decisions", row), row)
             decision_id = cursor.lastrowid or 0
-            for call in fields["tool_calls"]:
+            for call in record.tool_calls:
                 values = {
                     key: to_json(value) if isinstance(value, dict) else value
-                    for key, value in call.items()
+                    for key, value in _row_of(call).items()
                 } | {"decision_id": decision_id}
                 cursor.execute(_insert_into("tool_calls", values), values)
             _keep_newest(cursor, "decisions", self._limits.max_decisions)
@@ -149,6 +150,11 @@ def _outcome_text(outcome: Outcome) -> str:
         return _OUTCOME.dump_json(outcome, warnings=False).decode()
     except ValueError:
         return to_json(encode(outcome))
+
+
+def _row_of(part: Proposal | ToolCall) -> dict[str, Any]:
+    """Its fields, not copied as `asdict` would: a tick waits for this."""
+    return {field.name: getattr(part, field.name) for field in fields(part)}
 
 
 def _start_run(cursor: sqlite3.Cursor, label: str, config: Config) -> int:
