@@ -75,6 +75,7 @@ class Batch:
         self._prefills: dict[str, _Prefill] = {}
         self._context = 0  # sum of computed tokens over the batch
         self._steps = 0
+        self.resting_context = 0  # computed tokens of those that sit out the coming step
         # Rejected draft tokens are taken back unseen: 1 where vLLM speculates.
         self.resync_steps = _RESYNC_STEPS
 
@@ -115,6 +116,22 @@ class Batch:
             self._columns[slot] = self._columns[len(self._requests)]
             self._slots[last.request_id] = slot
 
+    def sit_out(self, mask: np.ndarray) -> list[Any]:
+        """Leave these out of the coming step, as far as they may be; the mask loses the others.
+
+        Who waits for its first token goes on, and who has a LoRA: vLLM counts the LoRAs of
+        those it sees. Nobody does once `resting_context` is 0.
+
+        Args:
+            mask: over the arrays of `state`.
+        """
+        for slot in mask.nonzero()[0]:
+            request = self._requests[slot]
+            mask[slot] = request.lora_request is None and request.request_id not in self._prefills
+        rest = [self._requests[slot] for slot in mask.nonzero()[0]]
+        self.resting_context = sum(map(_computed, rest))
+        return rest
+
     def partial_prefills(self) -> set[str]:
         """Ids of running requests of which some prompt is still to be computed."""
         return {
@@ -143,7 +160,8 @@ class Batch:
                 square += count * (computed - count)
                 chunks += 1
         decodes = len(counts) - chunks
-        return StepShape(prefill, decodes, max(0, self._context - beside), square)
+        context = max(0, self._context - beside - self.resting_context)
+        return StepShape(prefill, decodes, context, square)
 
     def first_tokens(self, now_s: float) -> None:
         """Note whose first token (or first one after a preemption) a finished step produced."""

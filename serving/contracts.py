@@ -55,9 +55,7 @@ class CostCoefficients:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Execution parameters and rules that may change while the engine runs.
-
-    The defaults of the rules leave everything to vLLM and to the policy.
+    """What may change while the engine runs; by default no rule acts.
 
     Attributes:
         max_active_requests: requests that may run at once.
@@ -72,6 +70,7 @@ class Limits:
         triage: while not all can meet their deadlines, serve those dearest to save last.
         tenant_buckets: serve what a tenant sends beyond its share last, while others wait.
         choose_victims: preempt by least loss instead of the latest admitted.
+        pace_decodes: leave decodes that are not due yet out of steps too long for the tightest.
         shed: share (0..1) of requests of sheddable classes that the API server refuses.
     """
 
@@ -88,6 +87,7 @@ class Limits:
     tenant_buckets: bool = False
     triage: bool = False
     choose_victims: bool = False
+    pace_decodes: bool = False
     shed: float = 0.0
 
 
@@ -165,16 +165,15 @@ class RuleCounts:
 
     Attributes:
         slack_bound_steps: steps whose budget the decodes' slack has lowered.
-        kv_held_steps: steps that admitted nobody for the sake of the KV cache.
+        kv_held_steps, partial_held_steps: that admitted nobody, for KV blocks or prefills begun.
         demoted: requests found hopeless and served last from then on.
         share_raised_steps: steps that gave prefill more than slack allowed.
         yielded_prefills: times a prefill begun let a waiting request of lower key pass.
-        partial_held_steps: steps that admitted nobody because enough prefills were begun.
         over_share: requests that came in beyond their tenant's share.
         parked: times a request was put off because not all could be saved.
         chosen_victims: preempted requests that were not the latest admitted.
-        floor_served: admissions owed to a tenant's floor.
-        ceiling_served: requests that outranked the policy after `max_wait_s`.
+        rested_decodes: times a decode sat out a step.
+        floor_served, ceiling_served: admissions owed to a tenant's floor, to `max_wait_s`.
     """
 
     slack_bound_steps: int = 0
@@ -186,6 +185,7 @@ class RuleCounts:
     over_share: int = 0
     parked: int = 0
     chosen_victims: int = 0
+    rested_decodes: int = 0
     floor_served: int = 0
     ceiling_served: int = 0
 

@@ -166,14 +166,14 @@ class SchedulerHook(_Base):
         now_s = self.clock()
         self._safely("lease", self._expire, now_s)
         self._safely("step control", self.control.prepare, self.lease.decision.limits, now_s)
-        yielding = self.control.passing.yielding
-        if yielding:
-            hidden = {request.request_id for request in yielding}
-            self.running = [r for r in self.running if r.request_id not in hidden]
+        hidden = self.control.hidden
+        if hidden:
+            names = {request.request_id for request in hidden}
+            self.running = [r for r in self.running if r.request_id not in names]
         try:
             output = super().schedule(*args, **kwargs)
         finally:
-            self.running.extend(yielding)
+            self.running.extend(hidden)
             self.control.end_step()
         self._safely(
             "observer", self.observer.scheduled, output, self.requests, now_s,
@@ -267,7 +267,7 @@ class SchedulerHook(_Base):
             call(*args)
         except Exception as error:  # noqa: BLE001  nothing of ours may break a vLLM step
             self._note_fault(where, error)
-            self.control.passing.clear()
+            self.control.reveal()
             stock = self._stock_limits
             self.scheduler_config.long_prefill_token_threshold = stock.long_prefill_threshold
             self.max_num_scheduled_tokens = stock.token_budget

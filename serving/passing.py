@@ -27,7 +27,7 @@ class Passing:
 
     Attributes:
         passes: the head goes before some prefill in this step.
-        yielding: prefills begun that this step leaves out, for `HMASScheduler` to hide.
+        yielding: prefills begun that this step leaves out, for `StepControl` to hide.
         yielded_prefills: see `contracts.RuleCounts`.
     """
 
@@ -53,7 +53,7 @@ class Passing:
         left = max(0, request.num_tokens - request.num_computed_tokens)
         return replace(self._observer.view_of(request), prompt_tokens=left)
 
-    def make_room(self, threshold: int, budget: int, partial: list[Any], now_s: float) -> int:
+    def make_room(self, threshold: int, room: int, partial: list[Any], now_s: float) -> int:
         """Let the waiting head pass prefills of higher place; returns the prefill threshold.
 
         For a head that needs at most half of the step's prefill tokens, a threshold bounds
@@ -63,7 +63,7 @@ class Passing:
 
         Args:
             threshold: the one in force, 0 for none.
-            budget: tokens of the step.
+            room: prefill tokens of the step.
             partial: prefills begun, the most urgent first.
             now_s: engine clock.
         """
@@ -83,7 +83,6 @@ class Passing:
             return threshold
         self.passes = True
         self.yielded_prefills += len(behind)
-        room = budget - (len(running) - len(partial))
         self.yielding = behind
         if 2 * head.prompt_tokens <= room and not threshold and len(behind) == len(partial):
             self.yielding = behind[1:]

@@ -18,6 +18,7 @@ RULES: dict[str, dict[str, Any]] = {
     "balance": {"prefill_share": 0.35},
     "buckets": {"tenant_buckets": True},
     "triage": {"triage": True},
+    "pace": {"pace_decodes": True},
     "victims": {"choose_victims": True},
 }
 

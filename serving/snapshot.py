@@ -75,6 +75,7 @@ def _rule_counts(scheduler: "SchedulerHook") -> RuleCounts:
         over_share=queue.over_share,
         parked=queue.parked,
         chosen_victims=control.chosen_victims,
+        rested_decodes=control.rested_decodes,
         floor_served=queue.floor_served,
         ceiling_served=queue.ceiling_served,
     )

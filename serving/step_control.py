@@ -1,18 +1,20 @@
 """What is set before each step? Running order, token budget, admission, the load slide.
 
-Called by `SchedulerHook` between steps; the formulas are in `step_limits` and `victims`, who
-may go before a prefill begun in `passing`.
+Called by `SchedulerHook` between steps; the formulas are in `step_limits`, `pacing` and `victims`,
+who may go before a prefill begun in `passing`.
 Each rule acts only if the limits in force switch it on, and counts what it did.
 """
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 from serving import compat
 from serving.batch import DecodeState
 from serving.contracts import Envelope, Limits
 from serving.observer import Observer
+from serving.pacing import resting
 from serving.passing import Passing
 from serving.queue import PolicyQueue
 from serving.standing import hopeless_s
@@ -28,7 +30,8 @@ class StepControl:
 
     Attributes:
         last_budget: tokens the last step was allowed.
-        passing: whom a waiting request goes before; `HMASScheduler` hides `passing.yielding`.
+        passing: whom a waiting request goes before.
+        hidden: running requests that this step leaves out, for `SchedulerHook` to hide.
         Counters of the rules: see `contracts.RuleCounts`.
     """
 
@@ -42,7 +45,9 @@ class StepControl:
         self.passing = Passing(scheduler, queue, observer, envelope)
         self.last_budget = 0
         self.slack_bound_steps = self.kv_held_steps = self.share_raised_steps = 0
-        self.partial_held_steps = self.chosen_victims = 0
+        self.partial_held_steps = self.chosen_victims = self.rested_decodes = 0
+        self.hidden: list[Any] = []
+        self._paced_steps = 0
         self._would_be: Any = None  # the victim that vLLM would have taken
 
     def prepare(self, limits: Limits, now_s: float) -> None:
@@ -54,22 +59,26 @@ class StepControl:
         queue.advance(now_s)
         queue.refresh_cached()
         self._would_be = None
-        self.passing.clear()
-        state = None
-        if limits.follow_slack or limits.kv_reserve > 0.0:
+        self.reveal()
+        state: DecodeState | None = None
+        rest: list[Any] = []
+        if limits.follow_slack or limits.pace_decodes or limits.kv_reserve > 0.0:
             state = self._observer.batch.state(self._observer.busy_until_s(now_s))
         partial: list[Any] = []
         if limits.follow_slack or limits.prefill_by_key or queue.policy.name != "fcfs":
             partial = self._order_running(now_s)
         elif limits.max_partial_prefills:
             partial = self._partial()
-        self.last_budget = self._token_budget(limits, state, partial, now_s)
+        if limits.pace_decodes and state is not None:
+            state, rest = self._rest(state, bool(partial or queue))
+        self.last_budget = self._token_budget(limits, state, partial, len(rest), now_s)
         scheduler.max_num_scheduled_tokens = self.last_budget
         most, running = self._max_active(limits, state), len(scheduler.running)
         threshold = limits.long_prefill_threshold
         # Nobody yields to a head that this step would not admit.
         if limits.prefill_by_key and partial and queue and most > running:
-            threshold = self.passing.make_room(threshold, self.last_budget, partial, now_s)
+            room = self.last_budget - (running - len(partial) - len(rest))
+            threshold = self.passing.make_room(threshold, room, partial, now_s)
         if queue and 0 < limits.max_partial_prefills <= len(partial):
             passes = self.passing.passes
             self.partial_held_steps += not passes
@@ -77,9 +86,15 @@ class StepControl:
         scheduler.scheduler_config.long_prefill_token_threshold = threshold
         if limits.choose_victims:
             self._order_victims(now_s)
-        # What yields is not in the batch that vLLM will see, so it does not count there.
-        hidden = len(self.passing.yielding)
-        compat.set_max_active(scheduler, most - hidden, hidden)
+        # What is hidden is not in the batch that vLLM will see, so it does not count there.
+        self.hidden = self.passing.yielding + rest
+        compat.set_max_active(scheduler, most - len(self.hidden), len(self.hidden))
+
+    def reveal(self) -> None:
+        """Nobody sits out."""
+        self.hidden = []
+        self._observer.batch.resting_context = 0
+        self.passing.clear()
 
     def end_step(self) -> None:
         """What is preempted between steps (a cache reset) was nobody's choice."""
@@ -124,10 +139,32 @@ class StepControl:
             return []
         return [r for r in self._scheduler.running if r.request_id in begun]
 
+    def _rest(self, state: DecodeState, prompts_wait: bool) -> tuple[DecodeState, list[Any]]:
+        """The batch without those that sit out, and who they are.
+
+        Nobody does when blocks run out: vLLM preempts whom it sees.
+        """
+        observer = self._observer
+        self._paced_steps += 1
+        if self._is_short_of_blocks():
+            return state, []
+        mask = resting(
+            state, observer.cost.coefficients, observer.cost.margin,
+            prompts_wait=prompts_wait, step=self._paced_steps,
+        )  # fmt: skip
+        rest = observer.batch.sit_out(mask)
+        self.rested_decodes += len(rest)
+        return replace(state, decoding=state.decoding & ~mask), rest
+
+    def _is_short_of_blocks(self) -> bool:
+        running, block_size = len(self._scheduler.running), self._envelope.block_size
+        return compat.free_blocks(self._scheduler) <= running + self.last_budget // block_size
+
     def _token_budget(
-        self, limits: Limits, state: DecodeState | None, partial: list[Any], now_s: float
-    ) -> int:
-        running = len(self._scheduler.running)
+        self, limits: Limits, state: DecodeState | None, partial: list[Any], resting: int,
+        now_s: float,
+    ) -> int:  # fmt: skip
+        running = len(self._scheduler.running) - resting
         if not limits.follow_slack or state is None or not running:
             return limits.token_budget
         cost, share = self._observer.cost, 0.0
@@ -162,9 +199,7 @@ class StepControl:
         # Only when this step may run out of blocks; elsewhere the order is the policy's.
         scheduler = self._scheduler
         running = scheduler.running
-        if len(running) < 2 or compat.free_blocks(scheduler) > len(running) + (
-            self.last_budget // self._envelope.block_size
-        ):
+        if len(running) < 2 or not self._is_short_of_blocks():
             return
         losses = {r.request_id: self._victim(r, now_s).loss() for r in running}
         ordered = sorted(running, key=lambda r: losses[r.request_id])

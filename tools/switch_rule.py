@@ -14,7 +14,9 @@ _OFF = Limits(max_active_requests=1, token_budget=1)
 @tool
 def switch_rule(
     rule: Annotated[
-        Literal["slack", "demote", "kv", "serial", "balance", "buckets", "triage", "victims"],
+        Literal[
+            "slack", "demote", "kv", "serial", "balance", "buckets", "triage", "pace", "victims"
+        ],
         Field(description="Which rule; serving/README.md says what each does."),
     ],
     on: Annotated[bool, Field(description="On with its usual values, or off.")],
@@ -22,7 +24,7 @@ def switch_rule(
     """Switch a rule that acts before each step, on or off.
 
     Step size by slack, hopeless last, KV guard, one prefill at a time, prefill balance,
-    tenant buckets, triage, choice of victims.
+    tenant buckets, triage, decodes at their own pace, choice of victims.
     """
     values = RULES[rule]
     return values if on else {name: getattr(_OFF, name) for name in values}

@@ -23,6 +23,7 @@ RULES: dict[str, Callable[[Limits], bool]] = {
     "balance": lambda limits: limits.prefill_share > 0,
     "buckets": lambda limits: limits.tenant_buckets,
     "triage": lambda limits: limits.triage,
+    "pace": lambda limits: limits.pace_decodes,
     "victims": lambda limits: limits.choose_victims,
     "long prefill": lambda limits: limits.long_prefill_threshold > 0,
 }

@@ -48,11 +48,12 @@ def active_requests(state: ShortState) -> list[RuleCall]:
 
     R and A are per rank. Of several tokens a step (speculative decoding) nothing is known here:
     n(tau) is then lower than need be. Without `follow_slack` steps are as long as prompts make
-    them, and nothing moves but back up.
+    them, and with `pace_decodes` the engine keeps the paces itself: nothing moves but back up.
     """
     limit, most = state.limits.max_active_requests, state.max_active_requests
     running = math.ceil(state.running / state.ranks)
-    fits = in_pace(state) if state.limits.follow_slack else most
+    bounds = state.limits.follow_slack and not state.limits.pace_decodes
+    fits = in_pace(state) if bounds else most
     wanted = min(max(fits, int(most * FLOOR_SHARE), 1), most)
     if 2 * running < wanted:
         wanted = most

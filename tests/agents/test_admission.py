@@ -44,6 +44,7 @@ def test_a_limit_that_would_bind_nobody_is_not_set():
     ({"tpot_targets": ()}, "nobody was promised a pace"),
     ({"decode_s": 0.0}, "what a decode costs is unknown"),
     ({"limits": Limits(256, 2048)}, "steps are as long as prompts make them"),
+    ({"limits": replace(FOLLOWING, pace_decodes=True)}, "the engine keeps the paces itself"),
 ])  # fmt: skip
 def test_concurrency_stays(differs, why):
     assert admission.active_requests(replace(CROWDED, **differs)) == [], why

@@ -185,6 +185,46 @@ def test_a_raising_policy_falls_back_to_fcfs_and_no_request_fails(
     assert "ZeroDivisionError" in after.last_error
 
 
+def answers(server: RealServer, targets_ms: Sequence[float]) -> list[str]:
+    """What as many greedy requests at once, each with its own TPOT target, are answered."""
+
+    async def ask(client: httpx.AsyncClient, i: int, tpot_ms: float) -> str:
+        body = {
+            "model": MODEL, "prompt": f"The {i + 3} best ways to cross a river are", "seed": 1,
+            "max_tokens": 40, "temperature": 0, "ignore_eos": True,
+            "vllm_xargs": {"tenant": "paced", "slo_tpot_ms": tpot_ms},
+        }  # fmt: skip
+        response = await client.post(f"{server.url}/v1/completions", json=body)
+        return str(response.raise_for_status().json()["choices"][0]["text"])
+
+    async def ask_all() -> list[str]:
+        async with httpx.AsyncClient(timeout=120) as client:
+            return await asyncio.gather(*(ask(client, i, ms) for i, ms in enumerate(targets_ms)))
+
+    return asyncio.run(ask_all())
+
+
+def test_decodes_that_sit_out_steps_lose_no_token(server: RealServer, engine: LiveEngine) -> None:
+    start = engine.snapshot()
+    answers(server, [60_000.0])
+    alone = engine.journal(start.journal_head).outcomes[-1]
+    assert alone.tpot_s
+    alone_ms = 1e3 * alone.tpot_s
+    targets_ms = [1.5 * alone_ms, 2 * alone_ms, 3 * alone_ms, *[60_000.0] * 9]
+    limits = dataclasses.replace(start.limits, follow_slack=True)
+    assert engine.apply(decision(start, limits=limits)).accepted
+    together = answers(server, targets_ms)
+    before = engine.snapshot()
+    assert before.rules.rested_decodes == 0
+    paced = dataclasses.replace(limits, pace_decodes=True)
+    assert engine.apply(decision(before, limits=paced)).accepted
+    assert answers(server, targets_ms) == together
+    after = engine.snapshot()
+    assert after.rules.rested_decodes > 20
+    assert after.policy_errors == before.policy_errors
+    assert after.batch.running == 0
+
+
 def test_a_dead_server_is_a_clear_error() -> None:
     with pytest.raises(EngineUnavailable, match="is `hmas serve` running there"):
         LiveEngine("http://127.0.0.1:9", "token", timeout_s=2).snapshot()

@@ -45,6 +45,7 @@ wild_limits = st.builds(
     tenant_buckets=st.booleans(),
     triage=st.booleans(),
     choose_victims=st.booleans(),
+    pace_decodes=st.booleans(),
 )
 wild_params = st.dictionaries(
     st.sampled_from(["kappa", "rho", "quantum_s", "levels", "nope"]),

@@ -62,8 +62,10 @@ class Watched(Shaped):
                 decodes += 1
         assert (shape.prefill_tokens, shape.decodes) == (prefill, decodes)
         assert shape.prefill_square == square
+        rest = {r.request_id for r in self.scheduler.control.hidden}
         answering = [
-            r for r in self.scheduler.running if r.num_output_tokens > self.seen[r.request_id]
+            r for r in self.scheduler.running
+            if r.num_output_tokens > self.seen[r.request_id] and r.request_id not in rest
         ]
         assert shape.decode_context == sum(r.num_computed_tokens for r in answering)
         return output
@@ -82,7 +84,7 @@ def test_after_any_events_the_arrays_are_what_runs(seed, ahead, sync, caching, p
     )
     engine.decide(
         policy, choose_victims=rng.random() < 0.5, prefill_by_key=rng.random() < 0.5,
-        follow_slack=rng.random() < 0.3,
+        follow_slack=rng.random() < 0.3, pace_decodes=rng.random() < 0.5,
     )  # fmt: skip
     for i in range(30):
         extra: dict[str, Any] = {"slo_tpot_ms": rng.choice([20, 60])} if rng.random() < 0.6 else {}

@@ -1,0 +1,91 @@
+"""Which decodes sit out the coming step? The rule `pace`.
+
+A step in which everyone decodes is as long as the batch is large. Answers that were promised a
+faster pace than that miss it, while the others get tokens long before they are due. vLLM serves
+whom it finds in the batch, so those whose next token can wait are hidden from it for a step: the
+tight ones keep their pace, and prompts find room, at no token lost. Pure functions of the batch;
+called by `StepControl`.
+"""
+
+import math
+
+import numpy as np
+
+from serving.batch import DecodeState
+from serving.contracts import CostCoefficients
+from serving.step_limits import AHEAD, PREFILL_FLOOR
+
+# While prompts wait, decodes get so many times the time that their pace needs: with less,
+# answers end later and hold their KV blocks longer, with more prompts wait longer.
+HASTE = 1.4
+# Who has no pace to keep, or has lost it, decodes every so many steps; nor do fewer decode at once.
+TURNS = 4
+
+
+def resting(
+    state: DecodeState, cost: CostCoefficients, margin: float, *, prompts_wait: bool, step: int
+) -> np.ndarray:
+    """Mask of shape (running,): the decodes that can wait a step, if it has to be shorter.
+
+    Earliest due first (by `slack_s`, `AHEAD` of its target early), as many as end before the
+    tightest token is due; nobody rests where all do. While prompts wait, no more than `HASTE` times
+    those that everyone's pace needs, so that the rest of the step is for them.
+
+    Args:
+        state: the running batch.
+        cost: fitted step-time coefficients.
+        margin: relative safety margin on predicted times.
+        prompts_wait: whether prefill could use the time.
+        step: counts up; whose turn it is of those without a pace.
+    """
+    nobody = np.zeros(len(state.tokens), bool)
+    keeps = keeps_pace(state, cost)
+    if not keeps.any():
+        return nobody
+    each_s = _each_s(state, cost)
+    slack_s = state.slack_s - AHEAD * state.tpot_s
+    room_s = float(slack_s[keeps].min()) / (1.0 + margin)
+    room_s = room_s / (1.0 + PREFILL_FLOOR * prompts_wait) - cost.base_s
+    if prompts_wait:
+        tightest_s = float(state.tpot_s[keeps].min())
+        room_s = min(room_s, HASTE * float((each_s * _share(state, tightest_s)).sum()))
+    decoding = np.flatnonzero(state.decoding)
+    if each_s[decoding].sum() <= room_s:
+        return nobody
+    starts = (state.tpot_s > 0.0) & np.isinf(state.slack_s)  # it has no first token yet
+    its_turn = (np.arange(len(keeps)) + step) % TURNS == 0
+    due_s = np.where(keeps, slack_s, np.where(starts | its_turn, -np.inf, np.inf))
+    order = decoding[np.argsort(due_s[decoding], kind="stable")]
+    fits = int(np.searchsorted(np.cumsum(each_s[order]), room_s, side="right"))
+    nobody[order[max(fits, math.ceil(len(order) / TURNS)) :]] = True
+    return nobody
+
+
+def keeps_pace(state: DecodeState, cost: CostCoefficients) -> np.ndarray:
+    """Which decodes could still reach their mean TPOT if from now on each went at its own pace.
+
+    For a target tau a step then takes base + sum over j of c_j min(1, tau / tau_j) on average,
+    c_j being what the decode j takes of it. Unlike `DecodeState.recoverable`, which lets everyone
+    decode in every step.
+    """
+    each_s = _each_s(state, cost)
+    found = np.zeros(len(each_s), bool)
+    for tau_s in np.unique(state.tpot_s[state.decoding & (state.tpot_s > 0.0)]):
+        step_s = cost.base_s + float((each_s * _share(state, tau_s)).sum())
+        in_time = state.slack_s + state.remaining * (tau_s - step_s) >= 0.0
+        found |= (state.tpot_s == tau_s) & in_time
+    found &= state.decoding & np.isfinite(state.slack_s)
+    return found
+
+
+def _each_s(state: DecodeState, cost: CostCoefficients) -> np.ndarray:
+    """What each decode adds to a step."""
+    each_s = cost.per_decode_s + cost.per_context_token_s * state.tokens
+    return np.where(state.decoding, each_s, 0.0)
+
+
+def _share(state: DecodeState, tau_s: float) -> np.ndarray:
+    """In which share of the steps of a pace `tau_s` each has to take part."""
+    tpot_s = np.where(state.tpot_s > 0.0, state.tpot_s, TURNS * tau_s)
+    share: np.ndarray = np.minimum(1.0, tau_s / tpot_s)
+    return share
