@@ -1,4 +1,4 @@
-"""May an agent bound concurrency? Called by the admission agent."""
+"""May an agent bound concurrency? Called by hand, or by a model in the admission agent's place."""
 
 from typing import Annotated
 

@@ -1,22 +1,31 @@
-"""Are the steps too large for the decodes in them? Rule agent for the token budget.
+"""Are the steps too large for the decodes in them? Rule agent for the token budget and for pacing.
 
 The hook sizes each step by the slack of its tightest decode; this agent moves the
 ceiling above it, for the case that measured TPOT misses say the steps still come
-out too long.
+out too long, and lets decodes that are not due sit out where the decodes alone make them so.
 """
 
 import math
 
 from hmas_agents.agents.calls import RuleCall
 from hmas_agents.states import ShortState
+from serving.step_limits import AHEAD, PREFILL_FLOOR
 
-TOOL = "set_token_budget"
+BUDGET, PACING = "set_token_budget", "set_decode_pacing"
 MISS_HIGH = 0.10
 MISS_LOW = 0.02
 FLOOR_SHARE = 0.25
 
+CROWDED = 0.8  # of the decodes that fit a step: with fewer running nobody would sit out
+LOOSER = 1.2  # times what a target is worth that is being kept: what it takes to give it up
+
 
 def propose(state: ShortState) -> list[RuleCall]:
+    """The size of steps, then who decodes in them; see the two functions."""
+    return token_budget(state) + decode_pacing(state)
+
+
+def token_budget(state: ShortState) -> list[RuleCall]:
     """Shrink the budget by a quarter on TPOT misses, grow it back by a quarter when clean.
 
     With m the share of finished requests that missed TPOT, B the budget and B_max the
@@ -48,4 +57,55 @@ def propose(state: ShortState) -> list[RuleCall]:
     if wanted == budget:
         return []
     args = {"max_tokens": wanted, "follow_slack": state.limits.follow_slack, "reason": reason}
-    return [{"name": TOOL, "args": args}]
+    return [{"name": BUDGET, "args": args}]
+
+
+def decode_pacing(state: ShortState) -> list[RuleCall]:
+    """Each decode at its own pace (`serving.pacing`), where a tight one is worth short steps.
+
+    Short steps cost: the time b of an empty step is paid more often. With s the seconds that
+    one decode adds at the batch's mean context, phi the part of the decodes' time that prefill
+    always gets and alpha how far ahead steps aim (`serving.step_limits`), n decodes take
+    T(n) = (1 + phi)(b + n s), and n(tau) = ((1 - alpha) tau / (1 + phi) - b) / s of them fit a step
+    that keeps a TPOT target tau. A target is worth
+
+        share of recent requests promised tau or longer * n(tau) / T(n(tau)),
+
+    tokens per second of those that would be on time; the one worth most is to be kept, so that a
+    few with a tight one do not shorten everybody's steps. The formula is this project's. With R
+    running (per rank) and A_max the most that may:
+
+    - n(tau) < A_max of the target worth most, and R > 0.8 n(tau): on;
+    - n(tau) = A_max of it, or R < n(tau) / 2: off. While pacing is on, a longer target, or
+      none, must be worth a fifth more.
+
+    Of several tokens a step (speculative decoding) nothing is known here: n(tau) is then lower
+    than need be. Without `follow_slack` steps are as long as prompts make them: off.
+    """
+    on, most = state.limits.pace_decodes, state.max_active_requests
+    running = math.ceil(state.running / state.ranks)
+    fits = in_pace(state) if state.limits.follow_slack else most
+    if not on and fits < most and running > CROWDED * fits:
+        reason = f"{fits} decodes fit a step at the pace worth most, {running} run: in turns"
+    elif on and (fits == most or 2 * running < fits):
+        reason = f"{running} run, and {fits} decodes fit a step: nobody has to sit out"
+    else:
+        return []
+    return [{"name": PACING, "args": {"on": not on, "reason": reason}}]
+
+
+def in_pace(state: ShortState) -> int:
+    """The n(tau) of `decode_pacing`; the most there may be where no target binds."""
+    most, best, promised = state.max_active_requests, 0.0, 1.0
+    chosen = most
+    for tau_s, share in (*state.tpot_targets, (math.inf, 0.0)):
+        step_s = (1.0 - AHEAD) * tau_s / (1.0 + PREFILL_FLOOR)
+        fits = most
+        if state.decode_s > 0.0 and step_s < state.step_base_s + most * state.decode_s:
+            fits = max(0, int((step_s - state.step_base_s) / state.decode_s))
+        taken_s = state.step_base_s + fits * state.decode_s
+        pays = promised * fits / taken_s if taken_s > 0.0 else promised
+        if pays > (LOOSER if state.limits.pace_decodes else 1.0) * best:
+            best, chosen = pays, fits
+        promised -= share
+    return chosen

@@ -54,6 +54,7 @@ KNOBS: dict[str, Knob] = {
     "set_max_active_requests": Knob("max_active_requests", "max_requests", "admitted"),
     "set_shed_share": Knob("shed", "share", "admitted", -1),
     "set_token_budget": Knob("token_budget", "max_tokens", "prefill"),
+    "set_decode_pacing": Knob("pace_decodes", "on"),
     "set_prefill_share": Knob("prefill_share", "share", "prefill"),
     "set_long_prefill_threshold": Knob("long_prefill_threshold", "max_tokens"),
 }

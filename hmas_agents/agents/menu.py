@@ -36,6 +36,8 @@ def _batching(state: ShortState) -> Menu:
     return {
         "smaller_steps": to(max(int(budget * 0.75), least)),
         "larger_steps": to(min(int(budget * 1.25) + 1, most)),
+        "decode_in_turns": _call("set_decode_pacing", "on", True),
+        "decode_all": _call("set_decode_pacing", "on", False),
     }
 
 

@@ -29,6 +29,7 @@ HOLDS: dict[str, Hold] = {
     "set_max_active_requests": Hold(down_s=4.0, up_s=10.0),
     "set_shed_share": Hold(down_s=10.0, up_s=6.0),
     "set_token_budget": Hold(down_s=6.0, up_s=20.0),
+    "set_decode_pacing": Hold(down_s=10.0, up_s=4.0),
     "set_prefill_share": Hold(down_s=10.0, up_s=20.0),
     "set_long_prefill_threshold": Hold(down_s=10.0, up_s=20.0),
 }

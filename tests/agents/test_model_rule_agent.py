@@ -61,7 +61,9 @@ def test_the_first_tick_does_not_wait_and_the_next_has_the_models_choice_once():
         assert tick(model_agent, 4.0) == [], "its answer was `none`, and that stands"
         assert model_agent.faults == 0
         question = json.loads(model.asked[0]["messages"][1]["content"])
-        assert question["choices"].keys() == {"none", "smaller_steps", "larger_steps"}
+        assert question["choices"].keys() == {
+            "none", "smaller_steps", "larger_steps", "decode_in_turns",
+        }  # fmt: skip
         assert question["state"]["tpot_miss_share"] == 0.4
         schema = model.asked[0]["response_format"]["json_schema"]["schema"]
         assert schema["properties"]["choice"]["enum"] == ["none", *list(question["choices"])[1:]]

@@ -20,6 +20,7 @@ ARGS: dict[str, dict[str, Any]] = {
     "set_prefill_share": {"share": 0.3},
     "set_shed_share": {"share": 0.2},
     "set_tenant_buckets": {"on": True},
+    "set_decode_pacing": {"on": True},
     "set_victim_choice": {"on": True},
     "switch_rule": {"rule": "balance", "on": True},
 }
@@ -32,6 +33,7 @@ BAD: dict[str, list[dict[str, Any]]] = {
     "set_prefill_share": [{"share": -0.1}, {"share": 1.0}],
     "set_shed_share": [{"share": -0.1}, {"share": 1.1}],
     "set_tenant_buckets": [{}, {"on": "x"}],
+    "set_decode_pacing": [{}, {"on": "x"}],
     "set_victim_choice": [{}, {"on": "x"}],
     "switch_rule": [{"rule": "nope", "on": True}, {"rule": "kv"}, {"rule": "kv", "on": "x"}],
 }

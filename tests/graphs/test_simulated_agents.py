@@ -135,7 +135,7 @@ def test_sheddable_requests_are_refused_while_all_are_late_and_the_others_gain()
     assert attained(outcomes, "chat", "bulk") > attained(without, "chat", "bulk")
 
 
-def test_long_answers_bound_the_batch_so_that_chats_keep_pace_and_then_it_is_let_go():
+def test_beside_long_answers_decodes_take_turns_so_that_chats_keep_pace_and_then_no_more():
     def rate(tenant: str, now_s: float) -> float:
         return 5.0 if tenant == "chat" else 8.0 if 20.0 <= now_s < 70.0 else 0.0
 
@@ -146,10 +146,10 @@ def test_long_answers_bound_the_batch_so_that_chats_keep_pace_and_then_it_is_let
         for r in traffic(rate, 150.0, classes, prompt=5.5)
     ]
     outcomes, records = serve(requests, profile=machine)
-    bounds = [int(str(bound)) for _, bound in calls(records, "set_max_active_requests")]
-    assert min(bounds) < 150
-    assert bounds[-1] == machine.max_active_requests
-    others = ("kv", "tenant_shares", "batching", "balance")
+    paced = [on for _, on in calls(records, "set_decode_pacing")]
+    assert paced[0] is True
+    assert paced[-1] is False
+    others = ("kv", "tenant_shares", "admission", "balance")
     without, _ = serve(requests, profile=machine, agents__enabled=others)
     assert attained(outcomes, "chat") > attained(without, "chat") + 0.05
     assert attained(outcomes, *classes) > attained(without, *classes) + 0.02
