@@ -1,6 +1,7 @@
 """Which short-horizon rules are there, by name, and which limits switch each on?
 
-Used by the evals' arms (`fixed-edf+slack`) and by the control loop's first decision.
+Used by the evals' arms (`fixed-edf+slack`), by the control loop's first decision, and by those
+who show what is in force.
 The rules themselves act in `step_control` and `queue`.
 """
 
@@ -34,3 +35,8 @@ def with_rules(limits: Limits, names: Iterable[str]) -> Limits:
             raise ValueError(f"unknown rule {name!r}; there are {', '.join(RULES)}")
         limits = replace(limits, **RULES[name])
     return limits
+
+
+def rules_in_force(limits: Limits) -> list[str]:
+    """Names of the rules that act under these limits, whoever set them, in whatever strength."""
+    return [name for name, on in RULES.items() if any(getattr(limits, field) for field in on)]

@@ -17,6 +17,7 @@ from evals.report.case_figures import (
 from evals.report.controller_figure import controller_figure
 from evals.report.figures import Palette
 from serving.contracts import Limits, Outcome
+from serving.rules import rules_in_force
 
 MOST_DECISION_ROWS = 200
 
@@ -87,12 +88,12 @@ def _figures(case: CaseReport, palette: Palette, start_s: float) -> list[tuple[s
 
 def _limits_text(limits: Limits) -> str:
     parts = [f"budget {limits.token_budget}", f"active {limits.max_active_requests}"]
-    if limits.follow_slack:
-        parts.append("budget follows slack")
     if limits.long_prefill_threshold:
         parts.append(f"long prefill {limits.long_prefill_threshold}")
     if limits.kv_reserve:
         parts.append(f"KV reserve {limits.kv_reserve:.0%}")
+    if rules := rules_in_force(limits):
+        parts.append(f"rules {' '.join(rules)}")
     return ", ".join(parts)
 
 

@@ -3,7 +3,7 @@
 Called by `case_section` for the arm `hmas`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from matplotlib.axes import Axes
@@ -12,21 +12,10 @@ from matplotlib.figure import Figure
 from evals.recording import AppliedDecision
 from evals.report.figures import HMAS, INK, OTHERS, svg
 from serving.contracts import Limits
+from serving.rules import RULES, rules_in_force
 
 LIMITS = {"token_budget": "token budget", "max_active_requests": "active requests"}
-# By the rule's name (serving/rules.py), whether these limits have it act.
-RULES: dict[str, Callable[[Limits], bool]] = {
-    "slack": lambda limits: limits.follow_slack,
-    "demote": lambda limits: limits.demote_hopeless is True,
-    "kv": lambda limits: limits.kv_reserve > 0,
-    "serial": lambda limits: limits.prefill_by_key or limits.max_partial_prefills > 0,
-    "balance": lambda limits: limits.prefill_share > 0,
-    "buckets": lambda limits: limits.tenant_buckets,
-    "triage": lambda limits: limits.triage,
-    "pace": lambda limits: limits.pace_decodes,
-    "victims": lambda limits: limits.choose_victims,
-    "long prefill": lambda limits: limits.long_prefill_threshold > 0,
-}
+LONG_PREFILL = "long prefill"  # no rule, but it acts like one
 
 
 def controller_figure(
@@ -47,7 +36,8 @@ def controller_figure(
     """
     times = [each.at_s - start_s for each in decisions] + [end_s - start_s]
     policies = list(dict.fromkeys(each.policy for each in decisions))
-    acting = [rule for rule, acts in RULES.items() if any(acts(d.limits) for d in decisions)]
+    on = [_acting(each.limits) for each in decisions]
+    acting = [rule for rule in (*RULES, LONG_PREFILL) if any(rule in each for each in on)]
     heights = [0.2 + 0.24 * len(policies), 0.85, 0.85]
     if acting:
         heights.append(0.2 + 0.24 * len(acting))
@@ -68,9 +58,7 @@ def controller_figure(
             _steps(panels[1 + i], [getattr(d.limits, limit) for d in decisions], times, OTHERS[i])
             panels[1 + i].set_ylabel(label.replace(" ", "\n"))
         if acting:
-            spans = {
-                rule: _spans([RULES[rule](d.limits) for d in decisions], times) for rule in acting
-            }
+            spans = {rule: _spans([rule in each for each in on], times) for rule in acting}
             _strips(panels[3], spans, OTHERS[2])
             panels[3].set_ylabel("rules")
         panels[-1].set_xlim(min(0.0, times[0]), max(times[-1], times[0] + 1.0))
@@ -78,6 +66,10 @@ def controller_figure(
         figure.align_ylabels(panels)
 
     return svg(name, 0.7 + sum(heights), draw)
+
+
+def _acting(limits: Limits) -> list[str]:
+    return rules_in_force(limits) + [LONG_PREFILL] * (limits.long_prefill_threshold > 0)
 
 
 def _spans(holds: Sequence[bool], times: Sequence[float]) -> list[tuple[float, float]]:

@@ -20,6 +20,7 @@ from hmas_agents.commands.options import (
 from serving.contracts import Snapshot, encode
 from serving.engines.protocol import Engine, EngineUnavailable
 from serving.engines.ranks import in_step
+from serving.rules import rules_in_force
 
 
 def status(
@@ -90,8 +91,8 @@ def render_snapshot(snapshot: Snapshot) -> Group:
         f"{kv.predicted_peak_blocks}, {kv.preemptions} preemptions",
         limited: f"{limits.max_active_requests} active requests, {limits.token_budget} tokens "
         f"per step (last {batch.last_token_budget}), long prefill "
-        f"{limits.long_prefill_threshold or 'off'}, KV reserve {limits.kv_reserve:.0%}, "
-        f"follow slack {'on' if limits.follow_slack else 'off'}",
+        f"{limits.long_prefill_threshold or 'off'}, KV reserve {limits.kv_reserve:.0%}",
+        "rules": ", ".join(rules_in_force(limits)) or "none: steps as vLLM makes them",
         "engine": f"vLLM {snapshot.vllm_version}, {batch.steps} steps",
     }
     if snapshot.policy_errors:

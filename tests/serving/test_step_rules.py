@@ -5,13 +5,15 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.contracts import SLO, Limits, RuleCounts, TraceRequest
 from serving.engines.simulated import SimulatedEngine
-from serving.rules import RULES, with_rules
+from serving.rules import RULES, rules_in_force, with_rules
 from serving.settings import EngineSettings
 from serving.step_limits import slack_budget
-from tests.serving.samples import decision, mixed_load, profile
+from tests.serving.samples import STOCK, decision, mixed_load, profile
 from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
 
 ROOMY, TIGHT = profile(20_000), profile(900, max_active_requests=128)
@@ -252,6 +254,11 @@ def test_hopeless_requests_are_demoted_as_the_limit_says(policy, wanted, demotes
     run = under(requests, policy, demote_hopeless=wanted)
     assert (counts(run).demoted > 20) == demotes
     assert demotes or counts(run).demoted == 0
+
+
+@given(names=st.lists(st.sampled_from(list(RULES)), unique=True))
+def test_the_rules_that_were_switched_on_are_those_in_force(names):
+    assert set(rules_in_force(with_rules(STOCK, names))) == set(names)
 
 
 def test_demotion_saves_those_that_can_still_be_saved():

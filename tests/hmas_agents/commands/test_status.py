@@ -14,7 +14,7 @@ from tests.hmas_agents.samples import snapshot
 def test_one_look_shows_policy_lease_limits_and_tenants(hmas, server):
     code, out, _ = hmas("status", "--once", "--url", server.url, "--token-file", server.token_file)
     assert code == 0
-    for words in ("edf, epoch 3", "c1, lease 12 s left", "256 active requests", "follow slack off"):
+    for words in ("edf, epoch 3", "c1, lease 12 s left", "256 active requests", "none: steps as"):
         assert words in out
     row = next(line.split() for line in out.splitlines() if "acme" in line)
     assert row == ["acme", "interactive", "5", "1", "3", "1", "0", "2", "50.0%", "400"]
