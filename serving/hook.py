@@ -166,14 +166,14 @@ class SchedulerHook(_Base):
         now_s = self.clock()
         self._safely("lease", self._expire, now_s)
         self._safely("step control", self.control.prepare, self.lease.decision.limits, now_s)
-        hidden = self.control.hidden
+        batch, hidden = self.running, {r.request_id for r in self.control.hidden}
         if hidden:
-            names = {request.request_id for request in hidden}
-            self.running = [r for r in self.running if r.request_id not in names]
+            self.running = [r for r in batch if r.request_id not in hidden]
         try:
             output = super().schedule(*args, **kwargs)
         finally:
-            self.running.extend(hidden)
+            if hidden:
+                self._bring_back(batch, hidden)
             self.control.end_step()
         self._safely(
             "observer", self.observer.scheduled, output, self.requests, now_s,
@@ -211,6 +211,13 @@ class SchedulerHook(_Base):
         self._safely("observer", self.observer.preempted, request, self.clock())
         self.control.preempted(request)
         super()._preempt_request(request, *args, **kwargs)
+
+    def _bring_back(self, batch: list[Request], hidden: set[str]) -> None:
+        """Those that sat out run again, in their old places: the last is the next victim."""
+        stays = hidden | {request.request_id for request in self.running}
+        known = {request.request_id for request in batch}
+        admitted = [r for r in self.running if r.request_id not in known]
+        self.running = [r for r in batch if r.request_id in stays] + admitted
 
     # -- inside -------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Do decodes rest only where they can, and does that keep the paces that were promised?"""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from serving.batch import DecodeState
 from serving.contracts import CostCoefficients, TraceRequest
 from serving.engines.profile import EngineProfile
+from serving.engines.simulated import SimulatedEngine
 from serving.pacing import HASTE, TURNS, keeps_pace, resting
 from serving.rules import with_rules
 from serving.settings import EngineSettings
@@ -114,12 +116,20 @@ def requests(slow: int) -> list[TraceRequest]:
     return sorted([*chats, *long], key=lambda request: request.arrival_s)
 
 
-def under(rules: str, slow: int = 40, machine: EngineProfile = MACHINE) -> Run:
+def under(
+    rules: str,
+    slow: int = 40,
+    machine: EngineProfile = MACHINE,
+    policy: str = "edf",
+    watch: Callable[[SimulatedEngine], None] = lambda engine: None,
+) -> Run:
     limits = with_rules(stock_limits(machine), rules.split("+"))
-    return simulate(
-        machine, requests(slow), settings=SETTINGS,
-        before=lambda engine: engine.apply(decision(1, "edf", ttl_s=80_000.0, limits=limits)),
-    )  # fmt: skip
+
+    def before(engine: SimulatedEngine) -> None:
+        engine.apply(decision(1, policy, ttl_s=80_000.0, limits=limits))
+        watch(engine)
+
+    return simulate(machine, requests(slow), settings=SETTINGS, before=before)
 
 
 def met(run: Run, tenant: str) -> float:
@@ -154,3 +164,24 @@ def test_short_of_blocks_nobody_sits_out_and_everyone_is_served():
     assert run.preemptions > 3
     assert run.served == 120
     assert run.engine.snapshot().policy_errors == 0
+
+
+def test_who_sits_out_keeps_the_place_in_the_batch():
+    """The last one is vLLM's next victim, and those that sit out have the longest answers."""
+    rested = []
+
+    def watch(engine: SimulatedEngine) -> None:
+        scheduler, schedule = engine.scheduler, engine.scheduler.schedule
+
+        def watched():
+            before = [request.request_id for request in scheduler.running]
+            output = schedule()
+            after = [request.request_id for request in scheduler.running]
+            assert after[: len(before)] == before, "nobody is preempted here, new ones come last"
+            rested.append(len(scheduler.control.hidden))
+            return output
+
+        scheduler.schedule = watched
+
+    assert under("pace", policy="fcfs", watch=watch).preemptions == 0
+    assert sum(rested) > 1000
