@@ -73,13 +73,15 @@ def test_a_run_is_the_arms_own_and_repeats_itself():
 
 
 def test_a_timed_arm_has_its_own_parameters_rules_and_bound():
-    arm = parse_arm("fixed-edf:kappa=3+slack+active=2")
-    decision = job_of(arm, LOAD, profile(), EngineSettings())["decision"]
-    assert decision["params"] == {"kappa": 3.0}
-    assert decision["limits"]["max_active_requests"] == 2
-    plain = job_of(parse_arm("fixed-edf"), LOAD, profile(), EngineSettings())["decision"]
-    differing = {key for key in decision if decision[key] != plain[key]}
-    assert differing == {"params", "limits"}
+    named, plain = (
+        job_of(parse_arm(name), LOAD, profile(), EngineSettings())["decision"]
+        for name in ("fixed-edf:kappa=3+slack+active=2", "fixed-edf")
+    )
+    assert named is not None
+    assert plain is not None
+    assert named["params"] == {"kappa": 3.0}
+    assert named["limits"]["max_active_requests"] == 2
+    assert {key for key in named if named[key] != plain[key]} == {"params", "limits"}
 
 
 @given(st.lists(st.tuples(st.floats(0, 9), st.floats(0.01, 9)), max_size=12))

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.batch import DecodeState
-from serving.contracts import CostCoefficients, TraceRequest
+from serving.contracts import SLO, CostCoefficients, TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
 from serving.pacing import HASTE, TURNS, keeps_pace, resting
 from serving.rules import with_rules
 from serving.settings import EngineSettings
 from serving.step_limits import AHEAD, PREFILL_FLOOR
-from tests.serving.samples import SLO, decision, profile
+from tests.serving.samples import decision, profile
 from tests.serving.simulation import Run, simulate, stock_limits
 
 COST = CostCoefficients(0.005, 1e-4, 1e-3)  # a step of 20 decodes takes 25 ms
