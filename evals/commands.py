@@ -179,7 +179,7 @@ def fetch(
     hmas traces fetch
 
     Evals find them in var/traces, or in the folder that HMAS_TRACES names. Without
-    them the synthetic twin serves, and results say so.
+    them the synthetic stand-in serves, and results say so.
     """
     import httpx
     from rich.console import Console

@@ -11,12 +11,13 @@ from itertools import product
 from pathlib import Path
 
 from evals.arms import ControllerOptions, parse_arm
+from evals.baselines import run_case
 from evals.case_store import CaseStore, FinishedCase, key_of
 from evals.metrics import summarise
 from evals.offer import Offered, offer
 from evals.run_result import versions
 from evals.scenario import Workload
-from evals.simulated_case import SimulatedCase, run_case
+from evals.simulated_case import SimulatedCase
 from evals.suite import Suite
 from evals.workers import OnProgress
 from evals.workloads.scaling import span_s

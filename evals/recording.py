@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.contracts import Ack, Decision, InsidePage, JournalPage, Limits, Snapshot
+from serving.contracts import Ack, Decision, JournalPage, Limits, ResidentPage, Snapshot
 from serving.engines.protocol import Engine
 from serving.policies import format_policy
 
@@ -64,7 +64,7 @@ class RecordedEngine:
         """As the engine."""
         return self._engine.journal(cursor, limit)
 
-    def inside(self, limit: int = 5000) -> InsidePage:
+    def inside(self, limit: int = 5000) -> ResidentPage:
         """As the engine."""
         return self._engine.inside(limit)
 

@@ -16,10 +16,10 @@ from evals.workloads import FORMATS
 from evals.workloads.azure_files import find_azure
 from evals.workloads.composition import mix_streams
 from evals.workloads.scaling import Requests, clip_lengths, scale_lengths, truncate
+from evals.workloads.stand_in import synthetic_stand_in
 from evals.workloads.synthetic import SyntheticTenant, synthetic_tenants
 from evals.workloads.tenants import TenantShare, assign_tenants, shift_tenants
 from evals.workloads.trace import Trace, TraceError
-from evals.workloads.twin import synthetic_twin
 from serving.contracts import TraceRequest
 
 NAMED_LINES = 20
@@ -150,12 +150,12 @@ def _trace(
     if trace_file is None:
         found = find_azure(trace_name)
         if found is None:
-            provenance = f"synthetic twin of {trace_name} (fitted to published statistics)"
+            provenance = f"synthetic stand-in of {trace_name} (fitted to published statistics)"
             warn(
                 f"{name}: trace {trace_name} not found; using the {provenance}. "
                 "`hmas traces fetch` downloads it"
             )
-            return synthetic_twin(trace_name, seed), provenance
+            return synthetic_stand_in(trace_name, seed), provenance
         trace_file = TraceFile(found, "azure")
     trace, digest = _read(trace_file)
     for line in _about_the_file(trace):

@@ -1,22 +1,30 @@
-"""How is one case (scenario, load, arm) run in the simulator?
+"""What is one case (scenario, load, arm) of the simulator, and what does running it come to?
 
-Module-level functions of one picklable item, because they run in worker processes.
+A case is one picklable item, because cases run in worker processes; `evals.baselines.run_case` runs
+it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from evals.arms import Arm, ControllerOptions
-from evals.baselines import run_baseline
-from evals.baselines.arm_run import ArmRun
-from evals.baselines.controlled import run_hmas
-from evals.baselines.fixed import run_fixed
-from evals.baselines.tuned import run_stock
-from evals.metrics import CaseRun
-from evals.sim_engine import BuildEngine, build_simulated
-from serving.contracts import TraceRequest
+from evals.recording import AppliedDecision
+from serving.contracts import Outcome, TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
+
+OnProgress = Callable[[int], None]
+Chosen = Mapping[str, float | str]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRun:
+    """One run of a case; `chosen` is what the arm chose for it, if it had a choice."""
+
+    outcomes: Sequence[Outcome]
+    decisions: Sequence[AppliedDecision]
+    recomputed_tokens: int
+    chosen: Chosen = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +57,3 @@ class SimulatedCase:
         """Requests that met all their SLOs: goodput times the span, which all arms share."""
         from_s = self.requests[0].arrival_s + self.warmup_s
         return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= from_s)
-
-
-def run_case(
-    case: SimulatedCase,
-    on_progress: Callable[[int], None],
-    build_engine: BuildEngine = build_simulated,
-) -> CaseRun:
-    """Run one case until everything is served or the drain time is over."""
-    run = run_arm(case, on_progress, build_engine)
-    return CaseRun(
-        case.scenario, case.load, case.arm.name, run.outcomes, run.decisions,
-        preemptions=sum(outcome.preemptions for outcome in run.outcomes),
-        recomputed_tokens=run.recomputed_tokens, chosen=run.chosen,
-    )  # fmt: skip
-
-
-def run_arm(
-    case: SimulatedCase, on_progress: Callable[[int], None], build_engine: BuildEngine
-) -> ArmRun:
-    """What the case's arm makes of it."""
-    if case.arm.kind == "stock":
-        return run_stock(case, case.profile, on_progress, build_engine)
-    if case.arm.kind == "fixed":
-        return run_fixed(case, case.arm, on_progress, build_engine)
-    if case.arm.kind == "hmas":
-        return run_hmas(case, on_progress, build_engine)
-    return run_baseline(case, on_progress, build_engine)

@@ -17,7 +17,7 @@ from hmas_agents.collector import rare_collections
 from hmas_agents.config import Config, default_config_path, load_config
 from hmas_agents.controller_metrics import start_metrics_server
 from hmas_agents.records import DecisionRecord
-from hmas_agents.telemetry.tracing import open_tracing
+from hmas_agents.telemetry.start import open_tracing
 from serving.engines.live import LiveEngine, read_token
 from serving.engines.protocol import EngineUnavailable
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from graphs.checkpoints import DURABILITY, config_for, open_checkpointer, recover, thread_of
 from graphs.long_horizon import LongHorizon, build_long_horizon, settle
-from graphs.pacing import LongPacing
+from graphs.long_timer import LongTimer
 from graphs.parts import OnDecision, build_parts
 from graphs.short_horizon import RUN_CONFIG, ControllerConflict, build_short_horizon
 from hmas_agents import controller_metrics as metrics
@@ -80,7 +80,7 @@ class ControlLoop:
         self._long = build_long_horizon(self._parts)
         self._saver = open_checkpointer(ledger_path)
         self._long.checkpointer = self._saver
-        self._pacing = LongPacing(config.control)
+        self._timer = LongTimer(config.control)
         self._background: threading.Thread | None = None
         self._crash: Exception | None = None
         self._engine_is_down = False
@@ -138,14 +138,14 @@ class ControlLoop:
         """
         self.short_tick()
         if trigger := self._due():
-            self._pacing.began(self._engine.now())
+            self._timer.began(self._engine.now())
             self.long_tick(trigger)
 
     def run_forever(self, stop: threading.Event) -> None:
         """Tick on the wall clock until `stop` is set.
 
         Short ticks keep their times: one that comes late is skipped, not queued. Long
-        ticks run beside them, one at a time, when `LongPacing` says so. An engine that does
+        ticks run beside them, one at a time, when `LongTimer` says so. An engine that does
         not answer is logged once.
 
         Raises:
@@ -174,7 +174,7 @@ class ControlLoop:
         self._closed = True
         try:
             self._parts.session.release()
-            self._parts.observer.look()
+            self._parts.watch.look()
             settle(self._parts, self._engine.now(), final=True)
         except EngineUnavailable as error:
             logger.warning("the engine did not answer at the end: %s", error)
@@ -204,16 +204,16 @@ class ControlLoop:
             logger.warning("a half-done decision was %s: %s", recovered.outcome, recovered.reason)
 
     def _due(self) -> str:
-        observer = self._parts.observer
-        return self._pacing.due(self._engine.now(), observer.alarms(), observer.arrivals)
+        watch = self._parts.watch
+        return self._timer.due(self._engine.now(), watch.alarms(), watch.arrivals)
 
     def _start_long(self, trigger: str) -> None:
         """Start a long tick in the background; one that is under way lets this one pass."""
         if self._background is not None and self._background.is_alive():
             metrics.count_skipped("long")
-            self._pacing.skipped(self._engine.now())
+            self._timer.skipped(self._engine.now())
             return
-        self._pacing.began(self._engine.now())
+        self._timer.began(self._engine.now())
 
         def decide() -> None:
             try:

@@ -19,7 +19,7 @@ from hmas_agents.agents.asking import messages_for
 from hmas_agents.agents.summary import summarise
 from hmas_agents.choice import Key, choose, key_of, worth_trying
 from hmas_agents.follow_up import rollback_of
-from hmas_agents.guardrails import OK, judge
+from hmas_agents.guardrails import OK, permit
 from hmas_agents.prediction import Prediction
 from hmas_agents.records import DecisionRecord, Proposal
 from hmas_agents.situation import Situation, encode_situation
@@ -49,7 +49,7 @@ class LongHorizon(TypedDict, total=False):
 
 def observe(parts: Parts, work: LongHorizon) -> LongHorizon:
     """Look at the engine, and at what became of earlier decisions."""
-    situation = parts.observer.situation()
+    situation = parts.watch.situation()
     snapshot = situation.snapshot
     rollback = settle(parts, snapshot.now_s)
     record = DecisionRecord(
@@ -128,7 +128,7 @@ def verify(parts: Parts, work: LongHorizon) -> LongHorizon:
         elif proposal is rollback:
             proposal.verdict = OK  # a way back is never held up by dwell or change rate
         else:
-            proposal.verdict = judge(proposal, state, parts.config.control, parts.switched_at_s)
+            proposal.verdict = permit(proposal, state, parts.config.control, parts.switched_at_s)
     predict(parts, work)
     chosen, record.reason = choose(
         incumbent,
@@ -176,7 +176,7 @@ def act(parts: Parts, work: LongHorizon) -> LongHorizon:
 def write_record(parts: Parts, work: LongHorizon) -> LongHorizon:
     """One row of the ledger, whether or not anything changed."""
     record = work["record"]
-    after, _ = parts.observer.look()
+    after, _ = parts.watch.look()
     record.epoch_after, record.snapshot_after = after.epoch, encode(after)
     # A rollback is not itself rolled back: two policies must not bounce.
     applied = record.chosen["applied"]
@@ -212,7 +212,7 @@ def build_long_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
 def settle(parts: Parts, now_s: float, final: bool = False) -> Proposal | None:
     """Write back what earlier decisions led to; the rollback that is due, if any."""
     rollback = None
-    for settled in parts.follow_up.settle(now_s, parts.observer.realised, final):
+    for settled in parts.follow_up.settle(now_s, parts.watch.realised, final):
         watched = settled.watched
         note_outcome(watched.since_s, watched.predicted, settled.attainment, settled.requests)
         if parts.ledger is not None:
@@ -263,4 +263,4 @@ def note(
     proposal.predicted = prediction.mean
     proposal.interval = prediction.interval(twin.error)
     if incumbent is not None:
-        proposal.gain, proposal.margin = twin.judge(prediction, incumbent)
+        proposal.gain, proposal.margin = twin.weigh(prediction, incumbent)

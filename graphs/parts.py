@@ -9,9 +9,9 @@ from hmas_agents import controller_metrics as metrics
 from hmas_agents.agents.policy_agent import PolicyAgent
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import Config
+from hmas_agents.engine_watch import EngineWatch
 from hmas_agents.follow_up import FollowUp, Watched
 from hmas_agents.ledger import Ledger, LedgerReader
-from hmas_agents.observer import Observer
 from hmas_agents.prediction import ERRORS_KEPT
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 from hmas_agents.reload import ReloadedPrompt, ReloadedTools
@@ -35,7 +35,7 @@ class Parts:
 
     config: Config
     session: ControlSession
-    observer: Observer
+    watch: EngineWatch
     tools: ReloadedTools
     roster: Roster
     prompt: ReloadedPrompt
@@ -111,7 +111,7 @@ def build_parts(
     return Parts(
         config=config,
         session=session,
-        observer=Observer(engine, config, ledger),
+        watch=EngineWatch(engine, config, ledger),
         tools=ReloadedTools(session),
         roster=Roster(config.agents),
         prompt=prompt,

@@ -4,7 +4,7 @@ It answers as the engine did at that moment and takes no writes. Used by `graphs
 """
 
 from hmas_agents.situation import Situation
-from serving.contracts import Ack, Decision, InsidePage, JournalPage, Snapshot
+from serving.contracts import Ack, Decision, JournalPage, ResidentPage, Snapshot
 
 RECORDED = "a recorded engine: nothing is applied"
 
@@ -40,8 +40,8 @@ class RecordedEngine:
         """Empty: what had happened by then is in the situation."""
         return JournalPage(cursor=cursor, lost=0)
 
-    def inside(self, limit: int = 5000) -> InsidePage:
+    def inside(self, limit: int = 5000) -> ResidentPage:
         """As recorded, at most `limit` of them."""
         page = self._situation.inside
         kept = page.requests[:limit]
-        return InsidePage(page.now_s, kept, page.left_out + len(page.requests) - len(kept))
+        return ResidentPage(page.now_s, kept, page.left_out + len(page.requests) - len(kept))

@@ -18,8 +18,8 @@ from langgraph.prebuilt import ToolNode
 
 from graphs.parts import Parts, executed
 from hmas_agents.agents.arbiter import Arbiter, Verdict
+from hmas_agents.agents.call_rate import CallRate
 from hmas_agents.agents.calls import RuleCall
-from hmas_agents.agents.pace import Pace
 from hmas_agents.config import Concern
 from hmas_agents.records import DecisionRecord, ToolCall
 from hmas_agents.states import ShortState
@@ -46,7 +46,7 @@ class ShortHorizon(TypedDict, total=False):
 
 def observe(parts: Parts, _: ShortHorizon) -> ShortHorizon:
     """Look at the engine; make sure that it is ours to change."""
-    snapshot, state = parts.observer.look()
+    snapshot, state = parts.watch.look()
     owner, mine = snapshot.controller_id, parts.session.controller_id
     if owner not in {"", mine} and not parts.session.dry_run:
         raise ControllerConflict(
@@ -65,7 +65,7 @@ def arbitrate(parts: Parts, arbiter: Arbiter, work: ShortHorizon) -> ShortHorizo
     """What may go of what was asked, as the tool calls of a message; at the start, the start."""
     state = work["state"]
     if parts.started:
-        verdict = arbiter.judge(work["asked"], state.limits, state.now_s)
+        verdict = arbiter.arbitrate(work["asked"], state.limits, state.now_s)
     else:
         verdict = Verdict(granted=_start_calls(parts))
     tool_calls: list[Any] = [
@@ -106,7 +106,7 @@ def record(parts: Parts, work: ShortHorizon) -> ShortHorizon:
         for refusal in work["verdict"].refused
     ]
     before = work["snapshot"]
-    after = parts.observer.look()[0] if done else before
+    after = parts.watch.look()[0] if done else before
     trigger = "tick" if parts.started else "start"
     if trigger == "start":
         parts.started = parts.session.dry_run or all(call.accepted for call in done)
@@ -141,7 +141,7 @@ def anything_to_do(work: ShortHorizon) -> str:
 def build_short_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
     """The graph; invoke it with `({}, RUN_CONFIG)`, once per tick."""
     agents = parts.config.agents
-    arbiter = Arbiter(Pace(agents.min_gap_s, agents.max_calls_per_minute))
+    arbiter = Arbiter(CallRate(agents.min_gap_s, agents.max_calls_per_minute))
     graph = StateGraph(ShortHorizon)
     graph.add_node("observe", partial(observe, parts))
     graph.add_node("rule_agents", partial(rule_agents, parts))

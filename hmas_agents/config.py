@@ -161,13 +161,13 @@ class TwinConfig(Section):
 
 
 # The rule agents, as `hmas_agents.agents.arbiter` knows them.
-Concern = Literal["kv", "tenant_shares", "admission", "batching", "balance"]
+Concern = Literal["memory", "tenant_shares", "admission", "batching", "prefill"]
 
 
 class RuleModelConfig(Section):
     """A model in place of one rule agent: an example of how a rule is swapped for one."""
 
-    replaces: Literal["", "kv", "tenant_shares", "admission", "batching", "balance"] = Field(
+    replaces: Literal["", "memory", "tenant_shares", "admission", "batching", "prefill"] = Field(
         "", description="The rule agent whose work it does; empty: none."
     )
     base_url: str = Field("http://127.0.0.1:8000/v1", description="Any OpenAI-compatible endpoint.")
@@ -186,7 +186,7 @@ class AgentsConfig(Section):
     """The rule agents of the short horizon."""
 
     enabled: tuple[Concern, ...] = Field(
-        ("kv", "tenant_shares", "admission", "batching", "balance"),
+        ("memory", "tenant_shares", "admission", "batching", "prefill"),
         description="Those that act; their order of precedence is fixed, this one.",
     )
     min_gap_s: float = Field(4.0, ge=0, description="Shortest time between two calls of one tool.")

@@ -1,6 +1,6 @@
 """What does the controller see of its engine? Prometheus metrics that only it can tell.
 
-The engine's own are on vLLM's `/metrics`. Fed by the loop (limits) and the observer
+The engine's own are on vLLM's `/metrics`. Fed by the loop (limits) and the watch
 (the journal); in the controller's registry, so that they are served with the rest.
 """
 

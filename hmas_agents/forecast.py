@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from hmas_agents.futures import draw_arrivals, draw_rest
 from hmas_agents.lateness import first_token_is_late
 from hmas_agents.situation import Situation
-from serving.contracts import Decision, Inside, Outcome
+from serving.contracts import Decision, Outcome, ResidentRequest
 from serving.engines.profile import profile_from_snapshot
 
 TAIL_S = 15.0  # traffic goes on behind the horizon, so that the last ones meet a fair queue
@@ -104,7 +104,7 @@ def _is_on_time(outcome: Outcome) -> bool:
     return begun and outcome.miss == "not_served"
 
 
-def _from_zero(request: Inside, now_s: float) -> Inside:
+def _from_zero(request: ResidentRequest, now_s: float) -> ResidentRequest:
     """On a clock whose second 0 is the present."""
     return replace(
         request,

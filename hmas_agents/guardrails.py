@@ -17,7 +17,7 @@ COVERAGE_TARGET = 0.9  # of the predictor's q90
 COVERAGE_TOLERANCE = 0.1
 
 
-def judge(
+def permit(
     proposal: Proposal, state: LongState, control: ControlConfig, switched_at_s: Sequence[float]
 ) -> str:
     """`ok`, or `CHECK: what is wrong`; the first check that fails speaks.

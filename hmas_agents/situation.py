@@ -1,6 +1,6 @@
 """What does the long horizon decide from, and what does the twin start from?
 
-Collected by `hmas_agents.observer`, replayed by `hmas_agents.forecast`, stored with each
+Collected by `hmas_agents.engine_watch`, replayed by `hmas_agents.forecast`, stored with each
 long decision in the ledger, so that it can be asked again with another prompt, model or rule.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from hmas_agents.states import LongState
-from serving.contracts import InsidePage, Limits, Snapshot, TraceRequest
+from serving.contracts import Limits, ResidentPage, Snapshot, TraceRequest
 from serving.settings import EngineSettings
 
 
@@ -48,7 +48,7 @@ class Situation:
     requests: tuple[TraceRequest, ...]
     span_s: float
     settings: EngineSettings
-    inside: InsidePage
+    inside: ResidentPage
     served: tuple[Served, ...] = ()
 
     @property

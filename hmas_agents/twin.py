@@ -60,7 +60,7 @@ class Twin:
         """Root mean square of predicted - realised over the last 20 decisions."""
         return rms(self._errors)
 
-    def judge(self, candidate: Prediction, incumbent: Prediction) -> tuple[float, float]:
+    def weigh(self, candidate: Prediction, incumbent: Prediction) -> tuple[float, float]:
         """The candidate's gain over the incumbent, and what it must exceed for a switch."""
         margin = gain_margin(candidate, incumbent, bias(self._errors), self._config.margin)
         return gain(candidate, incumbent), margin

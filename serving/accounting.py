@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from serving.contracts import (
     SLO,
     Arrival,
+    Deprioritised,
     Finish,
     JournalPage,
     Miss,
     Outcome,
-    PutOff,
     TenantCounters,
 )
 from serving.perception.length_model import Group
@@ -59,7 +59,7 @@ class RequestTrack:
     epoch: int = 0
     preemptions: int = 0
     preempted_s: float = -math.inf
-    put_off: dict[PutOff, float] = field(default_factory=dict)  # as `Outcome` has it
+    deprioritised: dict[Deprioritised, float] = field(default_factory=dict)  # as `Outcome` has it
 
     def on_tokens(self, count: int, now_s: float) -> None:
         """`count` output tokens became visible at `now_s`."""
@@ -86,7 +86,7 @@ class RequestTrack:
             prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens,
             queue_s=queue_s, ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=now_s - start_s,
             met=met, miss=miss, finish=finish, policy=self.policy, epoch=self.epoch,
-            preemptions=self.preemptions, put_off=tuple(self.put_off.items()),
+            preemptions=self.preemptions, deprioritised=tuple(self.deprioritised.items()),
         )  # fmt: skip
 
 

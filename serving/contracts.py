@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 Finish = Literal["stop", "length", "aborted", "error", "rejected", "unfinished"]
 Miss = Literal["", "ttft_queue", "ttft_execution", "tpot", "e2e", "not_served"]
-PutOff = Literal["over_share", "parked", "demoted"]
+Deprioritised = Literal["over_share", "parked", "demoted"]
 
 STRICT = ConfigDict(extra="forbid")
 
@@ -280,7 +280,7 @@ class Arrival:
 class Outcome:
     """A request as it left. `epoch` and `policy` were in force when it was admitted.
 
-    `put_off`: why it stood behind others, and since how long after its arrival (seconds).
+    `deprioritised`: why it stood behind others, and since how long after its arrival (seconds).
     """
 
     seq: int
@@ -302,7 +302,7 @@ class Outcome:
     policy: str
     epoch: int
     preemptions: int = 0
-    put_off: tuple[tuple[PutOff, float], ...] = ()
+    deprioritised: tuple[tuple[Deprioritised, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +316,7 @@ class JournalPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class ResidentRequest:
     """A request that the engine holds between two steps; one not `running` waits (again).
 
     `computed_tokens` of prompt and answer have their KV in the cache.
@@ -339,14 +339,14 @@ class Inside:
 
 
 @dataclass(frozen=True, slots=True)
-class InsidePage:
+class ResidentPage:
     """The requests inside one engine core, running ones first; `left_out` did not fit.
 
     `prefill_s_per_token`: as measured while prompts fill the steps; 0 is unknown.
     """
 
     now_s: float
-    requests: tuple[Inside, ...] = ()
+    requests: tuple[ResidentRequest, ...] = ()
     left_out: int = 0
     prefill_s_per_token: float = 0.0
 

@@ -22,13 +22,12 @@ from serving.contracts import (
     Arrival,
     Decision,
     Envelope,
-    InsidePage,
     JournalPage,
     Limits,
+    ResidentPage,
     Snapshot,
     Totals,
 )
-from serving.inside import build_inside
 from serving.lanes import Lanes
 from serving.lease import Lease
 from serving.observer import Observer
@@ -36,7 +35,7 @@ from serving.perception.model_file import ModelFile, fingerprint, rank_path
 from serving.policies import RequestView, complete_params
 from serving.queue import PolicyQueue
 from serving.settings import read_settings
-from serving.snapshot import build_snapshot, build_totals
+from serving.snapshot import build_inside, build_snapshot, build_totals
 from serving.step_control import StepControl
 
 if TYPE_CHECKING:  # it is mixed into one of vLLM's schedulers, and uses what they have
@@ -136,7 +135,7 @@ class SchedulerHook(_Base):
         """Arrivals and outcomes from `cursor` on."""
         return self.observer.accounting.page(cursor, limit)
 
-    def hmas_inside(self, limit: int) -> InsidePage:
+    def hmas_inside(self, limit: int) -> ResidentPage:
         """The requests that the engine holds, at most `limit`; O(limit + running)."""
         return build_inside(self, self._now(), limit)
 
@@ -284,7 +283,7 @@ class SchedulerHook(_Base):
         self._note_fault(f"policy {policy}, now fcfs", error)
 
     def _put_off(self, request: Request, standing: int, now_s: float) -> None:
-        self._safely("observer", self.observer.put_off, request, standing, now_s)
+        self._safely("observer", self.observer.deprioritised, request, standing, now_s)
 
     def _note_fault(self, where: str, error: Exception) -> None:
         self.faults += 1

@@ -13,7 +13,7 @@ from vllm.v1.request import Request
 
 from serving.accounting import Accounting, RequestTrack
 from serving.batch import Batch
-from serving.contracts import SLO, Finish, PutOff
+from serving.contracts import SLO, Deprioritised, Finish
 from serving.lanes import Lanes
 from serving.perception.attributes import deadline_s, slo_of, tenant_of
 from serving.perception.cost_model import CostModel, StepShape
@@ -26,7 +26,9 @@ _FINISHES: dict[str, Finish] = {
     "stop": "stop", "repetition": "stop", "length": "length", "abort": "aborted",
 }  # fmt: skip
 _SERVED = ("stop", "length")
-_PUT_OFF: dict[int, PutOff] = {OVER_SHARE: "over_share", GIVEN_UP: "parked", DEMOTED: "demoted"}
+_DEPRIORITISED: dict[int, Deprioritised] = {
+    OVER_SHARE: "over_share", GIVEN_UP: "parked", DEMOTED: "demoted",
+}  # fmt: skip
 _FADE, _SLOWEST = 0.98, 10.0
 _FULL_TOKENS = 10_000.0  # that a figure taken over counts for: a few dozen steps' worth
 _LEARN_EVERY = 4  # pure decode steps are many and alike
@@ -42,7 +44,7 @@ class Observer:
 
     Attributes:
         batch: the running requests in arrays.
-        horizon_s: mean TTFT target of recent arrivals: the time queued prefill has.
+        mean_ttft_target_s: mean TTFT target of recent arrivals: the time queued prefill has.
         steps, last_step_s: steps measured, and the duration of the last one.
     """
 
@@ -56,7 +58,7 @@ class Observer:
         self.accounting = Accounting(settings.journal_size, settings.max_tenants)
         self.cost, self.lengths = CostModel(), LengthModel()
         self.batch = Batch()
-        self.horizon_s, self.last_step_s, self.steps = 2.0, 0.0, 0
+        self.mean_ttft_target_s, self.last_step_s, self.steps = 2.0, 0.0, 0
         self.preemptions = self.recomputed_tokens = 0
         self._lanes, self._cached_tokens = lanes, cached_tokens
         self._decode_shape = StepShape(decodes=8, decode_context=8_000)
@@ -86,7 +88,7 @@ class Observer:
             q90_output_tokens=min(q90, request.max_tokens),
         )  # fmt: skip
         if slo.ttft_ms is not None:
-            self.horizon_s += 0.05 * (slo.ttft_ms / 1000 - self.horizon_s)
+            self.mean_ttft_target_s += 0.05 * (slo.ttft_ms / 1000 - self.mean_ttft_target_s)
         track = RequestTrack(view, request.max_tokens, group, expected, request.num_prompt_tokens)
         self.accounting.arrive(track)
         lane.inside += 1
@@ -171,11 +173,11 @@ class Observer:
             track.preemptions += 1
             track.preempted_s = now_s
 
-    def put_off(self, request: Request, standing: int, now_s: float) -> None:
+    def deprioritised(self, request: Request, standing: int, now_s: float) -> None:
         """A waiting request stands behind others from now on; the first time counts."""
         if track := self.track(request):
             after_s = max(0.0, now_s - track.view.arrival_s)
-            track.put_off.setdefault(_PUT_OFF[standing], after_s)
+            track.deprioritised.setdefault(_DEPRIORITISED[standing], after_s)
 
     def paused(self, request: Request) -> None:
         """A streaming-input session has answered and waits for more: it leaves the batch."""

@@ -12,7 +12,6 @@ import heapq
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
@@ -27,6 +26,7 @@ from serving.standing import (
     PARKED,
     STARVED,
     UNCOVERED,
+    Entry,
     hopeless_s,
     standings,
 )
@@ -36,26 +36,6 @@ _COMPACT_AT = 64
 _SLICE = 8  # entries that a step re-keys while keys are stale
 _CACHE_SLICE = 2  # looking up cached prefixes is the dearer re-keying
 _COST_STEP = 0.25  # a token's cost that moves by so much calls for new keys and standings
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A waiting request and its place."""
-
-    request: Any  # vLLM's
-    view: RequestView
-    lane: Lane
-    order: int
-    resumed: bool  # it had begun to answer when it was preempted
-    standing: int = NORMAL
-    conforms_s: float = -math.inf  # when its tenant's bucket covers it
-    item: int = 0  # number of its one valid heap item; 0 when it has left
-    event: int = 0  # number of its one valid event
-    facts: int = 0  # sum of those in `standing`
-    # What taking it has changed, should it come back unstarted in the same step:
-    lowered: float = 0.0  # how much `Lane.owed` fell
-    floor: bool = False
-    ceiling: bool = False
 
 
 class Order:
@@ -79,7 +59,7 @@ class Order:
         on_put_off: Callable[[Any, int, float], None] = lambda *_: None,
     ) -> None:
         self._view_of = view_of
-        self._on_policy_error, self._on_put_off = on_policy_error, on_put_off
+        self._on_policy_error, self._on_deprioritised = on_policy_error, on_put_off
         self.lanes = Lanes({}, {}, 64) if lanes is None else lanes
         self.buckets = False
         self._standings = standings()
@@ -302,7 +282,7 @@ class Order:
         self.backlog_tokens += tokens * ((standing != DEMOTED) - (entry.standing != DEMOTED))
         entry.standing = standing
         if standing > NORMAL:
-            self._on_put_off(entry.request, standing, self._now_s)
+            self._on_deprioritised(entry.request, standing, self._now_s)
 
     def _forget(self, entry: Entry) -> None:
         entry.item, entry.event, self._choice = 0, 0, None

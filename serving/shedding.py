@@ -1,6 +1,6 @@
 """Which requests may be refused, and which of them are? Pure logic, no vLLM.
 
-Called by the API server's door and by the simulated engine, which refuse, and by the
+Called by the API server's gate and by the simulated engine, which refuse, and by the
 snapshot, which counts the waiting requests that shedding is for.
 """
 

@@ -1,19 +1,52 @@
-"""What does the engine look like now? Built on request, between two steps."""
+"""What does the engine look like now, and which requests does it hold?
+
+Built on request, between two steps. A simulation that resumes from the page of residents goes on
+as the engine would.
+"""
 
 import math
-from typing import TYPE_CHECKING
+from itertools import chain, islice
+from typing import Any, Protocol
 
 import numpy as np
+from vllm.v1.request import Request, RequestStatus
 
+from serving.accounting import RequestTrack
 from serving.compat import used_blocks, vllm_version
-from serving.contracts import BatchState, KVState, QueueState, RuleCounts, Snapshot, Totals
+from serving.contracts import (
+    BatchState,
+    Envelope,
+    KVState,
+    QueueState,
+    ResidentPage,
+    ResidentRequest,
+    RuleCounts,
+    Snapshot,
+    Totals,
+)
+from serving.lease import Lease
+from serving.observer import Observer
+from serving.queue import PolicyQueue
 from serving.shedding import is_in_vain
-
-if TYPE_CHECKING:
-    from serving.hook import SchedulerHook
+from serving.step_control import StepControl
 
 
-def build_snapshot(scheduler: "SchedulerHook", now_s: float) -> Snapshot:
+class Hooked(Protocol):
+    """What is read here of a scheduler with the hook."""
+
+    lease: Lease
+    queue: PolicyQueue
+    observer: Observer
+    control: StepControl
+    envelope: Envelope
+    faults: int
+    last_fault: str
+    running: list[Any]
+    requests: dict[str, Any]
+    parallel_config: Any
+
+
+def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
     """A snapshot of one engine core; O(waiting + running)."""
     lease, queue, observer = scheduler.lease, scheduler.queue, scheduler.observer
     return Snapshot(
@@ -46,7 +79,7 @@ def build_snapshot(scheduler: "SchedulerHook", now_s: float) -> Snapshot:
     )
 
 
-def build_totals(scheduler: "SchedulerHook", now_s: float) -> Totals:
+def build_totals(scheduler: Hooked, now_s: float) -> Totals:
     """What a poll once a second may ask for; independent of how many requests wait."""
     lease = scheduler.lease
     return Totals(
@@ -63,7 +96,7 @@ def build_totals(scheduler: "SchedulerHook", now_s: float) -> Totals:
     )
 
 
-def _rule_counts(scheduler: "SchedulerHook") -> RuleCounts:
+def _rule_counts(scheduler: Hooked) -> RuleCounts:
     control, queue = scheduler.control, scheduler.queue
     return RuleCounts(
         slack_bound_steps=control.slack_bound_steps,
@@ -81,7 +114,7 @@ def _rule_counts(scheduler: "SchedulerHook") -> RuleCounts:
     )
 
 
-def _queue_state(scheduler: "SchedulerHook", now_s: float) -> QueueState:
+def _queue_state(scheduler: Hooked, now_s: float) -> QueueState:
     per_token_s = scheduler.observer.cost.coefficients.per_prefill_token_s
     may_shed = frozenset(scheduler.envelope.sheddable)
     tokens = hopeless = sheddable = in_vain = 0
@@ -112,7 +145,7 @@ def _queue_state(scheduler: "SchedulerHook", now_s: float) -> QueueState:
     )
 
 
-def _batch_state(scheduler: "SchedulerHook", now_s: float) -> BatchState:
+def _batch_state(scheduler: Hooked, now_s: float) -> BatchState:
     observer = scheduler.observer
     state = observer.batch.state(observer.busy_until_s(now_s))
     slacks = np.sort(state.slack_s[np.isfinite(state.slack_s)])
@@ -127,3 +160,43 @@ def _batch_state(scheduler: "SchedulerHook", now_s: float) -> BatchState:
         step_time_bias=observer.cost.bias,
         last_token_budget=scheduler.control.last_budget,
     )
+
+
+def build_inside(scheduler: Hooked, now_s: float, limit: int) -> ResidentPage:
+    """At most `limit` requests: running ones in their order, then the others by arrival.
+
+    Left out, and counted, are the rest and those that could not be classified. What waits is
+    read from vLLM's table of requests, in the order in which they came: it holds those too
+    that wait outside the queue (for remote KV, a grammar), and needs no sorting.
+    """
+    waiting = (
+        request
+        for request in scheduler.requests.values()
+        if request.status != RequestStatus.RUNNING and not request.is_finished()
+    )
+    found = [
+        _inside(request, track)
+        for request in islice(chain(scheduler.running, waiting), limit)
+        if (track := scheduler.observer.track(request))
+    ]
+    return ResidentPage(
+        now_s, tuple(found), len(scheduler.requests) - len(found),
+        scheduler.observer.prefill_s_per_token(),
+    )  # fmt: skip
+
+
+def _inside(request: Request, track: RequestTrack) -> ResidentRequest:
+    view = track.view
+    # vLLM counts a token as computed once it is scheduled, so with a step in flight all of
+    # them may be. The newest one is then only about to be: it goes through the next step,
+    # and a request of which nothing is left to compute would never be scheduled again.
+    computed = min(request.num_computed_tokens, request.num_tokens - 1)
+    return ResidentRequest(
+        request_id=request.request_id, arrival_s=view.arrival_s, tenant=view.tenant,
+        slo_class=view.slo_class, slo=view.slo, prompt_tokens=request.num_prompt_tokens,
+        max_tokens=track.max_tokens, priority=request.priority,
+        running=request.status == RequestStatus.RUNNING,
+        computed_tokens=computed, output_tokens=request.num_output_tokens,
+        admitted_s=track.admitted_s, first_token_s=track.first_token_s,
+        preemptions=track.preemptions,
+    )  # fmt: skip

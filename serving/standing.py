@@ -4,6 +4,11 @@ Called by the waiting queue and for prefills that have begun. Five standings, se
 in this order; inside the first by arrival, inside the others by the policy's key.
 """
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from serving.lanes import Lane
 from serving.policies.base import RequestView
 
 # FIRST: has waited beyond the ceiling, or has begun to answer and was preempted.
@@ -16,6 +21,26 @@ FIRST, NORMAL, OVER_SHARE, GIVEN_UP, DEMOTED = -1, 0, 1, 2, 3
 # preempted while it answered; its prefill can no longer be done before its deadline; its
 # tenant's bucket does not cover it yet; triage has parked it.
 STARVED, HOPELESS, UNCOVERED, PARKED = 1, 2, 4, 8
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A waiting request and its place."""
+
+    request: Any  # vLLM's
+    view: RequestView
+    lane: Lane
+    order: int
+    resumed: bool  # it had begun to answer when it was preempted
+    standing: int = NORMAL
+    conforms_s: float = -math.inf  # when its tenant's bucket covers it
+    item: int = 0  # number of its one valid heap item; 0 when it has left
+    event: int = 0  # number of its one valid event
+    facts: int = 0  # sum of those in `standing`
+    # What taking it has changed, should it come back unstarted in the same step:
+    lowered: float = 0.0  # how much `Lane.owed` fell
+    floor: bool = False
+    ceiling: bool = False
 
 
 def standings(

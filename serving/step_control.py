@@ -116,7 +116,7 @@ class StepControl:
     def _update_load(self) -> None:
         prefill_s = self._observer.prefill_s_per_token()
         decode_s = self._observer.decode_s_per_token()
-        self.slide.update(self._queue.backlog_tokens * prefill_s, self._observer.horizon_s)
+        self.slide.update(self._queue.backlog_tokens * prefill_s, self._observer.mean_ttft_target_s)
         self._queue.set_load(self.slide.load, prefill_s, decode_s)
 
     def _order_running(self, now_s: float) -> list[Any]:
@@ -189,7 +189,7 @@ class StepControl:
         if self._queue:
             views.append(self._queue.head_place()[0])
         per_token_s = self._observer.cost.coefficients.per_prefill_token_s
-        short_s = _SHORT_LAXITY * self._observer.horizon_s
+        short_s = _SHORT_LAXITY * self._observer.mean_ttft_target_s
         return any(
             0.0 <= hopeless_s(view, per_token_s) - now_s < short_s
             for view in views

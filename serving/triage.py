@@ -9,12 +9,8 @@ import math
 from collections.abc import Iterable, Iterator
 from heapq import heappush, heappushpop
 from itertools import islice
-from typing import TYPE_CHECKING
 
-from serving.standing import PARKED
-
-if TYPE_CHECKING:
-    from serving.order import Entry
+from serving.standing import PARKED, Entry
 
 # Entries looked at per step. Who waits in vain takes a place in each step until the pass is
 # through, so a queue of hundreds is gone through at once; of thousands the cost is spread.
@@ -40,7 +36,7 @@ class Triage:
         parked: those that are.
     """
 
-    def __init__(self, entries: Iterable["Entry"]) -> None:
+    def __init__(self, entries: Iterable[Entry]) -> None:
         self.parked: dict[Entry, None] = {}  # a set that keeps its order
         self._by_deadline: list[tuple[float, int, Entry]] = []
         self._new: list[tuple[float, int, Entry]] = []
@@ -51,12 +47,12 @@ class Triage:
         for entry in entries:
             self.add(entry)
 
-    def add(self, entry: "Entry") -> None:
+    def add(self, entry: Entry) -> None:
         """One more that waits, from the next pass on."""
         if entry.view.deadline_s < math.inf:
             self._new.append((entry.view.deadline_s, entry.order, entry))
 
-    def advance(self, now_s: float, prefill_s_per_token: float) -> list["Entry"]:
+    def advance(self, now_s: float, prefill_s_per_token: float) -> list[Entry]:
         """Go on with the pass; at its end, those that are to be parked, or no longer.
 
         Amortised O(log n) per entry that is looked at, at most `SLICE` of them, or `LONG_SLICE`
@@ -81,14 +77,14 @@ class Triage:
         self._done_s = done_s
         return self._end() if len(slice_) < count else []
 
-    def _begin(self, now_s: float) -> Iterator[tuple[float, int, "Entry"]]:
+    def _begin(self, now_s: float) -> Iterator[tuple[float, int, Entry]]:
         waiting = [it for it in self._by_deadline if it[2].item and it[2].order == it[1]]
         waiting += self._new
         waiting.sort()  # nearly sorted: one comparison each
         self._by_deadline, self._new, self._done_s = waiting, [], now_s
         return iter(waiting)
 
-    def _end(self) -> list["Entry"]:
+    def _end(self) -> list[Entry]:
         before, self.parked = self.parked, self._given_up
         self._kept, self._given_up, self._left = [], {}, None
         changed = [entry for entry in self.parked if entry not in before]

@@ -9,13 +9,13 @@ from serving.contracts import (
     CostCoefficients,
     Decision,
     Envelope,
-    Inside,
-    InsidePage,
     JournalPage,
     KVState,
     Limits,
     Outcome,
     QueueState,
+    ResidentPage,
+    ResidentRequest,
     Snapshot,
 )
 from serving.engines.protocol import EngineUnavailable
@@ -34,7 +34,7 @@ class FakeEngine:
     batch: BatchState = field(default_factory=BatchState)
     kv: KVState = field(default_factory=KVState)
     events: list[Arrival | Outcome] = field(default_factory=list)
-    held: tuple[Inside, ...] = ()
+    held: tuple[ResidentRequest, ...] = ()
     applied: list[Decision] = field(default_factory=list)
     epoch: int = 0
     policy: str = "fcfs"
@@ -120,6 +120,6 @@ class FakeEngine:
             outcomes=tuple(e for e in page if isinstance(e, Outcome)),
         )
 
-    def inside(self, limit: int = 5000) -> InsidePage:
+    def inside(self, limit: int = 5000) -> ResidentPage:
         self._tick()
-        return InsidePage(self.now_s, self.held[:limit], len(self.held[limit:]))
+        return ResidentPage(self.now_s, self.held[:limit], len(self.held[limit:]))

@@ -1,6 +1,8 @@
-"""Do imports point one way: graphs -> hmas_agents -> tools -> serving?"""
+"""Do imports point one way, graphs -> hmas_agents -> tools -> serving, and never in a circle?"""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +52,48 @@ def test_a_package_imports_only_those_below_it(package):
 @pytest.mark.parametrize("package", [name for name in PACKAGES if name != "serving"])
 def test_only_serving_imports_vllm(package):
     assert [where for where, name in imports_of(package) if name == "vllm"] == []
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules_imported(source: str, known: set[str]) -> set[str]:
+    """Modules of `known` that a source imports: lazily and for types only, too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & known or {node.module}
+    return found & known
+
+
+def circle_in(sources: dict[str, str]) -> list[str]:
+    """Modules that import each other in a circle, the first one also at the end; [] if none do."""
+    known = set(sources)
+    graph = {name: modules_imported(text, known) - {name} for name, text in sources.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    sources = {module_of(path): path.read_text() for path in paths}
+    assert circle_in(sources) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    ["from a.x import f", "import a.x", "from a import x", "def f():\n    from a.x import g",
+     "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a.x import T"],
+)  # fmt: skip
+def test_a_planted_circle_is_found_in_whatever_form(back):
+    assert circle_in({"a": "", "a.x": "from a.y import h", "a.y": back})
+    assert not circle_in({"a": "", "a.x": "from a.y import h", "a.y": "import ast"})

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from hmas_agents.agents.arbiter import Arbiter
+from hmas_agents.agents.call_rate import PER_S, CallRate
 from hmas_agents.agents.calls import KNOBS, RuleCall
-from hmas_agents.agents.pace import PER_S, Pace
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, Config, RuleModelConfig
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
@@ -64,7 +64,7 @@ def replay_short(path: Path, run: int) -> list[ShortReplayed]:
             unread = str(error.errors()[0]["loc"])
             continue
         arbiter = _arbiter(agents, stored[:number], each.record.at_s)
-        verdict = arbiter.judge(roster.ask(state), state.limits, state.now_s)
+        verdict = arbiter.arbitrate(roster.ask(state), state.limits, state.now_s)
         replayed.append(
             ShortReplayed(
                 decision=each.id,
@@ -89,7 +89,7 @@ def _agents(config: dict[str, Any]) -> AgentsConfig:
 
 def _arbiter(agents: AgentsConfig, before: Sequence[StoredDecision], now_s: float) -> Arbiter:
     """An arbiter that remembers what had gone through by then."""
-    arbiter = Arbiter(Pace(agents.min_gap_s, agents.max_calls_per_minute))
+    arbiter = Arbiter(CallRate(agents.min_gap_s, agents.max_calls_per_minute))
     for each in before:
         if now_s - PER_S <= each.record.at_s < now_s:
             made: list[RuleCall] = [

@@ -21,7 +21,7 @@ from evals.workers import OnProgress
 from evals.workloads.scaling import span_s
 from hmas_agents.case_file import Case
 from hmas_agents.config import Config, load_config
-from hmas_agents.observer import Observer
+from hmas_agents.engine_watch import EngineWatch
 from serving.engines.tickers import Ticker
 
 LOOK_S = 2.0  # as often as the controller's short tick
@@ -76,7 +76,7 @@ def take(scene: Scene, on_progress: OnProgress) -> list[Case]:
     offered = offer(workload, scene.load * capacity_rps)
     profile, settings = suite.profile_of(scenario), suite.settings_of(scenario)
     engine = build_simulated(profile, settings, False)
-    observer = Observer(engine, _config(suite), None)
+    watch = EngineWatch(engine, _config(suite), None)
     steering = Steering(engine, profile, scene.title)
     taken: list[Case] = []
 
@@ -87,11 +87,11 @@ def take(scene: Scene, on_progress: OnProgress) -> list[Case]:
         steering.put_in_force(arm, "the next one")
 
     def look() -> None:
-        observer.look()
+        watch.look()
         at_s = suite.first_s + len(taken) * suite.every_s
         if engine.now() < at_s:
             return
-        situation = observer.situation()
+        situation = watch.situation()
         taken.append(
             Case(
                 id=f"{scene.title}-{len(taken)}",

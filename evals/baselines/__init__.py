@@ -1,25 +1,23 @@
 """Whom is H-MAS compared with? One contender per file, all with the same signature.
 
-`run_baseline` is called by `evals.simulated_case` for the arms of `evals.arms.BASELINES`, but
-for `hindsight-fixed`: that one is not run, it is found among other arms (`evals.hindsight`).
+`run_case` runs every arm, in worker processes too, but for `hindsight-fixed`: that one is found
+among other arms (`evals.hindsight`).
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from evals.baselines.admission import run_admission
-from evals.baselines.arm_run import ArmRun, OnProgress
-from evals.baselines.controlled import run_rules_only, run_twin_only
+from evals.baselines.controlled import run_hmas, run_rules_only, run_twin_only
+from evals.baselines.fixed import run_fixed
 from evals.baselines.hindsight_switching import run_hindsight_switching
 from evals.baselines.random_switching import run_random_switching
 from evals.baselines.sglang_emulated import run_sglang, run_sglang_tuned
-from evals.baselines.tuned import run_tuned
-from evals.sim_engine import BuildEngine
+from evals.baselines.tuned import run_stock, run_tuned
+from evals.metrics import CaseRun
+from evals.sim_engine import BuildEngine, build_simulated
+from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
 
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
-
-RUN: dict[str, Callable[["SimulatedCase", OnProgress, BuildEngine], ArmRun]] = {
+RUN: dict[str, Callable[[SimulatedCase, OnProgress, BuildEngine], ArmRun]] = {
     "vllm-tuned": run_tuned,
     "vllm-admission": run_admission,
     "sglang-emulated": run_sglang,
@@ -31,8 +29,28 @@ RUN: dict[str, Callable[["SimulatedCase", OnProgress, BuildEngine], ArmRun]] = {
 }
 
 
-def run_baseline(
-    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+def run_case(
+    case: SimulatedCase,
+    on_progress: OnProgress,
+    build_engine: BuildEngine = build_simulated,
+) -> CaseRun:
+    """Run one case until everything is served or the drain time is over."""
+    run = run_arm(case, on_progress, build_engine)
+    return CaseRun(
+        case.scenario, case.load, case.arm.name, run.outcomes, run.decisions,
+        preemptions=sum(outcome.preemptions for outcome in run.outcomes),
+        recomputed_tokens=run.recomputed_tokens, chosen=run.chosen,
+    )  # fmt: skip
+
+
+def run_arm(
+    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
-    """One case of the kind `baseline`."""
+    """What the case's arm makes of it."""
+    if case.arm.kind == "stock":
+        return run_stock(case, case.profile, on_progress, build_engine)
+    if case.arm.kind == "fixed":
+        return run_fixed(case, case.arm, on_progress, build_engine)
+    if case.arm.kind == "hmas":
+        return run_hmas(case, on_progress, build_engine)
     return RUN[case.arm.name](case, on_progress, build_engine)

@@ -5,22 +5,19 @@ is chosen as in `evals.baselines.tuned`, from the times below and no limit at al
 turns away is a miss.
 """
 
-from typing import TYPE_CHECKING
 
-from evals.baselines.arm_run import ArmRun, Chosen, OnProgress, Parts, as_chosen, best_run
+from evals.baselines.arm_run import Parts, as_chosen, best_run
 from evals.baselines.tuned import run_stock
 from evals.sim_engine import BuildEngine
+from evals.simulated_case import ArmRun, Chosen, OnProgress, SimulatedCase
 from serving.engines.profile import EngineProfile
-
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
 
 QUEUED_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 NO_LIMIT = "none"
 
 
 def run_admission(
-    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
     """The best run; `chosen` has `max_num_queued_tokens`, a number or `none`."""
     limits = [None, *(queued_tokens(case.profile, seconds) for seconds in QUEUED_S)]
@@ -37,7 +34,7 @@ def run_admission(
 
 
 def run_with_limit(
-    case: "SimulatedCase", max_num_queued_tokens: int, on_progress: OnProgress
+    case: SimulatedCase, max_num_queued_tokens: int, on_progress: OnProgress
 ) -> ArmRun:
     """Stock vLLM with one limit on the prompt tokens still in prefill."""
     from evals.baselines.admission_engine import AdmissionEngine

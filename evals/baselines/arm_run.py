@@ -1,32 +1,18 @@
-"""What does running an arm come to, and which of several runs is best?
+"""Which of several runs of a case is best, and how far are they?
 
 Shared by the arms: those that choose in hindsight run a case several times and keep the best.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from evals.recording import AppliedDecision
-from serving.contracts import Limits, Outcome
+from evals.simulated_case import ArmRun, Chosen, OnProgress, SimulatedCase
+from serving.contracts import Limits
 from serving.engines.profile import EngineProfile
 
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
-
-OnProgress = Callable[[int], None]
-Chosen = Mapping[str, float | str]
 Candidate = TypeVar("Candidate")
-
-
-@dataclass(frozen=True, slots=True)
-class ArmRun:
-    """One run of a case; `chosen` is what the arm chose for it, if it had a choice."""
-
-    outcomes: Sequence[Outcome]
-    decisions: Sequence[AppliedDecision]
-    recomputed_tokens: int
-    chosen: Chosen = field(default_factory=dict)
 
 
 class Parts:
@@ -50,7 +36,7 @@ class Parts:
 
 
 def best_run(
-    case: "SimulatedCase",
+    case: SimulatedCase,
     candidates: Sequence[Candidate],
     run: Callable[[Candidate], ArmRun],
 ) -> tuple[Candidate, ArmRun]:

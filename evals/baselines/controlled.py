@@ -4,15 +4,11 @@
 `twin-only` has neither model nor rule table: the twin tries every allowed policy.
 """
 
-from typing import TYPE_CHECKING
 
 from evals.arms import controller_config
-from evals.baselines.arm_run import ArmRun, OnProgress
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
+from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
 
 RULES_ONLY: dict[str, object] = {"model.enabled": False, "twin.enabled": False}
 TWIN_ONLY: dict[str, object] = {
@@ -22,7 +18,7 @@ TWIN_ONLY: dict[str, object] = {
 }
 
 
-def run_hmas(case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine) -> ArmRun:
+def run_hmas(case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine) -> ArmRun:
     """The whole loop, on the engine's clock.
 
     Raises:
@@ -32,21 +28,21 @@ def run_hmas(case: "SimulatedCase", on_progress: OnProgress, build_engine: Build
 
 
 def run_rules_only(
-    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
     """What rules alone decide, on both horizons."""
     return _run(case, RULES_ONLY, on_progress, build_engine)
 
 
 def run_twin_only(
-    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
     """What the twin finds without anybody's proposals."""
     return _run(case, TWIN_ONLY, on_progress, build_engine)
 
 
 def _run(
-    case: "SimulatedCase",
+    case: SimulatedCase,
     overrides: dict[str, object],
     on_progress: OnProgress,
     build_engine: BuildEngine,

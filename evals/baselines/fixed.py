@@ -1,18 +1,15 @@
 """How does one policy do for the whole run? The arms `fixed-NAME...`."""
 
-from typing import TYPE_CHECKING
 
 from evals.arms import Arm
-from evals.baselines.arm_run import ArmRun, OnProgress
 from evals.baselines.steering import RENEW_S, Steering
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
+from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
 
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
 
 def run_fixed(
-    case: "SimulatedCase", arm: Arm, on_progress: OnProgress, build_engine: BuildEngine
+    case: SimulatedCase, arm: Arm, on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
     """The policy and the rules of `arm`, a fixed one, in force from before the first arrival."""
     engine = build_engine(case.profile, case.settings, False)

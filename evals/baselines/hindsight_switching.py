@@ -9,23 +9,19 @@ looks two windows ahead, it has three choices, and only the ticks to switch at.
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from evals.arms import controller_config, parse_arm
-from evals.baselines.arm_run import ArmRun, Chosen, OnProgress
 from evals.baselines.rollouts import Rollouts
 from evals.baselines.steering import Steering
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
+from evals.simulated_case import ArmRun, Chosen, OnProgress, SimulatedCase
 
 HORIZON_WINDOWS = 2  # most requests that a window admits have left by the end of the next
 
 
 def run_hindsight_switching(
-    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
     """One run in which each window gets the fixed arm of the shortlist that pays best.
 

@@ -5,20 +5,16 @@ the rules that the controller begins with.
 """
 
 import random
-from typing import TYPE_CHECKING
 
 from evals.arms import controller_config, parse_arm
-from evals.baselines.arm_run import ArmRun, OnProgress
 from evals.baselines.steering import Steering
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
+from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
 
 
 def run_random_switching(
-    case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine
+    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
 ) -> ArmRun:
     """Policies drawn by the case's seed, the first before the first arrival."""
     control = controller_config(case.controller, {}).control

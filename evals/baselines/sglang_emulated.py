@@ -4,20 +4,17 @@ The arms `sglang-emulated` (its default prefill chunk) and `sglang-emulated-tune
 chosen in hindsight, as in `evals.baselines.tuned`). `evals.sglang` has the emulation.
 """
 
-from typing import TYPE_CHECKING
 
-from evals.baselines.arm_run import ArmRun, OnProgress, Parts, as_chosen, best_run
+from evals.baselines.arm_run import Parts, as_chosen, best_run
 from evals.sim_engine import BuildEngine
-
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
+from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
 
 CHUNK = 8192  # SGLang's default on GPUs of 60 to 160 GB
 CHUNKS = (CHUNK, 512, 1024, 2048, 4096, 16384)
 
 
 def run_sglang(
-    case: "SimulatedCase",
+    case: SimulatedCase,
     on_progress: OnProgress,
     build_engine: BuildEngine,  # noqa: ARG001  as every arm
 ) -> ArmRun:
@@ -26,7 +23,7 @@ def run_sglang(
 
 
 def run_sglang_tuned(
-    case: "SimulatedCase",
+    case: SimulatedCase,
     on_progress: OnProgress,
     build_engine: BuildEngine,  # noqa: ARG001  as every arm
 ) -> ArmRun:
@@ -36,7 +33,7 @@ def run_sglang_tuned(
     return as_chosen(best, case.profile, {"chunked_prefill_size": chunk})
 
 
-def run_with_chunk(case: "SimulatedCase", chunk: int, on_progress: OnProgress) -> ArmRun:
+def run_with_chunk(case: SimulatedCase, chunk: int, on_progress: OnProgress) -> ArmRun:
     """One run with `chunk` prompt tokens per prefill step."""
     from evals.sglang import EmulatedSGLang
 

@@ -7,20 +7,17 @@ profile's own values are among the candidates, so it never does worse than stock
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from evals.baselines.arm_run import ArmRun, OnProgress, Parts, as_chosen, best_run
+from evals.baselines.arm_run import Parts, as_chosen, best_run
 from evals.sim_engine import BuildEngine
+from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
 from serving.engines.profile import EngineProfile
-
-if TYPE_CHECKING:
-    from evals.simulated_case import SimulatedCase
 
 TOKEN_BUDGETS = (256, 512, 1024, 2048, 4096, 8192)
 SEQUENCES = (16, 32, 64, 128)
 
 
-def run_tuned(case: "SimulatedCase", on_progress: OnProgress, build_engine: BuildEngine) -> ArmRun:
+def run_tuned(case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine) -> ArmRun:
     """The best run of stock vLLM; `chosen` has `token_budget` and `max_num_seqs`."""
     own = case.profile
     budgets, sequences = token_budgets(own), fewer_sequences(own)
@@ -40,7 +37,7 @@ def run_tuned(case: "SimulatedCase", on_progress: OnProgress, build_engine: Buil
 
 
 def run_stock(
-    case: "SimulatedCase",
+    case: SimulatedCase,
     profile: EngineProfile,
     on_progress: OnProgress,
     build_engine: BuildEngine,

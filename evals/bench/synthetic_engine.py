@@ -15,12 +15,12 @@ from serving.contracts import (
     CostCoefficients,
     Decision,
     Envelope,
-    InsidePage,
     JournalPage,
     KVState,
     Limits,
     Outcome,
     QueueState,
+    ResidentPage,
     Snapshot,
 )
 
@@ -112,9 +112,9 @@ class SyntheticEngine:
             outcomes=tuple(event for event in page if isinstance(event, Outcome)),
         )
 
-    def inside(self, limit: int = 5000) -> InsidePage:  # noqa: ARG002  as above
+    def inside(self, limit: int = 5000) -> ResidentPage:  # noqa: ARG002  as above
         """Nobody: a short tick does not ask."""
-        return InsidePage(self._now_s)
+        return ResidentPage(self._now_s)
 
     @property
     def _head(self) -> int:

@@ -65,7 +65,7 @@ def _time_rate(
                 acted.clear()
                 cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
                 loop.short_tick()
-                loop._parts.observer.alarms()
+                loop._parts.watch.alarms()
                 cpu_ns = time.process_time_ns() - cpu_ns
                 wall_ns = time.perf_counter_ns() - wall_ns
                 if number >= warm_up:

@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any
 
 from evals.arms import ControllerOptions, parse_arm
+from evals.baselines import run_case
 from evals.fidelity.comparison import Comparison, compare
 from evals.fidelity.machine import OtherLoad, warning
 from evals.fidelity.server import MeasuredServer
@@ -26,7 +27,7 @@ from evals.progress import CaseProgress
 from evals.recording import RecordedEngine
 from evals.scenario import Workload
 from evals.sim_engine import RunnableEngine
-from evals.simulated_case import SimulatedCase, run_case
+from evals.simulated_case import SimulatedCase
 from evals.suite import Suite
 from serving.contracts import Outcome, Snapshot
 from serving.engines.profile import EngineProfile

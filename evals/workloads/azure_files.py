@@ -81,7 +81,7 @@ def fetch_azure(
     except httpx.HTTPError as error:
         raise TraceError(
             f"{url}: download failed: {error or type(error).__name__}. Set HMAS_TRACES to a folder "
-            "that has the file, or go on without it: the synthetic twin serves instead"
+            "that has the file, or go on without it: the synthetic stand-in serves instead"
         ) from error
     except OSError as error:
         raise TraceError(f"{target}: cannot be written: {error.strerror}") from error

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from hmas_agents.agents.call_rate import CallRate
 from hmas_agents.agents.calls import Quantity, RuleCall, push_of, step_of
-from hmas_agents.agents.pace import Pace
 from hmas_agents.config import Concern
 from serving.contracts import Limits
 
@@ -55,7 +55,7 @@ class Verdict:
 class Arbiter:
     """One controller's; remembers what went through, for the pace."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: CallRate) -> None:
         self._pace = pace
         self._told_s: dict[tuple[str, str], float] = {}
 
@@ -64,7 +64,7 @@ class Arbiter:
         for call in calls:
             self._pace.note(call["name"], now_s)
 
-    def judge(
+    def arbitrate(
         self, asked: Iterable[tuple[Concern, RuleCall]], limits: Limits, now_s: float
     ) -> Verdict:
         """Let through what may go.

@@ -7,10 +7,10 @@ names one and cannot invent another. Used by `model_rule_agent`.
 from collections.abc import Callable
 
 from hmas_agents.agents.admission import SHED_STEP
-from hmas_agents.agents.balance import PREFILL_SHARE, SMALLEST_TOKENS
 from hmas_agents.agents.batching import FLOOR_SHARE
 from hmas_agents.agents.calls import RuleCall, step_of
-from hmas_agents.agents.kv import RESERVE_MAX, RESERVE_STEP
+from hmas_agents.agents.memory import RESERVE_MAX, RESERVE_STEP
+from hmas_agents.agents.prefill import PREFILL_SHARE, SMALLEST_TOKENS
 from hmas_agents.config import Concern
 from hmas_agents.states import ShortState
 
@@ -41,7 +41,7 @@ def _batching(state: ShortState) -> Menu:
     }
 
 
-def _kv(state: ShortState) -> Menu:
+def _memory(state: ShortState) -> Menu:
     reserve = state.limits.kv_reserve
     more = max(reserve, min(round(reserve + RESERVE_STEP, 4), RESERVE_MAX))
     less = max(0.0, round(reserve - RESERVE_STEP, 4))
@@ -67,7 +67,7 @@ def _admission(state: ShortState) -> Menu:
     return menu
 
 
-def _balance(state: ShortState) -> Menu:
+def _prefill(state: ShortState) -> Menu:
     half = max(SMALLEST_TOKENS, state.limits.token_budget // 2)
     return {
         "share_steps": _call("set_long_prefill_threshold", "max_tokens", half),
@@ -89,9 +89,9 @@ def _call(tool: str, argument: str, value: float) -> RuleCall:
 
 
 _MENUS: dict[Concern, Callable[[ShortState], Menu]] = {
-    "kv": _kv,
+    "memory": _memory,
     "tenant_shares": _tenant_shares,
     "admission": _admission,
     "batching": _batching,
-    "balance": _balance,
+    "prefill": _prefill,
 }

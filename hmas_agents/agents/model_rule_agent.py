@@ -28,11 +28,11 @@ logger = logging.getLogger(__name__)
 NONE = "none"
 _MAX_TOKENS = 40  # {"choice": "..."} and a little air
 _TASKS: dict[Concern, str] = {
-    "kv": "the KV cache: whom preemption hits, and how much of the cache stays free",
+    "memory": "the KV cache: whom preemption hits, and how much of the cache stays free",
     "tenant_shares": "tenant shares: whether tenants are held to their shares",
     "admission": "admission: how many requests run at once, and what share is refused",
     "batching": "batching: how many tokens one step may schedule",
-    "balance": "the balance of prefill and decode within a step",
+    "prefill": "the balance of prefill and decode within a step",
 }
 _SYSTEM = (
     "You tune one setting of an LLM server every few seconds. You see its last seconds as "

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from serving.contracts import Outcome, PutOff
+from serving.contracts import Deprioritised, Outcome
 
 BAR_COLUMNS = 60
 WAITING, PREFILL, DECODING = ".", "=", "#"
@@ -18,7 +18,7 @@ CAUSES = {
     "not_served": "it was never fully served",
 }
 
-PUT_OFF: dict[PutOff, str] = {
+PUT_OFF: dict[Deprioritised, str] = {
     "over_share": "its tenant had sent more than its share: the others' requests go first",
     "parked": "not all could be in time, and it was among the dearest to save (triage)",
     "demoted": "it could no longer be in time: whoever still can goes first",
@@ -68,7 +68,7 @@ def moments(outcome: Outcome) -> list[Moment]:
     """What happened, in order; what never did is left out."""
     happened: list[tuple[MomentName, float | None, str]] = [
         ("arrived", 0.0, ""),
-        *(("put off", after_s, PUT_OFF[why]) for why, after_s in outcome.put_off),
+        *(("put off", after_s, PUT_OFF[why]) for why, after_s in outcome.deprioritised),
         ("admitted", outcome.queue_s, ""),
         ("first token", outcome.ttft_s, ""),
         ("ended", outcome.e2e_s, ""),

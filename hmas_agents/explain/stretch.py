@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from hmas_agents.explain.life import SERVED, admitted_s
-from serving.contracts import SLO, Inside, Outcome, TraceRequest
+from serving.contracts import SLO, Outcome, ResidentRequest, TraceRequest
 from serving.settings import EngineSettings
 
 TAIL_S = 15.0  # traffic goes on behind its end, as it did
@@ -37,7 +37,7 @@ class Stretch:
     start_s: float
     judged_until_s: float
     settings: EngineSettings
-    begun: tuple[tuple[Inside, int], ...]
+    begun: tuple[tuple[ResidentRequest, int], ...]
     offered: tuple[TraceRequest, ...]
     real: tuple[Outcome, ...]
     index: int
@@ -109,7 +109,7 @@ def cut_stretch(
 
 def inside_at(
     outcome: Outcome, at_s: float, total: int, max_tokens: int
-) -> tuple[Inside, int] | None:
+) -> tuple[ResidentRequest, int] | None:
     """Where a request was at `at_s`, its times counted from then, and its answer's length.
 
     Within prefill, and from token to token, it is taken to have gone on evenly, and
@@ -122,7 +122,7 @@ def inside_at(
         max_tokens: the longest answer it allowed.
     """
     admitted = admitted_s(outcome)
-    waits = Inside(
+    waits = ResidentRequest(
         outcome.request_id, outcome.arrival_s - at_s, outcome.tenant, outcome.slo_class,
         outcome.slo, outcome.prompt_tokens, max(max_tokens, total),
     )  # fmt: skip

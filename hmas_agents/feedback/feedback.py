@@ -1,4 +1,4 @@
-"""What has the engine shown so far? One observer, fed every short tick by the graphs."""
+"""What has the engine shown so far? Fed every short tick by the graphs."""
 
 import math
 

@@ -4,24 +4,31 @@ The only module that imports OpenTelemetry (extra `otel`); imported when an endp
 configured. A collector that is slow or away costs spans, never a tick.
 """
 
+# ruff: noqa: ARG002, D102  LangChain's base class names the arguments, and says what each is for
+
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
+from langchain_core.callbacks import BaseCallbackHandler
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from hmas_agents.telemetry.attributes import Attributes, error_type
-from hmas_agents.telemetry.nodes import NodeSpans
-from hmas_agents.telemetry.tracing import ENDPOINT_VARIABLES, Span
+from hmas_agents.telemetry.attributes import (
+    Attributes,
+    error_type,
+    tool_attributes,
+    tool_result_attributes,
+)
+from hmas_agents.telemetry.tracing import Span, Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +38,54 @@ QUEUE_SPANS = 1024  # what waits for a collector that is away; a tick has about 
 BATCH_SPANS = 512
 SEND_EVERY_MS = 5000.0
 MAX_ATTRIBUTE_CHARACTERS = 16_384  # a prompt, but not whatever an endpoint sends
+NODE_TAG = "graph:step:"  # on runs of nodes; runs inside a node carry other tags
 REMEMBERED = 256  # decisions whose outcome is awaited: windows are minutes long
 
 # The libraries would log every failed attempt; `TellingExporter` says it once.
 CHATTY = ("opentelemetry.exporter.otlp", "opentelemetry.sdk._shared_internal", "urllib3")
+
+
+class NodeSpans(BaseCallbackHandler):
+    """A span per node and per tool call of one tick; LangChain logs what goes wrong here."""
+
+    run_inline = True  # spans nest by the thread that they begin in
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._open: dict[UUID, tuple[AbstractContextManager[Span], Span]] = {}
+
+    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **more: Any) -> None:
+        if any(tag.startswith(NODE_TAG) for tag in more.get("tags") or ()):
+            self._begin(run_id, more.get("name") or "node", {})
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **_: Any) -> None:
+        self._end(run_id, {}, None)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
+        self._end(run_id, {}, error)
+
+    def on_tool_start(
+        self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **more: Any
+    ) -> None:
+        name = str((serialized or {}).get("name") or "tool")
+        self._begin(run_id, f"execute_tool {name}", tool_attributes(name, more.get("tool_call_id")))
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **_: Any) -> None:
+        self._end(run_id, tool_result_attributes(getattr(output, "content", output)), None)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
+        self._end(run_id, {}, error)
+
+    def _begin(self, run_id: UUID, name: str, attributes: Attributes) -> None:
+        manager = self._tracing.span(name, attributes)
+        self._open[run_id] = manager, manager.__enter__()
+
+    def _end(self, run_id: UUID, attributes: Attributes, error: BaseException | None) -> None:
+        manager, span = self._open.pop(run_id, (None, None))
+        if manager is None or span is None:
+            return  # a run that is no node
+        span.set(attributes)
+        manager.__exit__(None if error is None else type(error), error, None)
 
 
 class TellingExporter(SpanExporter):
@@ -157,11 +208,12 @@ class OTLPTracing:
         self._provider.shutdown()
 
 
-def start_tracing(url: str | None, instance: str, prompt_content: bool) -> OTLPTracing:
-    """Send spans to `url`, or to where OpenTelemetry's environment variables say."""
+def start_tracing(
+    url: str | None, target: str, instance: str, prompt_content: bool
+) -> OTLPTracing:
+    """Send spans to `url`, or to where OpenTelemetry's environment variables say: `target`."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    target = url or next(os.environ[key] for key in ENDPOINT_VARIABLES if os.environ.get(key))
     exporter = TellingExporter(
         OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S), _place(target)
     )

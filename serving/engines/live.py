@@ -13,8 +13,8 @@ import httpx
 from serving.contracts import (
     Ack,
     Decision,
-    InsidePage,
     JournalPage,
+    ResidentPage,
     Snapshot,
     decode,
     encode,
@@ -97,9 +97,9 @@ class LiveEngine:
         params = {"cursor": cursors, "limit": limit}
         return merge_pages(self._call(JournalPage, "GET", "/hmas/journal", params=params), limit)
 
-    def inside(self, limit: int = 5000) -> InsidePage:
+    def inside(self, limit: int = 5000) -> ResidentPage:
         """The requests that the first rank holds."""
-        pages = self._call(InsidePage, "GET", "/hmas/inside", params={"limit": limit})
+        pages = self._call(ResidentPage, "GET", "/hmas/inside", params={"limit": limit})
         return pages[min(pages)]
 
     def close(self) -> None:

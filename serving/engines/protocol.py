@@ -5,7 +5,7 @@ Called by the graphs and tools; implemented by `live` and `simulated`.
 
 from typing import Protocol
 
-from serving.contracts import Ack, Decision, InsidePage, JournalPage, Snapshot
+from serving.contracts import Ack, Decision, JournalPage, ResidentPage, Snapshot
 
 
 class EngineUnavailable(RuntimeError):
@@ -44,7 +44,7 @@ class Engine(Protocol):
         """
         ...
 
-    def inside(self, limit: int = 5000) -> InsidePage:
+    def inside(self, limit: int = 5000) -> ResidentPage:
         """The requests that the engine holds, at most `limit`: running ones, then by arrival.
 
         A simulation replays one engine core, so with several ranks this is the page of the

@@ -11,7 +11,7 @@ from typing import Any
 from vllm.v1.request import Request, RequestStatus
 
 from serving.accounting import RequestTrack
-from serving.contracts import Inside
+from serving.contracts import ResidentRequest
 from serving.engines.virtual_vllm import TOKEN
 from serving.hook import SchedulerHook
 from serving.perception.cost_model import StepShape
@@ -31,7 +31,7 @@ class Begun:
         ValueError: it cannot go on from there; says which figure does not fit.
     """
 
-    inside: Inside
+    inside: ResidentRequest
     output_tokens: int
 
     def __post_init__(self) -> None:
@@ -74,12 +74,12 @@ class Begun:
 
 
 def put_back(
-    scheduler: Any, requests: Sequence[tuple[Inside, Request]], prefill_s_per_token: float
+    scheduler: Any, requests: Sequence[tuple[ResidentRequest, Request]], prefill_s_per_token: float
 ) -> None:
     """Give an empty scheduler these requests, in the order in which an engine held them.
 
     Running ones for which there is no room (KV blocks, batch) wait, and are computed again,
-    as after a preemption. What `Inside` does not tell begins anew: the debts of tenants'
+    as after a preemption. What `ResidentRequest` does not tell begins anew: the debts of tenants'
     floors and shares, and the time of the last preemption. Tenants' buckets are full when
     their oldest request arrives.
     """
@@ -98,7 +98,7 @@ def put_back(
 
 
 def _expect(
-    scheduler: SchedulerHook, requests: Sequence[Inside], prefill_s_per_token: float
+    scheduler: SchedulerHook, requests: Sequence[ResidentRequest], prefill_s_per_token: float
 ) -> None:
     decodes = [one for one in requests if _decodes(one)]
     context = sum(one.computed_tokens for one in decodes)
@@ -114,7 +114,7 @@ def _expect(
         lane.ahead_s = min(lane.ahead_s, one.arrival_s)
 
 
-def _put_running(scheduler: Any, inside: Inside, request: Request) -> bool:
+def _put_running(scheduler: Any, inside: ResidentRequest, request: Request) -> bool:
     if len(scheduler.running) >= scheduler.max_num_running_reqs:
         return False
     computed = inside.computed_tokens
@@ -142,7 +142,7 @@ def _put_running(scheduler: Any, inside: Inside, request: Request) -> bool:
     return True
 
 
-def _put_waiting(scheduler: Any, inside: Inside, request: Request) -> None:
+def _put_waiting(scheduler: Any, inside: ResidentRequest, request: Request) -> None:
     request.status = RequestStatus.WAITING
     if _came_back(inside):
         request.status = RequestStatus.PREEMPTED
@@ -153,21 +153,21 @@ def _put_waiting(scheduler: Any, inside: Inside, request: Request) -> None:
         _remember(track, inside)
 
 
-def _append_answer(request: Request, inside: Inside) -> None:
+def _append_answer(request: Request, inside: ResidentRequest) -> None:
     if inside.output_tokens:
         request.append_output_token_ids([TOKEN] * inside.output_tokens)
 
 
-def _remember(track: RequestTrack, inside: Inside) -> None:
+def _remember(track: RequestTrack, inside: ResidentRequest) -> None:
     track.admitted_s, track.first_token_s = inside.admitted_s, inside.first_token_s
     track.preemptions = inside.preemptions
 
 
-def _decodes(inside: Inside) -> bool:
+def _decodes(inside: ResidentRequest) -> bool:
     """Only its newest token is to be computed: one that gets an answer again would look alike."""
     rest = inside.prompt_tokens + inside.output_tokens - inside.computed_tokens
     return inside.running and inside.output_tokens > 0 and rest == 1
 
 
-def _came_back(inside: Inside) -> bool:
+def _came_back(inside: ResidentRequest) -> bool:
     return inside.admitted_s is not None or inside.output_tokens > 0

@@ -18,9 +18,9 @@ from serving.contracts import (
     Arrival,
     Decision,
     Finish,
-    InsidePage,
     JournalPage,
     Outcome,
+    ResidentPage,
     Snapshot,
     TraceRequest,
 )
@@ -115,9 +115,9 @@ class SimulatedEngine:
         page: JournalPage = self.scheduler.hmas_journal(cursor, limit)
         return page
 
-    def inside(self, limit: int = 5000) -> InsidePage:
+    def inside(self, limit: int = 5000) -> ResidentPage:
         """The requests inside, between two steps."""
-        page: InsidePage = self.scheduler.hmas_inside(limit)
+        page: ResidentPage = self.scheduler.hmas_inside(limit)
         return page
 
     # -- starting from another engine's state ---------------------------------------------
@@ -144,7 +144,7 @@ class SimulatedEngine:
         place in the queue once. Request i is called `b{i}`; see `resumed_outcomes`.
 
         Args:
-            begun: running ones first, as in an `InsidePage`.
+            begun: running ones first, as in an `ResidentPage`.
             prefill_s_per_token: as the page says; 0 where nobody has measured it.
 
         Raises:

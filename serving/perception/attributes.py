@@ -1,7 +1,7 @@
 """Whose request is it, and what was it promised? Tenant and SLO from `vllm_xargs`.
 
 Called once per request by the scheduler hook, and by the gateway middleware, which
-vouches for the tenants it names. Nothing a client sends can raise here: what does not
+signs the tenants it names. Nothing a client sends can raise here: what does not
 fit is ignored and the default class applies.
 """
 
@@ -23,7 +23,7 @@ def tenant_name(claimed: object) -> str | None:
     return (claimed.strip()[:_NAME_LENGTH].strip() or None) if isinstance(claimed, str) else None
 
 
-def vouch(tenant: str) -> str:
+def sign_tenant(tenant: str) -> str:
     """The middleware's proof that it named `tenant`, as `vllm_xargs.tenant_proof` carries it.
 
     HMAC-SHA256 under HMAS_TOKEN, which the processes of one server share and clients do
@@ -38,7 +38,7 @@ def vouch(tenant: str) -> str:
 def tenant_of(extra: Mapping[str, Any], lora_name: str | None, settings: EngineSettings) -> str:
     """The tenant: as the gateway says, or the client where believed; LoRA name; `default`."""
     claimed = tenant_name(extra.get("tenant"))
-    if claimed and (settings.believes_clients or _vouched(claimed, extra, settings)):
+    if claimed and (settings.believes_clients or _signed(claimed, extra, settings)):
         return claimed
     return tenant_name(lora_name) or "default"
 
@@ -77,9 +77,9 @@ def target_ms(value: object) -> float | None:
     return min(number, _LARGEST_MS) if math.isfinite(number) and number > 0 else None
 
 
-def _vouched(tenant: str, extra: Mapping[str, Any], settings: EngineSettings) -> bool:
+def _signed(tenant: str, extra: Mapping[str, Any], settings: EngineSettings) -> bool:
     given = extra.get("tenant_proof")
     if settings.gateway == "off" or not isinstance(given, str):
         return False
-    proof = vouch(tenant).encode()
+    proof = sign_tenant(tenant).encode()
     return bool(proof) and hmac.compare_digest(given.encode("utf-8", "surrogatepass"), proof)

@@ -9,7 +9,7 @@ import logging
 import os
 
 from serving.contracts import ContractError
-from serving.perception.attributes import vouch
+from serving.perception.attributes import sign_tenant
 from serving.plugin.bodies import (
     App,
     Receive,
@@ -102,7 +102,7 @@ def _read_settings(scope: Scope) -> EngineSettings:
         ContractError: they do not fit, or a token is missing in the environment.
     """
     settings = settings_of(scope)
-    if settings.gateway != "off" and not vouch("any"):
+    if settings.gateway != "off" and not sign_tenant("any"):
         raise ContractError("hmas.gateway needs HMAS_TOKEN in vLLM's environment: set it there")
     if settings.gateway == "token" and not os.environ.get("HMAS_GATEWAY_TOKEN"):
         raise ContractError(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serving.perception.attributes import target_ms, tenant_name, vouch
+from serving.perception.attributes import sign_tenant, target_ms, tenant_name
 from serving.settings import EngineSettings
 
 TOKEN_HEADER = "x-hmas-gateway-token"
@@ -92,7 +92,7 @@ def rewritten(body: bytes, claims: Claims, place: Sequence[str]) -> bytes:
         if arguments is None:
             return body
         if claims.tenant is not None:
-            arguments |= {"tenant": claims.tenant, "tenant_proof": vouch(claims.tenant)}
+            arguments |= {"tenant": claims.tenant, "tenant_proof": sign_tenant(claims.tenant)}
         if claims.slo:
             for key in _SLO_KEYS:  # a client's targets would go before the gateway's class
                 arguments.pop(key, None)

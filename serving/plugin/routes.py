@@ -17,8 +17,8 @@ from prometheus_client import REGISTRY
 from pydantic import Field
 
 from serving.compat import call_every_core
-from serving.plugin.door import Door
 from serving.plugin.metrics import TenantCollector
+from serving.plugin.shedding_gate import SheddingGate
 
 _POLL_S = 1.0
 _MAX_EVENTS = _MAX_INSIDE = 20_000
@@ -44,11 +44,11 @@ class HMASEndpoints:
         self._client: Any = None
         self._collector = TenantCollector()
         self._poller: asyncio.Task[None] | None = None
-        self._door = Door()
+        self._door = SheddingGate()
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes, which answer 503 until the engine is up, and the door for shedding."""
-        app.state.hmas_door = self._door
+        """Add the routes, which answer 503 until the engine is up, and the gate for shedding."""
+        app.state.hmas_shedding_gate = self._door
         router = APIRouter(prefix="/hmas", dependencies=[Depends(check_token)])
         empty: dict[str, Any] = {}
 
@@ -111,7 +111,7 @@ class HMASEndpoints:
             await asyncio.sleep(_POLL_S)
 
     async def _follow(self) -> None:
-        """Tell the engine whom the door has refused, and take over its totals."""
+        """Tell the engine whom the gate has refused, and take over its totals."""
         more = True
         while more:
             untold = self._door.take_untold()

@@ -26,7 +26,7 @@ from serving.plugin.bodies import (
     settings_of,
     whole,
 )
-from serving.plugin.door import Door
+from serving.plugin.shedding_gate import SheddingGate
 from serving.settings import EngineSettings
 
 logger = logging.getLogger("vllm.hmas")
@@ -37,7 +37,7 @@ _BYTES_PER_TOKEN = 4
 
 
 class SheddingMiddleware:
-    """Pure ASGI middleware: asks the server's door about requests of sheddable classes."""
+    """Pure ASGI middleware: asks the server's gate about requests of sheddable classes."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -47,20 +47,20 @@ class SheddingMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection. What cannot be judged is vLLM's to answer."""
         place = place_of(scope)
-        door = getattr(getattr(scope.get("app"), "state", None), "hmas_door", None)
-        if place is None or not isinstance(door, Door) or door.share <= 0.0:
+        gate = getattr(getattr(scope.get("app"), "state", None), "hmas_shedding_gate", None)
+        if place is None or not isinstance(gate, SheddingGate) or gate.share <= 0.0:
             await self._app(scope, receive, send)
             return
         body, last = await read_body(receive)
         if last is None:
-            if (refused := self._judge(door, scope, body, place)) is not None:
+            if (refused := self._judge(gate, scope, body, place)) is not None:
                 await _answer(send, refused)
                 return
             last = whole(body)
         await self._app(scope, before(last, receive), send)
 
     def _judge(
-        self, door: Door, scope: Scope, body: bytes, place: Sequence[str]
+        self, gate: SheddingGate, scope: Scope, body: bytes, place: Sequence[str]
     ) -> tuple[Arrival, int] | None:
         try:
             if self._settings is None:
@@ -68,13 +68,13 @@ class SheddingMiddleware:
             settings, message = self._settings, json.loads(body)
             extra = _extra_arguments(message, place)
             slo_class, slo = slo_of(extra, settings)
-            if not door.refuses(slo_class, settings.sheddable):
+            if not gate.refuses(slo_class, settings.sheddable):
                 return None
             refused = Arrival(
                 0, _request_id(scope), time.time(), tenant_of(extra, None, settings), slo_class,
                 slo, max(1, len(body) // _BYTES_PER_TOKEN), _max_tokens(message),
             )  # fmt: skip
-            door.note(refused)
+            gate.note(refused)
             return refused, settings.retry_after_s
         except Exception as error:  # vLLM answers what we cannot read
             if not self._failed and not isinstance(error, ValueError):

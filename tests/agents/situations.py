@@ -7,10 +7,10 @@ from hmas_agents.situation import Served, Situation
 from serving.contracts import (
     CostCoefficients,
     Envelope,
-    Inside,
-    InsidePage,
     KVState,
     Limits,
+    ResidentPage,
+    ResidentRequest,
     TraceRequest,
 )
 from serving.settings import SLO_CLASSES, EngineSettings
@@ -29,8 +29,8 @@ SMALL = snapshot(
 )
 
 
-def waiting(number: int, age_s: float, prompt_tokens: int = 600, **changes: Any) -> Inside:
-    request = Inside(
+def waiting(number: int, age_s: float, prompt_tokens: int = 600, **changes: Any) -> ResidentRequest:
+    request = ResidentRequest(
         f"w{number}", NOW_S - age_s, "a", "interactive", INTERACTIVE, prompt_tokens, 64
     )
     return replace(request, **changes)
@@ -52,7 +52,7 @@ def situation(rate_rps: float = 40.0, **changes: Any) -> Situation:
         requests=window(rate_rps),
         span_s=10.0,
         settings=EngineSettings(),
-        inside=InsidePage(NOW_S, tuple(waiting(i, 0.01 * i) for i in range(10))),
+        inside=ResidentPage(NOW_S, tuple(waiting(i, 0.01 * i) for i in range(10))),
         served=tuple(Served("a", 600, 64, 10 + i % 20) for i in range(100)),
     )
     return replace(base, **changes)

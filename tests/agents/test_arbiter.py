@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmas_agents.agents.arbiter import TELL_AGAIN_S, Arbiter, Verdict
+from hmas_agents.agents.call_rate import HOLDS, CallRate
 from hmas_agents.agents.calls import RuleCall, step_of
-from hmas_agents.agents.pace import HOLDS, Pace
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, Concern
 from serving.contracts import Limits
@@ -24,7 +24,7 @@ Asked = tuple[Concern, RuleCall]
 
 
 def arbiter(min_gap_s: float = 4.0, most: int = 20) -> Arbiter:
-    return Arbiter(Pace(min_gap_s, most))
+    return Arbiter(CallRate(min_gap_s, most))
 
 
 def call(tool: str, **args: Any) -> RuleCall:
@@ -44,9 +44,9 @@ FEWER_AT_ONCE = call("set_max_active_requests", max_requests=24)
 
 
 def test_of_one_tool_the_first_in_precedence_goes():
-    verdict = arbiter().judge([("batching", SMALLER), ("balance", LARGER)], LIMITS, 0.0)
+    verdict = arbiter().arbitrate([("batching", SMALLER), ("prefill", LARGER)], LIMITS, 0.0)
     assert verdict.granted == (SMALLER,)
-    assert codes(verdict) == [("balance", "same_tool")]
+    assert codes(verdict) == [("prefill", "same_tool")]
 
 
 @pytest.mark.parametrize(("first", "second"), [
@@ -54,10 +54,10 @@ def test_of_one_tool_the_first_in_precedence_goes():
     (MORE_AT_ONCE, call("set_shed_share", share=0.25)),
 ])  # fmt: skip
 def test_what_pushes_the_other_way_is_refused_by_name(first, second):
-    verdict = arbiter().judge([("kv", first), ("balance", second)], LIMITS, 0.0)
+    verdict = arbiter().arbitrate([("memory", first), ("prefill", second)], LIMITS, 0.0)
     assert verdict.granted == (first,)
-    assert codes(verdict) == [("balance", "opposed")]
-    assert "kv has just moved" in verdict.refused[0].reason
+    assert codes(verdict) == [("prefill", "opposed")]
+    assert "memory has just moved" in verdict.refused[0].reason
 
 
 @pytest.mark.parametrize(("first", "second"), [
@@ -65,58 +65,58 @@ def test_what_pushes_the_other_way_is_refused_by_name(first, second):
     (SMALLER, call("set_long_prefill_threshold", max_tokens=256)),
 ])  # fmt: skip
 def test_what_pushes_the_same_way_or_something_else_goes(first, second):
-    verdict = arbiter().judge([("kv", first), ("balance", second)], LIMITS, 0.0)
+    verdict = arbiter().arbitrate([("memory", first), ("prefill", second)], LIMITS, 0.0)
     assert verdict.granted == (first, second)
 
 
 def test_a_refused_call_pushes_nothing():
     same = call("set_token_budget", max_tokens=1024, follow_slack=True)
-    verdict = arbiter().judge([("batching", same), ("balance", MORE_PREFILL)], LIMITS, 0.0)
+    verdict = arbiter().arbitrate([("batching", same), ("prefill", MORE_PREFILL)], LIMITS, 0.0)
     assert verdict.granted == (MORE_PREFILL,)
     assert codes(verdict) == [("batching", "in_force")]
 
 
 def test_holds_depend_on_the_way_and_gaps_do_not():
     judge = arbiter(min_gap_s=8.0)
-    assert judge.judge([("batching", SMALLER)], LIMITS, 100.0).granted
+    assert judge.arbitrate([("batching", SMALLER)], LIMITS, 100.0).granted
     now = replace(LIMITS, token_budget=512)
     smaller = call("set_token_budget", max_tokens=400, follow_slack=True)
     hold = HOLDS["set_token_budget"]
-    assert codes(judge.judge([("batching", smaller)], now, 105.9)) == [("batching", "held")]
-    too_soon = judge.judge([("batching", smaller)], now, 100.0 + hold.down_s)
+    assert codes(judge.arbitrate([("batching", smaller)], now, 105.9)) == [("batching", "held")]
+    too_soon = judge.arbitrate([("batching", smaller)], now, 100.0 + hold.down_s)
     assert codes(too_soon) == [("batching", "too_soon")]
-    assert codes(judge.judge([("batching", LARGER)], now, 110.0)) == [("batching", "held")]
-    assert judge.judge([("batching", LARGER)], now, 100.0 + hold.up_s).granted
+    assert codes(judge.arbitrate([("batching", LARGER)], now, 110.0)) == [("batching", "held")]
+    assert judge.arbitrate([("batching", LARGER)], now, 100.0 + hold.up_s).granted
 
 
 def test_a_minute_has_a_bound_over_all_tools_and_it_slides():
     judge = arbiter(min_gap_s=0.0, most=2)
-    first = judge.judge([("kv", MORE_RESERVE), ("batching", SMALLER)], LIMITS, 0.0)
+    first = judge.arbitrate([("memory", MORE_RESERVE), ("batching", SMALLER)], LIMITS, 0.0)
     assert len(first.granted) == 2
-    assert codes(judge.judge([("balance", MORE_PREFILL)], LIMITS, 59.9)) == [
-        ("balance", "too_many")
+    assert codes(judge.arbitrate([("prefill", MORE_PREFILL)], LIMITS, 59.9)) == [
+        ("prefill", "too_many")
     ]
-    assert judge.judge([("balance", MORE_PREFILL)], LIMITS, 60.0).granted
+    assert judge.arbitrate([("prefill", MORE_PREFILL)], LIMITS, 60.0).granted
 
 
 def test_calls_that_went_through_elsewhere_count_for_the_pace():
     judge = arbiter()
     judge.note([SMALLER], 100.0)
-    assert codes(judge.judge([("batching", LARGER)], LIMITS, 110.0)) == [("batching", "held")]
+    assert codes(judge.arbitrate([("batching", LARGER)], LIMITS, 110.0)) == [("batching", "held")]
 
 
 def test_a_refusal_is_news_once_a_minute_and_a_hold_never():
     judge = arbiter()
-    asked: list[Asked] = [("kv", MORE_RESERVE), ("admission", MORE_AT_ONCE)]
-    assert judge.judge(asked, LIMITS, 0.0).news
-    later: list[Asked] = [("kv", MORE_RESERVE), ("admission", MORE_AT_ONCE), ("batching", LARGER),
-             ("balance", SMALLER)]  # fmt: skip
-    assert not judge.judge(asked, LIMITS, 30.0).news
-    assert judge.judge(later, LIMITS, 40.0).news, "another tool and cause"
-    assert judge.judge(asked, LIMITS, TELL_AGAIN_S).news
+    asked: list[Asked] = [("memory", MORE_RESERVE), ("admission", MORE_AT_ONCE)]
+    assert judge.arbitrate(asked, LIMITS, 0.0).news
+    later: list[Asked] = [("memory", MORE_RESERVE), ("admission", MORE_AT_ONCE),
+             ("batching", LARGER), ("prefill", SMALLER)]  # fmt: skip
+    assert not judge.arbitrate(asked, LIMITS, 30.0).news
+    assert judge.arbitrate(later, LIMITS, 40.0).news, "another tool and cause"
+    assert judge.arbitrate(asked, LIMITS, TELL_AGAIN_S).news
     held = arbiter()
-    held.judge([("batching", SMALLER)], LIMITS, 0.0)
-    assert not held.judge([("batching", LARGER)], LIMITS, 2.0).news
+    held.arbitrate([("batching", SMALLER)], LIMITS, 0.0)
+    assert not held.arbitrate([("batching", LARGER)], LIMITS, 2.0).news
 
 
 @given(st.lists(STATES, min_size=1, max_size=60), st.floats(0, 10), st.integers(1, 30))
@@ -125,7 +125,7 @@ def test_whatever_happens_calls_are_valid_paced_and_never_flap(states, gap_s, mo
     moves: dict[str, list[tuple[float, int]]] = {}
     for tick, drawn in enumerate(states):
         state = replace(drawn, now_s=tick * TICK_S, limits=limits)
-        verdict = judge.judge(ROSTER.ask(state), limits, state.now_s)
+        verdict = judge.arbitrate(ROSTER.ask(state), limits, state.now_s)
         names = [granted["name"] for granted in verdict.granted]
         assert len(set(names)) == len(names)
         for granted in verdict.granted:
@@ -148,7 +148,7 @@ def test_under_a_constant_state_the_calls_come_to_rest(state):
     judge, ways, last_s = arbiter(), dict[str, set[int]](), 0.0
     for tick in range(90):
         now_s = tick * 10.0
-        verdict = judge.judge(ROSTER.ask(replace(state, now_s=now_s)), state.limits, now_s)
+        verdict = judge.arbitrate(ROSTER.ask(replace(state, now_s=now_s)), state.limits, now_s)
         for granted in verdict.granted:
             ways.setdefault(granted["name"], set()).add(step_of(granted, state.limits))
             last_s = now_s

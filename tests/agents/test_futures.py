@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hmas_agents.futures import Lengths, draw_arrivals, draw_rest
 from hmas_agents.situation import Served
-from serving.contracts import InsidePage, TraceRequest
+from serving.contracts import ResidentPage, TraceRequest
 from tests.agents.situations import NOW_S, situation, waiting
 from tests.agents.states import long_state
 
@@ -98,7 +98,7 @@ def test_the_narrowest_group_with_enough_answers_is_drawn_from():
 
 def test_requests_inside_end_within_their_max_tokens():
     inside = tuple(waiting(i, 1.0, max_tokens=12, output_tokens=i) for i in range(12))
-    rest = draw_rest(situation(inside=InsidePage(NOW_S, inside)), 5)
+    rest = draw_rest(situation(inside=ResidentPage(NOW_S, inside)), 5)
     assert all(i < tokens <= 12 for i, tokens in enumerate(rest))
 
 

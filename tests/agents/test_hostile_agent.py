@@ -16,7 +16,7 @@ from hmas_agents.agents.summary import policy_cards, summarise
 from hmas_agents.choice import choose
 from hmas_agents.config import Config, ControlConfig, ModelConfig
 from hmas_agents.feedback import Feedback
-from hmas_agents.guardrails import OK, judge
+from hmas_agents.guardrails import OK, permit
 from hmas_agents.records import Proposal
 from hmas_agents.states import LongState
 from prompts.loader import load_prompt
@@ -101,7 +101,7 @@ def test_what_a_dressed_up_proposal_claims_is_not_believed():
                     "",
                 )
                 assert (proposal.gain, proposal.margin) == (None, None)
-                proposal.verdict = judge(proposal, state, ControlConfig(), [])
+                proposal.verdict = permit(proposal, state, ControlConfig(), [])
             incumbent = Proposal("incumbent", "slide")
             for twin_enabled in (True, False):  # the twin had no word: nothing moves
                 chosen, _ = choose(incumbent, reply.proposals, None, twin_enabled=twin_enabled)

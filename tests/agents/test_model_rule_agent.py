@@ -11,9 +11,9 @@ from hypothesis import given
 
 from hmas_agents.agents.arbiter import PRECEDENCE, Arbiter
 from hmas_agents.agents.batching import propose as rule
+from hmas_agents.agents.call_rate import CallRate
 from hmas_agents.agents.menu import menu_for
 from hmas_agents.agents.model_rule_agent import ModelRuleAgent, figures
-from hmas_agents.agents.pace import Pace
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, RuleModelConfig
 from hmas_agents.states import ShortState
@@ -113,12 +113,12 @@ def test_an_endpoint_that_is_not_there_is_no_error():
 def test_its_calls_go_through_the_same_arbiter_and_pace():
     with serving(choice("larger_steps")) as model:
         said = {"model": {"replaces": "batching", "base_url": model.url}}
-        roster, arbiter = Roster(AgentsConfig.model_validate(said)), Arbiter(Pace(4.0, 20))
+        roster, arbiter = Roster(AgentsConfig.model_validate(said)), Arbiter(CallRate(4.0, 20))
         assert roster.model is not None
         granted, refused = [], []
         for now_s in (0.0, 2.0, 4.0):
             state = replace(LATE, now_s=now_s)
-            verdict = arbiter.judge(roster.ask(state), state.limits, now_s)
+            verdict = arbiter.arbitrate(roster.ask(state), state.limits, now_s)
             roster.model.wait(10)
             granted += [asked(call) for call in verdict.granted]
             refused += [(refusal.concern, refusal.code) for refusal in verdict.refused]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmas_agents.agents import balance, batching, kv, roster
+from hmas_agents.agents import batching, memory, prefill, roster
 from hmas_agents.agents.arbiter import PRECEDENCE
+from hmas_agents.agents.call_rate import HOLDS
 from hmas_agents.agents.calls import KNOBS, RuleCall, step_of
-from hmas_agents.agents.pace import HOLDS
 from hmas_agents.config import AgentsConfig
 from hmas_agents.states import ShortState
 from serving.contracts import Limits
@@ -80,7 +80,7 @@ def test_every_agent_has_a_place_and_every_tool_of_theirs_a_hold():
 def test_only_enabled_agents_are_asked():
     bad = short_state(preemptions_per_s=0.5, tpot_miss_share=0.4, prefilling=2,
                       decode_slack_p10_s=-0.1)  # fmt: skip
-    names = {"kv": "set_victim_choice", "batching": "set_token_budget"}
+    names = {"memory": "set_victim_choice", "batching": "set_token_budget"}
     for concern, tool in names.items():
         only = roster.Roster(AgentsConfig.model_validate({"enabled": [concern]}))
         assert [(who, call["name"]) for who, call in only.ask(bad)] == [(concern, tool)]
@@ -115,11 +115,11 @@ class TestKV:
     """Victims first, a reserve as the last resort."""
 
     def test_victims_are_chosen_from_the_first_preemption_on(self):
-        assert kv.victim_choice(short_state()) == []
-        assert asked(kv.victim_choice(short_state(preemptions_per_s=0.1))[0]) is True
+        assert memory.victim_choice(short_state()) == []
+        assert asked(memory.victim_choice(short_state(preemptions_per_s=0.1))[0]) is True
         chosen = short_state(limits=Limits(64, 2048, choose_victims=True))
-        assert asked(kv.victim_choice(chosen)[0]) is False
-        assert kv.victim_choice(replace(chosen, preemptions_per_s=0.1)) == []
+        assert asked(memory.victim_choice(chosen)[0]) is False
+        assert memory.victim_choice(replace(chosen, preemptions_per_s=0.1)) == []
 
     @pytest.mark.parametrize(("share", "victims", "reserve"), [
         (0.4, True, 0.05), (0.4, False, None), (0.15, True, None), (0.05, True, None),
@@ -127,15 +127,15 @@ class TestKV:
     def test_a_reserve_only_against_thrashing(self, share, victims, reserve):
         state = short_state(preemptions_per_s=0.5, recompute_share=share,
                             limits=Limits(64, 2048, choose_victims=victims))  # fmt: skip
-        assert [asked(call) for call in kv.kv_reserve(state)] == ([reserve] if reserve else [])
+        assert [asked(call) for call in memory.kv_reserve(state)] == ([reserve] if reserve else [])
 
     def test_it_has_a_ceiling_and_decays_to_nothing(self):
         full = Limits(64, 2048, kv_reserve=0.2, choose_victims=True)
         thrashing = short_state(preemptions_per_s=0.5, recompute_share=0.5, limits=full)
-        assert kv.kv_reserve(thrashing) == []
+        assert memory.kv_reserve(thrashing) == []
         for reserve, half in ((0.2, 0.1), (0.05, 0.025), (0.03, 0.0)):
             clean = short_state(limits=Limits(64, 2048, kv_reserve=reserve))
-            assert asked(kv.kv_reserve(clean)[0]) == half
+            assert asked(memory.kv_reserve(clean)[0]) == half
 
 
 LATE = {"ttft_miss_share": 0.2, "prefilling": 1, "waiting": 5, "queued_prefill_s": 3.0,
@@ -147,25 +147,25 @@ class TestBalance:
 
     @pytest.mark.parametrize(("laxity_s", "calls"), [(0.5, 2), (-1.0, 0), (9.0, 0), (None, 0)])
     def test_only_to_save_someone(self, laxity_s, calls):
-        assert len(balance.propose(short_state(**LATE | {"p10_laxity_s": laxity_s}))) == calls
+        assert len(prefill.propose(short_state(**LATE | {"p10_laxity_s": laxity_s}))) == calls
 
     def test_not_in_overload_nor_without_misses(self):
-        assert balance.propose(short_state(**LATE, hopeless_share=0.03)) == []
-        assert balance.propose(short_state(**LATE | {"ttft_miss_share": 0.05})) == []
+        assert prefill.propose(short_state(**LATE, hopeless_share=0.03)) == []
+        assert prefill.propose(short_state(**LATE | {"ttft_miss_share": 0.05})) == []
 
     def test_prefill_takes_no_time_from_decodes_that_miss(self):
-        names = [c["name"] for c in balance.propose(short_state(**LATE, tpot_miss_share=0.05))]
+        names = [c["name"] for c in prefill.propose(short_state(**LATE, tpot_miss_share=0.05))]
         assert names == ["set_long_prefill_threshold"]
         unsized = replace(short_state(**LATE), limits=Limits(64, 2048))
-        assert balance.prefill_share(unsized) == []
+        assert prefill.prefill_share(unsized) == []
         given = Limits(64, 2048, follow_slack=True, prefill_share=0.35)
         slow = short_state(**LATE, tpot_miss_share=0.11, limits=given)
-        assert asked(balance.prefill_share(slow)[0]) == 0.0
-        assert balance.prefill_share(replace(slow, tpot_miss_share=0.05)) == []
+        assert asked(prefill.prefill_share(slow)[0]) == 0.0
+        assert prefill.prefill_share(replace(slow, tpot_miss_share=0.05)) == []
 
     def test_both_end_when_nothing_waits(self):
         limits = Limits(64, 2048, long_prefill_threshold=1024, prefill_share=0.35)
-        over = balance.propose(short_state(limits=limits))
+        over = prefill.propose(short_state(limits=limits))
         assert [(c["name"], asked(c)) for c in over] == [
             ("set_long_prefill_threshold", 0), ("set_prefill_share", 0.0),
         ]  # fmt: skip

@@ -142,9 +142,9 @@ def test_the_margin_follows_the_measured_error_of_this_and_earlier_runs():
     twin = Twin(TwinConfig(margin=0.02), past=[(0.9, 0.5)] * 5, forecaster=Scripted())
     slide, fcfs = Prediction((0.7,) * 3), Prediction((0.5,) * 3)
     assert twin.error == pytest.approx(0.4)
-    _, wide = twin.judge(slide, fcfs)
+    _, wide = twin.weigh(slide, fcfs)
     for _ in range(30):
         twin.observe(0.9, 0.92)
-    gained, narrow = twin.judge(slide, fcfs)
+    gained, narrow = twin.weigh(slide, fcfs)
     assert gained == pytest.approx(0.2)
     assert 0.02 <= narrow < 0.03 < wide

@@ -5,7 +5,7 @@ from typing import Any
 
 from hmas_agents.case_file import Case, Plan
 from hmas_agents.situation import Served, Situation
-from serving.contracts import SLO, Inside, InsidePage, TraceRequest
+from serving.contracts import SLO, ResidentPage, ResidentRequest, TraceRequest
 from serving.settings import EngineSettings
 from tests.agents.states import long_state
 from tests.hmas_agents.samples import snapshot
@@ -22,9 +22,13 @@ def situation(policy: str = "edf", **state: Any) -> Situation:
         requests=tuple(TraceRequest(i / 2, 100 + i, 20, "acme", "interactive") for i in range(40)),
         span_s=20.0,
         settings=EngineSettings(slo_classes={"interactive": SLO(ttft_ms=500, tpot_ms=30)}),
-        inside=InsidePage(
+        inside=ResidentPage(
             100.0,
-            (Inside("q1", 99.5, "acme", "interactive", SLO(ttft_ms=500), 300, 50, running=True),),
+            (
+                ResidentRequest(
+                    "q1", 99.5, "acme", "interactive", SLO(ttft_ms=500), 300, 50, running=True
+                ),
+            ),
         ),
         served=(Served("acme", 100, 50, 20),),
     )

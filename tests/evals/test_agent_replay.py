@@ -198,7 +198,7 @@ def ticks(tmp_path, monkeypatch):
     """Preemptions at 10 and 11 s: a call then, and one that came too soon after it."""
     for concern in RULE_AGENTS:
         monkeypatch.setitem(RULE_AGENTS, concern, lambda state: [])
-    monkeypatch.setitem(RULE_AGENTS, "kv", reserve_on_preemptions)
+    monkeypatch.setitem(RULE_AGENTS, "memory", reserve_on_preemptions)
     path = tmp_path / "s.sqlite"
     book = Ledger(path, config=load_config(None))
     book.record_decision(short_record(2.0, short_state(), trigger="start"))
@@ -217,7 +217,7 @@ def test_unchanged_rules_decide_as_they_did(ticks):
 
 
 def test_an_edited_rule_agent_shows_where_it_calls_otherwise(ticks, monkeypatch, capsys):
-    monkeypatch.setitem(RULE_AGENTS, "kv", lambda state: [])
+    monkeypatch.setitem(RULE_AGENTS, "memory", lambda state: [])
     code, out, _ = hmas(capsys, "replay", 1, "--horizon", "short", "--ledger", ticks, "--json")
     told = json.loads(out)
     assert code == 0

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from evals.arms import BASELINES, ControllerOptions, parse_arm
-from evals.baselines import RUN
+from evals.baselines import RUN, run_arm, run_case
 from evals.baselines.admission import QUEUED_S, queued_tokens, run_with_limit
-from evals.baselines.arm_run import ArmRun, Parts, best_run
+from evals.baselines.arm_run import Parts, best_run
 from evals.baselines.tuned import fewer_sequences, run_stock, token_budgets
 from evals.sim_engine import build_simulated
-from evals.simulated_case import run_arm, run_case
+from evals.simulated_case import ArmRun
 from hmas_agents.config import ControlConfig
 from serving.contracts import Limits
 from serving.rules import with_rules

@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.arms import ControllerOptions, parse_arm
+from evals.baselines import run_case
 from evals.bound import upper_bound
 from evals.bound.windows import Windows
 from evals.bound.work import least_work
 from evals.metrics import summarise
 from evals.sglang.engine import EmulatedSGLang
-from evals.simulated_case import SimulatedCase, run_case
+from evals.simulated_case import SimulatedCase
 from evals.suite import load_profile
 from evals.workloads.scaling import WorkloadError, scale_to_rate, span_s
+from evals.workloads.stand_in import synthetic_stand_in
 from evals.workloads.tenants import TenantShare, assign_tenants
-from evals.workloads.twin import synthetic_twin
 from serving.contracts import SLO, CostCoefficients, TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
@@ -39,7 +40,7 @@ PLAIN = EngineProfile(
 
 def workload(seed: int, rate_rps: float, count: int = 30) -> tuple[TraceRequest, ...]:
     shares = [TenantShare(name, name, 1.0, 0) for name in CLASSES]
-    rows = synthetic_twin("azure-conv", seed)[:count]
+    rows = synthetic_stand_in("azure-conv", seed)[:count]
     return scale_to_rate(assign_tenants(rows, shares, seed), rate_rps)
 
 

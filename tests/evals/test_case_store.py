@@ -80,7 +80,7 @@ WITHOUT_CONTROLLER = """
 import sys
 import evals.runner
 from evals.arms import BASELINES, parse_arm
-from evals.simulated_case import run_case
+from evals.baselines import run_case
 from tests.evals.small_cases import case
 
 ran = 0

@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from evals.arms import ControllerOptions, controller_config
+from evals.baselines import run_arm
 from evals.cassette import Cassette, CassetteError
-from evals.simulated_case import run_arm
 from hmas_agents.ledger.reader import LedgerReader
 from tests.agents.model_server import completion, proposals, serving
 from tests.evals.samples import offered

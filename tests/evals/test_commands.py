@@ -56,8 +56,9 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_jobs(suite, tmp_path):
     assert [r["arm"] for r in document["results"]] == ["vllm-fcfs", "fixed-fcfs", "hmas"]
     stock, fixed, _ = document["results"]
     assert fixed == {**stock, "arm": "fixed-fcfs"}
-    assert all(r["trace"].startswith("synthetic twin of azure-conv") for r in document["results"])
-    assert "using the synthetic twin of azure-conv" in first.stderr
+    traces = [result["trace"] for result in document["results"]]
+    assert all(trace.startswith("synthetic stand-in of azure-conv") for trace in traces)
+    assert "using the synthetic stand-in of azure-conv" in first.stderr
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"results.json", "results.md", "outcomes.jsonl", "report.html"} <= names
     assert "ledger-conv-1.5x.sqlite" in names

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from evals.baselines import run_arm
 from evals.baselines.rollouts import Rollouts
 from evals.case_store import FinishedCase
 from evals.hindsight import (
@@ -18,7 +19,6 @@ from evals.hindsight import (
 from evals.jobs import Job
 from evals.metrics import CaseRun
 from evals.sim_engine import build_simulated
-from evals.simulated_case import run_arm
 from serving.contracts import TenantCounters
 from serving.policies import POLICIES
 from tests.evals.samples import offered, outcome

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from evals.arms import ControllerOptions
+from evals.baselines import run_arm
 from evals.hostile import Kind, replies
 from evals.model_double import serving
 from evals.sim_engine import build_simulated
-from evals.simulated_case import run_arm
 from hmas_agents.ledger.reader import LedgerReader
 from serving.contracts import TraceRequest
 from tests.evals.small_cases import case, workload

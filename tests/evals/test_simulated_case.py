@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from evals.arms import ControllerOptions, parse_arm
+from evals.baselines import run_case
 from evals.capacity import simulated_capacity_rps
-from evals.simulated_case import SimulatedCase, run_case
+from evals.simulated_case import SimulatedCase
 from evals.suite import load_profile
 from hmas_agents.config import ControlConfig
 from serving.contracts import Ack, Limits

@@ -160,7 +160,7 @@ def test_of_a_mix_the_file_takes_the_first_part_and_both_are_named(suite, tmp_pa
     trace.write_text("\n".join(MOONCAKE))
     workload, _ = built(suite, trace, "mooncake")
     assert workload.provenance.startswith("mine.jsonl (mooncake, ")
-    assert "; mixed with synthetic twin of azure-code" in workload.provenance
+    assert "; mixed with synthetic stand-in of azure-code" in workload.provenance
     assert workload.provenance.endswith(f", {len(workload.requests)} used")
     assert any(request.prefix for request in workload.requests)
     assert not all(request.prefix for request in workload.requests)

@@ -16,9 +16,9 @@ from evals.workloads.scaling import (
     thin,
     truncate,
 )
+from evals.workloads.stand_in import AZURE_2023, synthetic_stand_in
 from evals.workloads.synthetic import Lengths, SyntheticTenant, synthetic_tenants
 from evals.workloads.tenants import TenantShare, assign_tenants
-from evals.workloads.twin import AZURE_2023, synthetic_twin
 from serving.contracts import TraceRequest
 from tests.evals.samples import offered
 
@@ -100,7 +100,7 @@ def test_tenants_follow_their_weights_and_the_seed():
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_twin_has_the_published_statistics(name, seed):
     published = AZURE_2023[name]
-    requests = synthetic_twin(name, seed)
+    requests = synthetic_stand_in(name, seed)
     assert len(requests) == published.requests
     assert span_s(requests) == pytest.approx(published.span_s)
     for stats, values in (
@@ -115,8 +115,8 @@ def test_the_twin_has_the_published_statistics(name, seed):
 
 
 def test_the_twin_depends_on_the_seed_and_on_nothing_else():
-    assert synthetic_twin("azure-code", 1) == synthetic_twin("azure-code", 1)
-    assert synthetic_twin("azure-code", 1) != synthetic_twin("azure-code", 2)
+    assert synthetic_stand_in("azure-code", 1) == synthetic_stand_in("azure-code", 1)
+    assert synthetic_stand_in("azure-code", 1) != synthetic_stand_in("azure-code", 2)
 
 
 def test_synthetic_tenants_have_their_rates_lengths_and_burstiness():

@@ -54,7 +54,7 @@ class Controller:
         if dies_in:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(self.parts.session, "renew", self._die)
-                patch.setattr(self.parts.observer, "look", self._late(dies_in))
+                patch.setattr(self.parts.watch, "look", self._late(dies_in))
                 with pytest.raises(Killed):
                     self.graph.invoke(TICK, config, durability=DURABILITY)
         else:
@@ -65,7 +65,7 @@ class Controller:
 
     def _late(self, dies_in):
         looks = iter([dies_in == "observe", True])
-        look = self.parts.observer.look
+        look = self.parts.watch.look
 
         def looking():
             if next(looks):
@@ -190,7 +190,7 @@ def test_a_decision_that_no_longer_fits_is_dropped_and_not_applied(saver, after,
 def test_what_was_applied_before_the_end_is_not_applied_again(saver):
     engine = FakeEngine(policy="fcfs")
     first = Controller(engine, saver)
-    first.parts.observer.look()
+    first.parts.watch.look()
     serve(engine, 80, at_s=0.0)
     first.decide(60.0)
     assert [decision.policy for decision in engine.applied] == ["edf"]

@@ -47,7 +47,7 @@ def decide(ledger, config, engine=None):
         engine, config, ledger, run_label="", controller_id="hmas",
         on_decision=lambda _: None, forecaster=scripted(edf=0.9, fcfs=0.6),
     )  # fmt: skip
-    parts.observer.look()
+    parts.watch.look()
     serve(engine, 80, at_s=0.0)
     engine.now_s = AT_S
     saver = DecisionSaver(checkpoints_of(ledger))

@@ -46,12 +46,12 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DecisionRec
     graph.checkpointer = saver
 
     def tick() -> None:
-        parts.observer.look()
+        parts.watch.look()
         if engine.now() >= 20.0 and not records:
             graph.invoke({"trigger": "tick", "budget_s": None}, config_for(thread_of(1, 20.0)),
                          durability=DURABILITY)  # fmt: skip
 
-    parts.observer.look()
+    parts.watch.look()
     engine.run(workload(150, 5.0), ((2.0, tick),), until_s=24.0)
     saver.close()
     parts.close()

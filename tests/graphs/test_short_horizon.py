@@ -38,7 +38,7 @@ def preempts(engine: FakeEngine, times: int) -> None:
 
 
 def test_an_agent_that_is_not_enabled_is_not_asked():
-    for enabled, chosen in ((("kv",), True), (("batching", "balance"), False)):
+    for enabled, chosen in ((("memory",), True), (("batching", "prefill"), False)):
         engine = FakeEngine()
         loop, _ = loop_on(engine, agents__enabled=enabled)
         tick(loop, engine, 2.0)
@@ -90,7 +90,7 @@ def test_a_model_that_hangs_delays_no_tick_and_changes_nothing():
     engine = FakeEngine()
     with serving(None) as model:
         loop, records = loop_on(
-            engine, agents__model__replaces="kv", agents__model__base_url=model.url
+            engine, agents__model__replaces="memory", agents__model__base_url=model.url
         )
         tick(loop, engine, 2.0)
         preempts(engine, 3)
@@ -104,7 +104,7 @@ def test_a_models_choice_is_executed_by_the_same_tool():
     engine = FakeEngine()
     with serving(completion('{"choice": "reserve_more"}')) as model:
         loop, records = loop_on(
-            engine, agents__model__replaces="kv", agents__model__base_url=model.url,
+            engine, agents__model__replaces="memory", agents__model__base_url=model.url,
             agents__model__fresh_s=1000.0,
         )  # fmt: skip
         for number in range(1, 4):

@@ -99,7 +99,7 @@ def test_a_flood_switches_the_buckets_on_and_its_end_off_and_the_others_gain():
     assert [on for _, on in switched] == [True, False]
     assert FLOOD_S[0] < switched[0][0] < FLOOD_S[0] + 30.0
     assert switched[1][0] > FLOOD_S[1]
-    others = ("kv", "admission", "batching", "balance")
+    others = ("memory", "admission", "batching", "prefill")
     without, _ = serve(requests, control__start_rules=rules, agents__enabled=others)
     assert attained(outcomes, *QUIET) > attained(without, *QUIET) + 0.05
 
@@ -149,7 +149,7 @@ def test_beside_long_answers_decodes_take_turns_so_that_chats_keep_pace_and_then
     paced = [on for _, on in calls(records, "set_decode_pacing")]
     assert paced[0] is True
     assert paced[-1] is False
-    others = ("kv", "tenant_shares", "admission", "balance")
+    others = ("memory", "tenant_shares", "admission", "prefill")
     without, _ = serve(requests, profile=machine, agents__enabled=others)
     assert attained(outcomes, "chat") > attained(without, "chat") + 0.05
     assert attained(outcomes, *classes) > attained(without, *classes) + 0.02

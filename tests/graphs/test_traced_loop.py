@@ -45,7 +45,7 @@ def test_a_short_tick_is_a_tree_of_nodes_agents_and_tools(kept):
         "short_tick",
         "short_tick/observe",
         "short_tick/rule_agents",
-        "short_tick/rule_agents/invoke_agent kv",
+        "short_tick/rule_agents/invoke_agent memory",
         "short_tick/tools",
         "short_tick/tools/execute_tool switch_policy",
     } <= paths

@@ -7,13 +7,13 @@ import pytest
 from hmas_agents.config import Config, ConfigError, load_config
 from hmas_agents.config_text import render_resolved
 
-CHANGES = {"agents.enabled": ["kv", "batching"], "agents.model.replaces": "kv",
+CHANGES = {"agents.enabled": ["memory", "batching"], "agents.model.replaces": "memory",
            "agents.model.fresh_s": 3.5}  # fmt: skip
 
 
 def test_what_is_overridden_is_printed_and_reads_back_equal():
     config = load_config(None, CHANGES)
-    assert (config.agents.model.replaces, config.agents.model.fresh_s) == ("kv", 3.5)
+    assert (config.agents.model.replaces, config.agents.model.fresh_s) == ("memory", 3.5)
     text = render_resolved(config)
     assert text.index("[agents]\n") < text.index("[agents.model]\n")
     assert Config.model_validate(tomllib.loads(text)) == config
@@ -24,7 +24,7 @@ def test_what_is_overridden_is_printed_and_reads_back_equal():
      ":4: agents.model.replaces: Input should be '', 'kv'"),
     ("[agents.model]\nfresh = 1\n", ":2: agents.model.fresh: unknown key (known: replaces,"),
     ("[agents]\n[agents.model]\nfresh_s = 0\n", ":3: agents.model.fresh_s: "),
-    ('[agents]\nenabled = ["kv"]\n[agents.model]\nreplaces = "batching"\n',
+    ('[agents]\nenabled = ["memory"]\n[agents.model]\nreplaces = "batching"\n',
      ":1: agents: model.replaces 'batching' is not in enabled"),
     ('[agents]\n\nenabled = ["luck"]\n', ":3: agents.enabled: "),
 ])  # fmt: skip

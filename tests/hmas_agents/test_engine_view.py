@@ -7,7 +7,7 @@ from graphs.control_loop import ControlLoop
 from hmas_agents import engine_view
 from hmas_agents.config import Config, load_config
 from hmas_agents.controller_metrics import REGISTRY
-from hmas_agents.observer import Observer
+from hmas_agents.engine_watch import EngineWatch
 from serving.contracts import JournalPage, Limits, encode
 from tests.fakes import FakeEngine
 
@@ -45,7 +45,7 @@ class Forgetful(FakeEngine):
 
 def test_what_the_observer_finds_lost_is_counted():
     before = value("hmas_controller_journal_events_lost_total")
-    Observer(Forgetful(), Config(), None).look()
+    EngineWatch(Forgetful(), Config(), None).look()
     assert value("hmas_controller_journal_events_lost_total") == before + 4
 
 

@@ -120,7 +120,7 @@ class Guarantees(RuleBasedStateMachine):
         assert self.backlog_work <= floor_bound(), "the tenant's floor was not kept"
 
     def no_request_is_lost(self) -> None:
-        """Inside or left, exactly once; and inside means: waits or runs, not both."""
+        """ResidentRequest or left, exactly once; and inside means: waits or runs, not both."""
         driven, scheduler = self.driven, self.scheduler
         assert all(g.ends == (n not in driven.inside) for n, g in driven.guests.items())
         own = ("kv_holding_waiting", "skipped_waiting")  # vLLM's, from and up to 0.30

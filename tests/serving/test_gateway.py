@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.contracts import SLO
-from serving.perception.attributes import slo_of, tenant_of, vouch
+from serving.perception.attributes import sign_tenant, slo_of, tenant_of
 from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.gateway_headers import HEADERS, Claims, rewritten
 from serving.settings import EngineSettings
@@ -166,7 +166,7 @@ def test_routes_with_sampling_parameters_get_them_there():
     said = {**TOKEN, "x-hmas-tenant": "acme"}
     body = received(post(said, path=path, json={"sampling_params": sampling}))
     assert body["sampling_params"] == {
-        "temperature": 0.5, "extra_args": {"tenant": "acme", "tenant_proof": vouch("acme")},
+        "temperature": 0.5, "extra_args": {"tenant": "acme", "tenant_proof": sign_tenant("acme")},
     }  # fmt: skip
     assert received(post(said, path=path, json={"token_ids": []})) == {"token_ids": []}
 
@@ -198,7 +198,8 @@ def test_always_needs_no_token():
 
 @pytest.mark.parametrize("proof", [None, "", 7, "0" * 64, "of acme", "\ud800", "\u00e9"])
 def test_behind_a_gateway_clients_name_no_tenants(proof):
-    xargs = {"tenant": "victim", "tenant_proof": vouch("acme") if proof == "of acme" else proof}
+    signed = sign_tenant("acme") if proof == "of acme" else proof
+    xargs = {"tenant": "victim", "tenant_proof": signed}
     for path in (CHAT, "/inference/v1/generate"):
         for config in (BY_TOKEN, ALWAYS):
             content = json.dumps({"vllm_xargs": xargs})
@@ -216,16 +217,16 @@ def test_clients_are_believed_beside_a_gateway_only_if_the_configuration_says_so
     assert judged(received(post(said, config=both, json=mine)), both)[0] == "acme"
 
 
-def test_without_a_gateway_nobody_is_vouched_for():
+def test_without_a_gateway_nobody_is_signed_for():
     closed = EngineSettings(trust_client_tenant=False)
-    xargs = {"tenant": "acme", "tenant_proof": vouch("acme")}
+    xargs = {"tenant": "acme", "tenant_proof": sign_tenant("acme")}
     assert tenant_of(xargs, None, closed) == "default"
     assert tenant_of(xargs, None, ALWAYS) == "acme"
 
 
-def test_without_the_servers_token_nobody_is_vouched_for(monkeypatch):
+def test_without_the_servers_token_nobody_is_signed_for(monkeypatch):
     monkeypatch.delenv("HMAS_TOKEN")
-    assert vouch("acme") == ""
+    assert sign_tenant("acme") == ""
     assert tenant_of({"tenant": "acme", "tenant_proof": ""}, None, BY_TOKEN) == "default"
 
 

@@ -17,7 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.contracts import SLO, Inside, InsidePage, Limits, Outcome, Snapshot, TraceRequest
+from serving.contracts import (
+    SLO,
+    Limits,
+    Outcome,
+    ResidentPage,
+    ResidentRequest,
+    Snapshot,
+    TraceRequest,
+)
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
 from serving.engines.simulated import SimulatedEngine
@@ -52,8 +60,8 @@ class Fork:
     from the fork, and that in the fork.
     """
 
-    page: InsidePage
-    resumed_page: InsidePage
+    page: ResidentPage
+    resumed_page: ResidentPage
     before: Snapshot
     after: Snapshot
     pairs: list[tuple[Outcome, Outcome]]
@@ -76,7 +84,7 @@ def fork(
     decided = decision(1, policy, ttl_s=10_000.0, limits=limits or stock_limits(machine))
     engine = SimulatedEngine(machine, SETTINGS)
     assert engine.apply(decided).accepted
-    seen: list[tuple[InsidePage, Snapshot, list[Outcome]]] = []
+    seen: list[tuple[ResidentPage, Snapshot, list[Outcome]]] = []
 
     def look() -> None:
         if not seen:
@@ -117,7 +125,7 @@ def fork(
     return Fork(page, resumed_page, before, after, list(zip(expected, found, strict=True)))
 
 
-def from_now(one: Inside, now_s: float) -> Inside:
+def from_now(one: ResidentRequest, now_s: float) -> ResidentRequest:
     """The same request on a clock whose second 0 is now."""
     return replace(
         one,
@@ -220,7 +228,7 @@ def test_at_any_moment_nobody_is_lost_and_nobody_is_served_twice(seed, at_s, kv_
         assert abs(met[0] - met[1]) <= 2
 
 
-def decoding(**changes: object) -> Inside:
+def decoding(**changes: object) -> ResidentRequest:
     """A request with 10 of its tokens out, from an engine that admitted it 2 s ago."""
     fields = {
         "request_id": "live-1", "arrival_s": -3.0, "tenant": "acme", "slo_class": "interactive",
@@ -228,7 +236,7 @@ def decoding(**changes: object) -> Inside:
         "running": True, "computed_tokens": 109, "output_tokens": 10, "admitted_s": -2.0,
         "first_token_s": -1.0,
     }  # fmt: skip
-    return Inside(**{**fields, **changes})  # type: ignore[arg-type]
+    return ResidentRequest(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 WAITING = {"running": False, "computed_tokens": 0, "output_tokens": 0, "admitted_s": None,

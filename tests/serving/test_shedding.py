@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from serving.contracts import SLO, Decision, Envelope, Limits, TraceRequest
 from serving.engines.simulated import SimulatedEngine
 from serving.lease import clamp
-from serving.perception.attributes import vouch
-from serving.plugin.door import LAPSE_S, Door
+from serving.perception.attributes import sign_tenant
 from serving.plugin.engine_methods import hmas_call
 from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.routes import HMASEndpoints
 from serving.plugin.shedding import SheddingMiddleware
+from serving.plugin.shedding_gate import LAPSE_S, SheddingGate
 from serving.policies import RequestView
 from serving.settings import EngineSettings
 from serving.shedding import OVERDUE_S, Shedding, is_in_vain
@@ -86,7 +86,7 @@ def test_what_waits_in_vain():
     assert is_in_vain(view(endless), endless, OVERDUE_S + 1)
 
 
-# -- the door of an API server -----------------------------------------------------------
+# -- the gate of an API server -----------------------------------------------------------
 
 
 class Clock:
@@ -102,26 +102,26 @@ def totals(share: float, left_s: float = 60.0, rank: int = 0) -> dict[str, Any]:
 
 def test_the_door_closes_again_by_itself():
     clock = Clock()
-    door = Door(clock)
-    assert door.share == 0.0
-    door.follow([totals(0.5)])
+    gate = SheddingGate(clock)
+    assert gate.share == 0.0
+    gate.follow([totals(0.5)])
     clock.now_s += LAPSE_S - 0.1
-    assert door.share == 0.5
+    assert gate.share == 0.5
     clock.now_s += 0.2
-    assert door.share == 0.0, "nothing was heard of the engine"
-    door.follow([totals(0.5, left_s=1.0)])
+    assert gate.share == 0.0, "nothing was heard of the engine"
+    gate.follow([totals(0.5, left_s=1.0)])
     clock.now_s += 1.1
-    assert door.share == 0.0, "the lease has ended"
+    assert gate.share == 0.0, "the lease has ended"
 
 
 def test_of_several_ranks_the_least_counts():
-    door = Door(Clock())
-    door.follow([totals(0.5, rank=3), totals(0.25, rank=1)])
-    assert door.share == 0.25
-    door.follow([totals(1.0), totals(0.0)])
-    assert door.share == 0.0
-    door.follow([])
-    assert door.share == 0.0
+    gate = SheddingGate(Clock())
+    gate.follow([totals(0.5, rank=3), totals(0.25, rank=1)])
+    assert gate.share == 0.25
+    gate.follow([totals(1.0), totals(0.0)])
+    assert gate.share == 0.0
+    gate.follow([])
+    assert gate.share == 0.0
 
 
 # -- a server, end to end, with the real scheduler behind it -------------------------------
@@ -259,7 +259,7 @@ def test_a_flood_of_refusals_is_told_whole_and_in_pages():
 
 def test_believed_headers_of_a_gateway_count(monkeypatch):
     monkeypatch.setenv("HMAS_TOKEN", "t")
-    assert vouch("x")
+    assert sign_tenant("x")
     server = Server(SETTINGS.model_copy(update={"gateway": "always"}))
     server.shed(1.0)
     headers = {"x-hmas-slo-class": "interactive"}
@@ -286,7 +286,7 @@ def test_only_routes_that_serve_a_model_are_looked_at():
 def test_a_fault_of_ours_lets_the_request_pass(monkeypatch):
     server = Server()
     server.shed(1.0)
-    monkeypatch.setattr(Door, "refuses", lambda *_: 1 / 0)
+    monkeypatch.setattr(SheddingGate, "refuses", lambda *_: 1 / 0)
     assert server.post("batch").status_code == OK
     assert json.dumps(server.served[0]), "with its whole body"
 

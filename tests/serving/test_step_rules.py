@@ -274,7 +274,7 @@ def test_an_outcome_says_why_and_since_when_it_stood_behind_others():
     requests = mixed_load(400, 90.0, seed=5, classes=("interactive", "conversational"))
     few = mixed_load(40, 5.0, seed=5, classes=("interactive", "conversational"))
     calm = under(few, "edf", demote_hopeless=True, triage=True)
-    assert not any(o.put_off for o in journal_of(calm.engine)[1])
+    assert not any(o.deprioritised for o in journal_of(calm.engine)[1])
     cases: list[tuple[dict[str, Any], str]] = [
         ({"triage": True, "demote_hopeless": False}, "parked"),
         ({"demote_hopeless": True}, "demoted"),
@@ -282,15 +282,15 @@ def test_an_outcome_says_why_and_since_when_it_stood_behind_others():
     ]
     for limits, reason in cases:
         _, outcomes = journal_of(under(requests, "edf", **limits).engine)
-        passed_over = [o for o in outcomes if o.put_off]
+        passed_over = [o for o in outcomes if o.deprioritised]
         assert passed_over
         for o in passed_over:
-            ((why, after_s),) = o.put_off
+            ((why, after_s),) = o.deprioritised
             assert why == reason
             if not o.preemptions and o.queue_s is not None:
                 assert 0.0 <= after_s <= o.queue_s, "only who waits stands behind others"
     under_fcfs = under(requests, "fcfs", demote_hopeless=False)
-    assert not any(o.put_off for o in journal_of(under_fcfs.engine)[1])
+    assert not any(o.deprioritised for o in journal_of(under_fcfs.engine)[1])
 
 
 # -- triage ------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def small(tmp_path):
     ledger.record_decision(record(at_s=0.0, snapshot_before=seen, snapshot_after=seen))
     late = outcome(
         1, 10.0, 9.0, queue_s=5.0, ttft_s=6.0, met=False, miss="ttft_queue",
-        put_off=(("parked", 0.2),),
+        deprioritised=(("parked", 0.2),),
     )  # fmt: skip
     ledger.record_outcomes(
         [

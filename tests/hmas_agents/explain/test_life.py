@@ -22,7 +22,9 @@ def test_what_happened_comes_in_order():
 
 
 def test_being_put_behind_others_is_part_of_its_life_with_the_reason():
-    passed_over = replace(LATE, put_off=(("over_share", 0.0), ("parked", 1.5), ("demoted", 2.5)))
+    passed_over = replace(
+        LATE, deprioritised=(("over_share", 0.0), ("parked", 1.5), ("demoted", 2.5))
+    )
     told = [(m.name, m.after_s) for m in moments(passed_over)]
     assert told[:5] == [
         ("arrived", 0.0),
@@ -32,7 +34,7 @@ def test_being_put_behind_others_is_part_of_its_life_with_the_reason():
         ("admitted", 3.0),
     ]
     assert "triage" in moments(passed_over)[2].why
-    preempted = replace(LATE, put_off=(("demoted", 5.0),))  # it waited again
+    preempted = replace(LATE, deprioritised=(("demoted", 5.0),))  # it waited again
     assert [m.name for m in moments(preempted)][-2:] == ["put off", "ended"]
 
 

@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from hmas_agents.config import TelemetryConfig
 from hmas_agents.telemetry import otlp
 from hmas_agents.telemetry.chat import chat_span
-from hmas_agents.telemetry.tracing import open_tracing, span, tick
+from hmas_agents.telemetry.start import open_tracing
+from hmas_agents.telemetry.tracing import span, tick
 from tests.hmas_agents.telemetry.collector import collecting
 from tests.hmas_agents.telemetry.recorded import Recorded
 from tests.source_tree import ROOT
@@ -158,7 +159,7 @@ by_others = loaded()
 
 from graphs.control_loop import ControlLoop
 from hmas_agents.config import load_config
-from hmas_agents.telemetry.tracing import open_tracing
+from hmas_agents.telemetry.start import open_tracing
 from tests.fakes import FakeEngine
 
 config = load_config(None, {"model.enabled": False, "twin.enabled": False})
@@ -168,7 +169,7 @@ with ControlLoop(engine, config, None, tracing=tracing) as loop:
     for tick in (loop.short_tick, loop.short_tick, loop.long_tick):
         engine.now_s += 2.0
         tick()
-ours = {"hmas_agents.telemetry.otlp", "hmas_agents.telemetry.nodes"} & set(sys.modules)
+ours = {"hmas_agents.telemetry.otlp"} & set(sys.modules)
 print(json.dumps({"more": loaded() != by_others, "any": loaded() != [], "ours": sorted(ours)}))
 """
 

@@ -14,6 +14,7 @@ from langgraph.prebuilt import ToolNode
 
 from hmas_agents.config import ConfigError, TelemetryConfig, load_config
 from hmas_agents.records import Proposal
+from hmas_agents.telemetry import start
 from hmas_agents.telemetry import tracing as seam
 from hmas_agents.telemetry.attributes import decision_attributes, error_type
 from tests.hmas_agents.samples import record
@@ -208,18 +209,19 @@ def test_an_error_is_named_by_its_fault_code_else_by_its_class():
 
 
 def opened(monkeypatch, configured="", **environ):
-    """What `open_tracing` would start, as (url, instance, prompt_content); None: nothing."""
-    monkeypatch.setattr(seam, "_starter", lambda: lambda *given: given)
+    """What `open_tracing` would start, as (url, target, instance, prompt_content); else None."""
+    monkeypatch.setattr(start, "_starter", lambda: lambda *given: given)
     config = TelemetryConfig(otlp_endpoint=configured, prompt_content=True)
-    return seam.open_tracing(config, "c1", environ)
+    return start.open_tracing(config, "c1", environ)
 
 
 def test_tracing_starts_only_where_an_endpoint_is_configured(monkeypatch, caplog):
     here, env = "http://collector:4318", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://other:4318"}
     assert opened(monkeypatch) is None
-    assert opened(monkeypatch, here) == ("http://collector:4318/v1/traces", "c1", True)
+    assert opened(monkeypatch, here) == (f"{here}/v1/traces", here, "c1", True)
     assert opened(monkeypatch, f"{here}/", **env)[0] == "http://collector:4318/v1/traces"
-    assert opened(monkeypatch, **env) == (None, "c1", True)  # OpenTelemetry reads it itself
+    other = "http://other:4318"
+    assert opened(monkeypatch, **env) == (None, other, "c1", True)  # OpenTelemetry reads it itself
     assert opened(monkeypatch, here, OTEL_SDK_DISABLED="true") is None
     assert caplog.text == ""
     assert opened(monkeypatch, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", **env) is None
@@ -234,10 +236,10 @@ def test_an_endpoint_that_is_no_url_is_refused_by_name():
 def test_without_opentelemetry_a_configured_endpoint_names_the_extra(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)  # importing it fails
     monkeypatch.delitem(sys.modules, "hmas_agents.telemetry.otlp", raising=False)
-    with pytest.raises(seam.TelemetryError, match=r"otlp_endpoint 'http://c:4318'.*\[otel\]"):
-        seam.open_tracing(TelemetryConfig(otlp_endpoint="http://c:4318"), "c1", {})
+    with pytest.raises(start.TelemetryError, match=r"otlp_endpoint 'http://c:4318'.*\[otel\]"):
+        start.open_tracing(TelemetryConfig(otlp_endpoint="http://c:4318"), "c1", {})
     assert caplog.records == []
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}
-    assert seam.open_tracing(TelemetryConfig(), "c1", environ) is None
+    assert start.open_tracing(TelemetryConfig(), "c1", environ) is None
     (line,) = caplog.records
     assert (line.levelno, "[otel]" in line.getMessage()) == (logging.WARNING, True)

@@ -1,6 +1,6 @@
 """Which requests does this API server refuse, and what has the engine to be told of them?
 
-One door per API server, opened and closed by the totals that the plugin polls; the
+One gate per API server, opened and closed by the totals that the plugin polls; the
 middleware asks it. What is not heard of any more lapses, as the controller's lease does.
 """
 
@@ -17,7 +17,7 @@ LAPSE_S = 5.0
 _PAGE = 500  # refusals told at once: noting them takes the engine's own time
 
 
-class Door:
+class SheddingGate:
     """Refuses what the ranks' decisions say, and keeps the refusals until they are told.
 
     Args:

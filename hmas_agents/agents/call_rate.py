@@ -35,7 +35,7 @@ HOLDS: dict[str, Hold] = {
 }
 
 
-class Pace:
+class CallRate:
     """Remembers when each tool changed something, on the engine's clock.
 
     Args:

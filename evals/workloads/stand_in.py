@@ -1,6 +1,6 @@
-"""What serves where the Azure 2023 traces are not at hand? Their synthetic twin.
+"""What serves where the Azure 2023 traces are not at hand? Their synthetic stand-in.
 
-The twin is fitted to the published statistics of each trace (number of requests,
+The stand-in is fitted to the published statistics of each trace (number of requests,
 span, and mean, median, 90th percentile and maximum of prompt and output lengths)
 and to nothing else: arrivals are Poisson over the same span, prompt and output
 lengths are independent. It is not the trace; results made with it say so.
@@ -49,8 +49,8 @@ AZURE_2023 = {
 }
 
 
-def synthetic_twin(name: str, seed: int) -> tuple[TraceRequest, ...]:
-    """The twin of a trace in `AZURE_2023`: as many requests over as many seconds."""
+def synthetic_stand_in(name: str, seed: int) -> tuple[TraceRequest, ...]:
+    """The stand-in of a trace in `AZURE_2023`: as many requests over as many seconds."""
     published = AZURE_2023[name]
     rng = random.Random(f"{seed}:{name}")
     prompts = _lengths(published.prompt, published.requests, rng)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphs.pacing import ENOUGH_ARRIVALS, FIRST, TICK, LongPacing
+from graphs.long_timer import ENOUGH_ARRIVALS, FIRST, TICK, LongTimer
 from hmas_agents.config import ControlConfig
 
 CONFIG = ControlConfig(first_tick_s=10.0, long_tick_s=60.0, alarm_gap_s=20.0)
@@ -12,7 +12,7 @@ CONFIG = ControlConfig(first_tick_s=10.0, long_tick_s=60.0, alarm_gap_s=20.0)
 
 @pytest.fixture
 def pacing():
-    pacing = LongPacing(CONFIG)
+    pacing = LongTimer(CONFIG)
     assert pacing.due(0.0, (), 0) == ""
     return pacing
 
@@ -66,7 +66,7 @@ def test_a_choice_that_had_to_be_skipped_is_not_queued_and_loses_no_alarm(pacing
     )
 )
 def test_choices_keep_their_distance_and_never_stay_away(looks):
-    pacing, now_s, last_s = LongPacing(CONFIG), 0.0, 0.0
+    pacing, now_s, last_s = LongTimer(CONFIG), 0.0, 0.0
     pacing.due(0.0, (), 0)
     for step_s, alarms in looks:
         now_s += step_s

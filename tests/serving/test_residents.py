@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from serving.contracts import Inside, InsidePage, decode, encode
+from serving.contracts import ResidentPage, ResidentRequest, decode, encode
 from serving.engines.resumed import Begun
 from serving.engines.simulated import SimulatedEngine
 from serving.plugin import routes
@@ -29,7 +29,7 @@ def ranks(monkeypatch) -> EngineClient:
     client = EngineClient(ranks=2)
     for rank, hook in enumerate(client.hooks):
         hook.engine.held = tuple(
-            Inside(f"r{i}", 1.0, f"rank-{rank}", "batch", SETTINGS.slo_of("batch"), 10, 5)  # type: ignore[arg-type]
+            ResidentRequest(f"r{i}", 1.0, f"rank-{rank}", "batch", SETTINGS.slo_of("batch"), 10, 5)  # type: ignore[arg-type]
             for i in range(3)
         )
     return client
@@ -66,7 +66,7 @@ def test_a_request_is_told_with_its_times_targets_and_progress(driven):
     for _ in range(3):
         driven.step()
     one = driven.scheduler.hmas_inside(1).requests[0]
-    assert one == Inside(
+    assert one == ResidentRequest(
         "r0", 1000.0, "t0", "interactive", SETTINGS.slo_of("interactive"), 20, 28,  # type: ignore[arg-type]
         running=True, computed_tokens=23, output_tokens=4, admitted_s=1000.0,
         first_token_s=began_s,
@@ -138,7 +138,7 @@ def test_the_route_wants_the_token_and_a_limit_that_makes_sense(ranks):
             assert reply.status_code == httpx.codes.UNPROCESSABLE_ENTITY
             assert "limit" in reply.text
         answers = client.get("/hmas/inside?limit=2", headers=HEADERS).json()["ranks"]
-        pages = [decode(InsidePage, answer) for answer in answers]
+        pages = [decode(ResidentPage, answer) for answer in answers]
         assert [(len(page.requests), page.left_out) for page in pages] == [(2, 1), (2, 1)]
         assert pages[1].requests == ranks.hooks[1].engine.held[:2]
 
@@ -153,4 +153,4 @@ def test_of_several_ranks_a_controller_gets_the_first_ones_page(ranks):
 def test_a_page_survives_the_way_through_json(driven):
     driven.step()
     page = driven.scheduler.hmas_inside(10)
-    assert decode(InsidePage, json.loads(json.dumps(encode(page)))) == page
+    assert decode(ResidentPage, json.loads(json.dumps(encode(page)))) == page

@@ -9,7 +9,7 @@ TICK = "tick"
 ENOUGH_ARRIVALS = 30  # fewer say nothing about what is to come
 
 
-class LongPacing:
+class LongTimer:
     """Remembers the last choice and which alarms have been answered.
 
     Args:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from hmas_agents.config import load_config
+from hmas_agents.engine_watch import MAX_WINDOW, EngineWatch
 from hmas_agents.forecast import forecast
-from hmas_agents.observer import MAX_WINDOW, Observer
-from serving.contracts import SLO, Inside, InsidePage, Snapshot
+from serving.contracts import SLO, ResidentPage, ResidentRequest, Snapshot
 from serving.engines.ranks import merge_snapshots
 from tests.fakes import FakeEngine
 from tests.hmas_agents.samples import arrival
@@ -29,11 +29,11 @@ class Ranks(FakeEngine):
 def test_the_twin_is_given_one_ranks_share_of_the_window(ranks, numbers):
     engine = Ranks(now_s=100.0)
     engine.count = ranks
-    observer = Observer(engine, load_config(None), None)
-    observer.look()
+    watch = EngineWatch(engine, load_config(None), None)
+    watch.look()
     engine.events += [arrival(i, 100.0 + i, prompt_tokens=i + 1) for i in range(60)]
     engine.now_s = 160.0
-    requests = observer.situation().requests
+    requests = watch.situation().requests
     assert [request.prompt_tokens - 1 for request in requests] == list(numbers)
     assert requests[0].arrival_s == 0.0
 
@@ -41,20 +41,20 @@ def test_the_twin_is_given_one_ranks_share_of_the_window(ranks, numbers):
 class GoesOn(FakeEngine):
     """Between two questions a request comes, is begun and has its first token."""
 
-    def inside(self, limit: int = 5000) -> InsidePage:
+    def inside(self, limit: int = 5000) -> ResidentPage:
         self.now_s += 0.2
-        late = Inside(
+        late = ResidentRequest(
             "late", self.now_s - 0.15, "acme", "interactive", SLO(ttft_ms=500), 300, 50,
             running=True, computed_tokens=300, output_tokens=1, admitted_s=self.now_s - 0.1,
             first_token_s=self.now_s - 0.05,
         )  # fmt: skip
         early = replace(late, request_id="early", arrival_s=50.0, admitted_s=60.0)
-        return InsidePage(self.now_s, (early, late))
+        return ResidentPage(self.now_s, (early, late))
 
 
 def test_what_happened_after_the_snapshot_happens_at_it_so_that_the_twin_can_begin():
-    observer = Observer(GoesOn(now_s=100.0), load_config(None), None)
-    situation = observer.situation()
+    watch = EngineWatch(GoesOn(now_s=100.0), load_config(None), None)
+    situation = watch.situation()
     now_s = situation.snapshot.now_s
     early, late = situation.inside.requests
     assert (early.arrival_s, early.admitted_s, early.first_token_s) == (50.0, 60.0, now_s)
@@ -66,12 +66,12 @@ def test_what_happened_after_the_snapshot_happens_at_it_so_that_the_twin_can_beg
 def test_the_newest_requests_are_kept_when_there_are_too_many_for_the_twin():
     engine = Ranks(now_s=100.0)
     engine.count = 2
-    observer = Observer(engine, load_config(None), None)
-    observer.look()
+    watch = EngineWatch(engine, load_config(None), None)
+    watch.look()
     came = 2 * MAX_WINDOW + 100
     engine.events += [arrival(i, 100.0 + i / 1000, prompt_tokens=i + 1) for i in range(came)]
     engine.now_s = 130.0
-    situation = observer.situation()
+    situation = watch.situation()
     assert len(situation.requests) == MAX_WINDOW
     assert situation.requests[0].prompt_tokens - 1 == 100
     assert situation.span_s == pytest.approx(130.0 - 100.1)

@@ -14,7 +14,7 @@ from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
 from hmas_agents.situation import Situation
 from hmas_agents.states import ShortState
-from serving.contracts import SLO, InsidePage, JournalPage, Snapshot
+from serving.contracts import SLO, JournalPage, ResidentPage, Snapshot
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
 from serving.settings import EngineSettings
@@ -26,7 +26,7 @@ MAX_WINDOW = 3000
 MAX_SERVED = 2000
 
 
-class Observer:
+class EngineWatch:
     """Follows one engine from the moment it is first looked at.
 
     Attributes:
@@ -105,7 +105,7 @@ class Observer:
             self._ledger.record_outcomes(page.outcomes)
 
 
-def _not_after(page: InsidePage, now_s: float) -> InsidePage:
+def _not_after(page: ResidentPage, now_s: float) -> ResidentPage:
     """The page as of `now_s`: it is asked for after the snapshot, and a live engine goes on.
 
     What happened in between happens now, since a simulation begins with nothing in its future.
