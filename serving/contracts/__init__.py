@@ -1,0 +1,59 @@
+"""What crosses a process boundary, and in what shape?
+
+Every message between engine, controller and evals is in this folder, and nothing else is shared.
+Plain frozen dataclasses, cheap inside vLLM; `encode`/`decode` turn them into JSON-ready dictionaries and
+back, with checks. Times are seconds on the engine's clock (Unix time when live), lengths tokens.
+"""
+
+from serving.contracts.codec import ContractError, decode, encode
+from serving.contracts.decisions import Ack, Decision, Envelope, Limits
+from serving.contracts.requests import (
+    SLO,
+    Arrival,
+    Deprioritised,
+    Finish,
+    JournalPage,
+    Miss,
+    Outcome,
+    ResidentPage,
+    ResidentRequest,
+    TraceRequest,
+)
+from serving.contracts.state import (
+    BatchState,
+    CostCoefficients,
+    KVState,
+    QueueState,
+    RuleCounts,
+    Snapshot,
+    TenantCounters,
+    Totals,
+)
+
+__all__ = [
+    "SLO",
+    "Ack",
+    "Arrival",
+    "BatchState",
+    "ContractError",
+    "CostCoefficients",
+    "Decision",
+    "Deprioritised",
+    "Envelope",
+    "Finish",
+    "JournalPage",
+    "KVState",
+    "Limits",
+    "Miss",
+    "Outcome",
+    "QueueState",
+    "ResidentPage",
+    "ResidentRequest",
+    "RuleCounts",
+    "Snapshot",
+    "TenantCounters",
+    "Totals",
+    "TraceRequest",
+    "decode",
+    "encode",
+]

@@ -1,0 +1,132 @@
+"""What is told of a request: offered, arrived, inside, gone?"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from serving.contracts.codec import STRICT
+
+Finish = Literal["stop", "length", "aborted", "error", "rejected", "unfinished"]
+Miss = Literal["", "ttft_queue", "ttft_execution", "tpot", "e2e", "not_served"]
+Deprioritised = Literal["over_share", "parked", "demoted"]
+
+
+@dataclass(frozen=True, slots=True)
+class SLO:
+    """Latency targets of one request in milliseconds; None means no target."""
+
+    __pydantic_config__ = STRICT
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    e2e_ms: float | None = None
+
+    def scaled(self, factor: float) -> "SLO":
+        """The same targets `factor` times as long (small hardware: factor > 1)."""
+        return SLO(*(None if v is None else v * factor for v in dataclasses.astuple(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRequest:
+    """One request of a workload: what is offered, and how long its answer truly is.
+
+    `prefix` names shared 512-token prompt blocks (Mooncake's hash_ids); empty means unique.
+    """
+
+    arrival_s: float
+    prompt_tokens: int
+    output_tokens: int
+    tenant: str = "default"
+    slo_class: str = "batch"
+    priority: int = 0
+    prefix: tuple[int, ...] = ()
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A request as the engine saw it come in."""
+
+    seq: int
+    request_id: str
+    arrival_s: float
+    tenant: str
+    slo_class: str
+    slo: SLO
+    prompt_tokens: int
+    max_tokens: int
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A request as it left. `epoch` and `policy` were in force when it was admitted.
+
+    `deprioritised`: why it stood behind others, and since how long after its arrival (seconds).
+    """
+
+    seq: int
+    request_id: str
+    arrival_s: float
+    finished_s: float
+    tenant: str
+    slo_class: str
+    slo: SLO
+    prompt_tokens: int
+    output_tokens: int
+    queue_s: float | None
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_s: float
+    met: bool
+    miss: Miss
+    finish: Finish
+    policy: str
+    epoch: int
+    preemptions: int = 0
+    deprioritised: tuple[tuple[Deprioritised, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPage:
+    """Events after a cursor. `lost` counts events overwritten before they were read."""
+
+    cursor: int
+    lost: int
+    arrivals: tuple[Arrival, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentRequest:
+    """A request that the engine holds between two steps; one not `running` waits (again).
+
+    `computed_tokens` of prompt and answer have their KV in the cache.
+    """
+
+    request_id: str
+    arrival_s: float
+    tenant: str
+    slo_class: str
+    slo: SLO
+    prompt_tokens: int
+    max_tokens: int
+    priority: int = 0
+    running: bool = False
+    computed_tokens: int = 0
+    output_tokens: int = 0
+    admitted_s: float | None = None
+    first_token_s: float | None = None
+    preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentPage:
+    """The requests inside one engine core, running ones first; `left_out` did not fit.
+
+    `prefill_s_per_token`: as measured while prompts fill the steps; 0 is unknown.
+    """
+
+    now_s: float
+    requests: tuple[ResidentRequest, ...] = ()
+    left_out: int = 0
+    prefill_s_per_token: float = 0.0

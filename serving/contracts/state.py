@@ -1,0 +1,156 @@
+"""What does an engine say of itself?"""
+
+from dataclasses import dataclass
+
+from serving.contracts.codec import STRICT
+from serving.contracts.decisions import Envelope, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class CostCoefficients:
+    """Step time in seconds = base + per_prefill*P + per_decode*D + per_context*C + per_square*Q.
+
+    P prefill tokens, D decoding requests, C sum of decode contexts (tokens),
+    Q sum over prefill chunks of chunk*context (tokens^2).
+    """
+
+    __pydantic_config__ = STRICT
+    base_s: float
+    per_prefill_token_s: float
+    per_decode_s: float
+    per_context_token_s: float = 0.0
+    per_square_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """The waiting queue. Laxity is deadline - now - predicted prefill time.
+
+    `sheddable`: waiting ones that may be shed; hopeless ones are past saving or long overdue.
+    """
+
+    waiting: int = 0
+    waiting_tokens: int = 0
+    queued_prefill_s: float = 0.0
+    oldest_wait_s: float = 0.0
+    min_laxity_s: float | None = None
+    p10_laxity_s: float | None = None
+    hopeless: int = 0
+    sheddable: int = 0
+    sheddable_hopeless: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """The running batch and the steps so far."""
+
+    running: int = 0
+    decoding: int = 0
+    prefilling: int = 0
+    decode_slack_p10_s: float | None = None
+    steps: int = 0
+    last_step_s: float = 0.0
+    step_time_bias: float = 0.0
+    last_token_budget: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCounts:
+    """What the short-horizon rules and the guarantees did since start.
+
+    Attributes:
+        slack_bound_steps: steps whose budget the decodes' slack has lowered.
+        kv_held_steps, partial_held_steps: that admitted nobody, for KV blocks or prefills begun.
+        demoted: requests found hopeless and served last from then on.
+        share_raised_steps: steps that gave prefill more than slack allowed.
+        yielded_prefills: times a prefill begun let a waiting request of lower key pass.
+        over_share: requests that came in beyond their tenant's share.
+        parked: times a request was put off because not all could be saved.
+        chosen_victims: preempted requests that were not the latest admitted.
+        rested_decodes: times a decode sat out a step.
+        floor_served, ceiling_served: admissions owed to a tenant's floor, to `max_wait_s`.
+    """
+
+    slack_bound_steps: int = 0
+    kv_held_steps: int = 0
+    demoted: int = 0
+    share_raised_steps: int = 0
+    yielded_prefills: int = 0
+    partial_held_steps: int = 0
+    over_share: int = 0
+    parked: int = 0
+    chosen_victims: int = 0
+    rested_decodes: int = 0
+    floor_served: int = 0
+    ceiling_served: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KVState:
+    """KV cache blocks: capacity, use, and the predicted peak of the running batch."""
+
+    total_blocks: int = 0
+    used_blocks: int = 0
+    predicted_peak_blocks: int = 0
+    preemptions: int = 0
+    recomputed_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCounters:
+    """Totals since start for one tenant and SLO class; offered = received + rejected.
+
+    received = finished + aborted + still inside; met counts finished ones only.
+    """
+
+    tenant: str
+    slo_class: str
+    received: int = 0
+    finished: int = 0
+    aborted: int = 0
+    met: int = 0
+    output_tokens: int = 0
+    rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One engine core (data-parallel rank) between two steps, or the sum over all `ranks`."""
+
+    now_s: float
+    rank: int
+    vllm_version: str
+    epoch: int
+    policy: str
+    params: dict[str, float]
+    limits: Limits
+    envelope: Envelope
+    controller_id: str
+    lease_left_s: float
+    queue: QueueState
+    batch: BatchState
+    kv: KVState
+    cost: CostCoefficients
+    length_coverage: float | None
+    counters: tuple[TenantCounters, ...]
+    journal_head: int
+    policy_errors: int = 0
+    last_error: str = ""
+    rules: RuleCounts = RuleCounts()
+    ranks: "tuple[Snapshot, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What /metrics follows of one engine core; unlike a snapshot it costs no look at the queue."""
+
+    rank: int
+    epoch: int
+    policy: str
+    lease_left_s: float
+    policy_errors: int
+    waiting: int
+    running: int
+    counters: tuple[TenantCounters, ...]
+    rules: RuleCounts = RuleCounts()
+    shed: float = 0.0
