@@ -1,8 +1,9 @@
 """What crosses a process boundary, and in what shape?
 
 Every message between engine, controller and evals is in this folder, and nothing else is shared.
-Plain frozen dataclasses, cheap inside vLLM; `encode`/`decode` turn them into JSON-ready dictionaries and
-back, with checks. Times are seconds on the engine's clock (Unix time when live), lengths tokens.
+Plain frozen dataclasses, cheap inside vLLM; `encode`/`decode` turn them into JSON-ready
+dictionaries and back, with checks. Times are seconds on the engine's clock (Unix time when live),
+lengths tokens.
 """
 
 from serving.contracts.codec import ContractError, decode, encode
