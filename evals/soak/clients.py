@@ -8,14 +8,14 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import httpx
 
 from evals.completion_stream import Served, StreamError, stream_completion
-from evals.soak.traffic import Errand, Kind, draw_errand
+from evals.soak.traffic import Errand, Flavour, Kind, draw_errand
 
 End = Literal["finished", "left", "refused", "failed"]
 
@@ -30,6 +30,8 @@ class Visit:
     kind: Kind
     end: End
     detail: str = ""
+    flavour: Flavour = "plain"
+    answers: int = 1
 
 
 class TokenClock:
@@ -76,6 +78,7 @@ class Clients:
         max_model_len: longest prompt plus output that it takes.
         seed: decides every request.
         rate_rps: requests per second, on average.
+        adapters: names of the LoRA adapters that the server has.
 
     Attributes:
         visits: of the requests that have ended.
@@ -84,9 +87,17 @@ class Clients:
     """
 
     def __init__(
-        self, base_url: str, model: str, max_model_len: int, *, seed: int, rate_rps: float
+        self,
+        base_url: str,
+        model: str,
+        max_model_len: int,
+        *,
+        seed: int,
+        rate_rps: float,
+        adapters: Sequence[str] = (),
     ) -> None:
         self._base_url, self._model, self._max_model_len = base_url, model, max_model_len
+        self._adapters = adapters
         self._rng, self._rate_rps = random.Random(f"traffic:{seed}"), rate_rps
         # The server's journal may hold an earlier soak: ids differ by the time of the start.
         self._run = f"soak{time.time_ns():x}"
@@ -115,7 +126,7 @@ class Clients:
             while True:
                 errand = draw_errand(
                     self._rng, self.sent, model=self._model, rate_rps=self._rate_rps,
-                    max_model_len=self._max_model_len,
+                    max_model_len=self._max_model_len, adapters=self._adapters,
                 )  # fmt: skip
                 due_s += errand.wait_s
                 if due_s > end_s or give_up():
@@ -133,7 +144,9 @@ class Clients:
                 end, detail = await self._stream(client, request_id, errand)
         except httpx.HTTPError as error:
             end, detail = "failed", f"{type(error).__name__}: {error}"
-        self.visits.append(Visit(index, errand.kind, end, detail))
+        self.visits.append(
+            Visit(index, errand.kind, end, detail, errand.flavour, errand.answers)
+        )
 
     async def _stream(
         self, client: httpx.AsyncClient, request_id: str, errand: Errand

@@ -25,7 +25,12 @@ def soak(
     ] = 2.5,
     seed: Annotated[int, typer.Option(min=0, help="Decides requests and decisions.")] = 1,
     port: Annotated[int, typer.Option(help="Port of the server on 127.0.0.1.")] = 8000,
-    model: Annotated[str, typer.Option(help="Model to serve; default: SmolLM2-135M.")] = "",
+    model: Annotated[
+        str, typer.Option(help="Model to serve; default: SmolLM2-135M, with two LoRA adapters.")
+    ] = "",
+    api_servers: Annotated[
+        int, typer.Option(min=1, help="API servers before the engine; /metrics must add up.")
+    ] = 1,
     out: Annotated[Path, typer.Option(help="Folder for soak.json and the server's log.")] = Path(
         "var/soak"
     ),
@@ -35,12 +40,15 @@ def soak(
 ) -> None:
     """Soak a real vLLM: random requests, aborts, bad requests, a random decision every second.
 
+    Among the requests: grammars, stop strings, two answers at once, LoRA adapters (two, with one
+    slot), shared prefixes.
+
     Starts the server itself and stops it. Exit code 1 when the books do not balance, a
     guarantee broke, a policy raised, or the server's log has an error.
 
     hmas soak --minutes 20
 
-    hmas soak --minutes 2 --rate 4 --seed 7 --json
+    hmas soak --minutes 2 --rate 4 --seed 7 --api-servers 2 --json
     """
     from rich.console import Console
 
@@ -53,7 +61,7 @@ def soak(
     try:
         with _Progress(console, minutes * 60) as progress:
             report = run_soak(
-                SoakOptions(minutes, rate, seed), out, port=port, model=model,
+                SoakOptions(minutes, rate, seed, api_servers), out, port=port, model=model,
                 on_tick=progress.tick,
             )  # fmt: skip
     except KeyboardInterrupt:

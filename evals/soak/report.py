@@ -61,12 +61,13 @@ class SoakReport:
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready object."""
         books, memory = self.books, self.memory
+        sorted_ends = dict(sorted(books.ends.items()))
         return {
             "ok": not self.problems,
             "problems": self.problems,
             "seconds": round(self.seconds, 1),
             "seed": self.seed,
-            "clients": {"sent": books.sent, **dict(sorted(books.ends.items()))},
+            "clients": {"sent": books.sent, "asked": books.asked, **sorted_ends},
             "engine": {
                 "received": books.received,
                 "finished": books.finished,

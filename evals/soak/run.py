@@ -6,22 +6,26 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from evals.demo.books import Totals, read_totals
 from evals.live_arm import ArmError
 from evals.live_runner import served_model, wait_until_idle
-from evals.own_server import OwnServer, own_server
+from evals.own_server import SMALL_MACHINE, OwnServer, own_server
+from evals.soak.adapter import ADAPTERS, write_adapters
 from evals.soak.books import check_books
 from evals.soak.clients import Clients
 from evals.soak.report import Memory, SoakReport
 from evals.soak.server_log import read_complaints
 from evals.soak.steering import Steering
+from serving.contracts import Snapshot
 from serving.engines.live import LiveEngine, read_token
 from serving.engines.protocol import EngineUnavailable
+from serving.model import SMOLLM2
 from serving.settings import EngineSettings
 
 REST_S = 300.0  # longest time that what is inside at the end may take
@@ -39,6 +43,7 @@ class SoakOptions:
     minutes: float
     rate_rps: float
     seed: int
+    api_servers: int = 1
 
 
 def run_soak(
@@ -49,17 +54,27 @@ def run_soak(
     Raises:
         ServerError, ArmError, EngineUnavailable: it could not begin; says what to do.
     """
-    with own_server(SETTINGS, out, port=port, model=model) as server:
-        return soak_on(server, options, on_tick=on_tick)
+    arguments = [*SMALL_MACHINE]
+    if options.api_servers > 1:
+        arguments += ["--api-server-count", str(options.api_servers)]
+    adapters: Sequence[str] = ()
+    if not model:  # the shape of another model is not known here
+        arguments += write_adapters(SMOLLM2, out)
+        adapters = ADAPTERS
+    with own_server(SETTINGS, out, port=port, model=model, arguments=arguments) as server:
+        return soak_on(server, options, on_tick=on_tick, adapters=adapters)
 
 
-def soak_on(server: OwnServer, options: SoakOptions, *, on_tick: OnTick) -> SoakReport:
+def soak_on(
+    server: OwnServer, options: SoakOptions, *, on_tick: OnTick, adapters: Sequence[str] = ()
+) -> SoakReport:
     """Soak a running server that has no controller and no other clients.
 
     Args:
         server: vLLM with the hook.
         options: length, rate, seed.
         on_tick: told the seconds since the start, once a second.
+        adapters: names of the LoRA adapters that it has.
 
     Raises:
         ArmError, EngineUnavailable: it could not begin.
@@ -75,8 +90,10 @@ def soak_on(server: OwnServer, options: SoakOptions, *, on_tick: OnTick) -> Soak
         server.url, token, core_pids(server.pid), seed=options.seed, snapshot=before
     )
     clients = Clients(
-        server.url, server.model, max_model_len, seed=options.seed, rate_rps=options.rate_rps
-    )
+        server.url, server.model, max_model_len, seed=options.seed, rate_rps=options.rate_rps,
+        adapters=adapters,
+    )  # fmt: skip
+    exported = read_totals(server.url)
     log_from = server.log.stat().st_size
     steering.follow()
     began_s = time.monotonic()
@@ -91,6 +108,7 @@ def soak_on(server: OwnServer, options: SoakOptions, *, on_tick: OnTick) -> Soak
         wait_until_idle(engine, REST_S)
         after = engine.snapshot()
         steering.follow()
+        broken.update(_metrics_that_differ(exported, read_totals(server.url), before, after))
     except (EngineUnavailable, ArmError, psutil.Error) as error:
         broken[f"after the last request: {error}"] += 1
     finally:
@@ -115,6 +133,20 @@ def soak_on(server: OwnServer, options: SoakOptions, *, on_tick: OnTick) -> Soak
         most_waiting=steering.most_waiting,
         preemptions=after.kv.preemptions - before.kv.preemptions,
     )  # fmt: skip
+
+
+def _metrics_that_differ(
+    exported: Totals, now: Totals, before: Snapshot, after: Snapshot
+) -> list[str]:
+    """What /metrics, from however many API servers, says otherwise than the engine."""
+    told = []
+    for name, counted in now.items():
+        here = counted.total() - exported[name].total()
+        engine = sum(getattr(each, name) for each in after.counters)
+        engine -= sum(getattr(each, name) for each in before.counters)
+        if here != engine:
+            told.append(f"/metrics says {here} {name}, the engine {engine}")
+    return told
 
 
 def core_pids(server_pid: int) -> list[int]:

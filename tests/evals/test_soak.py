@@ -16,7 +16,7 @@ from evals.soak.decisions import CONTROLLER, EngineView, draw_action
 from evals.soak.report import Memory, SoakReport, terminal_view
 from evals.soak.server_log import Complaints, read_complaints
 from evals.soak.steering import Journal, read_answer
-from evals.soak.traffic import Errand, draw_errand
+from evals.soak.traffic import Errand, Kind, draw_errand
 from serving.contracts import (
     SLO,
     Arrival,
@@ -67,7 +67,7 @@ def test_balanced_books_add_up():
     books = check()
     assert books.balanced
     assert books.text() == (
-        "5 sent = 2 finished + 1 aborted + 1 refused + 1 left before the engine saw them"
+        "5 asked for = 2 finished + 1 aborted + 1 refused + 1 left before the engine saw them"
     )
 
 
@@ -92,6 +92,36 @@ def test_whatever_does_not_add_up_is_named(change, says):
     assert any(says in mismatch for mismatch in books.mismatches)
 
 
+def with_two_answers(finishes, flavour="twice", answers=2, end="finished"):
+    """The books with one more request, whose answers the engine ended as `finishes` says."""
+    seen = journal()
+    for number, finish in enumerate(finishes):
+        name = f"{number}_cmpl-soak-5x-0"
+        seen.arrivals.append(Arrival(9, name, 0.0, "a", "batch", SLO(), 9, 9))
+        seen.outcomes.append(replace(outcome(5, finish=finish), request_id=name))
+    served = sum(finish != "aborted" for finish in finishes)
+    counted = (3 + len(finishes), 2 + served, 1 + len(finishes) - served)
+    kind: Kind = "whole" if end == "finished" else "leaver"
+    visits = [*VISITS, Visit(5, kind, end, "", flavour, answers)]
+    return check(visits=visits, seen=seen, sent=6, counted=counted)
+
+
+def test_two_answers_of_one_request_are_two_requests_of_the_engine():
+    books = with_two_answers(["stop", "length"])
+    assert books.balanced
+    assert (books.sent, books.asked, books.received) == (6, 7, 5)
+    left = with_two_answers(["aborted"], end="left")
+    assert left.balanced, "its client left before the engine saw the other one"
+    assert left.unseen == 2
+    assert not with_two_answers(["stop"]).balanced
+    assert not with_two_answers(["stop", "length", "length"]).balanced
+
+
+def test_only_an_answer_with_stop_strings_may_end_as_an_abort():
+    assert with_two_answers(["aborted"], "stop", 1).balanced
+    assert not with_two_answers(["aborted"], "grammar", 1).balanced
+
+
 def test_strangers_and_lost_events_are_named():
     seen = journal()
     seen.outcomes.append(replace(outcome(8), request_id="cmpl-somebody-else"))
@@ -105,7 +135,10 @@ def test_every_kind_of_request_comes_up_and_the_seed_decides():
     def draw():
         rng = random.Random(3)
         return [
-            draw_errand(rng, i, model="m", rate_rps=2.0, max_model_len=2048) for i in range(400)
+            draw_errand(
+                rng, i, model="m", rate_rps=2.0, max_model_len=2048, adapters=("a", "b")
+            )
+            for i in range(400)
         ]
 
     errands = draw()
@@ -113,6 +146,10 @@ def test_every_kind_of_request_comes_up_and_the_seed_decides():
     kinds = Counter(errand.kind for errand in errands)
     assert set(kinds) == {"whole", "leaver", "bad"}
     assert kinds["whole"] > 200
+    flavours = Counter(errand.flavour for errand in errands if errand.kind != "bad")
+    assert set(flavours) == {"plain", "grammar", "stop", "twice", "adapter"}
+    bodies = [json.loads(errand.body) for errand in errands if errand.kind == "whole"]
+    assert {body["model"] for body in bodies} == {"m", "a", "b"}
     assert sum(errand.wait_s for errand in errands) / 400 == pytest.approx(0.5, rel=0.2)
     for errand in errands:
         both = (errand.leave_after_tokens, errand.leave_after_s)
@@ -229,7 +266,7 @@ def test_a_soak_that_held_says_so():
     assert good.problems == []
     document = good.as_json()
     assert document["ok"] is True
-    assert document["clients"] == {"sent": 5, "finished": 2, "left": 2, "refused": 1}
+    assert document["clients"] == {"sent": 5, "asked": 5, "finished": 2, "left": 2, "refused": 1}
     terminal_view(good)
 
 
