@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from graphs.checkpoints import DURABILITY, config_for, open_checkpointer, recover, thread_of
 from graphs.long_horizon import LongHorizon, build_long_horizon, settle
 from graphs.long_timer import LongTimer
 from graphs.parts import OnDecision, build_parts
@@ -78,8 +77,6 @@ class ControlLoop:
         )
         self._short = build_short_horizon(self._parts)
         self._long = build_long_horizon(self._parts)
-        self._saver = open_checkpointer(ledger_path)
-        self._long.checkpointer = self._saver
         self._timer = LongTimer(config.control)
         self._background: threading.Thread | None = None
         self._crash: Exception | None = None
@@ -123,12 +120,7 @@ class ControlLoop:
         """
         given: LongHorizon = {"trigger": trigger, "budget_s": budget_s}
         with tick(self._tracing, "long_tick") as traced:
-            if self._saver is None or self._parts.ledger is None:
-                self._long.invoke(given, traced)
-                return
-            thread_id = thread_of(self._parts.ledger.run_id, self._engine.now())
-            place = traced | config_for(thread_id)
-            self._long.invoke({**given, "thread_id": thread_id}, place, durability=DURABILITY)
+            self._long.invoke(given, traced)
 
     def tick(self) -> None:
         """A short tick and, when one is due, a long one: for engines in virtual time.
@@ -154,7 +146,6 @@ class ControlLoop:
         period_s = self._config.control.short_tick_s
         if self._parts.twin is not None:
             self._parts.twin.start()
-        self._timed("long", self._recover)
         next_short_s = time.monotonic()
         while not stop.is_set():
             if self._timed("short", self.short_tick) and (trigger := self._due()):
@@ -183,8 +174,6 @@ class ControlLoop:
         if self._background is not None:
             self._background.join(LAST_WORDS_S)
         self._parts.close()
-        if self._saver is not None:
-            self._saver.close()
         if self._tracing is not None:
             self._tracing.close()
 
@@ -193,15 +182,6 @@ class ControlLoop:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _recover(self) -> None:
-        """Finish a decision that an ended controller left half done, if it still fits."""
-        if self._saver is None:
-            return
-        age_s = self._config.control.ttl_s
-        recovered = recover(self._long, self._saver, self._engine.snapshot(), age_s)
-        if recovered.outcome != "nothing":
-            logger.warning("a half-done decision was %s: %s", recovered.outcome, recovered.reason)
 
     def _due(self) -> str:
         watch = self._parts.watch

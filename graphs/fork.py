@@ -1,32 +1,41 @@
 """How would this decision have gone on, had one thing been different? Re-runs it from a step.
 
-Takes the steps of a long decision from its checkpoints, changes the prompt, the model or the
-proposals, and lets the same graph go on from there, on a recorded engine and in advise mode.
-Called by `hmas fork`.
+Takes what the ledger keeps of a long decision, changes the prompt, the model or the proposals,
+and lets the same graph go on from there, on a recorded engine and in advise mode. Called by
+`hmas fork`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph.state import CompiledStateGraph
-
-from graphs.checkpoint_format import DecisionFormat
-from graphs.checkpoints import DecisionSaver, checkpoints_of, config_for
-from graphs.long_horizon import build_long_horizon
+from graphs.long_horizon import LongHorizon, build_long_horizon, incumbent_of
 from graphs.parts import build_parts
-from graphs.recorded_engine import RecordedEngine
 from hmas_agents.config import Config
+from hmas_agents.follow_up import ROLLBACK
+from hmas_agents.ledger.reader import StoredDecision
 from hmas_agents.records import DecisionRecord, Proposal
-from hmas_agents.situation import Situation
+from hmas_agents.situation import Situation, decode_situation
 from hmas_agents.twin_process import Forecaster
+from serving.contracts import Ack, Decision, JournalPage, ResidentPage, Snapshot
 
-# From which step on the graph runs again, and the step whose place the fork takes.
+# From which step on the graph runs again.
 Step = Literal["summarise", "propose", "verify"]
-BEFORE: dict[Step, str] = {"summarise": "observe", "propose": "summarise", "verify": "propose"}
+STEPS: tuple[Step, ...] = get_args(Step)
 CONTROLLER = "hmas-fork"
+RECORDED = "a recorded engine: nothing is applied"
+
+# What a record holds after each step: what was seen, what was told, what was answered.
+_SEEN = ("horizon", "at_s", "trigger", "state", "epoch_before", "policy_before",
+    "snapshot_before", "situation")  # fmt: skip
+_TOLD = ("summary", "messages", "prompt_name", "prompt_version", "prompt_sha256")
+_ANSWERED = ("model", "model_latency_s", "model_tokens", "model_prompt_tokens",
+    "model_step_share", "raw_replies")  # fmt: skip
+_BY_STEP: dict[Step, tuple[str, ...]] = {
+    "summarise": _SEEN,
+    "propose": _SEEN + _TOLD,
+    "verify": _SEEN + _TOLD + _ANSWERED,
+}
 
 
 class ForkError(ValueError):
@@ -53,32 +62,24 @@ class Change:
 
 
 def fork(
-    ledger_path: Path, thread_id: str, change: Change, forecaster: Forecaster | None = None
+    stored: StoredDecision, change: Change, forecaster: Forecaster | None = None
 ) -> DecisionRecord:
     """The decision as it would have been recorded. Nothing is applied or stored.
 
     Args:
-        ledger_path: of the run; its checkpoints lie beside it.
-        thread_id: of the decision.
+        stored: a long decision of the ledger.
         change: what is different.
         forecaster: where the twin computes; None means in a process of its own.
 
     Raises:
-        ForkError: the steps of the decision are not kept (any more).
+        ForkError: the ledger does not hold what the step starts from.
+        SituationError: the situation was written by a version that this one cannot read.
         PromptError: the prompt cannot be used.
     """
-    path = checkpoints_of(ledger_path)
-    if not path.is_file():
-        raise ForkError(f"{path}: no checkpoints there; `hmas run` keeps them beside its ledger")
-    saver = DecisionSaver(path)
-    try:
-        values = _values(saver, thread_id, change)
-    finally:
-        saver.close()
-    situation: Situation = values["situation"]
+    begun = _begun(stored, change)
     records: list[DecisionRecord] = []
     parts = build_parts(
-        RecordedEngine(situation),
+        RecordedEngine(begun["situation"]),
         _advising(change.config),
         None,
         run_label="",
@@ -91,31 +92,45 @@ def fork(
         for predicted, realised in change.past:
             parts.twin.observe(predicted, realised)
     try:
-        _go_on(build_long_horizon(parts), values, change.step)
+        build_long_horizon(parts, change.step).invoke(begun)
     finally:
         parts.close()
     return records[-1]
 
 
-def _values(saver: DecisionSaver, thread_id: str, change: Change) -> dict[str, Any]:
+def _begun(stored: StoredDecision, change: Change) -> LongHorizon:
     """What travelled along the edge into the step, with the further proposals."""
-    wanted = BEFORE[change.step]
-    for kept in saver.list(config_for(thread_id)):
-        values: dict[str, Any] = kept.checkpoint["channel_values"]
-        if f"branch:to:{change.step}" in values:
-            values = {key: value for key, value in values.items() if ":" not in key}
-            record: DecisionRecord = values["record"]
-            values["record"] = replace(
-                record,
-                mode="advise",
-                proposals=[*record.proposals, *change.proposals],
-                thread_id="",
-            )
-            return values | {"budget_s": None}
-    raise ForkError(
-        f"{saver.path}: the step {wanted!r} of {thread_id!r} is not kept (the newest decisions "
-        "are); `hmas replay` re-asks any decision of the ledger"
-    )
+    old, step = stored.record, change.step
+    if not old.situation:
+        raise ForkError(
+            f"decision {stored.id}: the ledger holds no situation of it: only long decisions "
+            "have one; `hmas trace list --horizon long` shows those"
+        )
+    if step == "propose" and not old.messages:
+        raise ForkError(
+            f"decision {stored.id}: no model was asked, so there are no words to ask again: "
+            "give --from summarise, which writes them"
+        )
+    situation = decode_situation(old.situation)
+    kept: dict[str, Any] = {name: getattr(old, name) for name in _BY_STEP[step]}
+    # As they were before `verify`, which adds the incumbent and fills in the rest.
+    asked = [
+        Proposal(p.source, p.policy, p.params, p.reason, p.confidence)
+        for p in old.proposals
+        if p.source != "incumbent"
+    ]
+    back = [p for p in asked if old.trigger == "rollback" and p.reason.startswith(ROLLBACK)]
+    if step == "verify":
+        kept["proposals"] = [*asked, *change.proposals]
+        kept["faults"] = [fault for fault in old.faults if not fault.startswith("twin_")]
+    return {
+        "budget_s": None,
+        "situation": situation,
+        "rollback": back[0] if back else None,
+        "record": DecisionRecord(mode="advise", **kept),
+        "messages": old.messages,
+        "incumbent": incumbent_of(situation.snapshot),
+    }
 
 
 def _advising(config: Config) -> Config:
@@ -123,10 +138,43 @@ def _advising(config: Config) -> Config:
     return config.model_copy(update={"control": control})
 
 
-def _go_on(
-    graph: CompiledStateGraph[Any, Any, Any, Any], values: dict[str, Any], step: Step
-) -> None:
-    graph.checkpointer = InMemorySaver(serde=DecisionFormat())
-    config = config_for("fork")
-    graph.update_state(config, values, as_node=BEFORE[step])
-    graph.invoke(None, config)
+class RecordedEngine:
+    """The Engine protocol over one situation: it stands still and takes no writes."""
+
+    def __init__(self, situation: Situation) -> None:
+        self._situation = situation
+
+    def now(self) -> float:
+        """The moment of the situation."""
+        return self._situation.snapshot.now_s
+
+    def snapshot(self) -> Snapshot:
+        """As recorded."""
+        return self._situation.snapshot
+
+    def apply(self, decision: Decision) -> Ack:
+        """Refused."""
+        return self._refused(decision.policy)
+
+    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+        """Refused."""
+        return self._refused(f"{ttl_s:g} s for {controller_id}")
+
+    def release(self, controller_id: str) -> Ack:
+        """Refused: nothing is held."""
+        return self._refused(controller_id)
+
+    def journal(self, cursor: int, limit: int = 5000) -> JournalPage:  # noqa: ARG002  the protocol's
+        """Empty: what had happened by then is in the situation."""
+        return JournalPage(cursor=cursor, lost=0)
+
+    def inside(self, limit: int = 5000) -> ResidentPage:
+        """As recorded, at most `limit` of them."""
+        page = self._situation.inside
+        kept = page.requests[:limit]
+        return replace(
+            page, requests=kept, left_out=page.left_out + len(page.requests) - len(kept)
+        )
+
+    def _refused(self, what: str) -> Ack:
+        return Ack(False, self._situation.snapshot.epoch, f"{RECORDED} ({what})")

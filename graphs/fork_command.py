@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from graphs.fork import Change, ForkError, Step, fork
+from graphs.fork import STEPS, Change, Step, fork
 from graphs.long_horizon import MIN_REPLAYED
 from hmas_agents.commands.options import (
     ConfigOption,
@@ -36,6 +36,10 @@ def fork_command(
     param: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of it. Repeatable.")
     ] = None,
+    step: Annotated[
+        str | None,
+        typer.Option("--from", metavar="|".join(STEPS), help="The first step that runs again."),
+    ] = None,
     prompt: PromptOption = None,
     model_url: ModelUrlOption = None,
     model: ModelOption = None,
@@ -45,9 +49,9 @@ def fork_command(
 ) -> None:
     """Run one recorded decision again from a step, with something changed.
 
-    The steps come from the checkpoints beside the ledger; the engine is a recorded one, in
-    advise mode: what the guardrails and the twin say of the change is shown, nothing is
-    applied and nothing is stored.
+    The ledger holds what each step started from; the engine is a recorded one, in advise
+    mode. It shows what the guardrails and the twin say of the change. Nothing is applied and
+    nothing is stored. Without --from it starts at verify with --policy, else at summarise.
 
     Try:
 
@@ -57,37 +61,47 @@ def fork_command(
 
       hmas fork 42 --prompt candidate                asked with another prompt
 
+      hmas fork 42 --from propose                    the same words to the model once more
+
       hmas fork 42 --model-url http://127.0.0.1:9000/v1 --model qwen3-4b
 
-    Exit codes: 0 shown, 2 wrong use (no such decision, its checkpoints are gone, ...).
+    Exit codes: 0 shown, 2 wrong use (no such decision, a short one, ...).
     """
     path = ledger or read_config(config).ledger.path
     with LedgerReader(path) as reader:
         stored = reader.get_decision(decision)
         earlier = reader.list_decisions(stored.run_id, "long")
         recorded = next(run.config for run in reader.list_runs() if run.id == stored.run_id)
-    if stored.record.horizon != "long" or not stored.record.thread_id:
-        raise ForkError(
-            f"{path}: decision {decision} has no checkpoints: only long decisions have, of runs "
-            "that keep them; `hmas trace list --horizon long` shows those"
-        )
     asks_again = prompt is not None or model_url is not None or model is not None
     if policy is not None and asks_again:
         raise typer.BadParameter("--policy joins what was proposed; --prompt and --model ask anew")
-    step: Step = "verify" if policy is not None else "summarise"
+    first = _step(step, "verify" if policy is not None else "summarise")
+    if policy is not None and first != "verify":
+        raise typer.BadParameter(f"--policy joins before verify, not before {first}")
+    if (asks_again and first == "verify") or (prompt is not None and first != "summarise"):
+        raise typer.BadParameter(f"--from {first} comes after what --prompt or --model change")
     before = [each.record for each in earlier if each.id < stored.id]
     change = Change(
-        step=step,
+        step=first,
         config=_config_of(recorded, prompt, model_url, model),
         proposals=_by_hand(policy, param or []),
         switched_at_s=[each.at_s for each in before if each.chosen.get("applied")],
         past=_settled(before, stored.record.at_s),
     )
-    forked = fork(path, stored.record.thread_id, change)
+    forked = fork(stored, change)
     if as_json:
-        typer.echo(to_json({"decision": decision, "step": step} | asdict(forked)))
+        typer.echo(to_json({"decision": decision, "step": first} | asdict(forked)))
         return
-    _show(Console(), stored, forked, step)
+    _show(Console(), stored, forked, first)
+
+
+def _step(named: str | None, usual: Step) -> Step:
+    for step in STEPS:
+        if named == step:
+            return step
+    if named is not None:
+        raise typer.BadParameter(f"--from is one of {', '.join(STEPS)}, not {named!r}")
+    return usual
 
 
 def _settled(before: Sequence[DecisionRecord], now_s: float) -> list[tuple[float, float]]:

@@ -26,7 +26,7 @@ from hmas_agents.situation import Situation, encode_situation
 from hmas_agents.telemetry.tracing import invoke_agent, note_outcome
 from hmas_agents.twin import Twin
 from prompts.loader import Message, sha256
-from serving.contracts import encode
+from serving.contracts import Snapshot, encode
 from serving.policies import parse_policy
 from serving.rules import with_rules
 
@@ -34,11 +34,10 @@ MIN_REPLAYED = 30  # fewer requests predict nothing
 
 
 class LongHorizon(TypedDict, total=False):
-    """What travels along the edges; the first three come in from the loop."""
+    """What travels along the edges; the first two come in from the loop."""
 
     trigger: str
     budget_s: float | None
-    thread_id: str
     situation: Situation
     rollback: Proposal | None
     record: DecisionRecord
@@ -62,14 +61,12 @@ def observe(parts: Parts, work: LongHorizon) -> LongHorizon:
         policy_before=snapshot.policy,
         snapshot_before=encode(snapshot),
         situation={} if parts.ledger is None else encode_situation(situation),
-        thread_id=work.get("thread_id", ""),
     )
-    incumbent = Proposal("incumbent", snapshot.policy, dict(snapshot.params), "in force")
     return {
         "situation": situation,
         "rollback": rollback,
         "record": record,
-        "incumbent": incumbent,
+        "incumbent": incumbent_of(snapshot),
     }
 
 
@@ -189,8 +186,13 @@ def write_record(parts: Parts, work: LongHorizon) -> LongHorizon:
     return {}
 
 
-def build_long_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """The graph; invoke it with a trigger and the twin's wall-clock budget (None: no limit)."""
+def build_long_horizon(
+    parts: Parts, first: str = "observe"
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The graph; invoke it with a trigger and the twin's wall-clock budget (None: no limit).
+
+    From another `first` step on it wants what the steps before would have written.
+    """
     graph = StateGraph(LongHorizon)
     graph.add_node("observe", partial(observe, parts))
     graph.add_node("summarise", partial(summarise_state, parts))
@@ -199,7 +201,7 @@ def build_long_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
     graph.add_node("act", partial(act, parts))
     graph.add_node("write_record", partial(write_record, parts))
 
-    graph.add_edge(START, "observe")
+    graph.add_edge(START, first)
     graph.add_edge("observe", "summarise")
     graph.add_edge("summarise", "propose")
     graph.add_edge("propose", "verify")
@@ -207,6 +209,11 @@ def build_long_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
     graph.add_edge("act", "write_record")
     graph.add_edge("write_record", END)
     return graph.compile(name="long_horizon")
+
+
+def incumbent_of(snapshot: Snapshot) -> Proposal:
+    """What is in force, as a candidate like the others."""
+    return Proposal("incumbent", snapshot.policy, dict(snapshot.params), "in force")
 
 
 def settle(parts: Parts, now_s: float, final: bool = False) -> Proposal | None:

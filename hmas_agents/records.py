@@ -68,7 +68,6 @@ class DecisionRecord:
         twin: how the prediction was made: `horizon_s`, `draws`, `wall_s`, `margin`, `error`.
         situation: what the twin replays, as `hmas_agents.situation` writes it; empty for
             the short horizon.
-        thread_id: where LangGraph's checkpointer keeps the decision's steps.
     """
 
     horizon: Horizon
@@ -104,4 +103,3 @@ class DecisionRecord:
     realised_requests: int | None = None
     twin: dict[str, Any] = field(default_factory=dict)
     situation: dict[str, Any] = field(default_factory=dict)
-    thread_id: str = ""

@@ -80,7 +80,6 @@ ALTER TABLE decisions ADD COLUMN predicted_low REAL;
 ALTER TABLE decisions ADD COLUMN predicted_high REAL;
 ALTER TABLE decisions ADD COLUMN twin TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE decisions ADD COLUMN situation BLOB;
-ALTER TABLE decisions ADD COLUMN thread_id TEXT NOT NULL DEFAULT '';
 """
 
 

@@ -3,6 +3,7 @@
 Nothing here raises into the loop: a full or locked disk costs records, not control.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -17,7 +18,6 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from hmas_agents.config import Config
-from hmas_agents.ledger.checkpoint import Checkpointer
 from hmas_agents.ledger.schema import open_ledger
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 from serving.contracts import Outcome, encode
@@ -33,12 +33,13 @@ PLAIN_FIELDS = (
     "horizon", "at_s", "mode", "trigger", "epoch_before", "epoch_after", "policy_before",
     "summary", "prompt_name", "prompt_version", "prompt_sha256", "model", "model_latency_s",
     "model_tokens", "model_prompt_tokens", "model_step_share", "reason", "predicted",
-    "predicted_low", "predicted_high", "realised", "realised_requests", "thread_id",
+    "predicted_low", "predicted_high", "realised", "realised_requests",
 )  # fmt: skip
 
 _OUTCOME = TypeAdapter(Outcome)
 
 T = TypeVar("T")
+_TO_DISK_S = 30.0  # between two moves of the write-ahead log into the database
 
 
 class Ledger:
@@ -56,8 +57,13 @@ class Ledger:
         self._limits = config.ledger
         self._lock = threading.Lock()
         self._connection = open_ledger(path, write=True)
-        self._connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `checkpoint`
-        self._checkpointer = Checkpointer(path)
+        # A commit to the write-ahead log does not wait for the disk; moving the log into the
+        # database does, on a busy disk for many seconds, and by default the commit that fills
+        # the log pays for it. Here a thread does it instead.
+        self._connection.execute("PRAGMA wal_autocheckpoint = 0")
+        self._closing = threading.Event()
+        self._to_disk = threading.Thread(target=self._move_log, name="hmas-ledger", daemon=True)
+        self._to_disk.start()
         self.run_id = self._write(lambda cursor: _start_run(cursor, label, config), 0)
 
     def record_decision(self, record: DecisionRecord) -> int:
@@ -112,9 +118,19 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file; later writes are dropped."""
-        self._checkpointer.stop()
+        self._closing.set()
+        self._to_disk.join()
         with self._lock:
             self._connection.close()
+
+    def _move_log(self) -> None:
+        """Passive checkpoints, which block no writer, until the ledger closes."""
+        while not self._closing.wait(_TO_DISK_S):
+            # A disk that refuses is for the writer to report; the log keeps the data.
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(
+                sqlite3.connect(self.path, timeout=1.0)
+            ) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _write(self, statement: Callable[[sqlite3.Cursor], T], refused: T) -> T:
         """Run one transaction; `refused` when the disk does not take it."""

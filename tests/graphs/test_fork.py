@@ -1,19 +1,16 @@
 """A recorded decision goes on from a step with something changed; nothing is applied."""
 
 import json
-import sqlite3
 from dataclasses import replace
 
 import pytest
 
-from graphs.checkpoints import DURABILITY, DecisionSaver, checkpoints_of, config_for, thread_of
-from graphs.fork import Change, ForkError, fork
+from graphs.fork import Change, ForkError, RecordedEngine, fork
 from graphs.long_horizon import build_long_horizon
 from graphs.parts import build_parts
-from graphs.recorded_engine import RecordedEngine
 from hmas_agents.cli import main
 from hmas_agents.config import load_config
-from hmas_agents.ledger.reader import LedgerReader
+from hmas_agents.ledger import Ledger, LedgerReader
 from hmas_agents.records import Proposal
 from serving.contracts import Decision
 from serving.policies import POLICIES
@@ -22,6 +19,7 @@ from tests.agents.scripted import Scripted
 from tests.evals.agent_samples import situation
 from tests.fakes import FakeEngine
 from tests.graphs.test_control_loop import serve
+from tests.hmas_agents.samples import record
 
 AT_S = 60.0
 
@@ -41,7 +39,7 @@ def settings(**changes):
 
 
 def decide(ledger, config, engine=None):
-    """One long decision on a busy engine, its steps kept beside the ledger."""
+    """One long decision on a busy engine, as the ledger has it; and the engine."""
     engine = engine or FakeEngine(policy="fcfs")
     parts = build_parts(
         engine, config, ledger, run_label="", controller_id="hmas",
@@ -50,15 +48,11 @@ def decide(ledger, config, engine=None):
     parts.watch.look()
     serve(engine, 80, at_s=0.0)
     engine.now_s = AT_S
-    saver = DecisionSaver(checkpoints_of(ledger))
-    graph = build_long_horizon(parts)
-    graph.checkpointer = saver
-    thread_id = thread_of(1, AT_S)
-    graph.invoke({"trigger": "tick", "budget_s": None}, config_for(thread_id),
-                 durability=DURABILITY)  # fmt: skip
-    saver.close()
+    build_long_horizon(parts).invoke({"trigger": "tick", "budget_s": None})
     parts.close()
-    return engine
+    with LedgerReader(ledger) as reader:
+        (stored,) = reader.list_decisions(1, "long")
+    return stored, engine
 
 
 @pytest.fixture
@@ -67,29 +61,23 @@ def ledger(tmp_path):
 
 
 def test_a_proposal_by_hand_is_judged_as_any_other(ledger):
-    engine = decide(ledger, settings())
+    stored, engine = decide(ledger, settings())
     asked = scripted(sjf=0.95, edf=0.9, fcfs=0.6)
-    forked = fork(
-        ledger, thread_of(1, AT_S),
-        Change("verify", settings(), proposals=[Proposal("person", "sjf", {"kappa": 30.0})]),
-        asked,
-    )  # fmt: skip
+    by_hand = Proposal("person", "sjf", {"kappa": 30.0})
+    forked = fork(stored, Change("verify", settings(), proposals=[by_hand]), asked)
     by_hand = next(each for each in forked.proposals if each.source == "person")
     assert (by_hand.verdict, by_hand.predicted) == ("ok", 0.95)
     assert forked.chosen["policy"] == "sjf"
     assert forked.chosen["applied"] is False
-    assert (forked.at_s, forked.mode, forked.thread_id) == (AT_S, "advise", "")
+    assert (forked.at_s, forked.mode) == (AT_S, "advise")
     assert engine.policy == "edf"  # what was decided then; the fork touched nothing
     assert asked.situation.snapshot.policy == "fcfs"
 
 
-def test_without_a_change_the_decision_repeats_itself(ledger):
-    decide(ledger, settings())
-    with LedgerReader(ledger) as reader:
-        (stored,) = reader.list_decisions(1, "long")
-    forked = fork(
-        ledger, thread_of(1, AT_S), Change("summarise", settings()), scripted(edf=0.9, fcfs=0.6)
-    )
+@pytest.mark.parametrize("step", ["summarise", "verify"])
+def test_without_a_change_the_decision_repeats_itself(ledger, step):
+    stored, _ = decide(ledger, settings())
+    forked = fork(stored, Change(step, settings()), scripted(edf=0.9, fcfs=0.6))
     assert forked.summary == stored.record.summary
     assert [(p.source, p.policy, p.predicted) for p in forked.proposals] == [
         (p.source, p.policy, p.predicted) for p in stored.record.proposals
@@ -98,43 +86,63 @@ def test_without_a_change_the_decision_repeats_itself(ledger):
 
 
 def test_another_model_is_asked_the_recorded_question(ledger):
-    decide(ledger, settings())
+    stored, _ = decide(ledger, settings())
     with serving(completion(proposals("density"))) as model:
         config = settings(model__enabled=True, model__base_url=model.url, model__name="small")
-        change = Change("summarise", config)
-        forked = fork(ledger, thread_of(1, AT_S), change, scripted(edf=0.9, fcfs=0.6))
+        forked = fork(stored, Change("summarise", config), scripted(edf=0.9, fcfs=0.6))
     assert len(model.asked) == 1
     assert forked.summary in model.asked[0]["messages"][1]["content"]
     assert [p.policy for p in forked.proposals if p.source == "model"] == ["density"]
 
 
 def test_the_guardrails_know_the_switches_before(ledger):
-    decide(ledger, settings())
+    stored, _ = decide(ledger, settings())
     change = Change(
         "verify", settings(), [Proposal("person", "sjf")], switched_at_s=[AT_S - 5.0]
     )
-    forked = fork(ledger, thread_of(1, AT_S), change, scripted(sjf=0.99))
+    forked = fork(stored, change, scripted(sjf=0.99))
     by_hand = next(each for each in forked.proposals if each.source == "person")
     assert by_hand.verdict.startswith("dwell: 5 s")
     assert forked.chosen["policy"] == "fcfs"
 
 
 def test_the_twin_knows_how_wrong_it_had_been(ledger):
-    decide(ledger, settings())
+    stored, _ = decide(ledger, settings())
     twin = {"edf": 0.9, "fcfs": 0.6}
-    calm = fork(ledger, thread_of(1, AT_S), Change("verify", settings()), scripted(**twin))
+    calm = fork(stored, Change("verify", settings()), scripted(**twin))
     assert calm.chosen["policy"] == "edf"
     wrong = Change("verify", settings(), past=[(0.9, 0.1)] * 20)
-    forked = fork(ledger, thread_of(1, AT_S), wrong, scripted(**twin))
+    forked = fork(stored, wrong, scripted(**twin))
     assert forked.twin["error"] > calm.twin["error"]
 
 
-def test_a_decision_whose_steps_are_gone_says_so(ledger):
-    with pytest.raises(ForkError, match="no checkpoints there"):
-        fork(ledger, "run-1-at-1.000", Change("verify", settings()))
-    decide(ledger, settings())
-    with pytest.raises(ForkError, match="'propose' of 'run-9"):
-        fork(ledger, "run-9-at-1.000", Change("verify", settings()))
+def test_from_propose_the_model_hears_the_recorded_words_again(ledger):
+    with serving(completion(proposals("density")), completion(proposals("sjf"))) as model:
+        asking = {"model__base_url": model.url, "model__name": "small"}
+        config = settings(model__enabled=True, **asking)
+        stored, _ = decide(ledger, config)
+        forked = fork(stored, Change("propose", config), scripted(edf=0.9, fcfs=0.6))
+    assert model.asked[1]["messages"] == model.asked[0]["messages"]
+    assert [p.policy for p in stored.record.proposals if p.source == "model"] == ["density"]
+    assert [p.policy for p in forked.proposals if p.source == "model"] == ["sjf"]
+
+
+def test_words_that_were_never_written_cannot_be_said_again(ledger):
+    stored, _ = decide(ledger, settings())
+    with pytest.raises(ForkError, match="give --from summarise"):
+        fork(stored, Change("propose", settings()))
+
+
+def test_a_rollback_stays_one(ledger):
+    stored, _ = decide(ledger, settings())
+    back = Proposal("rules", "slide", {}, "rollback: realised 0.10, predicted at least 0.80")
+    proposals = [*stored.record.proposals, back]
+    rolled = replace(stored.record, trigger="rollback", proposals=proposals)
+    change = Change("verify", settings(), switched_at_s=[AT_S - 1.0])
+    forked = fork(replace(stored, record=rolled), change, scripted(slide=0.8, edf=0.9))
+    verdicts = {p.policy: p.verdict for p in forked.proposals if p.source == "rules"}
+    assert verdicts["slide"] == "ok", "a way back is never held up by the dwell time"
+    assert verdicts["edf"].startswith("dwell")
 
 
 def test_a_recorded_engine_stands_still():
@@ -159,17 +167,8 @@ def hmas(capsys, *args):
     return left.value.code, said.out, said.err
 
 
-def note_thread(ledger, thread_id):
-    with sqlite3.connect(ledger) as connection:
-        connection.execute("UPDATE decisions SET thread_id = ?", (thread_id,))
-
-
 def test_the_command_shows_then_and_now(ledger, capsys):
-    twin_off = settings(twin__enabled=False)
-    decide(ledger, twin_off)
-    note_thread(ledger, thread_of(1, AT_S))
-    with LedgerReader(ledger) as reader:
-        (stored,) = reader.list_decisions(1, "long")
+    stored, _ = decide(ledger, settings(twin__enabled=False))
     args = ["fork", str(stored.id), "--policy", "slide", "--param", "kappa=40"]
     code, out, err = hmas(capsys, *args, "--ledger", str(ledger), "--json")
     assert (code, err) == (0, "")
@@ -191,19 +190,23 @@ def test_the_command_shows_then_and_now(ledger, capsys):
         (["--policy", "edf", "--prompt", "current"], "joins what was proposed"),
         (["--param", "kappa=1"], "goes with --policy"),
         (["--policy", "slide", "--param", "kappa"], "KEY=NUMBER"),
+        (["--from", "act"], "one of summarise, propose, verify"),
+        (["--from", "verify", "--prompt", "current"], "comes after what --prompt"),
+        (["--from", "propose", "--policy", "edf"], "joins before verify"),
+        (["--from", "propose"], "no model was asked"),
     ],
 )
 def test_the_command_refuses_what_it_cannot_do(ledger, capsys, args, told):
     decide(ledger, settings(twin__enabled=False))
-    note_thread(ledger, thread_of(1, AT_S))
     code, _, err = hmas(capsys, "fork", "1", *args, "--ledger", str(ledger))
     assert code == 2
     assert told in err
 
 
-def test_a_decision_of_a_run_without_checkpoints_says_so(ledger, capsys):
-    decide(ledger, settings(twin__enabled=False))
-    note_thread(ledger, "")
+def test_a_decision_without_a_situation_says_so(ledger, capsys):
+    kept = Ledger(ledger, config=settings())
+    kept.record_decision(record(horizon="short", situation={}))
+    kept.close()
     code, _, err = hmas(capsys, "fork", "1", "--policy", "edf", "--ledger", str(ledger))
     assert code == 2
-    assert "decision 1 has no checkpoints" in err
+    assert "decision 1: the ledger holds no situation" in err

@@ -1,16 +1,14 @@
-"""A decision of a simulated run goes on from its checkpoint, with the real twin."""
-
-from pathlib import Path
+"""A decision of a simulated run goes on from what the ledger holds, with the real twin."""
 
 import pytest
 
 from evals.baselines.inline_twin import InlineForecaster
-from graphs.checkpoints import DURABILITY, DecisionSaver, checkpoints_of, config_for, thread_of
 from graphs.fork import Change, fork
 from graphs.long_horizon import build_long_horizon
 from graphs.parts import build_parts
 from hmas_agents.config import load_config
-from hmas_agents.records import DecisionRecord, Proposal
+from hmas_agents.ledger import LedgerReader, StoredDecision
+from hmas_agents.records import Proposal
 from serving.contracts import CostCoefficients
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
@@ -30,37 +28,34 @@ CONFIG = load_config(
 
 
 @pytest.fixture(scope="module")
-def decided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DecisionRecord]:
+def decided(tmp_path_factory: pytest.TempPathFactory) -> StoredDecision:
     """One long decision at 20 s, in the middle of a run."""
     from serving.engines.simulated import SimulatedEngine
 
     ledger = tmp_path_factory.mktemp("fork") / "l.sqlite"
     engine = SimulatedEngine(SLOW, EngineSettings(slo_scale=4.0))
-    records: list[DecisionRecord] = []
+    made: list[object] = []
     parts = build_parts(
-        engine, CONFIG, None, run_label="", controller_id="hmas",
-        on_decision=records.append, forecaster=InlineForecaster(),
+        engine, CONFIG, ledger, run_label="", controller_id="hmas",
+        on_decision=made.append, forecaster=InlineForecaster(),
     )  # fmt: skip
-    saver = DecisionSaver(checkpoints_of(ledger))
     graph = build_long_horizon(parts)
-    graph.checkpointer = saver
 
     def tick() -> None:
         parts.watch.look()
-        if engine.now() >= 20.0 and not records:
-            graph.invoke({"trigger": "tick", "budget_s": None}, config_for(thread_of(1, 20.0)),
-                         durability=DURABILITY)  # fmt: skip
+        if engine.now() >= 20.0 and not made:
+            graph.invoke({"trigger": "tick", "budget_s": None})
 
     parts.watch.look()
     engine.run(workload(150, 5.0), ((2.0, tick),), until_s=24.0)
-    saver.close()
     parts.close()
-    return ledger, records[0]
+    with LedgerReader(ledger) as reader:
+        return reader.list_decisions(horizon="long")[0]
 
 
 def test_the_same_futures_are_seen_again(decided):
-    ledger, record = decided
-    again = fork(ledger, thread_of(1, 20.0), Change("summarise", CONFIG), InlineForecaster())
+    record = decided.record
+    again = fork(decided, Change("summarise", CONFIG), InlineForecaster())
     assert sum(each.predicted is not None for each in record.proposals) >= 4  # all allowed ones
     assert [(p.source, p.policy, p.predicted) for p in again.proposals] == [
         (p.source, p.policy, p.predicted) for p in record.proposals
@@ -69,11 +64,10 @@ def test_the_same_futures_are_seen_again(decided):
 
 
 def test_a_proposal_by_hand_gets_the_twin_s_word(decided):
-    ledger, record = decided
     by_hand = Proposal("person", "slide", {"kappa": 60.0})
     change = Change("verify", CONFIG, [by_hand])
-    again = fork(ledger, thread_of(1, 20.0), change, InlineForecaster())
+    again = fork(decided, change, InlineForecaster())
     judged = next(each for each in again.proposals if each.source == "person")
     assert judged.predicted is not None
-    assert len(again.proposals) == len(record.proposals) + 1
+    assert len(again.proposals) == len(decided.record.proposals) + 1
     assert not again.chosen["applied"]

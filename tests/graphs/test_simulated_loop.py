@@ -74,6 +74,6 @@ def test_the_loop_finds_a_better_policy_and_repeats_itself(tmp_path):
 
 def repeatable(record: DecisionRecord) -> dict[str, Any]:
     """All of a decision but the wall clock, and what only a ledger is given."""
-    fields = asdict(record) | {"situation": {}, "thread_id": ""}
+    fields = asdict(record) | {"situation": {}}
     fields["twin"].pop("wall_s", None)
     return fields
