@@ -51,6 +51,7 @@ class RequestTrack:
     group: Group  # its histogram in the length model
     expected_tokens: float  # predicted answer length, refreshed at admission
     prompt_tokens: int  # cached or not; the view has those that are not
+    cached_tokens: int = 0  # of the prompt, at arrival, then at the first admission
     admitted_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float = 0.0
@@ -87,6 +88,7 @@ class RequestTrack:
             queue_s=queue_s, ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=now_s - start_s,
             met=met, miss=miss, finish=finish, policy=self.policy, epoch=self.epoch,
             preemptions=self.preemptions, deprioritised=tuple(self.deprioritised.items()),
+            cached_tokens=self.cached_tokens,
         )  # fmt: skip
 
 
@@ -113,9 +115,17 @@ class Accounting:
         self._count(view.tenant, view.slo_class, received=1)
         arrival = Arrival(
             self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
-            view.slo, track.prompt_tokens, track.max_tokens, view.priority,
+            view.slo, track.prompt_tokens, track.max_tokens, view.priority, track.cached_tokens,
         )  # fmt: skip
         self._append(arrival)
+
+    def admit(self, track: RequestTrack, cached_tokens: int) -> None:
+        """A request was admitted for the first time; so much of its prompt was cached."""
+        track.cached_tokens = cached_tokens
+        self._count(
+            track.view.tenant, track.view.slo_class, prompt_tokens=track.prompt_tokens,
+            cached_prompt_tokens=cached_tokens,
+        )  # fmt: skip
 
     def leave(self, request_id: str, finish: Finish, now_s: float) -> Outcome | None:
         """A request left; None if it was not known (already left)."""

@@ -62,7 +62,7 @@ class SchedulerHook(_Base):
         settings = read_settings(self.vllm_config.additional_config)
         self.clock: Callable[[], float] = time.time
         self.faults, self.last_fault = 0, ""
-        self._looks_up_cache = True
+        self._looks_up_cache = bool(self.kv_cache_manager.enable_caching)
         self._save_due_s = math.inf
         token_budget = self.scheduler_config.max_num_scheduled_tokens or int(
             self.scheduler_config.max_num_batched_tokens
@@ -75,6 +75,7 @@ class SchedulerHook(_Base):
             kv_blocks=self.kv_cache_config.num_blocks,
             block_size=self.block_size,
             sheddable=settings.sheddable,
+            prefix_caching=self._looks_up_cache,
         )
         self._stock_limits = Limits(
             max_active_requests=max_active,
@@ -168,12 +169,14 @@ class SchedulerHook(_Base):
         batch, hidden = self.running, {r.request_id for r in self.control.hidden}
         if hidden:
             self.running = [r for r in batch if r.request_id not in hidden]
+        scheduled: dict[str, int] = {}
         try:
             output = super().schedule(*args, **kwargs)
+            scheduled = output.num_scheduled_tokens
         finally:
             if hidden:
                 self._bring_back(batch, hidden)
-            self.control.end_step()
+            self._safely("step control", self.control.end_step, scheduled)
         self._safely(
             "observer", self.observer.scheduled, output, self.requests, now_s,
             self.queue.policy.name, self.lease.epoch,

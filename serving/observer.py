@@ -65,6 +65,7 @@ class Observer:
         self._full_s, self._full_tokens = 0.0, 1.0  # of steps that left prompt over, fading
         self._in_flight: deque[tuple[SchedulerOutput, StepShape, float, bool]] = deque()
         self._last_output_s = 0.0
+        self._just_looked_up = ""  # a request that arrived a moment ago
         self._served: list[tuple[str, Finish]] = []  # their last step is being reported
 
     def arrive(self, request: Request) -> None:
@@ -78,20 +79,23 @@ class Observer:
         mean, q90 = self.lengths.predicted(group)
         expected = min(mean, request.max_tokens)
         decode_s = expected * max(self.last_step_s, self.cost.coefficients.base_s)
-        arrival_s = request.arrival_time
+        arrival_s, cached = request.arrival_time, self._cached_tokens(request)
         lane = self._lanes.of(tenant)
         view = RequestView(
             request_id=request.request_id, tenant=tenant, slo_class=slo_class, slo=slo,
             arrival_s=arrival_s, deadline_s=deadline_s(slo, arrival_s, decode_s),
-            prompt_tokens=request.num_prompt_tokens, priority=request.priority,
+            prompt_tokens=request.num_prompt_tokens - cached, priority=request.priority,
             weight=lane.weight, predicted_output_tokens=expected,
-            q90_output_tokens=min(q90, request.max_tokens),
+            q90_output_tokens=min(q90, request.max_tokens), cached_tokens=cached,
         )  # fmt: skip
         if slo.ttft_ms is not None:
             self.mean_ttft_target_s += 0.05 * (slo.ttft_ms / 1000 - self.mean_ttft_target_s)
-        track = RequestTrack(view, request.max_tokens, group, expected, request.num_prompt_tokens)
+        track = RequestTrack(
+            view, request.max_tokens, group, expected, request.num_prompt_tokens, cached
+        )
         self.accounting.arrive(track)
         lane.inside += 1
+        self._just_looked_up = "" if request.num_output_tokens else request.request_id
 
     def track(self, request: Request) -> RequestTrack | None:
         """What is known of a request; None if its classification failed."""
@@ -108,9 +112,12 @@ class Observer:
 
     def queued_view(self, request: Request) -> RequestView:
         """The same for a request that is being queued: with what is cached and attained now."""
-        track = self.track(request)
+        track, just_looked_up = self.track(request), self._just_looked_up
+        self._just_looked_up = ""
         if track is None:
             return self.view_of(request)
+        if request.request_id == just_looked_up:
+            return track.view
         view, cached = track.view, self._cached_tokens(request)
         if cached != view.cached_tokens or request.num_output_tokens != view.attained_tokens:
             attained = request.num_output_tokens
@@ -223,11 +230,14 @@ class Observer:
         track = self.accounting.tracks.get(name)
         if track is None:
             return
+        request = requests[name]
         if track.admitted_s is None:
             track.admitted_s, track.policy, track.epoch = now_s, policy, epoch
+            found = request.num_computed_tokens - counts[name]
+            self.accounting.admit(track, max(0, min(found, track.prompt_tokens)))
             track.expected_tokens = min(self.lengths.predicted(track.group)[0], track.max_tokens)
         lane = self._lanes.of(track.view.tenant)
-        self.batch.admit(requests[name], track, lane, counts[name])
+        self.batch.admit(request, track, lane, counts[name])
 
     def _measured(self, shape: StepShape, seconds: float) -> None:
         self.steps += 1

@@ -10,9 +10,10 @@ other costs or newly cached prefixes re-key a slice per step.
 import gc
 import heapq
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import Any
 
 from serving.lanes import Lane, Lanes
@@ -34,7 +35,7 @@ from serving.triage import Triage
 
 _COMPACT_AT = 64
 _SLICE = 8  # entries that a step re-keys while keys are stale
-_CACHE_SLICE = 2  # looking up cached prefixes is the dearer re-keying
+_CACHE_SLICE = 2  # looking up cached prefixes is dearer: it walks over the blocks of a hit
 _COST_STEP = 0.25  # a token's cost that moves by so much calls for new keys and standings
 
 
@@ -73,6 +74,7 @@ class Order:
         self._stale = 0  # entries, from the next one in turn on, with keys of another load
         self._rotation: Iterator[Entry] = iter(())
         self._popped: dict[str, Entry] = {}  # taken in this step
+        self._looked_up = ""  # the head whose cached prefix was looked up last
         self._owed = False  # whether the last pick was owed to a floor
         self._choice: Lane | None = None  # the last pick, as long as it holds
         self._now_s = -math.inf
@@ -162,19 +164,37 @@ class Order:
             found += islice(self._rotation, count - len(found))
         return found
 
-    def end_step(self) -> None:
-        """Who was taken in this step has started: what comes back later was preempted."""
-        self._popped.clear()
+    def end_step(self, scheduled: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Who was taken in this step has started: what comes back later was preempted.
+
+        Args:
+            scheduled: request id -> tokens of this step. vLLM has looked into the KV cache for
+                those that started, so tenants are charged what is really to be computed.
+        """
+        popped, self._popped = self._popped, {}
+        for name, entry in popped.items():
+            if not (count := scheduled.get(name)):
+                continue
+            request, charged = entry.request, entry.view.prompt_tokens
+            found = request.num_computed_tokens - count
+            if (rest := request.num_tokens - found) != charged:
+                self.lanes.take_back(entry.lane, charged, entry.lowered)
+                self.lanes.admit(entry.lane, rest)
 
     def refresh_cached(self) -> None:
-        """Look again at the cached prefixes of a few entries, of all in turn."""
-        if not self.policy.follows_cache:
+        """Look again at the cached prefixes of a few entries: a new head's, and all in turn."""
+        if not self._entries:
             return
-        for entry in self._in_turn(min(_CACHE_SLICE, len(self._entries))):
-            if entry.item and (view := self._view_of(entry.request)) != entry.view:
+        head = self._pick().heap[0][4]
+        new = [] if head.request.request_id == self._looked_up else [head]
+        self._looked_up = head.request.request_id
+        rest = min(_CACHE_SLICE, len(self._entries)) - len(new)
+        for entry in (*new, *self._in_turn(rest)):
+            if entry.item and (view := self._view_of(entry.request)) is not entry.view:
                 tokens = view.prompt_tokens - entry.view.prompt_tokens
                 self.backlog_tokens += tokens * (entry.standing != DEMOTED)
                 entry.view = view
+                self._judge(entry)
                 self._push(entry)
 
     def views(self) -> Iterator[RequestView]:

@@ -37,7 +37,6 @@ class PolicyQueue(Order, RequestQueue):
         if entry is not None:  # taken in this very step, and not started
             self.lanes.take_back(entry.lane, entry.view.prompt_tokens, entry.lowered)
             entry.order, entry.standing = self._first, NORMAL
-            entry.view = self._view_of(request)  # more or less of it may be cached by now
             self.floor_served -= entry.floor
             self.ceiling_served -= entry.ceiling
         else:

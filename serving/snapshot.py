@@ -198,5 +198,5 @@ def _inside(request: Request, track: RequestTrack) -> ResidentRequest:
         running=request.status == RequestStatus.RUNNING,
         computed_tokens=computed, output_tokens=request.num_output_tokens,
         admitted_s=track.admitted_s, first_token_s=track.first_token_s,
-        preemptions=track.preemptions,
+        preemptions=track.preemptions, cached_tokens=track.cached_tokens,
     )  # fmt: skip

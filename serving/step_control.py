@@ -7,6 +7,7 @@ Each rule acts only if the limits in force switch it on, and counts what it did.
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +58,8 @@ class StepControl:
             self._slide_due_s = now_s + _SLIDE_PERIOD_S
             self._update_load()
         queue.advance(now_s)
-        queue.refresh_cached()
+        if self._envelope.prefix_caching:
+            queue.refresh_cached()
         self._would_be = None
         self.reveal()
         state: DecodeState | None = None
@@ -96,10 +98,10 @@ class StepControl:
         self._observer.batch.resting_context = 0
         self.passing.clear()
 
-    def end_step(self) -> None:
+    def end_step(self, scheduled: Mapping[str, int]) -> None:
         """What is preempted between steps (a cache reset) was nobody's choice."""
         self._would_be = None
-        self._queue.end_step()
+        self._queue.end_step(scheduled)
 
     def preempted(self, request: Any) -> None:
         """This one was taken; counted if vLLM would have taken another."""
@@ -107,11 +109,15 @@ class StepControl:
             self.chosen_victims += 1
 
     def peak_blocks(self, state: DecodeState | None = None) -> int:
-        """KV blocks at the predicted peak of the running batch."""
+        """KV blocks at the predicted peak of the running batch, shared ones once."""
         if state is None:
             state = self._observer.batch.state(0.0)
-        blocks = peak_tokens(state.tokens, state.remaining) / self._envelope.block_size
-        return int(blocks) + len(state.tokens) // 2  # the last block of each is half empty
+        size, half_empty = self._envelope.block_size, len(state.tokens) // 2  # of the last blocks
+        shared = 0
+        if self._envelope.prefix_caching:
+            held = int(state.tokens.sum() / size) + half_empty
+            shared = max(0, held - compat.used_blocks(self._scheduler))
+        return int(peak_tokens(state.tokens, state.remaining) / size) + half_empty - shared
 
     def _update_load(self) -> None:
         prefill_s = self._observer.prefill_s_per_token()

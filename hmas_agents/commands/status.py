@@ -130,7 +130,7 @@ def _ranks(snapshot: Snapshot) -> Table:
 def _tenants(snapshot: Snapshot) -> Table:
     table = Table("tenant", "class", box=None)
     counts = ("received", "inside", "finished", "aborted", "rejected", "met")
-    for name in (*counts, "attainment", "tokens out"):
+    for name in (*counts, "attainment", "cached", "tokens out"):
         table.add_column(name, justify="right")
     for c in snapshot.counters:
         left = c.finished + c.aborted + c.rejected
@@ -144,6 +144,7 @@ def _tenants(snapshot: Snapshot) -> Table:
             str(c.rejected),
             str(c.met),
             f"{c.met / left:.1%}" if left else "-",
+            f"{c.cached_prompt_tokens / c.prompt_tokens:.1%}" if c.prompt_tokens else "-",
             str(c.output_tokens),
         )
     return table

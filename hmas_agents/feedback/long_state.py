@@ -95,10 +95,12 @@ def offered_load(
 ) -> float | None:
     """Arrival rate times the mean seconds of engine time one request takes when it is full.
 
-    service = p*per_prefill + p^2/2*per_square + o*(base/B + per_decode + (p + o/2)*per_context)
-    for mean prompt p and output o: the cost model summed over a request's prefill and its o
-    decode steps. B is the batch that a full engine decodes, the smaller of its
-    request limit and the contexts that fit its KV cache; the batch seen *now* would price a
+    service = n*per_prefill + (p^2 - c^2)/2*per_square
+              + o*(base/B + per_decode + (p + o/2)*per_context)
+    for mean prompt p, of which c is in the KV cache and n = p - c is to be computed, and output
+    o: the cost model summed over a request's prefill and its o decode steps. B is the batch that
+    a full engine decodes, the smaller of its request limit and the contexts that fit its KV
+    cache; the batch seen *now* would price a
     lone request with whole steps and call every engine that is not idle saturated. Output is
     the mean of those that left, so None until one has, or while the cost model is not usable.
     Data-parallel ranks, of which the snapshot's envelope describes one, share the rate.
@@ -107,13 +109,15 @@ def offered_load(
     if not offered or not served:
         return None
     prompt = sum(o.prompt_tokens for o in offered) / len(offered)
+    cached = sum(o.cached_tokens for o in offered) / len(offered)
     output = sum(served) / len(served)
     cost, envelope = snapshot.cost, snapshot.envelope
     kv_contexts = envelope.kv_blocks * envelope.block_size / max(1.0, prompt + output)
     batch = max(1.0, min(envelope.max_active_requests, kv_contexts))
     context = prompt + output / 2
     per_output = cost.base_s / batch + cost.per_decode_s + context * cost.per_context_token_s
-    prefill = prompt * cost.per_prefill_token_s + prompt**2 / 2 * cost.per_square_s
+    square = (prompt**2 - cached**2) / 2
+    prefill = (prompt - cached) * cost.per_prefill_token_s + square * cost.per_square_s
     load = rate_rps / rank_count(snapshot) * (prefill + output * per_output)
     return load if math.isfinite(load) and load > 0 else None
 

@@ -20,7 +20,7 @@ class ShortWindow:
     """Sums over the arrivals and outcomes of the last `span_s` seconds.
 
     Attributes:
-        prompt_tokens: that arrived.
+        prompt_tokens: that arrived and were not in the KV cache.
         by_tenant: the same for each tenant that sent something.
         requests_by_tenant: how many requests those were.
         met_by_class: outcomes that met all their targets.
@@ -41,10 +41,11 @@ class ShortWindow:
     def arrive(self, arrival: Arrival) -> None:
         """Count an arrival."""
         tau_s = _two_digits_s(arrival.slo.tpot_ms)
-        self._arrivals.append((arrival.arrival_s, arrival.tenant, arrival.prompt_tokens, tau_s))
+        tokens = arrival.prompt_tokens - arrival.cached_tokens
+        self._arrivals.append((arrival.arrival_s, arrival.tenant, tokens, tau_s))
         self.tpot_targets[tau_s] += 1
-        self.prompt_tokens += arrival.prompt_tokens
-        self.by_tenant[arrival.tenant] += arrival.prompt_tokens
+        self.prompt_tokens += tokens
+        self.by_tenant[arrival.tenant] += tokens
         self.requests_by_tenant[arrival.tenant] += 1
         if len(self._arrivals) > self.max_events:
             self._drop_arrival()
@@ -76,7 +77,7 @@ class ShortWindow:
         return missed / judged if judged else None
 
     def offered_shares(self) -> dict[str, float]:
-        """Each tenant's share of the prompt tokens offered, in order of name."""
+        """Each tenant's share of the prompt tokens to compute, in order of name."""
         total = max(1, self.prompt_tokens)
         return {tenant: tokens / total for tenant, tokens in sorted(self.by_tenant.items())}
 

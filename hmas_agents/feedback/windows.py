@@ -53,7 +53,13 @@ class Offered:
     prompt_tokens: int
     max_tokens: int
     priority: int
+    cached_at_arrival: int = 0
     outcome: Outcome | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that the KV cache held: at admission, or before it at arrival."""
+        return self.cached_at_arrival if self.outcome is None else self.outcome.cached_tokens
 
     @property
     def deadline_s(self) -> float:
@@ -101,6 +107,7 @@ class OfferedWindow:
             arrival.prompt_tokens,
             arrival.max_tokens,
             arrival.priority,
+            arrival.cached_tokens,
         )
         self._drop_oldest()
         return True

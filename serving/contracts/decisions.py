@@ -45,7 +45,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What was fixed at start-up; limits are clamped to it, `sheddable` classes may be refused."""
+    """What was fixed at start-up; limits are clamped to it, `sheddable` classes may be refused.
+
+    `prefix_caching`: the KV cache keeps prompts for those that begin alike.
+    """
 
     max_active_requests: int
     token_budget: int
@@ -53,6 +56,7 @@ class Envelope:
     kv_blocks: int
     block_size: int
     sheddable: tuple[str, ...] = ()
+    prefix_caching: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,10 @@ class TraceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request as the engine saw it come in."""
+    """A request as the engine saw it come in.
+
+    `cached_tokens` of its prompt were in the KV cache then.
+    """
 
     seq: int
     request_id: str
@@ -55,6 +58,7 @@ class Arrival:
     prompt_tokens: int
     max_tokens: int
     priority: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Outcome:
     """A request as it left. `epoch` and `policy` were in force when it was admitted.
 
     `deprioritised`: why it stood behind others, and since how long after its arrival (seconds).
+    `cached_tokens` of its prompt came from the KV cache when it was admitted; those of one that
+    was not, as of its arrival. A client cannot know: 0.
     """
 
     seq: int
@@ -84,6 +90,7 @@ class Outcome:
     epoch: int
     preemptions: int = 0
     deprioritised: tuple[tuple[Deprioritised, float], ...] = ()
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,8 @@ class JournalPage:
 class ResidentRequest:
     """A request that the engine holds between two steps; one not `running` waits (again).
 
-    `computed_tokens` of prompt and answer have their KV in the cache.
+    `computed_tokens` of prompt and answer have their KV in the cache; `cached_tokens` are as in
+    `Outcome`.
     """
 
     request_id: str
@@ -117,6 +125,7 @@ class ResidentRequest:
     admitted_s: float | None = None
     first_token_s: float | None = None
     preemptions: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ class KVState:
 class TenantCounters:
     """Totals since start for one tenant and SLO class; offered = received + rejected.
 
-    received = finished + aborted + still inside; met counts finished ones only.
+    received = finished + aborted + still inside; met counts finished ones only. Prompt tokens
+    are those of admitted requests; the KV cache held the cached ones of them.
     """
 
     tenant: str
@@ -111,6 +112,8 @@ class TenantCounters:
     met: int = 0
     output_tokens: int = 0
     rejected: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ _COUNTERS = {
     "met": "Requests that met all their SLO targets",
     "rejected": "Requests that were refused before they reached the engine",
     "output_tokens": "Output tokens of finished requests",
+    "prompt_tokens": "Prompt tokens of admitted requests",
+    "cached_prompt_tokens": "Prompt tokens of admitted requests that the KV cache held",
 }
 
 
@@ -39,7 +41,7 @@ class TenantCollector(Collector):
                 for name in _COUNTERS:
                     totals[name, row["tenant"], row["slo_class"]] += row[name]
         for name, text in _COUNTERS.items():
-            unit = name if name == "output_tokens" else f"requests_{name}"
+            unit = name if name.endswith("_tokens") else f"requests_{name}"
             family = CounterMetricFamily(f"hmas_{unit}", text, labels=["tenant", "slo_class"])
             for (counter, tenant, slo_class), value in sorted(totals.items()):
                 if counter == name:

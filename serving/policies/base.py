@@ -103,8 +103,6 @@ class Policy(ABC):
         shares: the tenant with the least weighted work is served first, and the key
             orders within the tenant.
         follows_load: the key depends on `PolicyContext.load`.
-        follows_cache: the key depends on `RequestView.cached_tokens`, which change while
-            a request waits.
         needs_lengths: the key depends on predicted output lengths.
         default_params, param_bounds: its parameters, and their inclusive bounds.
         param_choices: values worth choosing between, ascending, where they are known; the
@@ -117,7 +115,6 @@ class Policy(ABC):
     starvation_free = False
     shares = False
     follows_load = False
-    follows_cache = False
     needs_lengths = False
     default_params: Mapping[str, float] = {}
     param_bounds: Mapping[str, tuple[float, float]] = {}

@@ -17,7 +17,6 @@ class Prefix(Policy):
     """
 
     name = "prefix"
-    follows_cache = True
     card = PolicyCard(
         helps="shared system prompts or long conversations, and a KV cache that is short",
         hurts="tight deadlines; without shared prefixes it is first come, first served",

@@ -129,6 +129,5 @@ def test_what_the_queue_and_the_guardrails_must_know_of_each_policy():
     assert those("demotes") == {"edf", "laxity", "density", "fair", "slide"}
     assert those("needs_lengths") == {"density", "srpt"}
     assert those("shares") == {"fair"}
-    assert those("follows_cache") == {"prefix"}
     assert those("follows_load") == {"slide"}
     assert those("starvation_free") == {"fcfs"}

@@ -41,7 +41,7 @@ def snapshot(now_s: float, **changes: Any) -> Snapshot:
         kv=KVState(total_blocks=40_000),
         cost=COST,
         length_coverage=0.9,
-        counters=(TenantCounters("acme", "interactive", 5, 3, 1, 2, 400),),
+        counters=(TenantCounters("acme", "interactive", 5, 3, 1, 2, 400, 0, 800, 200),),
         journal_head=0,
     )
     return dataclasses.replace(base, **changes)

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from serving.contracts import RuleCounts, Totals, encode
+from serving.contracts import RuleCounts, TenantCounters, Totals, encode
 from serving.plugin.metrics import TenantCollector
 
 
 def rank(number: int, **changes: Any) -> dict[str, Any]:
-    row = {"tenant": "acme", "slo_class": "batch", "received": 5, "finished": 3, "aborted": 1,
-           "met": 2, "output_tokens": 70, "rejected": 8}  # fmt: skip
+    row = encode(TenantCounters("acme", "batch", 5, 3, 1, 2, 70, 8, 400, 100))
     other = {**row, "tenant": "other"}
     totals = Totals(number, 0, "fcfs", 0.0, 0, 2, 1, (), RuleCounts(kv_held_steps=number + 6))
     return {**encode(totals), "counters": [row, other], **changes}
@@ -27,7 +26,8 @@ def test_totals_are_summed_over_ranks_and_states_are_not():
     collector.update([rank(0, epoch=4), rank(1, epoch=5, policy="edf", policy_errors=2, shed=0.5)])
     values = samples(collector)
     totals = {"requests_received": 10, "requests_finished": 6, "requests_aborted": 2,
-              "requests_met": 4, "requests_rejected": 16, "output_tokens": 140}  # fmt: skip
+              "requests_met": 4, "requests_rejected": 16, "output_tokens": 140,
+              "prompt_tokens": 800, "cached_prompt_tokens": 200}  # fmt: skip
     for name, total in totals.items():
         for tenant in ("acme", "other"):
             assert values[f"hmas_{name}_total", tenant, "batch"] == total

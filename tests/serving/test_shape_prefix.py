@@ -1,7 +1,12 @@
 """What does the hook make of prompts whose beginning the KV cache holds?"""
 
+from typing import Any
+
+import pytest
 from vllm.v1.metrics.stats import PrefixCacheStats
 
+from serving.contracts import Outcome
+from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.shaped_scheduler import Shaped
 
@@ -78,3 +83,92 @@ def test_the_tenant_pays_for_what_it_really_prefills():
     engine.compiled("g")
     engine.drain()
     assert lane_work(engine)["b"] == 4 + 2, "the block not cached, and one decode"
+
+
+def test_arrivals_outcomes_and_totals_say_how_much_of_the_prompt_was_cached():
+    engine = Shaped(profile=ROOMY, prefix_caching=True)
+    engine.add("first", [*PREFIX, 90], 2, tenant="a")
+    engine.drain()
+    engine.add("second", [*PREFIX[:12], *OTHER], 2, tenant="b")
+    assert engine.scheduler.hmas_snapshot().queue.waiting_tokens == 24
+    engine.drain()
+    page = engine.scheduler.hmas_journal(0, 100)
+    assert [(a.prompt_tokens, a.cached_tokens) for a in page.arrivals] == [(25, 0), (36, 12)]
+    assert [(o.prompt_tokens, o.cached_tokens) for o in page.outcomes] == [(25, 0), (36, 12)]
+    shot = engine.scheduler.hmas_snapshot()
+    totals = {row.tenant: (row.prompt_tokens, row.cached_prompt_tokens) for row in shot.counters}
+    assert totals == {"a": (25, 0), "b": (36, 12)}
+    assert shot.envelope.prefix_caching
+
+
+def test_a_preempted_request_is_not_cached_prompt():
+    """It finds its own blocks again; its outcome says what others had left for it."""
+    engine = Shaped(profile=ROOMY, prefix_caching=True)
+    engine.add("r", PREFIX, 6)
+    engine.step(2)
+    engine.scheduler.reset_prefix_cache(reset_running_requests=True)
+    engine.drain()
+    (outcome,) = engine.scheduler.hmas_journal(0, 100).outcomes
+    assert (outcome.preemptions, outcome.cached_tokens) == (1, 0)
+
+
+def test_a_prefix_cached_while_requests_wait_is_known_before_their_turn():
+    """All come at once, so at their arrival nothing was cached, whatever the policy."""
+    engine = Shaped(profile=ROOMY, prefix_caching=True)
+    engine.decide("edf", max_active_requests=1)
+    for i in range(6):
+        engine.add(f"r{i}", [*PREFIX, 80 + i], 8)
+    assert engine.scheduler.hmas_snapshot().queue.waiting_tokens == 6 * 25
+    engine.step(7)
+    assert engine.scheduler.hmas_snapshot().queue.waiting_tokens == 5 * 1
+    assert engine.scheduler.queue.backlog_tokens == 5 * 1
+    engine.drain()
+    engine.check_books()
+
+
+def test_a_request_that_is_skipped_in_each_step_is_looked_up_a_few_times_a_step(monkeypatch):
+    engine = Shaped(profile=ROOMY, prefix_caching=True)
+    looked, coordinator = list[Any](), engine.scheduler.kv_cache_manager.coordinator
+    find = coordinator.find_longest_cache_hit
+    for i in range(30):
+        engine.add(f"g{i}", [*PREFIX, 80 + i], 2, grammar=True)
+
+    def counting(hashes: Any, most: int) -> Any:
+        looked.append(hashes)
+        return find(hashes, most)
+
+    monkeypatch.setattr(coordinator, "find_longest_cache_hit", counting)
+    engine.step(10)
+    assert len(looked) <= 10 * 2, "30 a step before"
+
+
+def test_blocks_that_requests_share_count_once_in_the_predicted_peak():
+    peaks = {}
+    for caching in (False, True):
+        engine = Shaped(profile=machine(200, 8, 64), prefix_caching=caching)
+        engine.add("first", PREFIX, 12)
+        engine.step(3)
+        for i in range(5):
+            engine.add(f"r{i}", [*PREFIX, 80 + i], 12)
+        engine.step(4)
+        shot = engine.scheduler.hmas_snapshot()
+        assert shot.batch.running == 6
+        peaks[caching] = shot.kv.predicted_peak_blocks
+    assert peaks[False] - peaks[True] == pytest.approx(5 * 6, abs=3), "6 blocks, five times"
+
+
+def test_every_request_is_charged_what_was_computed_for_it_and_floors_follow():
+    settings = EngineSettings(tenant_floors={"b": 0.5})
+    engine = Shaped(profile=machine(200, 8, 64), prefix_caching=True, settings=settings)
+    engine.decide("fair")
+    engine.add("a", PREFIX, 2, tenant="a")
+    engine.add("b", PREFIX, 2, tenant="b")  # in the same step: its blocks are there when it starts
+    engine.drain()
+    computed = {o.tenant: o.prompt_tokens - o.cached_tokens for o in outcomes(engine)}
+    work = lane_work(engine)
+    assert work == {tenant: tokens + 2 for tenant, tokens in computed.items()}
+    assert sum(computed.values()) < 2 * len(PREFIX)
+
+
+def outcomes(engine: Shaped) -> list[Outcome]:
+    return list(engine.scheduler.hmas_journal(0, 1000).outcomes)

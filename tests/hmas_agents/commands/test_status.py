@@ -17,7 +17,7 @@ def test_one_look_shows_policy_lease_limits_and_tenants(hmas, server):
     for words in ("edf, epoch 3", "c1, lease 12 s left", "256 active requests", "none: steps as"):
         assert words in out
     row = next(line.split() for line in out.splitlines() if "acme" in line)
-    assert row == ["acme", "interactive", "5", "1", "3", "1", "0", "2", "50.0%", "400"]
+    assert row == ["acme", "interactive", "5", "1", "3", "1", "0", "2", "50.0%", "25.0%", "400"]
 
 
 def test_ranks_have_a_row_each_and_differing_ones_are_said(hmas, server):
@@ -34,7 +34,7 @@ def test_ranks_have_a_row_each_and_differing_ones_are_said(hmas, server):
     assert ["0", "edf", "c1", "3", "12", "s", "4", "0", "0/40000", "0", "0", "ms", "0"] in rows
     assert ["1", "slide", "c1", "9", "12", "s", "0", "0", "0/40000", "0", "0", "ms", "0"] in rows
     row = next(row for row in rows if row[:1] == ["acme"])
-    assert row == ["acme", "interactive", "10", "2", "6", "2", "0", "4", "50.0%", "800"]
+    assert row == ["acme", "interactive", "10", "2", "6", "2", "0", "4", "50.0%", "25.0%", "800"]
     _, out, _ = hmas("status", "--json", *where)
     assert [rank.policy for rank in decode(Snapshot, json.loads(out)).ranks] == ["edf", "slide"]
 

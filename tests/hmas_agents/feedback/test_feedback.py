@@ -87,6 +87,33 @@ def test_load_is_near_one_where_the_design_page_saw_saturation(feedback):
     assert 0.6 < load < 1.2
 
 
+def test_cached_prompt_tokens_are_no_load():
+    loads = {}
+    for cached in (0, 900):
+        feedback = Feedback(load_config(None))
+        known = {"prompt_tokens": 1000, "cached_tokens": cached}
+        for i in range(200):
+            came, left = arrival(i, i / 10, **known), outcome(i, i / 10, 0.5, **known)
+            feedback.observe(snapshot(i / 10 + 0.5), page([came], [left]))
+        loads[cached] = feedback.long_state().load or 0.0
+    per_output = 0.0065 / 256 + 35e-6 + 1050 * 33e-9
+    ratio = (100 * 35e-6 + 100 * per_output) / (1000 * 35e-6 + 100 * per_output)
+    assert loads[900] / loads[0] == pytest.approx(ratio, rel=1e-6)
+
+
+def test_what_is_cached_by_the_time_of_admission_counts():
+    """Of a burst that shares a prompt nothing is cached when it arrives."""
+    loads = []
+    for cached in (0, 900):
+        feedback = Feedback(load_config(None))
+        for i in range(200):
+            came = arrival(i, i / 10, prompt_tokens=1000)
+            left = outcome(i, i / 10, 0.5, prompt_tokens=1000, cached_tokens=cached)
+            feedback.observe(snapshot(i / 10 + 0.5), page([came], [left]))
+        loads.append(feedback.long_state().load or 0.0)
+    assert loads[1] < 0.5 * loads[0]
+
+
 def test_load_is_proportional_to_the_rate():
     loads = []
     for rate_rps in (2.0, 8.0):
