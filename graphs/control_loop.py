@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from graphs.long_horizon import LongHorizon, build_long_horizon, settle
+from graphs.long_horizon import Cancelled, LongHorizon, build_long_horizon, settle
 from graphs.long_timer import LongTimer
 from graphs.parts import OnDecision, build_parts
 from graphs.short_horizon import RUN_CONFIG, ControllerConflict, build_short_horizon
@@ -29,7 +29,7 @@ __all__ = ["ControlLoop", "ControllerConflict"]
 logger = logging.getLogger(__name__)
 
 TWIN_START_S = 60.0  # about 10 s on an idle core
-LAST_WORDS_S = 3.0  # how long `close` waits for a long tick that is under way
+LAST_WORDS_S = 3.0  # how long `close` waits for a cancelled long tick: for the engine's answer
 
 
 class ControlLoop:
@@ -82,6 +82,8 @@ class ControlLoop:
         self._crash: Exception | None = None
         self._engine_is_down = False
         self._closed = False
+        self._ending = threading.Lock()  # of the next two: who closes the ledger?
+        self._deciding = self._left_open = False
 
     def take_charge(self) -> None:
         """Start the twin, wait until it can replay, and put the start policy in force.
@@ -159,20 +161,38 @@ class ControlLoop:
             stop.wait(next_short_s - time.monotonic())
 
     def close(self) -> None:
-        """Give the lease back, note what came of the last decisions, close the ledger."""
+        """Give the lease back, drop a choice under way, note what came of the last decisions.
+
+        The ledger closes last, once nothing uses it: where a choice still waits for the engine,
+        it closes the ledger when it ends.
+        """
         if self._closed:
             return
         self._closed = True
-        try:
-            self._parts.session.release()
-            self._parts.watch.look()
-            settle(self._parts, self._engine.now(), final=True)
-        except EngineUnavailable as error:
-            logger.warning("the engine did not answer at the end: %s", error)
-        if self._parts.twin is not None:
-            self._parts.twin.close()  # ends a long tick that waits for it
+        there = self._last_word(self._parts.session.release)
+        self._parts.cancel()
         if self._background is not None:
             self._background.join(LAST_WORDS_S)
+        if there:
+            self._last_word(self._settle_all)
+        with self._ending:
+            self._left_open = self._deciding
+        if not self._left_open:
+            self._close_stores()
+
+    def _last_word(self, say: Callable[[], object]) -> bool:
+        try:
+            say()
+        except EngineUnavailable as error:
+            logger.warning("the engine did not answer at the end: %s", error)
+            return False
+        return True
+
+    def _settle_all(self) -> None:
+        self._parts.watch.look()
+        settle(self._parts, self._engine.now(), final=True)
+
+    def _close_stores(self) -> None:
         self._parts.close()
         if self._tracing is not None:
             self._tracing.close()
@@ -198,9 +218,16 @@ class ControlLoop:
         def decide() -> None:
             try:
                 self._timed("long", lambda: self.long_tick(trigger, self._config.twin.budget_s))
+            except Cancelled:
+                pass
             except Exception as error:  # noqa: BLE001  raised by run_forever, in its own thread
                 self._crash = error
+            with self._ending:
+                self._deciding = False
+            if self._left_open:
+                self._close_stores()
 
+        self._deciding = True
         self._background = threading.Thread(target=decide, name="hmas-long-tick", daemon=True)
         self._background.start()
 

@@ -5,6 +5,7 @@ table propose, guardrails and the twin verify, one tool acts. Driven by
 `graphs.control_loop`, in a background thread when live.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any, TypedDict
@@ -31,6 +32,10 @@ from serving.policies import parse_policy
 from serving.rules import with_rules
 
 MIN_REPLAYED = 30  # fewer requests predict nothing
+
+
+class Cancelled(Exception):
+    """The controller closes: the choice of policy under way is dropped between two steps."""
 
 
 class LongHorizon(TypedDict, total=False):
@@ -195,10 +200,10 @@ def build_long_horizon(
     """
     graph = StateGraph(LongHorizon)
     graph.add_node("observe", partial(observe, parts))
-    graph.add_node("summarise", partial(summarise_state, parts))
-    graph.add_node("propose", partial(propose, parts))
-    graph.add_node("verify", partial(verify, parts))
-    graph.add_node("act", partial(act, parts))
+    graph.add_node("summarise", partial(_unless_closing, summarise_state, parts))
+    graph.add_node("propose", partial(_unless_closing, propose, parts))
+    graph.add_node("verify", partial(_unless_closing, verify, parts))
+    graph.add_node("act", partial(_unless_closing, act, parts))
     graph.add_node("write_record", partial(write_record, parts))
 
     graph.add_edge(START, first)
@@ -209,6 +214,15 @@ def build_long_horizon(
     graph.add_edge("act", "write_record")
     graph.add_edge("write_record", END)
     return graph.compile(name="long_horizon")
+
+
+def _unless_closing(
+    step: Callable[[Parts, LongHorizon], LongHorizon], parts: Parts, work: LongHorizon
+) -> LongHorizon:
+    """The step. What was done is recorded all the same, so the last one is not among these."""
+    if parts.closing.is_set():
+        raise Cancelled
+    return step(parts, work)
 
 
 def incumbent_of(snapshot: Snapshot) -> Proposal:

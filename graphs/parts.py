@@ -1,5 +1,6 @@
 """What do the graphs' nodes work with? Everything one controller owns, built once."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ class Parts:
         agent / twin / ledger: None where the configuration leaves them out.
         started: the start policy is in force (or was proposed, in advise mode).
         switched_at_s: engine times of the policy switches, oldest first.
+        closing: set from the moment on from which no step of a graph is to begin.
     """
 
     config: Config
@@ -46,6 +48,7 @@ class Parts:
     follow_up: FollowUp = field(default_factory=FollowUp)
     started: bool = False
     switched_at_s: list[float] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def finish(
         self,
@@ -73,13 +76,18 @@ class Parts:
                 )
             )
 
-    def close(self) -> None:
-        """Stop the model's connections, the twin's process, and the ledger."""
+    def cancel(self) -> None:
+        """End every wait for a model or the twin; a choice under way ends before its next step."""
+        self.closing.set()
         self.roster.close()
         if self.agent is not None:
             self.agent.close()
         if self.twin is not None:
             self.twin.close()
+
+    def close(self) -> None:
+        """Cancel what is under way, and close the ledger, which nothing may use any more."""
+        self.cancel()
         if self.ledger is not None:
             self.ledger.close()
 

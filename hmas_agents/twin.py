@@ -113,7 +113,6 @@ class Twin:
                 self.faults.append("twin_timeout: still starting")
         except WorkerLostError as error:
             self.faults.append(str(error))
-            self._forecaster.close()
             self.start()  # warm again by the next window
         self.wall_s = time.monotonic() - began_s
         return [Prediction(tuple(values)) if values else None for values in seen]

@@ -5,9 +5,10 @@ caller for as long as it likes: each call here runs in a thread of its own, whic
 behind when its time is up, and a body ends where it is longer than any reply should be.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -57,23 +58,31 @@ class OneAtATime:
 
     def __init__(self) -> None:
         self._last: Future[Any] | None = None
+        self._closed = False
 
     def run(self, call: Callable[[], T], limit_s: float) -> T:
         """What `call` returns or raises.
 
         Raises:
-            ModelFault: it takes longer than `limit_s`, or one left behind still runs.
+            ModelFault: it takes longer than `limit_s`, one left behind still runs, or
+                `close` was called, before or meanwhile.
         """
         if self._last is not None and not self._last.done():
             raise ModelFault("model_timeout", "the reply given up before is still coming in")
         future: Future[T] = Future()
         self._last = future
 
+        if self._closed:  # asked after `_last` is set, which `close` reads after it says so
+            raise _closing()
+
         def work() -> None:
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001  raised again by `result`
-                future.set_exception(error)
+            with contextlib.suppress(InvalidStateError):  # `close` has answered in its place
+                try:
+                    future.set_result(call())
+                except InvalidStateError:
+                    raise
+                except BaseException as error:  # noqa: BLE001  raised again by `result`
+                    future.set_exception(error)
 
         threading.Thread(target=work, name="hmas-model", daemon=True).start()
         try:
@@ -83,6 +92,17 @@ class OneAtATime:
                 raise
             detail = f"no complete reply within {limit_s:g} s"
             raise ModelFault("model_timeout", detail, billed=True) from None
+
+    def close(self) -> None:
+        """End the wait of whoever waits for a reply, from another thread; no call comes after."""
+        self._closed = True
+        if self._last is not None:
+            with contextlib.suppress(InvalidStateError):  # it has come already
+                self._last.set_exception(_closing())
+
+
+def _closing() -> ModelFault:
+    return ModelFault("model_unreachable", "the controller closes")
 
 
 def model_client(base_url: str, api_key: str, timeout_s: float) -> openai.OpenAI:

@@ -149,7 +149,8 @@ class PolicyAgent:
         self._client = self._client.copy(http_client=httpx.Client(transport=transport))
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; whoever waits for a reply in another thread goes on at once."""
+        self._calls.close()
         self._client.close()
 
     def _attempt(
