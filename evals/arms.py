@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from serving.contracts import Decision, Limits
 from serving.policies import POLICIES, parse_policy
-from serving.rules import RULES, with_rules
+from serving.rules import RULES, parse_rules, with_rules
 
 if TYPE_CHECKING:
     from hmas_agents.config import Config
@@ -185,13 +185,12 @@ def _active(name: str, parts: list[str]) -> int:
 
 
 def _rules(name: str, rules: list[str]) -> tuple[str, ...]:
-    known = f"known: {', '.join(RULES)}, and {ALL_RULES} for all of them"
-    for rule in rules:
-        if rule != ALL_RULES and rule not in RULES:
-            raise ValueError(f"arm {name!r}: unknown rule {rule!r}; {known}")
-    if len(set(rules)) < len(rules) or (ALL_RULES in rules and len(rules) > 1):
-        raise ValueError(f"arm {name!r}: a rule is named twice; {known}")
-    return tuple(RULES) if rules == [ALL_RULES] else tuple(rules)
+    if rules == [ALL_RULES]:
+        return tuple(RULES)
+    try:
+        return tuple(parse_rules("".join(f"+{rule}" for rule in rules)))
+    except ValueError as error:
+        raise ValueError(f"arm {name!r}: {error}; +{ALL_RULES} alone is all of them") from error
 
 
 def fixed_decision(arm: Arm, limits: Limits, epoch: int, ttl_s: float) -> Decision:

@@ -16,6 +16,7 @@ from graphs.control_loop import ControllerConflict, ControlLoop
 from hmas_agents.collector import rare_collections
 from hmas_agents.config import Config, default_config_path, load_config
 from hmas_agents.controller_metrics import start_metrics_server
+from hmas_agents.forms import decision_text, percent
 from hmas_agents.records import DecisionRecord
 from hmas_agents.telemetry.start import open_tracing
 from serving.engines.live import LiveEngine, read_token
@@ -110,13 +111,10 @@ def control(config: Config, label: str, duration_s: float | None) -> int:
 
 
 def line_of(record: DecisionRecord) -> str:
-    """One line for a decision: when, which horizon, what, why."""
-    if record.horizon == "long":
-        chosen = record.chosen
-        what = f"{record.policy_before} -> {chosen['policy']}" if record.tool_calls else "stay"
-        what += "" if record.predicted is None else f", predicted {record.predicted:.2f}"
-    else:
-        what = ", ".join(_call(call.tool, call.args) for call in record.tool_calls)
+    """One line for a decision: epoch, which horizon, what, why."""
+    what = decision_text(record)
+    if record.predicted is not None:
+        what += f", predicted {percent(record.predicted)}"
     refused = [call.reason for call in record.tool_calls if not call.accepted]
     parts = [f"epoch {record.epoch_after}", f"[bold]{record.horizon}[/]", escape(what)]
     parts.append(escape(record.reason))
@@ -125,8 +123,3 @@ def line_of(record: DecisionRecord) -> str:
     if record.faults:
         parts.append(f"[red]{escape(record.faults[0])}[/]")
     return "  ".join(parts)
-
-
-def _call(tool: str, args: dict[str, Any]) -> str:
-    values = ", ".join(f"{key}={value}" for key, value in args.items() if key != "reason")
-    return f"{tool}({values})"

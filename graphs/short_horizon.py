@@ -105,6 +105,7 @@ def record(parts: Parts, work: ShortHorizon) -> ShortHorizon:
         ToolCall(refusal.call["name"], refusal.call["args"], accepted=False, reason=refusal.reason)
         for refusal in work["verdict"].refused
     ]
+    reasons = dict.fromkeys(call.args["reason"] for call in done)  # each once
     before = work["snapshot"]
     after = parts.watch.look()[0] if done else before
     trigger = "tick" if parts.started else "start"
@@ -121,7 +122,7 @@ def record(parts: Parts, work: ShortHorizon) -> ShortHorizon:
             epoch_after=after.epoch,
             policy_before=before.policy,
             chosen=_chosen(before, done),
-            reason="; ".join(call.args["reason"] for call in done) or "nothing may go",
+            reason="; ".join(reasons) or "nothing may go",
             faults=parts.tools.faults,
             tool_calls=calls,
             snapshot_before=encode(before),

@@ -5,11 +5,13 @@ who show what is in force.
 The rules themselves act in `step_control` and `queue`.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from serving.contracts import Limits
+from serving.near_names import choices
 
 RULES: dict[str, dict[str, Any]] = {
     "slack": {"follow_slack": True},
@@ -32,9 +34,33 @@ def with_rules(limits: Limits, names: Iterable[str]) -> Limits:
     """
     for name in names:
         if name not in RULES:
-            raise ValueError(f"unknown rule {name!r}; there are {', '.join(RULES)}")
+            raise ValueError(f"rule {name!r} does not exist; {choices(name, RULES)}")
         limits = replace(limits, **RULES[name])
     return limits
+
+
+def parse_rules(text: str) -> dict[str, bool]:
+    """Which rules `+slack +serial -pace` switches on (True) and off (False); spaces are free.
+
+    Raises:
+        ValueError: a rule is unknown or named twice, or a sign is missing.
+    """
+    rules: dict[str, bool] = {}
+    for part in re.findall(r"[+-]?[^\s+-]+|\S", text):
+        name = part.lstrip("+-")
+        if part[0] not in "+-" or not name:
+            raise ValueError(f"{text!r}: {part!r}: a rule is written +NAME for on, -NAME for off")
+        if name not in RULES:
+            raise ValueError(f"rule {name!r} does not exist; {choices(name, RULES)}")
+        if name in rules:
+            raise ValueError(f"{text!r} names {name!r} twice")
+        rules[name] = part[0] == "+"
+    return rules
+
+
+def format_rules(rules: Mapping[str, bool]) -> str:
+    """As `parse_rules` reads it: `+slack +serial -pace`."""
+    return " ".join(f"{'+' if on else '-'}{name}" for name, on in rules.items())
 
 
 def rules_in_force(limits: Limits) -> list[str]:

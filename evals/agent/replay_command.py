@@ -149,7 +149,7 @@ def _show(replayed: "list[Replayed]", summary: "Summary") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hmas_agents.commands.wording import clock
+    from hmas_agents.forms import clock
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("id", "time", "in force", "old", "goodput", "new", "goodput", "best", "goodput"):
@@ -229,7 +229,7 @@ def _show_short(changed: "list[ShortReplayed]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hmas_agents.commands.wording import clock
+    from hmas_agents.forms import clock
 
     if not changed:
         return

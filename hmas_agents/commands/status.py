@@ -20,7 +20,8 @@ from hmas_agents.commands.options import (
 from serving.contracts import Snapshot, encode
 from serving.engines.protocol import Engine, EngineUnavailable
 from serving.engines.ranks import in_step
-from serving.rules import rules_in_force
+from serving.policies import format_policy
+from serving.rules import format_rules, rules_in_force
 
 
 def status(
@@ -72,13 +73,12 @@ def _follow(engine: Engine, every_s: float) -> None:
 def render_snapshot(snapshot: Snapshot) -> Group:
     """The snapshot as text, a table of ranks if there are several, and one of tenants."""
     queue, batch, kv, limits = snapshot.queue, snapshot.batch, snapshot.kv, snapshot.limits
-    params = ", ".join(f"{key}={value:g}" for key, value in snapshot.params.items())
     owner = snapshot.controller_id or "none: the engine's default policy is in force"
     lease = f", lease {snapshot.lease_left_s:.0f} s left" if snapshot.controller_id else ""
     limited = "limits per rank" if snapshot.ranks else "limits"
     facts = Table.grid(padding=(0, 2))
     rows = {
-        "policy": f"{snapshot.policy} {params}".strip() + f", epoch {snapshot.epoch}",
+        "policy": f"{format_policy(snapshot.policy, snapshot.params)}, epoch {snapshot.epoch}",
         "controller": owner + lease,
         "queue": f"{queue.waiting} waiting ({queue.waiting_tokens} tokens, "
         f"{queue.queued_prefill_s:.1f} s of prefill), oldest {queue.oldest_wait_s:.1f} s, "
@@ -92,7 +92,8 @@ def render_snapshot(snapshot: Snapshot) -> Group:
         limited: f"{limits.max_active_requests} active requests, {limits.token_budget} tokens "
         f"per step (last {batch.last_token_budget}), long prefill "
         f"{limits.long_prefill_threshold or 'off'}, KV reserve {limits.kv_reserve:.0%}",
-        "rules": ", ".join(rules_in_force(limits)) or "none: steps as vLLM makes them",
+        "rules": format_rules(dict.fromkeys(rules_in_force(limits), True))
+        or "none: steps as vLLM makes them",
         "engine": f"vLLM {snapshot.vllm_version}, {batch.steps} steps",
     }
     if snapshot.policy_errors:

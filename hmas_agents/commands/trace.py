@@ -12,7 +12,7 @@ from rich.text import Text
 
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
 from hmas_agents.commands.trace_story import tell
-from hmas_agents.commands.wording import clock, decision_text, percent, read_clock
+from hmas_agents.forms import clock, decision_text, percent, read_clock
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.ledger.writer import to_json

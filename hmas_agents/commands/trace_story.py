@@ -6,9 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from hmas_agents.commands.wording import changes, clock, percent, short
+from hmas_agents.forms import changes, clock, decision_text, percent, points, short
 from hmas_agents.ledger.reader import StoredDecision
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
+from serving.policies import format_policy
 
 # Keys of a state that say most, in the order they are told.
 SEEN_LONG = (
@@ -124,14 +125,15 @@ def _proposal(proposal: Proposal, incumbent: Proposal | None) -> str:
     """One candidate: who, what, what the twin expects of it, and whether it may go live."""
     against = ""
     if incumbent is not None and proposal is not incumbent and proposal.predicted is not None:
-        against = f" against {percent(incumbent.predicted)} of {incumbent.policy}"
+        of = format_policy(incumbent.policy, incumbent.params)
+        against = f" against {percent(incumbent.predicted)} of {of}"
     parts = [
-        f"{proposal.source}: {proposal.policy} {short(proposal.params)}".rstrip(),
+        f"{proposal.source}: {format_policy(proposal.policy, proposal.params)}",
         f"predicted {_predicted(proposal.predicted, proposal.interval)}{against}",
         f"verdict: {proposal.verdict or '-'}",
     ]
     if proposal.gain is not None and proposal.margin is not None:
-        parts.append(f"gain {_points(proposal.gain)}, must exceed {_points(proposal.margin)}")
+        parts.append(f"gain {points(proposal.gain)}, must exceed {points(proposal.margin)}")
     if proposal.confidence is not None:
         parts.append(f"confidence {proposal.confidence:g}")
     return "  ".join(parts) + (f"  ({proposal.reason})" if proposal.reason else "")
@@ -143,13 +145,11 @@ def _predicted(mean: float | None, interval: tuple[float, ...]) -> str:
     return f"{percent(mean)} [{percent(interval[0])}, {percent(interval[1])}]"
 
 
-def _points(share: float) -> str:
-    return f"{share * 100:+.1f} points"
-
-
 def _done(record: DecisionRecord) -> list[str]:
-    chosen = {key: value for key, value in record.chosen.items() if key != "ack"}
-    lines = [f"{short(chosen) or 'nothing'}  because: {record.reason or '-'}"]
+    source = record.chosen.get("source", "")
+    by = f" (from {source})" if source not in {"", "incumbent"} else ""
+    would = "" if record.mode == "act" else "would: "
+    lines = [f"{would}{decision_text(record)}{by}  because: {record.reason or '-'}"]
     if ack := record.chosen.get("ack"):
         lines.append(f"engine acknowledged: {short(ack)}")
     return [*lines, f"epoch {record.epoch_before} -> {record.epoch_after}"]

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
 from hmas_agents.commands.why_text import tell
-from hmas_agents.commands.wording import decision_text
 from hmas_agents.explain.explanation import LEAD_S, Explanation, explain
+from hmas_agents.forms import decision_text
 from hmas_agents.ledger.reader import LedgerReader
 from hmas_agents.ledger.requests import StoredOutcome, find_requests, pick_request
 from hmas_agents.ledger.writer import to_json

@@ -6,12 +6,13 @@ from rich.console import Console
 from rich.text import Text
 
 from hmas_agents.commands.why_twin import answer_lines, replay_table
-from hmas_agents.commands.wording import changes, clock, decision_text, seconds
 from hmas_agents.explain.company import Crowd
 from hmas_agents.explain.explanation import Explanation
 from hmas_agents.explain.life import BAR_COLUMNS, CAUSES, SERVED, Target, bar, due_column
 from hmas_agents.explain.phases import Phase
+from hmas_agents.forms import clock, decision_text, limit_changes, seconds
 from serving.contracts import Limits, encode
+from serving.policies import format_policy
 
 TIME_FORM = "%Y-%m-%d %H:%M:%S.%f"
 SHOWN_TENANTS = 4
@@ -105,12 +106,12 @@ def _lived_under(told: Explanation) -> Iterator[str]:
         else:
             since = f"+{phase.since_s - came_s:.1f} s"
         by = "" if phase.decision_id is None else f", by decision {phase.decision_id}"
-        params = "".join(f" {key}={value:g}" for key, value in phase.params.items())
-        yield f"epoch {phase.epoch}, {since}{by}: {phase.policy}{params}"
+        policy = format_policy(phase.policy, phase.params)
+        yield f"epoch {phase.epoch}, {since}{by}: {policy}"
         if previous is None:
             yield f"  limits: {_limits(phase.limits)}"
         else:
-            for change in changes(encode(previous.limits), encode(phase.limits)):
+            for change in limit_changes(encode(previous.limits), encode(phase.limits)):
                 yield f"  limits: {change}"
         previous = phase
     o = told.outcome
@@ -121,14 +122,10 @@ def _lived_under(told: Explanation) -> Iterator[str]:
 
 
 def _limits(limits: Limits) -> str:
-    """The two that always hold, and the rules that are on."""
-    on = [
-        f"{name.replace('_', ' ')} {'on' if value is True else f'{value:g}'}"
-        for name, value in encode(limits).items()
-        if name not in {"max_active_requests", "token_budget"} and value
-    ]
+    """The two that always hold, and what differs from stock: rules and other limits."""
+    stock = Limits(limits.max_active_requests, limits.token_budget)
     always = f"{limits.max_active_requests} requests at once, {limits.token_budget} tokens per step"
-    return ", ".join([always, *on])
+    return ", ".join([always, *limit_changes(encode(stock), encode(limits))])
 
 
 def _decisions(told: Explanation) -> Iterator[str]:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from hmas_agents.commands.wording import percent, seconds
 from hmas_agents.explain.counterfactual import Agreement, Counterfactual, Replay
+from hmas_agents.forms import percent, seconds
 from serving.contracts import Outcome
 
 CLOSE = 0.9  # share of verdicts on which the twin must agree with reality to go uncommented

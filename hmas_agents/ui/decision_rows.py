@@ -8,12 +8,14 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from hmas_agents.forms import call_text, limit_changes
+from hmas_agents.records import ToolCall
+from serving.policies import format_policy
 
 MarkKind = Literal["switch", "params", "limits", "advised", "refused"]
 
-# What a tool call reports beside the limits.
-NOT_LIMITS = frozenset({"epoch", "policy", "params"})
 ADVISE = "advise"
 # Columns of the second schema; a ledger of the first lacks them.
 NEWER = ("predicted_low", "predicted_high", "model_prompt_tokens")
@@ -109,42 +111,24 @@ def _row(row: sqlite3.Row, calls: list[sqlite3.Row]) -> DecisionRow:
 
 
 def _marks(row: sqlite3.Row, calls: Iterable[sqlite3.Row]) -> Iterable[Mark]:
-    for call in calls:
-        if not call["accepted"]:
-            args = json.loads(call["args"])
-            what = f"{call['tool']} {args.get('policy', '')}".strip()
+    for call in map(_call, calls):
+        if not call.accepted:
             if row["mode"] == ADVISE:
-                yield Mark("advised", f"{what} (advised, not applied)")
+                yield Mark("advised", f"{call_text(call)} (advised, not applied)")
             else:
-                yield Mark("refused", f"{what} refused: {call['reason']}")
+                yield Mark("refused", f"{call_text(call)}: {call.reason}")
             continue
-        before, after = json.loads(call["before"]), json.loads(call["after"])
-        if (old := before.get("policy")) != (new := after.get("policy")):
-            yield Mark("switch", f"{old} → {new}")
-        elif before.get("params") != after.get("params"):
-            yield Mark(
-                "params",
-                f"{new}: {_differences(before.get('params') or {}, after.get('params') or {})}",
-            )
-        limits = [{k: v for k, v in d.items() if k not in NOT_LIMITS} for d in (before, after)]
-        if changed := _differences(*limits):
-            yield Mark("limits", changed)
+        old, new = (
+            format_policy(str(side.get("policy") or ""), side.get("params") or {})
+            for side in (call.before, call.after)
+        )
+        if old != new:
+            is_switch = call.before.get("policy") != call.after.get("policy")
+            yield Mark("switch" if is_switch else "params", f"{old} > {new}")
+        if changed := limit_changes(call.before, call.after):
+            yield Mark("limits", ", ".join(changed))
 
 
-def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {_text(before.get(key))} → {_text(value)}"
-        for key, value in after.items()
-        if before.get(key) != value
-    )
-
-
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return "-"
-        case bool():
-            return "on" if value else "off"
-        case float():
-            return f"{value:g}"
-    return str(value)
+def _call(row: sqlite3.Row) -> ToolCall:
+    sides = {side: json.loads(row[side]) for side in ("args", "before", "after")}
+    return ToolCall(row["tool"], accepted=bool(row["accepted"]), reason=row["reason"], **sides)

@@ -5,6 +5,7 @@ from typing import Any
 
 from hmas_agents.ledger import StoredDecision
 from hmas_agents.ui.comparison import flatten
+from serving.policies import format_policy
 
 # What a decision may change in an engine's snapshot.
 ENGINE_KEYS = ("epoch", "policy", "params", "limits", "controller_id", "queue", "batch", "kv")
@@ -23,7 +24,11 @@ def view_decision(stored: StoredDecision, ledger: int) -> dict[str, Any]:
     before, after = view.pop("snapshot_before"), view.pop("snapshot_after")
     for call in view["tool_calls"]:
         call["changes"] = changes(call.pop("before"), call.pop("after"))
+    for proposal in view["proposals"]:
+        proposal["text"] = format_policy(proposal["policy"], proposal["params"])
+    chosen = record.chosen
     return view | {
+        "chosen_text": format_policy(str(chosen.get("policy", "")), chosen.get("params") or {}),
         "id": stored.id,
         "run": f"{ledger}-{stored.run_id}",
         "state": flatten(record.state),

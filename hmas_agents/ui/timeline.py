@@ -124,7 +124,7 @@ def _marks(rows: list[DecisionRow], start_s: float, spacing_s: float) -> list[di
     for row in rows:
         at_s = row.at_s - start_s
         if policy and row.policy_before != policy:
-            text = f"{policy} → {row.policy_before}, not by a decision of this run"
+            text = f"{policy} > {row.policy_before}, not by a decision of this run"
             marks.append({"at_s": at_s, "kind": "outside", "texts": [text], "decision": row.id})
         policy = row.policy_after
         for mark in row.marks:

@@ -5,6 +5,7 @@ Called by the queue, the tools, the guardrails and the prompts' policy cards.
 
 from collections.abc import Mapping
 
+from serving.near_names import choices
 from serving.policies.base import Policy, PolicyCard, PolicyContext, RequestView
 from serving.policies.density import Density
 from serving.policies.edf import Edf
@@ -37,13 +38,13 @@ def complete_params(name: str, params: Mapping[str, float]) -> dict[str, float]:
         ValueError: unknown policy, unknown parameter, or a value outside its bounds.
     """
     if name not in POLICIES:
-        raise ValueError(f"policy {name!r} does not exist; there are {', '.join(POLICIES)}")
+        raise ValueError(f"policy {name!r} does not exist; {choices(name, POLICIES)}")
     policy = POLICIES[name]
     complete = dict(policy.default_params)
     for key, value in params.items():
         if key not in policy.param_bounds:
-            known = ", ".join(policy.param_bounds) or "none"
-            raise ValueError(f"policy {name!r} has no parameter {key!r}; it has {known}")
+            known = choices(key, policy.param_bounds, "it has")
+            raise ValueError(f"policy {name!r} has no parameter {key!r}; {known}")
         low, high = policy.param_bounds[key]
         if not low <= value <= high:  # so are NaN and numbers too large for a float
             raise ValueError(f"{name}.{key} = {value} is outside {low}..{high}")

@@ -39,10 +39,7 @@ def test_it_acts_until_the_duration_is_over_and_releases(invoke):
     engine = FakeEngine()
     result = invoke(engine, "--mode", "act", "--duration", "2")
     assert result.exit_code == 0, result.output
-    assert "switch_policy(policy=edf" in result.output
-    assert "switch_rule(rule=slack" in result.output
-    assert "switch_rule(rule=serial" in result.output
-    assert "switch_rule(rule=triage" in result.output
+    assert "fcfs > edf:kappa=3 +slack +serial +triage" in result.output
     assert len(engine.applied) == 4
     assert (engine.owner, engine.policy) == ("", "fcfs")
 
@@ -72,7 +69,7 @@ def test_a_line_says_what_and_why():
         "short", 1.0, "act", "tick", {}, 1, 2, reason="preemptions", tool_calls=[call]
     )
     line = line_of(record)
-    assert "set_kv_reserve(fraction=0.1)" in line
+    assert "kv_reserve 0.1 refused" in line
     assert "preemptions" in line
     assert r"owned by \[x]" in line
 

@@ -100,10 +100,10 @@ def record(**changes: Any) -> DecisionRecord:
         raw_replies=['{"proposals": [{"policy": "slide"}]}'],
         faults=["model_timeout: no reply within 20 s"],
         proposals=[
-            Proposal("model", "slide", {"kappa": 20.0}, "overload", 0.7, 0.81, "ok"),
+            Proposal("model", "slide", {"kappa": 40.0}, "overload", 0.7, 0.81, "ok"),
             Proposal("incumbent", "edf", predicted=0.54),
         ],
-        chosen={"policy": "slide", "params": {"kappa": 20.0}},
+        chosen={"policy": "slide", "params": {"kappa": 40.0}},
         reason="predicted 81.0% against 54.0%",
         tool_calls=[
             ToolCall(

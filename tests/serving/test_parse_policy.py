@@ -1,8 +1,9 @@
-"""A policy as people write it: `edf`, `edf:kappa=10`, `mlfq:levels=4,quantum_s=0.1`."""
+"""Policies and rules as people write them: `mlfq:levels=4,quantum_s=0.1`, `+slack -pace`."""
 
 import pytest
 
 from serving.policies import POLICIES, complete_params, format_policy, parse_policy
+from serving.rules import format_rules, parse_rules
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -26,6 +27,8 @@ def test_parameters_follow_a_colon(text, params):
     ("text", "said"),
     [
         ("lifo", "policy 'lifo' does not exist; there are fcfs"),
+        ("lifo", "does not exist; there are"),
+        ("efd", "policy 'efd' does not exist; did you mean 'edf'? there are fcfs"),
         ("", "policy '' does not exist"),
         ("lifo:kappa=1", "policy 'lifo' does not exist"),
         ("edf:", "'edf:': '' is not of the form parameter=number"),
@@ -33,6 +36,7 @@ def test_parameters_follow_a_colon(text, params):
         ("edf:kappa=x", "'kappa=x' is not of the form parameter=number"),
         ("edf:kappa=1,", "'' is not of the form parameter=number"),
         ("edf:kappa=1=2", "'kappa=1=2' is not of the form parameter=number"),
+        ("edf:kapa=1", "no parameter 'kapa'; did you mean 'kappa'? it has kappa"),
         ("edf:=1", "no parameter ''; it has kappa"),
         ("edf:alpha=1", "no parameter 'alpha'; it has kappa"),
         ("edf:kappa=1,kappa=2", "'edf:kappa=1,kappa=2' names 'kappa' twice"),
@@ -57,3 +61,29 @@ def test_what_is_written_is_read_back_without_defaults(text):
 
 def test_a_policy_of_another_release_is_written_as_it_was():
     assert format_policy("lifo", {"depth": 3.0}) == "lifo:depth=3"
+
+
+@pytest.mark.parametrize("text", ["", "+slack", "+slack +serial -pace"])
+def test_rules_are_read_back_as_they_were_written(text):
+    assert format_rules(parse_rules(text)) == text
+
+
+def test_rules_need_no_spaces():
+    assert parse_rules("+slack-pace") == {"slack": True, "pace": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slack", "'slack': 'slack': a rule is written +NAME for on, -NAME for off"),
+        ("+slack +", "'+': a rule is written"),
+        ("+-slack", "'+': a rule is written"),
+        ("+slacks", "rule 'slacks' does not exist; did you mean 'slack'? there are slack, demote"),
+        ("+magic", "rule 'magic' does not exist; there are slack"),
+        ("+slack -slack", "'+slack -slack' names 'slack' twice"),
+    ],
+)
+def test_a_wrong_rule_is_named(text, said):
+    with pytest.raises(ValueError) as caught:
+        parse_rules(text)
+    assert said in str(caught.value)

@@ -67,10 +67,10 @@ function scale(d) {
 }
 
 function chosen(d) {
-  const { policy, params, source, ack, applied } = d.chosen;
+  const { policy, source, ack, applied } = d.chosen;
   const kept = policy === d.policy_before ? "kept" : applied === false ? `instead of ${d.policy_before}, not applied` : `instead of ${d.policy_before}`;
   return [
-    policy && el("p", {}, el("b", {}, name(policy)), params && Object.keys(params).length ? ` ${visible(short(params))}` : "", ` (${visible(kept)}${source ? `, from ${visible(source)}` : ""})`),
+    policy && el("p", {}, el("b", {}, name(d.chosen_text)), ` (${visible(kept)}${source ? `, from ${visible(source)}` : ""})`),
     el("p", {}, el("span", { class: "muted" }, "because "), name(d.reason || "–")),
     ack && acknowledged(ack),
   ];
@@ -90,7 +90,7 @@ function proposals(d) {
       "tr",
       { class: taken ? "current" : "" },
       el("td", {}, taken ? "▸ " : "", name(p.source)),
-      el("td", {}, name(p.policy), Object.keys(p.params).length ? el("small", {}, ` ${visible(short(p.params))}`) : "", el("small", { class: "why" }, name(p.reason))),
+      el("td", {}, name(p.text), el("small", { class: "why" }, name(p.reason))),
       el("td", { class: "num" }, percent(p.predicted), el("small", {}, interval)),
       el("td", {}, name(p.verdict || "–")),
       el("td", { class: "num" }, p.confidence === null ? "–" : number(p.confidence, 2)),

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hmas_agents.commands.wording import read_clock
 from hmas_agents.config import Config
+from hmas_agents.forms import read_clock
 from hmas_agents.ledger import Ledger, LedgerReader
 from hmas_agents.ledger.schema import ADDED_IN_2
 from hmas_agents.records import Proposal, ToolCall
@@ -115,6 +115,36 @@ def test_a_list_fits_on_100_columns(hmas, path, monkeypatch):
     assert "…" not in out
 
 
+def rule_call(rule, on=True, reason="advise mode: not applied"):
+    return ToolCall("switch_rule", {"rule": rule, "on": on, "reason": "start"}, False, reason)
+
+
+def budget_call(accepted=True, reason=""):
+    before = {"epoch": 1, "token_budget": 2048, "follow_slack": False}
+    after = {"epoch": 2, "token_budget": 512, "follow_slack": True}
+    args = {"max_tokens": 512, "follow_slack": True, "reason": "TPOT"}
+    return ToolCall("set_token_budget", args, accepted, reason, before, after)
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        ([rule_call("slack"), rule_call("serial"), rule_call("triage")], "+slack +serial +triage"),
+        ([rule_call("pace", on=False)], "-pace"),
+        ([rule_call("pace", reason="dwell")], "+pace refused"),
+        ([budget_call()], "+slack, token_budget 2048 > 512"),
+        ([budget_call(accepted=False, reason="dwell")], "token_budget 512 refused"),
+    ],
+)
+def test_changes_are_written_as_a_person_would_ask_for_them(hmas, tmp_path, calls, told):
+    ledger = Ledger(tmp_path / "l.sqlite", config=Config())
+    ledger.record_decision(
+        record(horizon="short", chosen={"policy": "edf"}, tool_calls=calls, predicted=None)
+    )
+    ledger.close()
+    assert f" {told} " in hmas("trace", "list", "--ledger", tmp_path / "l.sqlite")[1]
+
+
 def test_an_empty_list_says_so(hmas, path):
     code, out, _ = hmas("trace", "list", "--trigger", "mix")
     assert code == 0
@@ -149,7 +179,7 @@ def test_show_tells_the_whole_story_in_order(hmas, path, which):
         'raw: {"proposals": [{"policy": "slide"}]}',
         "model_timeout: no reply within 20 s",
         "What was checked",
-        "model: slide kappa=20  predicted 81.0% against 54.0% of edf  verdict: ok"
+        "model: slide:kappa=40  predicted 81.0% against 54.0% of edf  verdict: ok"
         "  confidence 0.7  (overload)",
         "incumbent: edf",
         "What was done",

@@ -23,15 +23,15 @@ def test_every_change_has_a_mark_that_says_which(serve, page, written):
     expect(marks).to_have_count(4)
     told = [mark.get_attribute("aria-label") for mark in marks.all()]
     assert told == [
-        "policy switch at 0:00: fcfs → edf",
-        "policy switch at 2:00: edf → slide",
-        "limit change at 0:40: token_budget 2048 → 1536",
-        "limit change at 4:00: token_budget 1536 → 2048",
+        "policy switch at 0:00: fcfs > edf",
+        "policy switch at 2:00: edf > slide",
+        "limit change at 0:40: token_budget 2048 > 1536",
+        "limit change at 4:00: token_budget 1536 > 2048",
     ]
     alarms = [mark.get_attribute("aria-label") for mark in page.locator(".mark.alarm").all()]
     assert alarms == ["drift alarm rate_up, 1:00 to 3:00", "drift alarm mix, 2:00 to 3:00"]
     page.locator(".mark.switch").nth(1).hover()
-    expect(page.locator("#tip")).to_contain_text("edf → slide")
+    expect(page.locator("#tip")).to_contain_text("edf > slide")
     expect(page.locator(".policy text")).to_have_text(["edf · epochs 1–2", "slide · epochs 3–4"])
 
 
@@ -54,7 +54,7 @@ def test_the_keyboard_opens_a_decision_and_comes_back(serve, page, written):
     expect(page.get_by_role("link", name="#8 keep slide")).to_be_focused()
     for _ in range(4):
         page.keyboard.press("ArrowDown")
-    row = page.get_by_role("link", name="#4 edf → slide")
+    row = page.get_by_role("link", name="#4 edf > slide")
     expect(row).to_be_focused()
     page.keyboard.press("Enter")
     detail = page.get_by_role("region", name="Decision", exact=True)
@@ -70,7 +70,7 @@ def test_marks_are_reached_and_opened_by_keyboard(serve, page, written):
     page.locator(".mark.switch").first.focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator(".mark.switch").nth(1)).to_be_focused()
-    expect(page.locator("#tip")).to_contain_text("edf → slide")
+    expect(page.locator("#tip")).to_contain_text("edf > slide")
     page.keyboard.press("Enter")
     expect(page.locator(".detail h2")).to_have_text("Decision 4")
 
@@ -81,7 +81,7 @@ def test_an_open_decision_tells_the_whole_story(serve, page, written):
     for words in (
         "Realised 80.0%: inside the predicted interval 75.0% to 86.0%.",
         "240 requests in the window after it",
-        "slide kappa=20 (instead of edf, from model)",
+        "slide:kappa=40 (instead of edf, from model)",
         "predicted 81.0% against 54.0%",
         "✓ acknowledged by the engine, epoch 3",
         "model_timeout: no reply within 20 s",
@@ -141,7 +141,7 @@ def test_new_rows_appear_without_a_reload(serve, page, tmp_path):
     rows = page.locator(".decisions tbody tr")
     expect(rows).to_have_count(1)
     expect(page.locator("#status")).to_contain_text("● live")
-    row = page.get_by_role("link", name="#1 fcfs → edf")
+    row = page.get_by_role("link", name="#1 fcfs > edf")
     row.focus()
     number = ledger.record_decision(keep(60.0, 1, "act", "edf", predicted=0.7))
     expect(rows).to_have_count(2)
@@ -215,5 +215,5 @@ def test_advice_is_marked_as_advice(serve, page, written):
     expect(page.locator(".mark.advised")).to_have_count(4)
     expect(page.locator(".mark.switch")).to_have_count(0)
     expect(page.locator(".mark.advised").nth(2)).to_have_attribute(
-        "aria-label", "advice at 2:00: switch_policy slide (advised, not applied)"
+        "aria-label", "advice at 2:00: slide (advised, not applied)"
     )

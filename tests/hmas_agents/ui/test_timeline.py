@@ -120,7 +120,7 @@ def test_a_policy_that_no_decision_brought_is_marked(ledger, timeline):
     ledger.record_decision(keep(60, 4, "act", "fcfs"))
     (mark,) = timeline()["marks"]
     assert (mark["kind"], mark["at_s"], mark["decision"]) == ("outside", 60, 2)
-    assert mark["texts"] == ["edf → fcfs, not by a decision of this run"]
+    assert mark["texts"] == ["edf > fcfs, not by a decision of this run"]
 
 
 def test_only_limit_changes_that_cannot_be_told_apart_are_merged(ledger, timeline):
@@ -138,7 +138,7 @@ def test_a_refusal_is_told_with_its_reason(ledger, timeline):
     ledger.record_decision(short(0, 1, call, "act"))
     (mark,) = timeline()["marks"]
     assert (mark["kind"], mark["texts"]) == (
-        "refused", ["switch_policy slide refused: another controller"],
+        "refused", ["slide refused: another controller"],
     )  # fmt: skip
 
 

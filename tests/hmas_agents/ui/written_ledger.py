@@ -114,12 +114,12 @@ def switching(at_s: float, epoch: int, mode: str, policy: str) -> DecisionRecord
             {"role": "user", "content": "Load: overload.\nQueue: long."},
         ],
         proposals=[
-            Proposal("model", "slide", {"kappa": 20.0}, "overload", 0.7, 0.81, "ok", (0.75, 0.86)),
+            Proposal("model", "slide", {"kappa": 40.0}, "overload", 0.7, 0.81, "ok", (0.75, 0.86)),
             Proposal("rules", "density", {}, "beyond capacity", None, None, "not allowed"),
             Proposal("incumbent", policy, predicted=0.54, interval=(0.49, 0.6)),
         ],
         chosen={
-            "policy": "slide", "params": {"kappa": 20.0}, "source": "model", "applied": acts,
+            "policy": "slide", "params": {"kappa": 40.0}, "source": "model", "applied": acts,
             "ack": {"accepted": acts, "epoch": epoch + acts, "reason": "", "clamped": {}},
         },
         predicted=0.81, predicted_low=0.75, predicted_high=0.86,

@@ -1,16 +1,26 @@
-"""How are times, shares, states and decisions put into words? Shared by `trace` and `why`."""
+"""How are policies, rules, changes, decisions, times and shares written?
+
+Every command, the page and the log of `hmas run` write them as this module does. A policy is
+`edf` or `edf:kappa=10` (`serving.policies.parse_policy` reads it), rules are `+slack -pace`
+(`serving.rules.parse_rules`), a change of policy is `fcfs > edf`.
+"""
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hmas_agents.records import DecisionRecord
+from hmas_agents.agents.calls import KNOBS
+from hmas_agents.records import DecisionRecord, ToolCall
+from serving.contracts import Limits
 from serving.policies import format_policy
+from serving.rules import RULES, format_rules
 
 UNIX_FROM_S = 1e9  # engine times before it are virtual
 AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 SHORT_S = 1.0
+LIMIT_NAMES = frozenset(field.name for field in fields(Limits))
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -60,15 +70,71 @@ def seconds(value_s: float | None) -> str:
     return f"{value_s * 1e3:.1f} ms" if abs(value_s) < SHORT_S else f"{value_s:.3f} s"
 
 
+def points(share: float) -> str:
+    """A difference of two shares, in percentage points."""
+    return f"{share * 100:+.1f} points"
+
+
 def decision_text(record: DecisionRecord) -> str:
-    """What was decided, in a few words: `edf:kappa=10 > slide, set_token_budget`."""
+    """What was decided, in a few words: `fcfs > edf:kappa=3 +slack +triage, token_budget 512`.
+
+    `keep edf` where nothing changed; `refused` follows what the engine or the arbiter refused.
+    """
     before = _policy(record.policy_before, record.snapshot_before)
     switch = record.chosen.get("switch_policy", record.chosen)  # a short tick names its calls
     policy = str(switch.get("policy") or "")
     after = _policy(policy, switch) if policy and "params" in switch else policy or before
-    changed = [] if after in {before, record.policy_before} else [f"{before} > {after}"]
-    calls = [call.tool for call in record.tool_calls if call.tool != "switch_policy"]
-    return ", ".join(changed + calls) or f"keep {before}".strip()
+    switched = "" if after in {before, record.policy_before} else f"{before} > {after}"
+    rules, others = [], []
+    for call in record.tool_calls:
+        text = call_text(call)
+        if call.tool == "switch_policy":
+            switched += " refused" if switched and _refused(call) else ""
+        elif text[0] in "+-":
+            rules.append(text)
+        else:
+            others.append(text)
+    head = " ".join([switched, *rules]).strip()
+    return ", ".join([head] * bool(head) + others) or f"keep {before}".strip()
+
+
+def call_text(call: ToolCall) -> str:
+    """What a tool call changes or would change: `+slack`, `token_budget 2048 > 512`, `edf`."""
+    args = call.args
+    if call.tool == "switch_policy":
+        parts = [format_policy(str(args.get("policy", "")), args.get("params") or {})]
+    elif call.accepted and (parts := limit_changes(call.before, call.after)):
+        pass
+    elif call.tool == "switch_rule":
+        parts = [format_rules({str(args.get("rule")): bool(args.get("on"))})]
+    elif (knob := KNOBS.get(call.tool)) and knob.argument in args:
+        parts = limit_changes({}, {knob.limit: args[knob.argument]})
+    else:
+        parts = [call.tool]
+    return ", ".join(parts) + (" refused" if _refused(call) else "")
+
+
+def limit_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Limits that differ: a rule at its usual values as `+NAME`, or off as `-NAME`, first."""
+    changed = {
+        key: value
+        for key, value in after.items()
+        if key in LIMIT_NAMES and before.get(key) != value
+    }
+    rules: dict[str, bool] = {}
+    for name, usual in RULES.items():
+        now = {key: after.get(key) for key in usual}
+        if changed.keys() & usual.keys() and (now == usual or not any(now.values())):
+            rules[name] = now == usual
+            changed = {key: value for key, value in changed.items() if key not in usual}
+    return [format_rules(rules)] * bool(rules) + [
+        f"{key} {short(before[key])} > {short(value)}" if key in before else f"{key} {short(value)}"
+        for key, value in changed.items()
+    ]
+
+
+def _refused(call: ToolCall) -> bool:
+    return not call.accepted and not call.reason.startswith("advise mode")
 
 
 def _policy(name: str, of: Mapping[str, Any]) -> str:
