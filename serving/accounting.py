@@ -18,6 +18,7 @@ from serving.contracts import (
     Outcome,
     TenantCounters,
 )
+from serving.latencies import Latencies, slo_used
 from serving.perception.length_model import Group
 from serving.policies.base import RequestView
 
@@ -93,7 +94,7 @@ class RequestTrack:
 
 
 class Accounting:
-    """Tracks requests inside the engine and keeps the journal and the totals.
+    """Tracks requests inside the engine and keeps the journal, the totals and the histograms.
 
     Args:
         journal_size: events kept for readers that follow by sequence number.
@@ -107,6 +108,7 @@ class Accounting:
         self._max_tenants = max_tenants
         self._tenants: set[str] = set()
         self._counters: dict[tuple[str, str], TenantCounters] = {}
+        self.latencies = Latencies()
 
     def arrive(self, track: RequestTrack) -> None:
         """A request came in."""
@@ -139,7 +141,12 @@ class Accounting:
             aborted=int(not served), met=int(outcome.met), output_tokens=outcome.output_tokens,
         )  # fmt: skip
         self._append(outcome)
+        self._measure(outcome)
         return outcome
+
+    def group_of(self, tenant: str, slo_class: str) -> int:
+        """The histograms' number of a tenant, or of all that are not counted apart."""
+        return self.latencies.group(self._counted(tenant), slo_class)
 
     def refuse(self, refused: Arrival, policy: str, epoch: int) -> None:
         """A request was turned away before it reached the engine: an arrival, and a miss."""
@@ -179,13 +186,23 @@ class Accounting:
         self.head += 1
 
     def _count(self, tenant: str, slo_class: str, **more: int) -> None:
-        if tenant not in self._tenants:
-            if len(self._tenants) >= self._max_tenants:
-                tenant = "other"
-            else:
-                self._tenants.add(tenant)
-        key = (tenant, slo_class)
+        key = (self._counted(tenant), slo_class)
         old = self._counters.get(key) or TenantCounters(*key)
         self._counters[key] = replace(
             old, **{name: getattr(old, name) + value for name, value in more.items()}
         )
+
+    def _counted(self, tenant: str) -> str:
+        """The name that a tenant is counted under."""
+        if tenant not in self._tenants:
+            if len(self._tenants) >= self._max_tenants:
+                return "other"
+            self._tenants.add(tenant)
+        return tenant
+
+    def _measure(self, outcome: Outcome) -> None:
+        group, latencies = self.group_of(outcome.tenant, outcome.slo_class), self.latencies
+        latencies.observe("ttft_seconds", group, outcome.ttft_s)
+        latencies.observe("queue_seconds", group, outcome.queue_s)
+        used = slo_used(outcome.slo, outcome.ttft_s, outcome.tpot_s, outcome.e2e_s)
+        latencies.observe("slo_used_ratio", group, used)

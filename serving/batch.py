@@ -17,6 +17,7 @@ from serving.lanes import Lane
 from serving.perception.cost_model import StepShape
 
 _computed = attrgetter("num_computed_tokens")
+_produced = attrgetter("num_output_tokens")
 _RESYNC_STEPS = 256
 _AT_LEAST_TOKENS = 16.0  # expected of an answer that has outgrown its prediction
 
@@ -70,8 +71,9 @@ class Batch:
         self._requests: list[Any] = []
         self._lanes: list[Lane] = []
         self._slots: dict[str, int] = {}
-        # prompt, start of decoding, first token's time, TPOT target, expected answer
-        self._columns = np.zeros((64, 5))
+        # prompt, start of decoding, first token's time, TPOT target, expected answer,
+        # tokens seen, time of the last one, group in the histograms
+        self._columns = np.zeros((64, 8))
         self._prefills: dict[str, _Prefill] = {}
         self._context = 0  # sum of computed tokens over the batch
         self._steps = 0
@@ -82,13 +84,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self._requests)
 
-    def admit(self, request: Any, track: RequestTrack, lane: Lane, scheduled: int) -> None:
-        """A request was scheduled (so many tokens) for the first time, or after a preemption."""
+    def admit(
+        self, request: Any, track: RequestTrack, lane: Lane, scheduled: int, group: int = 0
+    ) -> None:
+        """A request was scheduled (so many tokens) for the first time, or after a preemption.
+
+        `group` is its number in the histograms.
+        """
         if request.request_id in self._slots:
             return
         slot = len(self._requests)
         if slot == len(self._columns):
-            self._columns = np.concatenate([self._columns, np.zeros((slot, 5))])
+            self._columns = np.concatenate([self._columns, np.zeros((slot, 8))])
         self._requests.append(request)
         self._lanes.append(lane)
         self._slots[request.request_id] = slot
@@ -99,14 +106,20 @@ class Batch:
         row[3] = 0.0 if tpot_ms is None else tpot_ms / 1000
         row[4] = track.expected_tokens
         seen = request.num_output_tokens
+        row[5], row[6], row[7] = seen, track.last_token_s, group
         self._prefills[request.request_id] = _Prefill(request, track, seen)
         self._context += request.num_computed_tokens - scheduled
 
-    def remove(self, request: Any) -> None:
-        """A request was preempted or is being freed; nothing happens if it did not run."""
+    def remove(self, request: Any) -> tuple[int, float]:
+        """A request was preempted or is being freed; nothing happens if it did not run.
+
+        Returns:
+            Its number in the histograms, and when its last token came; 0.0 without a token.
+        """
         slot = self._slots.pop(request.request_id, None)
         if slot is None:
-            return
+            return 0, 0.0
+        group, last_s = int(self._columns[slot, 7]), float(self._columns[slot, 6])
         if self._prefills.pop(request.request_id, None) is None:
             self._lanes[slot].decoding -= 1
         self._context -= request.num_computed_tokens
@@ -115,6 +128,7 @@ class Batch:
             self._requests[slot], self._lanes[slot] = last, last_lane
             self._columns[slot] = self._columns[len(self._requests)]
             self._slots[last.request_id] = slot
+        return group, last_s
 
     def sit_out(self, mask: np.ndarray) -> list[Any]:
         """Leave these out of the coming step, as far as they may be; the mask loses the others.
@@ -175,10 +189,24 @@ class Batch:
                     if one.track.view.slo.tpot_ms is not None:
                         self._columns[slot, 2] = now_s
 
+    def gaps(self, now_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Groups and inter-token gaps (seconds), shape (n,), of requests that a step gave tokens.
+
+        Several tokens of one step have one gap, as in vLLM's own metric; a first token has none.
+        """
+        count = len(self._requests)
+        rows = self._columns[:count]
+        seen = np.fromiter(map(_produced, self._requests), np.float64, count)
+        grown = seen > rows[:, 5]
+        later = grown & (rows[:, 6] > 0.0)
+        groups, gaps_s = rows[later, 7].astype(int), now_s - rows[later, 6]
+        rows[grown, 5], rows[grown, 6] = seen[grown], now_s
+        return groups, gaps_s
+
     def state(self, start_s: float) -> DecodeState:
         """The batch as of `start_s`, when the coming step will begin."""
         count = len(self._requests)
-        prompt, start, first_s, tpot_s, expected = self._columns[:count].T
+        prompt, start, first_s, tpot_s, expected = self._columns[:count, :5].T
         tokens = np.fromiter(map(_computed, self._requests), np.float64, count)
         decoding = tokens >= start
         produced = np.maximum(tokens - prompt + 1.0, 0.0)

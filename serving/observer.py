@@ -175,10 +175,10 @@ class Observer:
         """A running request lost its KV blocks and starts over."""
         self.preemptions += 1
         self.recomputed_tokens += request.num_computed_tokens
-        self.batch.remove(request)
+        _, last_token_s = self.batch.remove(request)
         if track := self.track(request):
             track.preemptions += 1
-            track.preempted_s = now_s
+            track.preempted_s, track.last_token_s = now_s, last_token_s
 
     def deprioritised(self, request: Request, standing: int, now_s: float) -> None:
         """A waiting request stands behind others from now on; the first time counts."""
@@ -189,6 +189,8 @@ class Observer:
     def paused(self, request: Request) -> None:
         """A streaming-input session has answered and waits for more: it leaves the batch."""
         self.batch.remove(request)
+        if track := self.track(request):  # the time until the client sends more is no gap
+            track.last_token_s = 0.0
 
     def completed(self, scheduler_output: SchedulerOutput, now_s: float) -> None:
         """Learn from a finished step: its duration, and the first tokens it produced."""
@@ -203,6 +205,9 @@ class Observer:
                 break
         self._last_output_s = now_s
         self.batch.first_tokens(now_s)
+        groups, gaps_s = self.batch.gaps(now_s)
+        if len(groups):
+            self.accounting.latencies.observe_all("inter_token_seconds", groups, gaps_s)
         if scheduler_output.num_scheduled_tokens:
             self._lanes.count_decodes()
         if self._served:
@@ -214,7 +219,10 @@ class Observer:
         track = self.track(request)
         if track is None:
             return
-        self.batch.remove(request)
+        group, last_token_s = self.batch.remove(request)
+        if finish in _SERVED and last_token_s:
+            gap_s = now_s - last_token_s
+            self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
         track.output_tokens = request.num_output_tokens
         track.last_token_s = self._last_output_s
         self._lanes.of(track.view.tenant).inside -= 1
@@ -236,8 +244,9 @@ class Observer:
             found = request.num_computed_tokens - counts[name]
             self.accounting.admit(track, max(0, min(found, track.prompt_tokens)))
             track.expected_tokens = min(self.lengths.predicted(track.group)[0], track.max_tokens)
-        lane = self._lanes.of(track.view.tenant)
-        self.batch.admit(request, track, lane, counts[name])
+        view = track.view
+        group = self.accounting.group_of(view.tenant, view.slo_class)
+        self.batch.admit(request, track, self._lanes.of(view.tenant), counts[name], group)
 
     def _measured(self, shape: StepShape, seconds: float) -> None:
         self.steps += 1

@@ -93,6 +93,7 @@ def build_totals(scheduler: Hooked, now_s: float) -> Totals:
         counters=scheduler.observer.accounting.counters(),
         rules=_rule_counts(scheduler),
         shed=lease.decision.limits.shed,
+        histograms=tuple(scheduler.observer.accounting.latencies.histograms()),
     )
 
 

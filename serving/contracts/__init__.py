@@ -23,6 +23,7 @@ from serving.contracts.requests import (
 from serving.contracts.state import (
     BatchState,
     CostCoefficients,
+    HistogramCounts,
     KVState,
     QueueState,
     RuleCounts,
@@ -42,6 +43,7 @@ __all__ = [
     "Deprioritised",
     "Envelope",
     "Finish",
+    "HistogramCounts",
     "JournalPage",
     "KVState",
     "Limits",

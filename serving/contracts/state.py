@@ -144,6 +144,21 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class HistogramCounts:
+    """One measure of a tenant's requests of one SLO class since start.
+
+    `counts` are per bucket of `serving.latencies.BOUNDS`, the last one above all bounds; `total` is
+    the sum of the values, in the measure's unit.
+    """
+
+    measure: str
+    tenant: str
+    slo_class: str
+    counts: tuple[int, ...]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """What /metrics follows of one engine core; unlike a snapshot it costs no look at the queue."""
 
@@ -157,3 +172,4 @@ class Totals:
     counters: tuple[TenantCounters, ...]
     rules: RuleCounts = RuleCounts()
     shed: float = 0.0
+    histograms: tuple[HistogramCounts, ...] = ()

@@ -6,10 +6,19 @@ this collector shows the last ones. Cardinality is bounded by `max_tenants`.
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from serving.latencies import BOUNDS, Measure
 
 _COUNTERS = {
     "received": "Requests that reached the engine",
@@ -20,6 +29,12 @@ _COUNTERS = {
     "output_tokens": "Output tokens of finished requests",
     "prompt_tokens": "Prompt tokens of admitted requests",
     "cached_prompt_tokens": "Prompt tokens of admitted requests that the KV cache held",
+}
+_HISTOGRAMS: dict[Measure, str] = {
+    "ttft_seconds": "Time to first token",
+    "inter_token_seconds": "Time between two steps that gave a request tokens",
+    "queue_seconds": "Time from arrival to the first step that scheduled the request",
+    "slo_used_ratio": "Largest share of an SLO target that a request used up; 1 and less met all",
 }
 
 
@@ -47,6 +62,7 @@ class TenantCollector(Collector):
                 if counter == name:
                     family.add_metric([tenant, slo_class], value)
             yield family
+        yield from self._histograms()
         gauges = {
             "epoch": GaugeMetricFamily("hmas_epoch", "Decision epoch", labels=["rank"]),
             "lease_left_s": GaugeMetricFamily(
@@ -83,3 +99,21 @@ class TenantCollector(Collector):
         yield from gauges.values()
         yield policy
         yield rules
+
+    def _histograms(self) -> Iterator[Metric]:
+        """Per tenant and SLO class, summed over ranks."""
+        counts: dict[tuple[str, str, str], list[int]] = {}
+        totals: dict[tuple[str, str, str], float] = defaultdict(float)
+        for rank in self._ranks:
+            for row in rank["histograms"]:
+                key = row["measure"], row["tenant"], row["slo_class"]
+                before = counts.get(key) or [0] * len(row["counts"])
+                counts[key] = [a + b for a, b in zip(before, row["counts"], strict=True)]
+                totals[key] += row["total"]
+        for name, text in _HISTOGRAMS.items():
+            family = HistogramMetricFamily(f"hmas_{name}", text, labels=["tenant", "slo_class"])
+            bounds = [*map(floatToGoString, BOUNDS[name]), "+Inf"]
+            for key in sorted(key for key in counts if key[0] == name):
+                cumulated = list(zip(bounds, accumulate(counts[key]), strict=True))
+                family.add_metric([*key[1:]], cumulated, totals[key])
+            yield family

@@ -12,7 +12,8 @@ from typing import Any
 
 import hmas_agents.engine_view  # noqa: F401  what it adds to the registry
 from hmas_agents.controller_metrics import REGISTRY
-from serving.contracts import RuleCounts, TenantCounters, Totals, encode
+from serving.contracts import HistogramCounts, RuleCounts, TenantCounters, Totals, encode
+from serving.latencies import BOUNDS
 from serving.plugin.metrics import TenantCollector
 
 SUFFIXES = {
@@ -38,7 +39,14 @@ def engine_series() -> Series:
     """Ours on vLLM's /metrics."""
     counters = (TenantCounters("acme", "interactive"),)
     collector = TenantCollector()
-    collector.update([encode(Totals(0, 0, "fcfs", 0.0, 0, 0, 0, counters, RuleCounts()))])
+    totals = Totals(
+        0, 0, "fcfs", 0.0, 0, 0, 0, counters, RuleCounts(),
+        histograms=tuple(
+            HistogramCounts(name, "acme", "interactive", (1,) * (len(bounds) + 1), 1.0)
+            for name, bounds in BOUNDS.items()
+        ),
+    )  # fmt: skip
+    collector.update([encode(totals)])
     found: Series = {}
     for family in collector.collect():
         labels = {name for sample in family.samples for name in sample.labels}

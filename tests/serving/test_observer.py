@@ -120,3 +120,36 @@ def test_the_same_id_twice_is_counted_as_often_as_vllm_serves_it(scheduler):
         complete(scheduler, scheduler.schedule())
     (row,) = scheduler.hmas_snapshot().counters
     assert (row.received, row.finished) == (2, 2)
+
+
+def gaps(scheduler: HMASScheduler) -> dict[str, tuple[int, object]]:
+    """Per SLO class, how many inter-token gaps were counted, and their sum."""
+    told = scheduler.hmas_totals().histograms
+    mine = [each for each in told if each.measure == "inter_token_seconds"]
+    return {each.slo_class: (sum(each.counts), pytest.approx(each.total)) for each in mine}
+
+
+def test_every_gap_between_two_tokens_is_counted_and_no_first_token(scheduler, clock):
+    submit(scheduler, "a", 3, slo_class="interactive")
+    submit(scheduler, "b", 1, slo_class="batch")
+    for step_s in (0.5, 0.25, 2.0):
+        output = scheduler.schedule()
+        clock.now_s += step_s
+        complete(scheduler, output)
+    assert gaps(scheduler) == {"interactive": (2, 2.25)}
+
+
+def test_a_gap_lasts_until_a_preempted_request_is_back(scheduler, clock):
+    submit(scheduler, "a", 4, slo_class="interactive")
+    for _ in range(2):
+        output = scheduler.schedule()
+        clock.now_s += 0.5
+        complete(scheduler, output)
+    assert gaps(scheduler) == {"interactive": (1, 0.5)}
+    scheduler.reset_prefix_cache(reset_running_requests=True)
+    clock.now_s += 7.0
+    for _ in range(2):
+        output = scheduler.schedule()
+        clock.now_s += 0.5
+        complete(scheduler, output)
+    assert gaps(scheduler) == {"interactive": (3, 0.5 + 7.5 + 0.5)}

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from serving.contracts import RuleCounts, TenantCounters, Totals, encode
+from serving.contracts import HistogramCounts, RuleCounts, TenantCounters, Totals, encode
+from serving.latencies import BOUNDS
 from serving.plugin.metrics import TenantCollector
 
 
@@ -42,3 +43,17 @@ def test_totals_are_summed_over_ranks_and_states_are_not():
 
 def test_before_the_first_totals_there_are_families_without_samples():
     assert samples(TenantCollector()) == {}
+
+
+def test_histograms_are_summed_over_ranks_and_cumulated():
+    bounds = BOUNDS["ttft_seconds"]
+    counts = (2, 1, *[0] * (len(bounds) - 2), 4)
+    told = encode(HistogramCounts("ttft_seconds", "acme", "batch", counts, 500.0))
+    collector = TenantCollector()
+    collector.update([rank(0, histograms=[told]), rank(1, histograms=[told])])
+    values = samples(collector)
+    ours = {key[-1]: value for key, value in values.items() if key[0] == "hmas_ttft_seconds_bucket"}
+    assert (ours[str(bounds[0])], ours[str(bounds[1])], ours["+Inf"]) == (4, 6, 14)
+    assert list(ours.values()) == sorted(ours.values())
+    assert values["hmas_ttft_seconds_count", "acme", "batch"] == 14
+    assert values["hmas_ttft_seconds_sum", "acme", "batch"] == 1000.0

@@ -1,0 +1,75 @@
+"""How long do whose requests wait, and for what? Histograms per tenant and SLO class.
+
+Fed by the accounting (requests) and the batch (tokens) inside the engine core; the API server
+shows them on /metrics. Their size is bounded by the tenants that the accounting counts apart.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from serving.contracts import SLO, HistogramCounts
+
+Measure = Literal["ttft_seconds", "inter_token_seconds", "queue_seconds", "slo_used_ratio"]
+
+# Upper bounds of the buckets; one more bucket holds what lies above the last.
+BOUNDS: dict[Measure, tuple[float, ...]] = {
+    "ttft_seconds": (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0),
+    "inter_token_seconds": (
+        0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0,
+    ),
+    "queue_seconds": (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 300.0),
+    "slo_used_ratio": (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 5.0, 10.0),
+}  # fmt: skip
+
+
+def slo_used(slo: SLO, ttft_s: float | None, tpot_s: float | None, e2e_s: float) -> float | None:
+    """The largest share of a target that a request used up: at most 1 means all were met.
+
+    None without a target that can be measured. Seconds in, a ratio out.
+    """
+    measured = ((slo.ttft_ms, ttft_s), (slo.tpot_ms, tpot_s), (slo.e2e_ms, e2e_s))
+    used = [1000 * seconds / ms for ms, seconds in measured if ms and seconds is not None]
+    return max(used, default=None)
+
+
+class Latencies:
+    """Counts since start, per measure, tenant and SLO class.
+
+    A group is one tenant and SLO class by number, so that a whole batch is counted at once.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], int] = {}
+        self._counts = {name: np.zeros((8, len(edges) + 1), int) for name, edges in BOUNDS.items()}
+        self._sums = {name: np.zeros(8) for name in BOUNDS}
+
+    def group(self, tenant: str, slo_class: str) -> int:
+        """The number of a tenant and SLO class."""
+        number = self._groups.setdefault((tenant, slo_class), len(self._groups))
+        for name, counts in self._counts.items():
+            if number == len(counts):
+                self._counts[name] = np.concatenate([counts, np.zeros_like(counts)])
+                self._sums[name] = np.concatenate([self._sums[name], np.zeros(len(counts))])
+        return number
+
+    def observe(self, name: Measure, group: int, value: float | None) -> None:
+        """Count one value; None was not measured."""
+        if value is not None:
+            self._counts[name][group, np.searchsorted(BOUNDS[name], value)] += 1
+            self._sums[name][group] += value
+
+    def observe_all(self, name: Measure, groups: np.ndarray, values: np.ndarray) -> None:
+        """Count many values at once; arrays of equal shape (n,)."""
+        np.add.at(self._counts[name], (groups, np.searchsorted(BOUNDS[name], values)), 1)
+        np.add.at(self._sums[name], groups, values)
+
+    def histograms(self) -> Iterator[HistogramCounts]:
+        """What was counted, in the order of measures, then of groups; empty ones are left out."""
+        for name, counts in self._counts.items():
+            for (tenant, slo_class), group in self._groups.items():
+                row = counts[group]
+                if row.any():
+                    total = float(self._sums[name][group])
+                    yield HistogramCounts(name, tenant, slo_class, tuple(row.tolist()), total)
