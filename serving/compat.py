@@ -7,8 +7,10 @@ hook was written for. `make compat` runs the scheduler's tests on every version 
 What differs inside the range:
 - up to 0.30 one number bounds both who is admitted and who may run, and a step asserts
   the latter: it must not fall below what runs. From 0.31 `max_num_active_reqs` is apart;
-- up to 0.30 a request that cannot start yet (grammar, LoRA, remote KV) moves to a second
-  queue that vLLM serves first, whatever the policy. From 0.31 it returns to the queue;
+- vLLM serves a second queue before the hook's, whatever the policy. Up to 0.30
+  (`skipped_waiting`) a request that cannot start yet (grammar, LoRA, remote KV) moves there.
+  From 0.31 (`kv_holding_waiting`) only one that holds KV blocks does: its remote KV is being
+  loaded or has been. The others return to the hook's queue;
 - up to 0.31 the engine client answers for its first data-parallel rank only.
 """
 
@@ -32,8 +34,8 @@ logger = logging.getLogger("vllm.hmas")
 
 # What the hook reads on a scheduler that has been built; dots lead into its parts.
 _ATTRIBUTES = (
-    "requests", "num_spec_tokens", "pause_state", "max_num_scheduled_tokens",
-    "max_num_running_reqs", "max_model_len", "block_size",
+    "requests", "num_spec_tokens", "pause_state", "connector", "finished_recving_kv_req_ids",
+    "max_num_scheduled_tokens", "max_num_running_reqs", "max_model_len", "block_size",
     "scheduler_config.max_num_scheduled_tokens", "scheduler_config.max_num_batched_tokens",
     "scheduler_config.long_prefill_token_threshold", "scheduler_config.policy",
     "vllm_config.additional_config", "parallel_config.data_parallel_index",
@@ -71,7 +73,7 @@ _REQUEST_MEMBERS = (
     "request_id", "arrival_time", "priority", "sampling_params", "lora_request", "max_tokens",
     "status", "num_prompt_tokens", "num_tokens", "num_output_tokens", "num_computed_tokens",
     "num_output_placeholders", "is_prefill_chunk", "is_finished", "get_finished_reason",
-    "block_hashes",
+    "block_hashes", "kv_transfer_params",
 )  # fmt: skip
 
 
@@ -180,6 +182,16 @@ def _find(path: str) -> Any:
         return None
 
 
+def caveats(scheduler: Any) -> Iterator[str]:
+    """What this engine is configured with that the hook cannot follow, and what comes of it."""
+    if scheduler.connector is not None:
+        yield (
+            f"KV connector {type(scheduler.connector).__name__}: what it brings of a prompt is not "
+            "known before vLLM asks it, so a waiting prompt counts in full, unless its request "
+            "says do_remote_prefill; requests that hold remote KV go before the policy's order"
+        )
+
+
 def max_active(scheduler: Any) -> int:
     """Requests that may run at once, as configured."""
     return int(getattr(scheduler, "max_num_active_reqs", scheduler.max_num_running_reqs))
@@ -216,11 +228,36 @@ def free_blocks(scheduler: Any) -> int:
     return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
 
 
+def waiting_elsewhere(scheduler: Any) -> list[Any]:
+    """Requests in the queue that vLLM serves before the hook's; no sessions that await input."""
+    queue = getattr(scheduler, "kv_holding_waiting", getattr(scheduler, "skipped_waiting", ()))
+    return [r for r in queue if r.status.name != "WAITING_FOR_STREAMING_REQ"]
+
+
+def ready_elsewhere(scheduler: Any) -> int:
+    """How many of them hold all their remote KV and only need a place in the batch."""
+    loaded = scheduler.finished_recving_kv_req_ids
+    return sum(
+        r.num_computed_tokens > 0
+        and (r.status.name != "WAITING_FOR_REMOTE_KVS" or r.request_id in loaded)
+        for r in waiting_elsewhere(scheduler)
+    )
+
+
 def cached_tokens(scheduler: Any, request: Any) -> int:
-    """Prompt tokens of a waiting request that the KV cache holds now; counts in no statistics."""
+    """Tokens of a queued request that need no computing here; counts in no statistics.
+
+    Those that the KV cache holds now; of a prompt that another engine computes (P/D), all
+    but the last. What a KV connector finds beyond that nobody knows before vLLM asks it.
+    """
     manager = scheduler.kv_cache_manager
-    skips = getattr(request, "skip_reading_prefix_cache", False)  # prompt logprobs need it all
-    if not manager.enable_caching or skips or not request.block_hashes:
+    most = int(request.num_tokens) - 1
+    if getattr(request, "skip_reading_prefix_cache", False):  # prompt logprobs need it all
         return 0
-    most = request.num_tokens - 1
+    if scheduler.connector is not None and (request.kv_transfer_params or {}).get(
+        "do_remote_prefill"
+    ):
+        return most
+    if not manager.enable_caching or not request.block_hashes:
+        return 0
     return int(manager.coordinator.find_longest_cache_hit(request.block_hashes, most)[1])

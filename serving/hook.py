@@ -62,7 +62,8 @@ class SchedulerHook(_Base):
         settings = read_settings(self.vllm_config.additional_config)
         self.clock: Callable[[], float] = time.time
         self.faults, self.last_fault = 0, ""
-        self._looks_up_cache = bool(self.kv_cache_manager.enable_caching)
+        caches = bool(self.kv_cache_manager.enable_caching)
+        self._looks_up_cache = caches or self.connector is not None
         self._save_due_s = math.inf
         token_budget = self.scheduler_config.max_num_scheduled_tokens or int(
             self.scheduler_config.max_num_batched_tokens
@@ -75,7 +76,7 @@ class SchedulerHook(_Base):
             kv_blocks=self.kv_cache_config.num_blocks,
             block_size=self.block_size,
             sheddable=settings.sheddable,
-            prefix_caching=self._looks_up_cache,
+            prefix_caching=caches,
         )
         self._stock_limits = Limits(
             max_active_requests=max_active,
@@ -103,6 +104,8 @@ class SchedulerHook(_Base):
         self.waiting = self.queue
         self.control = StepControl(self, self.queue, self.observer, self.envelope)
         self._enforce()
+        for caveat in compat.caveats(self):
+            logger.warning("H-MAS with %s (serving/README.md, What it does not do)", caveat)
 
     # -- decisions: between steps, through the engine's utility RPC ---------------------
 
@@ -137,7 +140,7 @@ class SchedulerHook(_Base):
         return self.observer.accounting.page(cursor, limit)
 
     def hmas_inside(self, limit: int) -> ResidentPage:
-        """The requests that the engine holds, at most `limit`; O(limit + running)."""
+        """The requests that the engine holds, at most `limit`; O(waiting + running)."""
         return build_inside(self, self._now(), limit)
 
     def hmas_shed(self) -> float:

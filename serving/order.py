@@ -74,6 +74,7 @@ class Order:
         self._stale = 0  # entries, from the next one in turn on, with keys of another load
         self._rotation: Iterator[Entry] = iter(())
         self._popped: dict[str, Entry] = {}  # taken in this step
+        self._loading: dict[str, Entry] = {}  # taken, but not started: remote KV comes first
         self._looked_up = ""  # the head whose cached prefix was looked up last
         self._owed = False  # whether the last pick was owed to a floor
         self._choice: Lane | None = None  # the last pick, as long as it holds
@@ -167,19 +168,26 @@ class Order:
     def end_step(self, scheduled: Mapping[str, int] = MappingProxyType({})) -> None:
         """Who was taken in this step has started: what comes back later was preempted.
 
+        One that vLLM took but did not start loads its remote KV, and starts in a later step.
+
         Args:
-            scheduled: request id -> tokens of this step. vLLM has looked into the KV cache for
-                those that started, so tenants are charged what is really to be computed.
+            scheduled: request id -> tokens of this step. vLLM has looked into the KV cache, and
+                has asked its KV connector, so tenants are charged what is really to be computed.
         """
-        popped, self._popped = self._popped, {}
-        for name, entry in popped.items():
-            if not (count := scheduled.get(name)):
+        taken, self._popped = {**self._loading, **self._popped}, {}
+        self._loading = {}
+        for name, entry in taken.items():
+            request, count = entry.request, scheduled.get(name, 0)
+            if request.is_finished():
                 continue
-            request, charged = entry.request, entry.view.prompt_tokens
-            found = request.num_computed_tokens - count
-            if (rest := request.num_tokens - found) != charged:
-                self.lanes.take_back(entry.lane, charged, entry.lowered)
-                self.lanes.admit(entry.lane, rest)
+            if not count:
+                self._loading[name] = entry
+            # vLLM computes the last token, even if all KV is loaded.
+            rest = max(1, request.num_tokens - request.num_computed_tokens + count)
+            if rest != entry.charged:
+                self.lanes.take_back(entry.lane, entry.charged, entry.lowered)
+                entry.lowered = self.lanes.admit(entry.lane, rest)
+                entry.charged = rest
 
     def refresh_cached(self) -> None:
         """Look again at the cached prefixes of a few entries: a new head's, and all in turn."""

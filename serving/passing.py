@@ -49,8 +49,11 @@ class Passing:
         return self._queue.place_of(self.view_of_rest(request), now_s)
 
     def view_of_rest(self, request: Any) -> RequestView:
-        """The request with the prompt tokens that are left, not those it came with."""
-        left = max(0, request.num_tokens - request.num_computed_tokens)
+        """The request with the prompt tokens that are left, not those it came with.
+
+        At least one: vLLM computes the last token, even if all KV was loaded.
+        """
+        left = max(1, request.num_tokens - request.num_computed_tokens)
         return replace(self._observer.view_of(request), prompt_tokens=left)
 
     def make_room(self, threshold: int, room: int, partial: list[Any], now_s: float) -> int:

@@ -35,7 +35,7 @@ class PolicyQueue(Order, RequestQueue):
         self._first -= 1
         entry = self._popped.pop(request.request_id, None)
         if entry is not None:  # taken in this very step, and not started
-            self.lanes.take_back(entry.lane, entry.view.prompt_tokens, entry.lowered)
+            self.lanes.take_back(entry.lane, entry.charged, entry.lowered)
             entry.order, entry.standing = self._first, NORMAL
             self.floor_served -= entry.floor
             self.ceiling_served -= entry.ceiling
@@ -66,7 +66,8 @@ class PolicyQueue(Order, RequestQueue):
         entry.ceiling = standing == FIRST and not entry.resumed
         self.floor_served += entry.floor
         self.ceiling_served += entry.ceiling
-        entry.lowered = self.lanes.admit(lane, entry.view.prompt_tokens)
+        entry.charged = entry.view.prompt_tokens
+        entry.lowered = self.lanes.admit(lane, entry.charged)
         self._popped[name] = entry
         return entry.request
 

@@ -12,7 +12,7 @@ import numpy as np
 from vllm.v1.request import Request, RequestStatus
 
 from serving.accounting import RequestTrack
-from serving.compat import used_blocks, vllm_version
+from serving.compat import used_blocks, vllm_version, waiting_elsewhere
 from serving.contracts import (
     BatchState,
     Envelope,
@@ -88,7 +88,7 @@ def build_totals(scheduler: Hooked, now_s: float) -> Totals:
         policy=scheduler.queue.policy.name,
         lease_left_s=lease.left_s(now_s),
         policy_errors=scheduler.faults,
-        waiting=len(scheduler.queue),
+        waiting=len(scheduler.queue) + len(waiting_elsewhere(scheduler)),
         running=len(scheduler.running),
         counters=scheduler.observer.accounting.counters(),
         rules=_rule_counts(scheduler),
@@ -121,7 +121,8 @@ def _queue_state(scheduler: Hooked, now_s: float) -> QueueState:
     tokens = hopeless = sheddable = in_vain = 0
     oldest_s = now_s
     laxities = []
-    for view in scheduler.queue.views():
+    elsewhere = [scheduler.control.passing.view_of_rest(r) for r in waiting_elsewhere(scheduler)]
+    for view in chain(scheduler.queue.views(), elsewhere):
         tokens += view.prompt_tokens
         oldest_s = min(oldest_s, view.arrival_s)
         laxity_s = view.deadline_s - now_s - view.prompt_tokens * per_token_s
@@ -134,7 +135,7 @@ def _queue_state(scheduler: Hooked, now_s: float) -> QueueState:
             in_vain += is_in_vain(view, laxity_s, now_s)
     laxities.sort()
     return QueueState(
-        waiting=len(scheduler.queue),
+        waiting=len(scheduler.queue) + len(elsewhere),
         waiting_tokens=tokens,
         queued_prefill_s=tokens * per_token_s,
         oldest_wait_s=now_s - oldest_s,
@@ -170,18 +171,16 @@ def build_inside(scheduler: Hooked, now_s: float, limit: int) -> ResidentPage:
     read from vLLM's table of requests, in the order in which they came: it holds those too
     that wait outside the queue (for remote KV, a grammar), and needs no sorting.
     """
-    waiting = (
-        request
-        for request in scheduler.requests.values()
-        if request.status != RequestStatus.RUNNING and not request.is_finished()
-    )
+    # Of a finished one another engine may still fetch the KV: it has left, as far as we count.
+    held = [request for request in scheduler.requests.values() if not request.is_finished()]
+    waiting = (request for request in held if request.status != RequestStatus.RUNNING)
     found = [
         _inside(request, track)
         for request in islice(chain(scheduler.running, waiting), limit)
         if (track := scheduler.observer.track(request))
     ]
     return ResidentPage(
-        now_s, tuple(found), len(scheduler.requests) - len(found),
+        now_s, tuple(found), len(held) - len(found),
         scheduler.observer.prefill_s_per_token(),
     )  # fmt: skip
 

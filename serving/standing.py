@@ -38,6 +38,7 @@ class Entry:
     event: int = 0  # number of its one valid event
     facts: int = 0  # sum of those in `standing`
     # What taking it has changed, should it come back unstarted in the same step:
+    charged: int = 0  # prompt tokens
     lowered: float = 0.0  # how much `Lane.owed` fell
     floor: bool = False
     ceiling: bool = False

@@ -75,7 +75,10 @@ class StepControl:
             state, rest = self._rest(state, bool(partial or queue))
         self.last_budget = self._token_budget(limits, state, partial, len(rest), now_s)
         scheduler.max_num_scheduled_tokens = self.last_budget
-        most, running = self._max_active(limits, state), len(scheduler.running)
+        running = len(scheduler.running)
+        # vLLM starts those first that hold remote KV. To hold them back would free nothing.
+        kept = running + compat.ready_elsewhere(scheduler)
+        most = self._max_active(limits, state, kept)
         threshold = limits.long_prefill_threshold
         # Nobody yields to a head that this step would not admit.
         if limits.prefill_by_key and partial and queue and most > running:
@@ -84,7 +87,7 @@ class StepControl:
         if queue and 0 < limits.max_partial_prefills <= len(partial):
             passes = self.passing.passes
             self.partial_held_steps += not passes
-            most = min(most, running + passes)
+            most = min(most, kept + passes)
         scheduler.scheduler_config.long_prefill_token_threshold = threshold
         if limits.choose_victims:
             self._order_victims(now_s)
@@ -231,8 +234,8 @@ class StepControl:
             computed=computed,
         )
 
-    def _max_active(self, limits: Limits, state: DecodeState | None) -> int:
-        # Holding back means: no more than run now. An empty batch always admits.
+    def _max_active(self, limits: Limits, state: DecodeState | None, kept: int) -> int:
+        # Holding back means: nobody out of the queue. An empty batch always admits.
         running = len(self._scheduler.running)
         most = limits.max_active_requests
         if not running or not self._queue:
@@ -243,5 +246,5 @@ class StepControl:
             room = (1.0 - limits.kv_reserve) * self._envelope.kv_blocks
             if self.peak_blocks(state) + need > room:
                 self.kv_held_steps += 1
-                return min(most, running)
+                return min(most, kept)
         return most

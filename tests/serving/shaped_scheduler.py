@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from vllm.config import LoRAConfig, SpeculativeConfig, VllmConfig
+from vllm.config import KVTransferConfig, LoRAConfig, SpeculativeConfig, VllmConfig
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
-from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
+from vllm.v1.outputs import DraftTokenIds, KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from serving.contracts import Limits
@@ -131,9 +131,11 @@ class Shaped:
             self._sample(name, len(drafts.get(name, ()))) if name in sampling else []
             for name in names
         ]
+        remote = self.scheduler.connector
         result = ModelRunnerOutput(
             req_ids=names, req_id_to_index={name: i for i, name in enumerate(names)},
             sampled_token_ids=sampled,
+            kv_connector_output=remote and KVConnectorOutput(finished_recving=remote.loaded()),
         )  # fmt: skip
         self.now_s += STEP_S
         for client in self.scheduler.update_from_output(output, result).values():
@@ -220,6 +222,15 @@ def with_drafts(monkeypatch: pytest.MonkeyPatch, tokens: int = 3) -> None:
     """Engines built from now on speculate, with so many draft tokens (ngram: no draft model)."""
     speculation = SpeculativeConfig(model="ngram", num_speculative_tokens=tokens)
     _configure(monkeypatch, speculative_config=speculation)
+
+
+def with_remote_kv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines built from now on may load KV that another engine has computed."""
+    config = KVTransferConfig(
+        kv_connector="RemoteKV", kv_role="kv_consumer",
+        kv_connector_module_path="tests.serving.remote_kv",
+    )  # fmt: skip
+    _configure(monkeypatch, kv_transfer_config=config)
 
 
 def _configure(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
