@@ -7,20 +7,16 @@ Every command, the page and the log of `hmas run` write them as this module does
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hmas_agents.agents.calls import KNOBS
 from hmas_agents.records import DecisionRecord, ToolCall
-from serving.contracts import Limits
 from serving.policies import format_policy
-from serving.rules import RULES, format_rules
+from serving.rules import BY_TOOL, KNOBS, RULES, format_rules
 
 UNIX_FROM_S = 1e9  # engine times before it are virtual
 AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 SHORT_S = 1.0
-LIMIT_NAMES = frozenset(field.name for field in fields(Limits))
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -107,8 +103,8 @@ def call_text(call: ToolCall) -> str:
         pass
     elif call.tool == "switch_rule":
         parts = [format_rules({str(args.get("rule")): bool(args.get("on"))})]
-    elif (knob := KNOBS.get(call.tool)) and knob.argument in args:
-        parts = limit_changes({}, {knob.limit: args[knob.argument]})
+    elif (knob := BY_TOOL.get(call.tool)) and knob.argument in args:
+        parts = limit_changes({}, {knob.name: args[knob.argument]})
     else:
         parts = [call.tool]
     return ", ".join(parts) + (" refused" if _refused(call) else "")
@@ -119,7 +115,7 @@ def limit_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[s
     changed = {
         key: value
         for key, value in after.items()
-        if key in LIMIT_NAMES and before.get(key) != value
+        if key in KNOBS and before.get(key) != value
     }
     rules: dict[str, bool] = {}
     for name, usual in RULES.items():

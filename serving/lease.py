@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from serving.contracts import Ack, Decision, Envelope, Limits
+from serving.contracts.limits import Knob
 from serving.policies import complete_params
+from serving.rules import KNOBS
 
 _MAX_TTL_S = 24 * 3600.0
 _MAX_EPOCH = 2**53  # larger integers do not survive JSON and msgpack everywhere
-MAX_KV_RESERVE = 0.9
-MAX_PREFILL_SHARE = 0.9
 
 
 class Lease:
@@ -104,18 +104,20 @@ class Lease:
 
 def clamp(limits: Limits, envelope: Envelope) -> tuple[Limits, dict[str, float]]:
     """Limits inside the envelope, and the values that had to be changed (as they are now)."""
-    bounds = {
-        "max_active_requests": (1, envelope.max_active_requests),
-        "token_budget": (1, envelope.token_budget),
-        "long_prefill_threshold": (0, envelope.max_model_len),
-        "max_partial_prefills": (0, envelope.max_active_requests),
-        "kv_reserve": (0.0, MAX_KV_RESERVE),
-        "prefill_share": (0.0, MAX_PREFILL_SHARE),
-        "shed": (0.0, 1.0 if envelope.sheddable else 0.0),
+    inside = {
+        name: _between(getattr(limits, name), *_bounds(knob, envelope))
+        for name, knob in KNOBS.items()
+        if knob.unit
     }
-    inside = {name: _between(getattr(limits, name), *bounds[name]) for name in bounds}
     changed = {name: value for name, value in inside.items() if value != getattr(limits, name)}
     return replace(limits, **inside), changed
+
+
+def _bounds(knob: Knob, envelope: Envelope) -> tuple[Any, Any]:
+    high = getattr(envelope, knob.high) if isinstance(knob.high, str) else knob.high
+    if knob.needs and not getattr(envelope, knob.needs):
+        high = knob.low
+    return knob.low, high
 
 
 def _between(value: Any, low: Any, high: Any) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 from serving.lanes import Lane, Lanes
 from serving.policies import POLICIES, Policy, PolicyContext, RequestView, complete_params
 from serving.policies.base import Key, comparable
+from serving.rules import COUNTERS
 from serving.standing import (
     DEMOTED,
     FIRST,
@@ -83,7 +84,7 @@ class Order:
         self.policy: Policy = POLICIES["fcfs"]
         self.context = PolicyContext(prefill_s_per_token=0.0, load=0.0, params={})
         self.backlog_tokens = 0  # prompt tokens of requests that can still meet their SLO
-        self.demoted = self.over_share = self.parked = self.ceiling_served = self.floor_served = 0
+        self.counts = dict.fromkeys(COUNTERS, 0)  # step control counts here, too
 
     def set_policy(
         self,
@@ -145,11 +146,11 @@ class Order:
                 self._judge(entry)
                 if self._standings[entry.facts] != before:
                     self._push(entry)
-                self.demoted += entry.standing == DEMOTED != before
+                self.counts["demoted"] += entry.standing == DEMOTED != before
         if self._triage is not None:
             for entry in self._triage.advance(now_s, self.context.prefill_s_per_token):
                 entry.facts ^= PARKED
-                self.parked += entry.facts & PARKED > 0
+                self.counts["parked"] += entry.facts & PARKED > 0
                 self._push(entry)
         for entry in self._in_turn(min(_SLICE, self._stale)):
             if entry.item and self._stale:  # none are left once a policy has raised

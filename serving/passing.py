@@ -28,7 +28,6 @@ class Passing:
     Attributes:
         passes: the head goes before some prefill in this step.
         yielding: prefills begun that this step leaves out, for `StepControl` to hide.
-        yielded_prefills: see `contracts.RuleCounts`.
     """
 
     def __init__(
@@ -38,7 +37,6 @@ class Passing:
         self._envelope = envelope
         self.passes = self._yielded_last = False
         self.yielding: list[Any] = []
-        self.yielded_prefills = 0
 
     def clear(self) -> None:
         """Nobody yields until `make_room` says so."""
@@ -85,7 +83,7 @@ class Passing:
         if not behind or compat.free_blocks(self._scheduler) < need + len(running):
             return threshold
         self.passes = True
-        self.yielded_prefills += len(behind)
+        self._queue.counts["yielded_prefills"] += len(behind)
         self.yielding = behind
         if 2 * head.prompt_tokens <= room and not threshold and len(behind) == len(partial):
             self.yielding = behind[1:]

@@ -27,7 +27,7 @@ class PolicyQueue(Order, RequestQueue):
             decode_s = view.predicted_output_tokens * self.context.decode_s_per_token
             work_s = self.context.prefill_s(view) + decode_s
             entry.conforms_s = self.lanes.overdraw(entry.lane, view.arrival_s, work_s)
-            self.over_share += entry.conforms_s > view.arrival_s
+            self.counts["over_share"] += entry.conforms_s > view.arrival_s
         self._insert(entry)
 
     def prepend_request(self, request: Request) -> None:
@@ -37,8 +37,8 @@ class PolicyQueue(Order, RequestQueue):
         if entry is not None:  # taken in this very step, and not started
             self.lanes.take_back(entry.lane, entry.charged, entry.lowered)
             entry.order, entry.standing = self._first, NORMAL
-            self.floor_served -= entry.floor
-            self.ceiling_served -= entry.ceiling
+            self.counts["floor_served"] -= entry.floor
+            self.counts["ceiling_served"] -= entry.ceiling
         else:
             entry = self._entry(request, self._first)
             if not entry.lane.waiting:
@@ -64,8 +64,8 @@ class PolicyQueue(Order, RequestQueue):
         self._forget(entry)
         entry.floor = self._owed
         entry.ceiling = standing == FIRST and not entry.resumed
-        self.floor_served += entry.floor
-        self.ceiling_served += entry.ceiling
+        self.counts["floor_served"] += entry.floor
+        self.counts["ceiling_served"] += entry.ceiling
         entry.charged = entry.view.prompt_tokens
         entry.lowered = self.lanes.admit(lane, entry.charged)
         self._popped[name] = entry

@@ -1,29 +1,48 @@
-"""Which short-horizon rules are there, by name, and which limits switch each on?
+"""What follows from the rows of `Limits`: knobs, counters and rules by name, and their table.
 
-Used by the evals' arms (`fixed-edf+slack`), by the control loop's first decision, and by those
-who show what is in force.
-The rules themselves act in `step_control` and `queue`.
+Used by the lease, the queue and step control, tools, agents and metrics, by the evals' arms
+(`fixed-edf+slack`) and the control loop's first decision. `python -m serving.rules` prints the
+table of `serving/README.md`.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, get_args, get_type_hints
 
 from serving.contracts import Limits
+from serving.contracts.limits import GUARANTEE_COUNTS, Knob
 from serving.near_names import choices
 
-RULES: dict[str, dict[str, Any]] = {
-    "slack": {"follow_slack": True},
-    "demote": {"demote_hopeless": True},
-    "kv": {"kv_reserve": 0.05},
-    "serial": {"max_partial_prefills": 1, "prefill_by_key": True},
-    "balance": {"prefill_share": 0.35},
-    "buckets": {"tenant_buckets": True},
-    "triage": {"triage": True},
-    "pace": {"pace_decodes": True},
-    "victims": {"choose_victims": True},
-}
+
+def _knobs() -> dict[str, Knob]:
+    knobs = {}
+    for name, hint in get_type_hints(Limits, include_extras=True).items():
+        kind, knob = get_args(hint)
+        bounds = {}
+        if kind is float:  # a clamped value keeps the field's type
+            bounds = {"low": float(knob.low), "high": float(knob.high)}
+        knobs[name] = replace(knob, name=name, kind=kind, **bounds)
+    return knobs
+
+
+def _rules() -> dict[str, dict[str, Any]]:
+    rules: dict[str, dict[str, Any]] = {}
+    for name, knob in KNOBS.items():
+        if knob.rule:
+            rules.setdefault(knob.rule, {})[name] = knob.on
+    return rules
+
+
+# By field of `Limits`; those with a tool of their own also by the tool's name.
+KNOBS = _knobs()
+BY_TOOL = {knob.tool: knob for knob in KNOBS.values() if knob.tool}
+# What each rule sets when it is on, and what everything is set to when no rule acts.
+RULES = _rules()
+OFF: dict[str, Any] = {each.name: each.default for each in fields(Limits)}
+# What each counter of a snapshot's `rules` counts.
+COUNTERS = {name: text for knob in KNOBS.values() for name, text in knob.counts.items()}
+COUNTERS |= GUARANTEE_COUNTS
 
 
 def with_rules(limits: Limits, names: Iterable[str]) -> Limits:
@@ -66,3 +85,19 @@ def format_rules(rules: Mapping[str, bool]) -> str:
 def rules_in_force(limits: Limits) -> list[str]:
     """Names of the rules that act under these limits, whoever set them, in whatever strength."""
     return [name for name, on in RULES.items() if any(getattr(limits, field) for field in on)]
+
+
+def table() -> str:
+    """Every knob as a Markdown table: limit, values, rule and its value, text, counters."""
+    rows = ["| limit | values | rule | what it does | counter |", "|---|---|---|---|---|"]
+    for name, knob in KNOBS.items():
+        high = f"the server's `{knob.high}`" if isinstance(knob.high, str) else knob.high
+        values = f"{knob.unit}, {knob.low} .. {high}" if knob.unit else "on, off"
+        rule = knob.rule and f"{knob.rule}{'' if knob.on is True else f' = {knob.on}'}"
+        counters = "<br>".join(f"`{key}`: {text}" for key, text in knob.counts.items()) or "none"
+        rows.append(f"| `{name}` | {values} | {rule} | {knob.text} | {counters} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(table())

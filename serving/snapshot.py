@@ -20,7 +20,6 @@ from serving.contracts import (
     QueueState,
     ResidentPage,
     ResidentRequest,
-    RuleCounts,
     Snapshot,
     Totals,
 )
@@ -75,7 +74,7 @@ def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
         journal_head=observer.accounting.head,
         policy_errors=scheduler.faults,
         last_error=scheduler.last_fault,
-        rules=_rule_counts(scheduler),
+        rules=dict(scheduler.queue.counts),
     )
 
 
@@ -91,27 +90,9 @@ def build_totals(scheduler: Hooked, now_s: float) -> Totals:
         waiting=len(scheduler.queue) + len(waiting_elsewhere(scheduler)),
         running=len(scheduler.running),
         counters=scheduler.observer.accounting.counters(),
-        rules=_rule_counts(scheduler),
+        rules=dict(scheduler.queue.counts),
         shed=lease.decision.limits.shed,
         histograms=tuple(scheduler.observer.accounting.latencies.histograms()),
-    )
-
-
-def _rule_counts(scheduler: Hooked) -> RuleCounts:
-    control, queue = scheduler.control, scheduler.queue
-    return RuleCounts(
-        slack_bound_steps=control.slack_bound_steps,
-        kv_held_steps=control.kv_held_steps,
-        demoted=queue.demoted,
-        share_raised_steps=control.share_raised_steps,
-        yielded_prefills=control.passing.yielded_prefills,
-        partial_held_steps=control.partial_held_steps,
-        over_share=queue.over_share,
-        parked=queue.parked,
-        chosen_victims=control.chosen_victims,
-        rested_decodes=control.rested_decodes,
-        floor_served=queue.floor_served,
-        ceiling_served=queue.ceiling_served,
     )
 
 

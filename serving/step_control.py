@@ -33,7 +33,6 @@ class StepControl:
         last_budget: tokens the last step was allowed.
         passing: whom a waiting request goes before.
         hidden: running requests that this step leaves out, for `SchedulerHook` to hide.
-        Counters of the rules: see `contracts.RuleCounts`.
     """
 
     def __init__(
@@ -45,8 +44,7 @@ class StepControl:
         self._slide_due_s = 0.0
         self.passing = Passing(scheduler, queue, observer, envelope)
         self.last_budget = 0
-        self.slack_bound_steps = self.kv_held_steps = self.share_raised_steps = 0
-        self.partial_held_steps = self.chosen_victims = self.rested_decodes = 0
+        self._counts = queue.counts
         self.hidden: list[Any] = []
         self._paced_steps = 0
         self._would_be: Any = None  # the victim that vLLM would have taken
@@ -86,7 +84,7 @@ class StepControl:
             threshold = self.passing.make_room(threshold, room, partial, now_s)
         if queue and 0 < limits.max_partial_prefills <= len(partial):
             passes = self.passing.passes
-            self.partial_held_steps += not passes
+            self._counts["partial_held_steps"] += not passes
             most = min(most, kept + passes)
         scheduler.scheduler_config.long_prefill_token_threshold = threshold
         if limits.choose_victims:
@@ -109,7 +107,7 @@ class StepControl:
     def preempted(self, request: Any) -> None:
         """This one was taken; counted if vLLM would have taken another."""
         if self._would_be is not None and request is not self._would_be:
-            self.chosen_victims += 1
+            self._counts["chosen_victims"] += 1
 
     def peak_blocks(self, state: DecodeState | None = None) -> int:
         """KV blocks at the predicted peak of the running batch, shared ones once."""
@@ -162,7 +160,7 @@ class StepControl:
             prompts_wait=prompts_wait, step=self._paced_steps,
         )  # fmt: skip
         rest = observer.batch.sit_out(mask)
-        self.rested_decodes += len(rest)
+        self._counts["rested_decodes"] += len(rest)
         return replace(state, decoding=state.decoding & ~mask), rest
 
     def _is_short_of_blocks(self) -> bool:
@@ -185,11 +183,11 @@ class StepControl:
         )
         budget = sized(share, context)
         if share and budget < limits.token_budget:
-            self.share_raised_steps += budget > sized(0.0, context)
+            self._counts["share_raised_steps"] += budget > sized(0.0, context)
         # No decode is left out, nor are its draft tokens.
         drafts = int(self._scheduler.num_spec_tokens) * int(state.decoding.sum())
         budget = min(limits.token_budget, max(budget + drafts, running))
-        self.slack_bound_steps += budget < limits.token_budget
+        self._counts["slack_bound_steps"] += budget < limits.token_budget
         return budget
 
     def _prefill_is_late(self, partial: list[Any], now_s: float) -> bool:
@@ -245,6 +243,6 @@ class StepControl:
             need = (view.prompt_tokens + view.predicted_output_tokens) / self._envelope.block_size
             room = (1.0 - limits.kv_reserve) * self._envelope.kv_blocks
             if self.peak_blocks(state) + need > room:
-                self.kv_held_steps += 1
+                self._counts["kv_held_steps"] += 1
                 return min(most, kept)
         return most

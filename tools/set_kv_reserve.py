@@ -1,20 +1,5 @@
-"""May an agent keep KV blocks free? Called by the KV and admission agent."""
+"""May an agent keep KV blocks free? Called by the memory agent."""
 
-from typing import Annotated
+from tools.tool import limit_tool
 
-from pydantic import Field
-
-from tools.tool import Change, tool
-
-MAX_RESERVE = 0.5  # more would idle half of the cache on a prediction
-
-
-@tool
-def set_kv_reserve(
-    fraction: Annotated[
-        float,
-        Field(ge=0.0, le=MAX_RESERVE, description="Share of KV blocks predicted peaks leave free."),
-    ],
-) -> Change:
-    """Keep a share of KV blocks free of predicted peaks: fewer preemptions, later admission."""
-    return {"kv_reserve": fraction}
+set_kv_reserve = limit_tool("kv_reserve")

@@ -1,20 +1,5 @@
-"""May an agent keep a part of each step for prefill? Called by the balance agent."""
+"""May an agent keep a part of each step for prefill? Called by the prefill agent."""
 
-from typing import Annotated
+from tools.tool import limit_tool
 
-from pydantic import Field
-
-from tools.tool import Change, tool
-
-MAX_SHARE = 0.6  # more would stall decodes for prompts that may be late anyway
-
-
-@tool
-def set_prefill_share(
-    share: Annotated[
-        float,
-        Field(ge=0.0, le=MAX_SHARE, description="Share of the step's time for prefill; 0: none."),
-    ],
-) -> Change:
-    """Give prefill at least a share of the step's time while a waiting deadline is near."""
-    return {"prefill_share": share}
+set_prefill_share = limit_tool("prefill_share")

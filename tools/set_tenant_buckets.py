@@ -1,15 +1,5 @@
 """May an agent hold tenants to their shares? Called by the tenant shares agent."""
 
-from typing import Annotated
+from tools.tool import limit_tool
 
-from pydantic import Field
-
-from tools.tool import Change, tool
-
-
-@tool
-def set_tenant_buckets(
-    on: Annotated[bool, Field(description="Hold tenants to their shares, or not.")],
-) -> Change:
-    """Serve what a tenant sends beyond its share last, while others wait."""
-    return {"tenant_buckets": on}
+set_tenant_buckets = limit_tool("tenant_buckets")

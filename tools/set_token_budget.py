@@ -2,22 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
-from tools.tool import Change, tool
+from tools.tool import Change, limit_field, tool
 
 
 @tool
 def set_token_budget(
-    max_tokens: Annotated[
-        int, Field(ge=1, le=1_000_000, description="Most tokens one step may schedule.")
-    ],
-    follow_slack: Annotated[
-        bool, Field(description="Also size each step by the slack of its tightest decode.")
-    ],
+    max_tokens: Annotated[int, limit_field("token_budget")],
+    follow_slack: Annotated[bool, limit_field("follow_slack")],
 ) -> Change:
-    """Bound the tokens of one step.
-
-    Smaller steps give steadier decodes, larger ones faster prefill.
-    """
+    """Bound the tokens of a step, and say whether steps follow the slack of decodes."""
     return {"token_budget": max_tokens, "follow_slack": follow_slack}

@@ -1,15 +1,5 @@
-"""May an agent say whom a full KV cache hits? Called by the KV agent."""
+"""May an agent choose which request is preempted? Called by the memory agent."""
 
-from typing import Annotated
+from tools.tool import limit_tool
 
-from pydantic import Field
-
-from tools.tool import Change, tool
-
-
-@tool
-def set_victim_choice(
-    on: Annotated[bool, Field(description="By least loss, or the latest admitted as vLLM does.")],
-) -> Change:
-    """Choose by least loss who is preempted when KV blocks run out."""
-    return {"choose_victims": on}
+set_victim_choice = limit_tool("choose_victims")

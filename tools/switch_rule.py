@@ -1,30 +1,24 @@
 """May an agent switch a short-horizon rule of the hook? Called by rule agents and by hand."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from serving.contracts import Limits
-from serving.rules import RULES
+from serving.rules import KNOBS, OFF, RULES
 from tools.tool import Change, tool
 
-_OFF = Limits(max_active_requests=1, token_budget=1)
+if TYPE_CHECKING:
+    Rule = str
+else:
+    Rule = Literal[tuple(RULES)]
+_TEXTS = [f"{rule}: {' '.join(KNOBS[limit].text for limit in on)}" for rule, on in RULES.items()]
 
 
 @tool
 def switch_rule(
-    rule: Annotated[
-        Literal[
-            "slack", "demote", "kv", "serial", "balance", "buckets", "triage", "pace", "victims"
-        ],
-        Field(description="Which rule; serving/README.md says what each does."),
-    ],
+    rule: Annotated[Rule, Field(description="\n".join(_TEXTS))],
     on: Annotated[bool, Field(description="On with its usual values, or off.")],
 ) -> Change:
-    """Switch a rule that acts before each step, on or off.
-
-    Step size by slack, hopeless last, KV guard, one prefill at a time, prefill balance,
-    tenant buckets, triage, decodes at their own pace, choice of victims.
-    """
+    """Switch a rule that acts before each step, on or off."""
     values = RULES[rule]
-    return values if on else {name: getattr(_OFF, name) for name in values}
+    return values if on else {limit: OFF[limit] for limit in values}

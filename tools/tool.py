@@ -9,16 +9,19 @@ A tool answers with a `ToolResult` and never raises: the graph goes on either wa
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from serving.contracts import Limits, Snapshot, decode, encode
+from serving.contracts.limits import Knob
 from serving.engines.protocol import EngineUnavailable
+from serving.rules import KNOBS
 from tools.session import ControlSession
 
 Change = dict[str, Any]
 _ANY_LIMITS = {"max_active_requests": 1, "token_budget": 1}  # the two without a default
+_MOST = 1_000_000  # of what the server bounds more closely; keeps absurd numbers out of JSON
 
 
 class ToolError(ValueError):
@@ -141,6 +144,26 @@ def tool(function: Callable[..., Change]) -> Tool:
                 f"{where}.{key}: needs Annotated[..., Field(description=...)]: say what it means"
             )
     return Tool(name, description, args, function)
+
+
+def limit_field(limit: str) -> Any:
+    """The annotation of an argument that goes into a field of `Limits`: its bounds and text."""
+    knob = KNOBS[limit]
+    return Field(**_bounds(knob), description=knob.text)
+
+
+def limit_tool(limit: str) -> Tool:
+    """The tool that sets one field of `Limits`; all that it is comes from the field's row."""
+    knob = KNOBS[limit]
+    value: Any = Field(**_bounds(knob), description=f"Value: {knob.unit or 'on or off'}.")
+    argument = {knob.argument: (Annotated[knob.kind, value], ...)}
+    args = _args_model(knob.tool, argument, knob.tool)
+    return Tool(knob.tool, knob.text, args, lambda **given: {limit: given[knob.argument]})
+
+
+def _bounds(knob: Knob) -> dict[str, Any]:
+    high = _MOST if isinstance(knob.high, str) else knob.tool_high or knob.high
+    return {"ge": knob.low, "le": high} if knob.unit else {}
 
 
 def in_force(snapshot: Snapshot) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from hmas_agents.agents.arbiter import Arbiter
 from hmas_agents.agents.call_rate import PER_S, CallRate
-from hmas_agents.agents.calls import KNOBS, RuleCall
+from hmas_agents.agents.calls import RuleCall
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, Config, RuleModelConfig
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.states import ShortState
+from serving.rules import BY_TOOL
 
 _STATE = TypeAdapter(ShortState)
 Calls = dict[str, dict[str, Any]]
@@ -95,7 +96,7 @@ def _arbiter(agents: AgentsConfig, before: Sequence[StoredDecision], now_s: floa
             made: list[RuleCall] = [
                 {"name": name, "args": args}
                 for name, args in _went_through(each)
-                if name in KNOBS
+                if name in BY_TOOL
             ]
             arbiter.note(made, each.record.at_s)
     return arbiter

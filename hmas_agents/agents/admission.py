@@ -1,9 +1,7 @@
 """Is more let in than can be served in time? Rule agent for refusing what may be refused."""
 
-from hmas_agents.agents.calls import RuleCall
+from hmas_agents.agents.calls import RuleCall, call_for, stepped
 from hmas_agents.states import ShortState
-
-SHED = "set_shed_share"
 
 PROTECTED_LOW = 0.90
 PROTECTED_HIGH = 0.98
@@ -11,7 +9,6 @@ MISSING_HIGH = 0.10
 MISSING_LOW = 0.02
 IN_VAIN_HIGH = 0.5
 FEWEST_WAITING = 4  # sheddable ones; of fewer, a share says little
-SHED_STEP = 0.25
 
 
 def propose(state: ShortState) -> list[RuleCall]:
@@ -40,15 +37,15 @@ def propose(state: ShortState) -> list[RuleCall]:
     misses = others > MISSING_HIGH or (attained is not None and attained < PROTECTED_LOW)
     clean = others < MISSING_LOW and attained is not None and attained > PROTECTED_HIGH
     if misses and in_vain > IN_VAIN_HIGH and state.sheddable_waiting >= FEWEST_WAITING:
-        wanted = min(share + SHED_STEP, 1.0)
+        wanted = stepped("shed", 1, state)
         reason = f"{in_vain:.0%} of sheddable ones wait in vain, and {others:.0%} of the others"
     elif state.waiting == 0 or clean:
-        wanted, reason = max(share - SHED_STEP, 0.0), "there is room again: refuse fewer"
+        wanted, reason = stepped("shed", -1, state), "there is room again: refuse fewer"
     else:
         return []
     if wanted == share:
         return []
-    return [{"name": SHED, "args": {"share": wanted, "reason": reason}}]
+    return [call_for("shed", wanted, state, reason)]
 
 
 def protected_attainment(state: ShortState) -> float | None:

@@ -6,7 +6,7 @@ they are shared out. A call is refused, with a reason, when
 
 - an agent of higher precedence calls the same tool in this tick (`same_tool`),
 - one of them pushes the same quantity the other way (`opposed`): prefill per step, or the
-  requests let in; see `calls.KNOBS`,
+  requests let in; the knobs' rows say what pushes which,
 - it asks for what is in force already (`in_force`),
 - the pace does not allow it: `held`, `too_soon`, `too_many`; see `pace`.
 """
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from hmas_agents.agents.call_rate import CallRate
-from hmas_agents.agents.calls import Quantity, RuleCall, push_of, step_of
+from hmas_agents.agents.calls import RuleCall, push_of, step_of
 from hmas_agents.config import Concern
 from serving.contracts import Limits
+from serving.contracts.limits import Quantity
 
 PRECEDENCE: tuple[Concern, ...] = get_args(Concern)
 

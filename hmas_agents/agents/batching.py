@@ -7,14 +7,12 @@ out too long, and lets decodes that are not due sit out where the decodes alone 
 
 import math
 
-from hmas_agents.agents.calls import RuleCall
+from hmas_agents.agents.calls import RuleCall, call_for, stepped
 from hmas_agents.states import ShortState
 from serving.step_limits import AHEAD, PREFILL_FLOOR
 
-BUDGET, PACING = "set_token_budget", "set_decode_pacing"
 MISS_HIGH = 0.10
 MISS_LOW = 0.02
-FLOOR_SHARE = 0.25
 
 CROWDED = 0.8  # of the decodes that fit a step: with fewer running nobody would sit out
 LOOSER = 1.2  # times what a target is worth that is being kept: what it takes to give it up
@@ -46,18 +44,16 @@ def token_budget(state: ShortState) -> list[RuleCall]:
     short_of_slack = slack_s is not None and slack_s < 0
     if misses > MISS_HIGH and state.prefilling > 0 and short_of_slack:
         decodes = math.ceil(state.decoding / state.ranks)  # the budget is each rank's
-        floor = max(decodes + 1, int(state.max_token_budget * FLOOR_SHARE))
-        wanted = max(int(budget * 0.75), min(floor, budget))
+        wanted = max(stepped("token_budget", -1, state), min(decodes + 1, budget))
         reason = f"TPOT misses {misses:.0%} and decodes behind: smaller steps"
     elif misses < MISS_LOW and not short_of_slack:
-        wanted = min(int(budget * 1.25) + 1, state.max_token_budget)
+        wanted = stepped("token_budget", 1, state)
         reason = f"TPOT misses {misses:.0%}: larger steps again"
     else:
         return []
     if wanted == budget:
         return []
-    args = {"max_tokens": wanted, "follow_slack": state.limits.follow_slack, "reason": reason}
-    return [{"name": BUDGET, "args": args}]
+    return [call_for("token_budget", wanted, state, reason)]
 
 
 def decode_pacing(state: ShortState) -> list[RuleCall]:
@@ -91,7 +87,7 @@ def decode_pacing(state: ShortState) -> list[RuleCall]:
         reason = f"{running} run, and {fits} decodes fit a step: nobody has to sit out"
     else:
         return []
-    return [{"name": PACING, "args": {"on": not on, "reason": reason}}]
+    return [call_for("pace_decodes", not on, state, reason)]
 
 
 def in_pace(state: ShortState) -> int:

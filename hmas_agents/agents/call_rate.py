@@ -1,38 +1,17 @@
-"""How often may the rule agents move a knob? Holds, gaps, and a bound per minute, in one place.
+"""How often may the rule agents move a knob? Holds, gaps, and a bound per minute.
 
-A change needs time to show before the next one; a way back needs more of it than the way
-there. Asked by the arbiter.
+A change needs time to show before the next one, and a way back needs more time than the way
+there: each knob's row has its holds (`serving.contracts.limits`). Asked by the arbiter.
 """
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import Literal
+
+from serving.rules import BY_TOOL
 
 PER_S = 60.0  # what the bound on calls is counted over
 TooSoon = Literal["", "held", "too_soon", "too_many"]
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Seconds after a knob's last change before it may go down, and up."""
-
-    down_s: float
-    up_s: float
-
-
-# Fast where waiting hurts, slow on the way back: that is the hysteresis in time.
-HOLDS: dict[str, Hold] = {
-    "set_victim_choice": Hold(down_s=60.0, up_s=0.0),
-    "set_kv_reserve": Hold(down_s=30.0, up_s=4.0),
-    "set_tenant_buckets": Hold(down_s=30.0, up_s=10.0),
-    "set_max_active_requests": Hold(down_s=4.0, up_s=10.0),
-    "set_shed_share": Hold(down_s=10.0, up_s=6.0),
-    "set_token_budget": Hold(down_s=6.0, up_s=20.0),
-    "set_decode_pacing": Hold(down_s=10.0, up_s=4.0),
-    "set_prefill_share": Hold(down_s=10.0, up_s=20.0),
-    "set_long_prefill_threshold": Hold(down_s=10.0, up_s=20.0),
-}
 
 
 class CallRate:
@@ -51,8 +30,8 @@ class CallRate:
     def too_soon(self, tool: str, step: int, now_s: float) -> tuple[TooSoon, str]:
         """Whether a step up (1) or down (-1) must wait, and why; ("", "") when it may go."""
         since_s = now_s - self._last_s.get(tool, -math.inf)
-        hold = HOLDS[tool]
-        hold_s = hold.up_s if step > 0 else hold.down_s
+        knob = BY_TOOL[tool]
+        hold_s = knob.hold_up_s if step > 0 else knob.hold_down_s
         if since_s < hold_s:
             return "held", f"{since_s:.0f} s after its last change, {hold_s:g} s are to pass"
         if since_s < self._min_gap_s:

@@ -2,17 +2,17 @@
 
 The arguments of a tool, addressed by name: what a model would write as a tool call.
 Made by the rule agents, ordered by the arbiter, executed by the short horizon's
-ToolNode.
+ToolNode. What is said of a knob is in its row of `serving.contracts.limits`.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from hmas_agents.states import ShortState
 from serving.contracts import Limits
+from serving.contracts.limits import Quantity
+from serving.rules import BY_TOOL, KNOBS, OFF
 
-# What more than one knob acts on: prefill tokens per step, and requests let in.
-Quantity = Literal["", "prefill", "admitted"]
+LEAST_SHARE = 0.25  # of what the server allows: agents lower budgets and counts no further
 
 
 class RuleCall(TypedDict):
@@ -30,44 +30,41 @@ class RuleAgent(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """What a rule agent's tool sets.
-
-    Attributes:
-        limit: the field of `contracts.Limits`.
-        argument: of the tool, whose value goes there.
-        pushes: the quantity that other knobs push too; empty if none does.
-        sign: whether a higher value means more of it (1) or less (-1).
-    """
-
-    limit: str
-    argument: str
-    pushes: Quantity = ""
-    sign: int = 1
+def call_for(limit: str, value: float, state: ShortState, reason: str) -> RuleCall:
+    """The call of the tool that sets a limit; what else it sets stays as it is."""
+    knob = KNOBS[limit]
+    also = {name: getattr(state.limits, name) for name in knob.also}
+    return {"name": knob.tool, "args": {knob.argument: value, **also, "reason": reason}}
 
 
-KNOBS: dict[str, Knob] = {
-    "set_kv_reserve": Knob("kv_reserve", "fraction", "admitted", -1),
-    "set_victim_choice": Knob("choose_victims", "on"),
-    "set_tenant_buckets": Knob("tenant_buckets", "on"),
-    "set_max_active_requests": Knob("max_active_requests", "max_requests", "admitted"),
-    "set_shed_share": Knob("shed", "share", "admitted", -1),
-    "set_token_budget": Knob("token_budget", "max_tokens", "prefill"),
-    "set_decode_pacing": Knob("pace_decodes", "on"),
-    "set_prefill_share": Knob("prefill_share", "share", "prefill"),
-    "set_long_prefill_threshold": Knob("long_prefill_threshold", "max_tokens"),
-}
+def stepped(limit: str, way: int, state: ShortState) -> float:
+    """The value one step above (way 1) or below (-1) what is in force; the same at the end."""
+    knob, now = KNOBS[limit], getattr(state.limits, limit)
+    value: float
+    if knob.times is not None:
+        down, up = knob.times
+        tokens = knob.high == "token_budget"
+        highest = state.max_token_budget if tokens else state.max_active_requests
+        lowest = min(now, max(1, int(highest * LEAST_SHARE)))
+        value = min(int(now * up) + 1, highest) if way > 0 else max(int(now * down), lowest)
+    elif knob.add:
+        value = round(now + way * knob.add, 4)
+        value = max(now, min(value, knob.step_high)) if way > 0 else max(value, knob.low)
+    elif way < 0:
+        value = OFF[limit]
+    else:
+        value = knob.on(state.limits) if callable(knob.on) else knob.on
+    return value
 
 
 def step_of(call: RuleCall, limits: Limits) -> int:
     """1 where the call raises its knob above what is in force, -1 below, 0 for the same."""
-    knob = KNOBS[call["name"]]
-    asked, present = call["args"][knob.argument], getattr(limits, knob.limit)
+    knob = BY_TOOL[call["name"]]
+    asked, present = call["args"][knob.argument], getattr(limits, knob.name)
     return int(asked > present) - int(asked < present)
 
 
 def push_of(call: RuleCall, limits: Limits) -> tuple[Quantity, int]:
     """Which quantity the call pushes, and whether up (1) or down (-1)."""
-    knob = KNOBS[call["name"]]
+    knob = BY_TOOL[call["name"]]
     return knob.pushes, knob.sign * step_of(call, limits)

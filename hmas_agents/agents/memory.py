@@ -4,14 +4,11 @@ A preempted request is computed anew. Choosing whom is free; keeping blocks free
 because what is kept free serves nobody: so victims come first, a reserve is the last resort.
 """
 
-from hmas_agents.agents.calls import RuleCall
+from hmas_agents.agents.calls import RuleCall, call_for, stepped
 from hmas_agents.states import ShortState
 
-VICTIMS, RESERVE = "set_victim_choice", "set_kv_reserve"
 RECOMPUTE_HIGH = 0.25
 RECOMPUTE_LOW = 0.10
-RESERVE_STEP = 0.05
-RESERVE_MAX = 0.2
 RESERVE_OFF = 0.02
 
 
@@ -31,7 +28,7 @@ def victim_choice(state: ShortState) -> list[RuleCall]:
     if preempts == chosen:
         return []
     reason = "requests are preempted: by least loss" if preempts else "no more preemptions"
-    return [{"name": VICTIMS, "args": {"on": preempts, "reason": reason}}]
+    return [call_for("choose_victims", preempts, state, reason)]
 
 
 def kv_reserve(state: ShortState) -> list[RuleCall]:
@@ -48,7 +45,7 @@ def kv_reserve(state: ShortState) -> list[RuleCall]:
     """
     reserve, share = state.limits.kv_reserve, state.recompute_share
     if share > RECOMPUTE_HIGH and state.preemptions_per_s > 0 and state.limits.choose_victims:
-        wanted = max(reserve, min(round(reserve + RESERVE_STEP, 4), RESERVE_MAX))
+        wanted = stepped("kv_reserve", 1, state)
         reason = f"{share:.0%} of prefill is recomputation: admit less"
     elif share < RECOMPUTE_LOW:
         wanted = round(reserve / 2, 4) if reserve / 2 >= RESERVE_OFF else 0.0
@@ -57,4 +54,4 @@ def kv_reserve(state: ShortState) -> list[RuleCall]:
         return []
     if wanted == reserve:
         return []
-    return [{"name": RESERVE, "args": {"fraction": wanted, "reason": reason}}]
+    return [call_for("kv_reserve", wanted, state, reason)]

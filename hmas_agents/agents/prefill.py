@@ -4,16 +4,13 @@ Two calls that nothing else makes: how much of one step a single prompt may take
 much of the step's time prefill gets at least while a deadline is near.
 """
 
-from hmas_agents.agents.calls import RuleCall
+from hmas_agents.agents.calls import RuleCall, call_for, stepped
 from hmas_agents.states import ShortState
 
-THRESHOLD, SHARE = "set_long_prefill_threshold", "set_prefill_share"
 MISS_HIGH = 0.05
 MISS_LOW = 0.01
 HOPELESS_LOW = 0.02
 HOPELESS_HIGH = 0.10
-SMALLEST_TOKENS = 128
-PREFILL_SHARE = 0.35  # as the rule `balance` of `serving.rules` has it
 TPOT_CLEAN = 0.02
 TPOT_HIGH = 0.10
 
@@ -40,13 +37,13 @@ def long_prefill_threshold(state: ShortState) -> list[RuleCall]:
     """
     threshold = state.limits.long_prefill_threshold
     if threshold == 0 and _can_be_saved(state) and state.prefilling > 0 and state.waiting >= 2:
-        wanted = max(SMALLEST_TOKENS, state.limits.token_budget // 2)
+        wanted = stepped("long_prefill_threshold", 1, state)
         reason = f"first tokens late {state.ttft_miss_share:.0%}: prompts share the steps"
     elif threshold > 0 and _is_over(state):
         wanted, reason = 0, "long prompts no longer in the way"
     else:
         return []
-    return [{"name": THRESHOLD, "args": {"max_tokens": wanted, "reason": reason}}]
+    return [call_for("long_prefill_threshold", wanted, state, reason)]
 
 
 def prefill_share(state: ShortState) -> list[RuleCall]:
@@ -65,13 +62,13 @@ def prefill_share(state: ShortState) -> list[RuleCall]:
     share, tpot = state.limits.prefill_share, state.tpot_miss_share
     decodes_clean = tpot is None or tpot < TPOT_CLEAN
     if share == 0 and state.limits.follow_slack and decodes_clean and _can_be_saved(state):
-        wanted = PREFILL_SHARE
+        wanted = stepped("prefill_share", 1, state)
         reason = f"first tokens late {state.ttft_miss_share:.0%}, decodes on time: more prefill"
     elif share > 0 and (_is_over(state) or (tpot is not None and tpot > TPOT_HIGH)):
         wanted, reason = 0.0, "prefill needs no share of its own any more"
     else:
         return []
-    return [{"name": SHARE, "args": {"share": wanted, "reason": reason}}]
+    return [call_for("prefill_share", wanted, state, reason)]
 
 
 def _can_be_saved(state: ShortState) -> bool:

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Mapping
 
-from hmas_agents.agents.calls import RuleCall
+from hmas_agents.agents.calls import RuleCall, call_for
 from hmas_agents.states import ShortState
 
-TOOL = "set_tenant_buckets"
 FLOOD = 3.0  # times what any other tenant sends
 OVER = 1.5
 FEWEST_REQUESTS = 20  # in the window; of fewer, shares say little
@@ -45,7 +44,7 @@ def propose(state: ShortState) -> list[RuleCall]:
     excess = min(_excess(tokens, flooder), _excess(requests, flooder))
     if state.limits.tenant_buckets:
         if state.waiting == 0 or excess < OVER:
-            return [{"name": TOOL, "args": {"on": False, "reason": "the flood is over"}}]
+            return [call_for("tenant_buckets", False, state, "the flood is over")]
         return []
     attained = [
         state.attainment_by_tenant[name]
@@ -61,7 +60,7 @@ def propose(state: ShortState) -> list[RuleCall]:
         and (misses or state.in_vain_share > IN_VAIN_HIGH)
     ):
         reason = f"one tenant sends {excess:.3g} times as much, {state.in_vain_share:.0%} in vain"
-        return [{"name": TOOL, "args": {"on": True, "reason": reason}}]
+        return [call_for("tenant_buckets", True, state, reason)]
     return []
 
 

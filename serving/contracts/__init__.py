@@ -7,7 +7,8 @@ lengths tokens.
 """
 
 from serving.contracts.codec import ContractError, decode, encode
-from serving.contracts.decisions import Ack, Decision, Envelope, Limits
+from serving.contracts.decisions import Ack, Decision, Envelope
+from serving.contracts.limits import Limits
 from serving.contracts.requests import (
     SLO,
     Arrival,
@@ -26,7 +27,6 @@ from serving.contracts.state import (
     HistogramCounts,
     KVState,
     QueueState,
-    RuleCounts,
     Snapshot,
     TenantCounters,
     Totals,
@@ -52,7 +52,6 @@ __all__ = [
     "QueueState",
     "ResidentPage",
     "ResidentRequest",
-    "RuleCounts",
     "Snapshot",
     "TenantCounters",
     "Totals",

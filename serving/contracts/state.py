@@ -1,9 +1,10 @@
 """What does an engine say of itself?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serving.contracts.codec import STRICT
-from serving.contracts.decisions import Envelope, Limits
+from serving.contracts.decisions import Envelope
+from serving.contracts.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +56,6 @@ class BatchState:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleCounts:
-    """What the short-horizon rules and the guarantees did since start.
-
-    Attributes:
-        slack_bound_steps: steps whose budget the decodes' slack has lowered.
-        kv_held_steps, partial_held_steps: that admitted nobody, for KV blocks or prefills begun.
-        demoted: requests found hopeless and served last from then on.
-        share_raised_steps: steps that gave prefill more than slack allowed.
-        yielded_prefills: times a prefill begun let a waiting request of lower key pass.
-        over_share: requests that came in beyond their tenant's share.
-        parked: times a request was put off because not all could be saved.
-        chosen_victims: preempted requests that were not the latest admitted.
-        rested_decodes: times a decode sat out a step.
-        floor_served, ceiling_served: admissions owed to a tenant's floor, to `max_wait_s`.
-    """
-
-    slack_bound_steps: int = 0
-    kv_held_steps: int = 0
-    demoted: int = 0
-    share_raised_steps: int = 0
-    yielded_prefills: int = 0
-    partial_held_steps: int = 0
-    over_share: int = 0
-    parked: int = 0
-    chosen_victims: int = 0
-    rested_decodes: int = 0
-    floor_served: int = 0
-    ceiling_served: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class KVState:
     """KV cache blocks: capacity, use, and the predicted peak of the running batch."""
 
@@ -118,7 +88,10 @@ class TenantCounters:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One engine core (data-parallel rank) between two steps, or the sum over all `ranks`."""
+    """One engine core (data-parallel rank) between two steps, or the sum over all `ranks`.
+
+    `rules`: what rules and guarantees did since start; `serving.rules.COUNTERS` says what counts.
+    """
 
     now_s: float
     rank: int
@@ -139,7 +112,7 @@ class Snapshot:
     journal_head: int
     policy_errors: int = 0
     last_error: str = ""
-    rules: RuleCounts = RuleCounts()
+    rules: dict[str, int] = field(default_factory=dict)
     ranks: "tuple[Snapshot, ...]" = ()
 
 
@@ -170,6 +143,6 @@ class Totals:
     waiting: int
     running: int
     counters: tuple[TenantCounters, ...]
-    rules: RuleCounts = RuleCounts()
+    rules: dict[str, int] = field(default_factory=dict)
     shed: float = 0.0
     histograms: tuple[HistogramCounts, ...] = ()

@@ -15,7 +15,6 @@ the answers are merged here:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, replace
-from typing import TypeVar
 
 from serving.contracts import (
     Ack,
@@ -23,13 +22,10 @@ from serving.contracts import (
     Envelope,
     KVState,
     QueueState,
-    RuleCounts,
     Snapshot,
     TenantCounters,
 )
 from serving.engines.joint_journal import join_cursors
-
-Counts = TypeVar("Counts", RuleCounts, KVState)
 
 
 def rank_count(snapshot: Snapshot) -> int:
@@ -62,7 +58,7 @@ def merge_snapshots(ranks: Sequence[Snapshot]) -> Snapshot:
         lease_left_s=min(rank.lease_left_s for rank in same_owner),
         queue=_merge_queues([rank.queue for rank in ranks]),
         batch=_merge_batches([rank.batch for rank in ranks]),
-        kv=_sum([rank.kv for rank in ranks]),
+        kv=_sum_kv([rank.kv for rank in ranks]),
         # Ranks run on equal hardware: the figures of the one that has learned most.
         cost=max(ranks, key=lambda rank: rank.batch.steps).cost,
         length_coverage=_mean((rank.length_coverage, rank.batch.steps) for rank in ranks),
@@ -70,7 +66,7 @@ def merge_snapshots(ranks: Sequence[Snapshot]) -> Snapshot:
         journal_head=join_cursors({rank.rank: rank.journal_head for rank in ranks}),
         policy_errors=sum(rank.policy_errors for rank in ranks),
         last_error="; ".join(f"rank {r.rank}: {r.last_error}" for r in ranks if r.last_error),
-        rules=_sum([rank.rules for rank in ranks]),
+        rules={name: sum(rank.rules.get(name, 0) for rank in ranks) for name in lead.rules},
         ranks=tuple(ranks),
     )
 
@@ -149,9 +145,9 @@ def _merge_counters(ranks: Sequence[Snapshot]) -> tuple[TenantCounters, ...]:
     return tuple(TenantCounters(*key, *totals[key]) for key in sorted(totals))
 
 
-def _sum(parts: Sequence[Counts]) -> Counts:
+def _sum_kv(parts: Sequence[KVState]) -> KVState:
     columns = zip(*(astuple(part) for part in parts), strict=True)
-    return type(parts[0])(*(sum(column) for column in columns))
+    return KVState(*(sum(column) for column in columns))
 
 
 def _mean(weighted: Iterable[tuple[float | None, float]]) -> float | None:

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from serving.latencies import BOUNDS, Measure
+from serving.rules import COUNTERS
 
 _COUNTERS = {
     "received": "Requests that reached the engine",
@@ -86,7 +87,8 @@ class TenantCollector(Collector):
         )
         rules = CounterMetricFamily(
             "hmas_rule",
-            "What rules and guarantees did (serving.contracts.RuleCounts)",
+            "What rules and guarantees did: "
+            + "; ".join(f"{name}: {text}" for name, text in COUNTERS.items()),
             labels=["rank", "rule"],
         )
         for rank in self._ranks:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from hmas_agents.agents.calls import KNOBS, RuleCall
+from hmas_agents.agents.calls import RuleCall
 from hmas_agents.states import ShortState
 from serving.contracts import Limits
+from serving.rules import BY_TOOL
 from tests.agents.states import short_state
 
 SHEDDABLE = ("batch", "best_effort")
@@ -59,13 +60,13 @@ STATES = st.builds(
 
 def asked(call: RuleCall) -> float:
     """The value that a call wants in force."""
-    value: float = call["args"][KNOBS[call["name"]].argument]
+    value: float = call["args"][BY_TOOL[call["name"]].argument]
     return value
 
 
 def after(limits: Limits, calls: Iterable[RuleCall]) -> Limits:
     """The limits with the calls in force."""
-    changes = {KNOBS[call["name"]].limit: asked(call) for call in calls}
+    changes = {BY_TOOL[call["name"]].name: asked(call) for call in calls}
     return replace(limits, **changes)  # type: ignore[arg-type]
 
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmas_agents.agents.arbiter import TELL_AGAIN_S, Arbiter, Verdict
-from hmas_agents.agents.call_rate import HOLDS, CallRate
+from hmas_agents.agents.call_rate import CallRate
 from hmas_agents.agents.calls import RuleCall, step_of
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, Concern
 from serving.contracts import Limits
+from serving.rules import BY_TOOL
 from tests.agents.short_states import STATES, after, with_limits
 from tools import discover
 
@@ -81,12 +82,12 @@ def test_holds_depend_on_the_way_and_gaps_do_not():
     assert judge.arbitrate([("batching", SMALLER)], LIMITS, 100.0).granted
     now = replace(LIMITS, token_budget=512)
     smaller = call("set_token_budget", max_tokens=400, follow_slack=True)
-    hold = HOLDS["set_token_budget"]
+    hold = BY_TOOL["set_token_budget"]
     assert codes(judge.arbitrate([("batching", smaller)], now, 105.9)) == [("batching", "held")]
-    too_soon = judge.arbitrate([("batching", smaller)], now, 100.0 + hold.down_s)
+    too_soon = judge.arbitrate([("batching", smaller)], now, 100.0 + hold.hold_down_s)
     assert codes(too_soon) == [("batching", "too_soon")]
     assert codes(judge.arbitrate([("batching", LARGER)], now, 110.0)) == [("batching", "held")]
-    assert judge.arbitrate([("batching", LARGER)], now, 100.0 + hold.up_s).granted
+    assert judge.arbitrate([("batching", LARGER)], now, 100.0 + hold.hold_up_s).granted
 
 
 def test_a_minute_has_a_bound_over_all_tools_and_it_slides():
@@ -136,8 +137,8 @@ def test_whatever_happens_calls_are_valid_paced_and_never_flap(states, gap_s, mo
         limits = after(limits, verdict.granted)
     for tool, history in moves.items():
         for (before_s, _), (after_s, way) in pairwise(history):
-            hold = HOLDS[tool]
-            assert after_s - before_s >= max(gap_s, hold.up_s if way > 0 else hold.down_s)
+            hold = BY_TOOL[tool]
+            assert after_s - before_s >= max(gap_s, hold.hold_up_s if way > 0 else hold.hold_down_s)
     times = sorted(at_s for history in moves.values() for at_s, _ in history)
     for first_s, last_s in zip(times, times[most:], strict=False):
         assert last_s - first_s >= 60.0

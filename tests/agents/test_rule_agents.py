@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from hmas_agents.agents import batching, memory, prefill, roster
 from hmas_agents.agents.arbiter import PRECEDENCE
-from hmas_agents.agents.call_rate import HOLDS
-from hmas_agents.agents.calls import KNOBS, RuleCall, step_of
+from hmas_agents.agents.calls import RuleCall, step_of
 from hmas_agents.config import AgentsConfig
 from hmas_agents.states import ShortState
 from serving.contracts import Limits
+from serving.rules import BY_TOOL
 from tests.agents.short_states import SHEDDABLE, STATES, asked, with_limits
 from tests.agents.states import short_state
 from tools import discover
@@ -69,12 +69,10 @@ def test_under_a_constant_situation_every_limit_comes_to_rest(state):
     assert all(len(seen) == 1 for seen in ways.values())
 
 
-def test_every_agent_has_a_place_and_every_tool_of_theirs_a_hold():
+def test_every_agent_has_a_place_and_every_tool_of_a_knob_a_file():
     assert tuple(roster.RULE_AGENTS) == PRECEDENCE
-    assert HOLDS.keys() == KNOBS.keys() <= discover().keys()
-    limits = Limits(1, 1)
-    for knob in KNOBS.values():
-        assert hasattr(limits, knob.limit)
+    assert BY_TOOL.keys() <= discover().keys()
+    assert {knob.concern for knob in BY_TOOL.values()} == set(PRECEDENCE)
 
 
 def test_only_enabled_agents_are_asked():

@@ -1,4 +1,7 @@
-"""Conformance of every tool in the registry. A new tool joins with one line of ARGS and BAD."""
+"""Conformance of every tool in the registry.
+
+A new tool joins with one line of ARGS and BAD; one that sets a limit joins by its row.
+"""
 
 import json
 from typing import Any
@@ -7,34 +10,24 @@ import pytest
 
 from serving.contracts import encode
 from serving.engines.protocol import Engine
-from serving.rules import RULES, with_rules
+from serving.rules import BY_TOOL, RULES, with_rules
 from tests.fakes import STOCK, FakeEngine
 from tools import ControlSession, ToolResult, describe_tools, discover, langchain_tool
 
+_GOOD = {int: 8, float: 0.1, bool: True}
 ARGS: dict[str, dict[str, Any]] = {
-    "switch_policy": {"policy": "edf", "params": {"kappa": 10.0}},
+    **{tool: {knob.argument: _GOOD[knob.kind]} for tool, knob in BY_TOOL.items()},
     "set_token_budget": {"max_tokens": 512, "follow_slack": True},
-    "set_max_active_requests": {"max_requests": 8},
-    "set_long_prefill_threshold": {"max_tokens": 256},
-    "set_kv_reserve": {"fraction": 0.1},
-    "set_prefill_share": {"share": 0.3},
-    "set_shed_share": {"share": 0.2},
-    "set_tenant_buckets": {"on": True},
-    "set_decode_pacing": {"on": True},
-    "set_victim_choice": {"on": True},
+    "switch_policy": {"policy": "edf", "params": {"kappa": 10.0}},
     "switch_rule": {"rule": "balance", "on": True},
 }
 BAD: dict[str, list[dict[str, Any]]] = {
-    "switch_policy": [{"policy": "nope"}, {"policy": "edf", "params": {"kappa": 9000.0}}],
+    **{
+        tool: [{}, *({knob.argument: bad} for bad in (("x", -0.1, -1, 1e30) if knob.unit else "x"))]
+        for tool, knob in BY_TOOL.items()
+    },
     "set_token_budget": [{"max_tokens": 0, "follow_slack": True}, {"max_tokens": "x"}],
-    "set_max_active_requests": [{"max_requests": 0}],
-    "set_long_prefill_threshold": [{"max_tokens": -1}],
-    "set_kv_reserve": [{"fraction": -0.1}, {"fraction": 0.9}],
-    "set_prefill_share": [{"share": -0.1}, {"share": 1.0}],
-    "set_shed_share": [{"share": -0.1}, {"share": 1.1}],
-    "set_tenant_buckets": [{}, {"on": "x"}],
-    "set_decode_pacing": [{}, {"on": "x"}],
-    "set_victim_choice": [{}, {"on": "x"}],
+    "switch_policy": [{"policy": "nope"}, {"policy": "edf", "params": {"kappa": 9000.0}}],
     "switch_rule": [{"rule": "nope", "on": True}, {"rule": "kv"}, {"rule": "kv", "on": "x"}],
 }
 NAMES = sorted(discover())

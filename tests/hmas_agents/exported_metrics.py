@@ -6,15 +6,15 @@ importing it: those that every server has, whatever its configuration.
 
 import ast
 import importlib.util
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hmas_agents.engine_view  # noqa: F401  what it adds to the registry
 from hmas_agents.controller_metrics import REGISTRY
-from serving.contracts import HistogramCounts, RuleCounts, TenantCounters, Totals, encode
+from serving.contracts import HistogramCounts, TenantCounters, Totals, encode
 from serving.latencies import BOUNDS
 from serving.plugin.metrics import TenantCollector
+from serving.rules import COUNTERS
 
 SUFFIXES = {
     "counter": ("_total",),
@@ -40,7 +40,7 @@ def engine_series() -> Series:
     counters = (TenantCounters("acme", "interactive"),)
     collector = TenantCollector()
     totals = Totals(
-        0, 0, "fcfs", 0.0, 0, 0, 0, counters, RuleCounts(),
+        0, 0, "fcfs", 0.0, 0, 0, 0, counters, dict.fromkeys(COUNTERS, 0),
         histograms=tuple(
             HistogramCounts(name, "acme", "interactive", (1,) * (len(bounds) + 1), 1.0)
             for name, bounds in BOUNDS.items()
@@ -66,7 +66,7 @@ def controller_series() -> Series:
 
 def rule_names() -> set[str]:
     """Values of the label `rule`."""
-    return set(asdict(RuleCounts()))
+    return set(COUNTERS)
 
 
 def vllm_series() -> Series:

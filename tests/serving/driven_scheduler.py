@@ -114,7 +114,7 @@ class Driven:
         """Schedule one step; its result is still to come."""
         scheduler = self.scheduler
         before = [guest for guest in self.inside.values() if _could_start(guest.request)]
-        owed, shares = scheduler.queue.floor_served, scheduler.queue.policy.shares
+        owed, shares = scheduler.queue.counts["floor_served"], scheduler.queue.policy.shares
         output = scheduler.schedule()
         counts = output.num_scheduled_tokens
         admitted = [self.guests[new.req_id] for new in output.scheduled_new_reqs]
@@ -128,7 +128,7 @@ class Driven:
         self.preemptions += len(output.preempted_req_ids or ())
         return Seen(
             self.now_s, before, admitted, resumed, sum(counts.values()),
-            scheduler.queue.floor_served - owed, shares,
+            scheduler.queue.counts["floor_served"] - owed, shares,
         )  # fmt: skip
 
     @property

@@ -1,12 +1,13 @@
 """What may be thrown at an engine: settings, garbage, wild decisions, a policy at fault."""
 
 import math
+from typing import Any
 
 from hypothesis import strategies as st
 
 from serving.contracts import Limits
 from serving.policies import Policy, PolicyCard
-from serving.rules import RULES, with_rules
+from serving.rules import KNOBS, RULES, with_rules
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 
@@ -31,22 +32,11 @@ garbage = st.none() | st.dictionaries(
     ),
     max_size=4,
 )  # fmt: skip
-wild_limits = st.builds(
-    Limits,
-    max_active_requests=st.sampled_from(_COUNTS),
-    token_budget=st.sampled_from(_COUNTS),
-    long_prefill_threshold=st.sampled_from(_COUNTS),
-    kv_reserve=st.sampled_from(_SHARES),
-    follow_slack=st.booleans(),
-    demote_hopeless=st.none() | st.booleans(),
-    prefill_share=st.sampled_from(_SHARES),
-    prefill_by_key=st.booleans(),
-    max_partial_prefills=st.sampled_from(_COUNTS),
-    tenant_buckets=st.booleans(),
-    triage=st.booleans(),
-    choose_victims=st.booleans(),
-    pace_decodes=st.booleans(),
-)
+_WILD: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.sampled_from(_COUNTS), float: st.sampled_from(_SHARES), bool: st.booleans(),
+    bool | None: st.none() | st.booleans(),
+}  # fmt: skip
+wild_limits = st.builds(Limits, **{name: _WILD[knob.kind] for name, knob in KNOBS.items()})
 wild_params = st.dictionaries(
     st.sampled_from(["kappa", "rho", "quantum_s", "levels", "nope"]),
     st.sampled_from(_PARAMS),

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from serving.accounting import Accounting
-from serving.contracts import Arrival, JournalPage, Outcome, RuleCounts, Snapshot, Totals
+from serving.contracts import Arrival, JournalPage, Outcome, Snapshot, Totals
 from serving.engines.live import LiveEngine
 from serving.plugin.engine_methods import hmas_call
 from serving.plugin.routes import HMASEndpoints
@@ -49,7 +49,7 @@ class Hook:
         shot = self.hmas_snapshot()
         return Totals(
             shot.rank, shot.epoch, shot.policy, shot.lease_left_s, 0, shot.queue.waiting,
-            shot.batch.running, shot.counters, RuleCounts(demoted=3),
+            shot.batch.running, shot.counters, {"demoted": 3},
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from serving.contracts import Ack, Decision, Limits
-from serving.lease import MAX_KV_RESERVE, Lease, clamp
+from serving.lease import Lease, clamp
 from tests.serving.samples import ENVELOPE, STOCK, decision
 
 DEFAULT = Decision("", 0, 0.0, "fcfs", {}, STOCK)
@@ -91,7 +91,8 @@ def test_another_controller_may_follow_when_the_lease_has_ended():
 
 whole = st.integers(-(10**30), 10**30)
 limits = st.builds(
-    Limits, whole, whole, whole, st.floats(allow_nan=True, allow_infinity=True), st.booleans()
+    Limits, whole, whole, whole, st.booleans(),
+    kv_reserve=st.floats(allow_nan=True, allow_infinity=True),
 )
 
 
@@ -102,7 +103,7 @@ def test_limits_end_up_inside_the_envelope_and_changes_are_reported(wanted):
     assert 1 <= inside.max_active_requests <= ENVELOPE.max_active_requests
     assert 1 <= inside.token_budget <= ENVELOPE.token_budget
     assert 0 <= inside.long_prefill_threshold <= ENVELOPE.max_model_len
-    assert 0.0 <= inside.kv_reserve <= MAX_KV_RESERVE
+    assert 0.0 <= inside.kv_reserve <= 0.9
     assert inside.follow_slack is wanted.follow_slack
     for name in ("max_active_requests", "token_budget", "long_prefill_threshold", "kv_reserve"):
         assert (name in clamped) == (getattr(inside, name) != getattr(wanted, name))

@@ -2,15 +2,17 @@
 
 from typing import Any
 
-from serving.contracts import HistogramCounts, RuleCounts, TenantCounters, Totals, encode
+from serving.contracts import HistogramCounts, TenantCounters, Totals, encode
 from serving.latencies import BOUNDS
 from serving.plugin.metrics import TenantCollector
+from serving.rules import COUNTERS
 
 
 def rank(number: int, **changes: Any) -> dict[str, Any]:
     row = encode(TenantCounters("acme", "batch", 5, 3, 1, 2, 70, 8, 400, 100))
     other = {**row, "tenant": "other"}
-    totals = Totals(number, 0, "fcfs", 0.0, 0, 2, 1, (), RuleCounts(kv_held_steps=number + 6))
+    counts = dict.fromkeys(COUNTERS, 0) | {"kv_held_steps": number + 6}
+    totals = Totals(number, 0, "fcfs", 0.0, 0, 2, 1, (), counts)
     return {**encode(totals), "counters": [row, other], **changes}
 
 

@@ -11,11 +11,11 @@ from serving.contracts import (
     Envelope,
     KVState,
     QueueState,
-    RuleCounts,
     Snapshot,
     TenantCounters,
 )
 from serving.engines.ranks import in_step, merge_acks, merge_snapshots, rank_count
+from serving.rules import COUNTERS
 from tests.fakes import FakeEngine
 
 
@@ -29,12 +29,12 @@ BUSY = shot(
     batch=BatchState(8, 6, 2, 0.03, 100, 0.05, 0.1, 512),
     kv=KVState(1000, 400, 500, 2, 70), length_coverage=0.9, policy_errors=1, last_error="boom",
     counters=(TenantCounters("acme", "batch", 5, 3, 1, 2, 70),), journal_head=8,
-    rules=RuleCounts(*range(1, len(fields(RuleCounts)) + 1)),
+    rules={name: n for n, name in enumerate(COUNTERS)},
 )  # fmt: skip
 SUMS = {
     "queue.waiting", "queue.waiting_tokens", "queue.hopeless", "batch.running", "batch.decoding",
     "batch.prefilling", "batch.steps", "policy_errors", *(f"kv.{f.name}" for f in fields(KVState)),
-    *(f"rules.{f.name}" for f in fields(RuleCounts)),
+    *(f"rules.{name}" for name in COUNTERS),
 }  # fmt: skip
 
 

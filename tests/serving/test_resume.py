@@ -293,7 +293,7 @@ def test_tenants_buckets_are_full_when_their_oldest_request_arrives():
     limits = stock_limits(ROOMY, tenant_buckets=True)
     assert engine.apply(decision(1, "edf", ttl_s=1000.0, limits=limits)).accepted
     engine.resume([Begun(decoding(arrival_s=-30.0 + i, **WAITING), 5) for i in range(3)])
-    assert engine.snapshot().rules.over_share == 0
+    assert engine.snapshot().rules["over_share"] == 0
 
 
 def test_a_step_is_expected_to_take_as_long_as_the_batch_needs():

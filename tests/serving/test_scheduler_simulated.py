@@ -69,7 +69,7 @@ def test_the_schedule_is_stocks_again_after_the_controller_has_gone():
     shifted = [*busy, *(moved(r, gap_s) for r in later)]
 
     def decide(engine: SimulatedEngine) -> None:
-        changed = Limits(32, 256, 64, 0.2, follow_slack=True)
+        changed = Limits(32, 256, 64, kv_reserve=0.2, follow_slack=True)
         assert engine.apply(decision(1, "sjf", ttl_s=30.0, limits=changed)).accepted
 
     acting, stock = simulate(ROOMY, shifted, before=decide), simulate(ROOMY, shifted, stock=True)

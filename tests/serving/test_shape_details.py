@@ -45,14 +45,14 @@ def test_waiting_for_a_grammar_costs_no_lane_no_bucket_and_no_count():
     engine.now_s += 2.0  # beyond the ceiling
     engine.step(10)
     rules = engine.scheduler.hmas_snapshot().rules
-    assert (rules.ceiling_served, rules.floor_served) == (0, 0), "nobody was served"
+    assert (rules["ceiling_served"], rules["floor_served"]) == (0, 0), "nobody was served"
     work = lane_work(engine)
     assert (work["hog"], work["f"]) == (0.0, 0.0)
     for name in ("g0", "g1", "g2", "g3", "f"):
         engine.compiled(name)
     engine.drain()
     rules = engine.scheduler.hmas_snapshot().rules
-    assert 1 <= rules.ceiling_served + rules.floor_served <= 5
+    assert 1 <= rules["ceiling_served"] + rules["floor_served"] <= 5
     engine.check_books()
 
 
@@ -65,7 +65,7 @@ def test_no_prefill_yields_to_a_head_that_cannot_start(why):
         engine.decide("edf", **BY_KEY, kv_reserve=0.9)
     engine.step(3)
     assert [dict(step[0])["long"] for step in engine.steps[:3]] == [16, 16, 12]
-    assert engine.scheduler.hmas_snapshot().rules.yielded_prefills == 0
+    assert engine.scheduler.hmas_snapshot().rules["yielded_prefills"] == 0
 
 
 # -- LoRA --------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def test_a_budget_by_slack_leaves_out_no_decode_and_no_draft_token(ahead, monkey
         engine.add(f"r{i}", 4, 40, slo_tpot_ms=6)
     engine.step(10)
     assert [dict(step[0]) for step in engine.steps] == [{f"r{i}": 4 for i in range(4)}] * 10
-    assert engine.scheduler.hmas_snapshot().rules.slack_bound_steps > 0, "it was bounded"
+    assert engine.scheduler.hmas_snapshot().rules["slack_bound_steps"] > 0, "it was bounded"
 
 
 @pytest.mark.parametrize("ahead", [0, 1])
@@ -152,7 +152,7 @@ def test_a_cache_reset_takes_nothing_back_that_was_done():
     assert lane_work(engine) == before
     engine.drain()
     engine.check_books()
-    assert engine.scheduler.hmas_snapshot().rules.chosen_victims == 0
+    assert engine.scheduler.hmas_snapshot().rules["chosen_victims"] == 0
     assert engine.scheduler.observer.preemptions == 1
 
 
@@ -191,4 +191,4 @@ def test_a_prefill_yields_to_a_head_as_soon_as_its_grammar_is_there():
     engine.compiled("urgent")
     engine.drain()
     assert any("urgent" in step[1] for step in engine.steps[:3])
-    assert engine.scheduler.hmas_snapshot().rules.yielded_prefills > 0
+    assert engine.scheduler.hmas_snapshot().rules["yielded_prefills"] > 0

@@ -69,7 +69,7 @@ def test_the_dearest_is_given_up_and_comes_back_when_there_is_room():
     queue.advance(1.5)
     assert not parked(queue)
     assert [r.request_id for r in queue] == ["j1", "j2"]
-    assert queue.parked == 1
+    assert queue.counts["parked"] == 1
 
 
 def test_who_was_given_up_goes_before_the_hopeless_and_behind_all_others():
