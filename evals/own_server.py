@@ -54,11 +54,12 @@ def own_server(
     out.mkdir(parents=True, exist_ok=True)
     token_file, log = out / "token", out / "vllm.log"
     token = write_token(token_file)
-    named = ["--model", model or str(SMOLLM2.resolve()), "--served-model-name", MODEL_NAME]
+    model = model or str(SMOLLM2.resolve())
+    named = ["--served-model-name", MODEL_NAME]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with running_server(
-            settings, [*named, *arguments], port=port, token=token, log=log
+            settings, model, [*named, *arguments], port=port, token=token, log=log
         ) as process:
             yield OwnServer(f"http://127.0.0.1:{port}", MODEL_NAME, token_file, log, process.pid)
     finally:

@@ -28,13 +28,13 @@ from serving.contracts import (
     Snapshot,
     Totals,
 )
+from serving.in_force import settings_in_force
 from serving.lanes import Lanes
 from serving.lease import Lease
 from serving.observer import Observer
 from serving.perception.model_file import ModelFile, fingerprint, rank_path
 from serving.policies import RequestView, complete_params
 from serving.queue import PolicyQueue
-from serving.settings import read_settings
 from serving.snapshot import build_inside, build_snapshot, build_totals
 from serving.step_control import StepControl
 
@@ -59,7 +59,7 @@ class SchedulerHook(_Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         compat.check(self)
-        settings = read_settings(self.vllm_config.additional_config)
+        self.settings = settings = settings_in_force(self.vllm_config.additional_config)
         self.clock: Callable[[], float] = time.time
         self.faults, self.last_fault = 0, ""
         caches = bool(self.kv_cache_manager.enable_caching)

@@ -1,12 +1,13 @@
 """How is vLLM started with the hook? `hmas serve`, and the same for demo and tests.
 
-Builds the command and the environment: the repository first on PYTHONPATH, both
-plugins named in VLLM_PLUGINS, a token for the /hmas/ routes, and one for a gateway.
+Builds `vllm serve` and its environment: the repository first on PYTHONPATH, both plugins named
+in VLLM_PLUGINS, a token for the /hmas/ routes, one for a gateway, and the settings that are
+meant, by which the server's processes check at start-up what vLLM gave them.
 """
 
-import json
 import os
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
@@ -21,8 +22,10 @@ import typer
 from serving.contracts import ContractError
 from serving.cpu_precision import is_cpu_build, precision_arguments
 from serving.engines.live import DEFAULT_TOKEN_FILE
-from serving.model import SMOLLM2
+from serving.in_force import MEANT, middleware_of
+from serving.model import SMOLLM2, is_complete
 from serving.settings import EngineSettings, read_settings
+from serving.vllm_arguments import SCHEDULER, Given, merged, read_arguments
 
 DEFAULT_MODEL_FILE = "var/perception.json"
 REPO = Path(__file__).resolve().parent.parent
@@ -34,34 +37,52 @@ class ServerError(RuntimeError):
     """vLLM did not start or died; says where its log is and shows the end of it."""
 
 
-def server_command(settings: EngineSettings, arguments: Sequence[str], *, hook: bool) -> list[str]:
-    """The command that starts vLLM's OpenAI server; `hook=False` gives a stock server.
+def server_command(
+    settings: EngineSettings,
+    model: str,
+    given: Given,
+    *,
+    hook: bool = True,
+) -> list[str]:
+    """The `vllm serve` that starts the server; `hook=False` gives a stock one.
 
-    What is ours comes before the caller's arguments, which may override it.
+    What is ours comes before the caller's arguments. An empty `model` leaves it to a file of
+    `--config`.
     """
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *precision_arguments()]
+    # -P: as of a console script, what lies in the current folder is not imported.
+    command = [sys.executable, "-P", "-m", "serving.vllm_cli", "serve"]
+    command += [model] * bool(model) + precision_arguments()
     if hook:
-        extra = {"hmas": settings.model_dump(mode="json", exclude_defaults=True)}
-        command += ["--scheduler-cls", "serving.scheduler.hmas_scheduler"]
-        command += ["--additional-config", json.dumps(extra)]
-        if settings.sheddable:  # the middleware named last is the outer one
-            command += ["--middleware", "serving.plugin.shedding.SheddingMiddleware"]
-        if settings.gateway != "off":
-            command += ["--middleware", "serving.plugin.gateway.GatewayMiddleware"]
-    return [*command, *arguments]
+        ours = settings.model_dump(mode="json", exclude_defaults=True)
+        command += [SCHEDULER, given.scheduler, *given.arguments(ours)]
+        for name in middleware_of(settings):
+            command += ["--middleware", name]
+    return [*command, *given.rest]
 
 
-def server_environment(token: str, *, hook: bool) -> dict[str, str]:
-    """The environment of the server; what the user has set is kept."""
+def server_environment(settings: EngineSettings, token: str, *, hook: bool) -> dict[str, str]:
+    """The environment of the server; what the user has set is kept.
+
+    Raises:
+        ServerError: it has vLLM serve without its Python API server, where our routes are.
+    """
     env = dict(os.environ)
     env.setdefault("VLLM_NO_USAGE_STATS", "1")
     if is_cpu_build():
         env.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     if hook:
+        for name in ("VLLM_USE_RUST_FRONTEND", "VLLM_RUST_FRONTEND_PATH"):
+            if env.get(name, "0") not in {"", "0"}:
+                raise ServerError(
+                    f"{name}={env[name]}: vLLM's Rust frontend loads no Python plugins, so tenants "
+                    "could not be told from claims, and no controller could reach the engine; "
+                    "unset it"
+                )
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPO), env.get("PYTHONPATH")]))
         plugins = [name for name in env.get("VLLM_PLUGINS", "").split(",") if name]
         env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*plugins, "hmas", "hmas_engine"]))
         env["HMAS_TOKEN"] = token
+        env[MEANT] = settings.model_dump_json(exclude_defaults=True)
     return env
 
 
@@ -78,6 +99,7 @@ def write_token(path: Path = DEFAULT_TOKEN_FILE, variable: str = "HMAS_TOKEN") -
 @contextmanager
 def running_server(
     settings: EngineSettings,
+    model: str,
     arguments: Sequence[str],
     *,
     port: int,
@@ -86,6 +108,15 @@ def running_server(
     hook: bool = True,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A vLLM server on 127.0.0.1:port for the length of the block; its output goes to `log`.
+
+    Args:
+        settings: ours.
+        model: name or folder.
+        arguments: vLLM's.
+        port: to serve at.
+        token: of the /hmas/ routes.
+        log: file for the server's output.
+        hook: False starts a stock vLLM.
 
     Raises:
         ServerError: the port is taken, or it did not answer /health in time, or exited.
@@ -97,11 +128,15 @@ def running_server(
         except OSError as error:
             raise ServerError(f"port {port} is taken ({error.strerror}): give another") from error
     address = ["--host", "127.0.0.1", "--port", str(port)]
-    command = server_command(settings, [*address, *arguments], hook=hook)
+    given = read_arguments([*address, *arguments])
+    if given.hmas:
+        raise ServerError(f"give {', '.join(given.hmas)} in the settings, not in the arguments")
+    command = server_command(settings, model, given, hook=hook)
+    environment = server_environment(settings, token, hook=hook)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command, env=server_environment(token, hook=hook), cwd=REPO, stdout=sink,
+            command, env=environment, cwd=REPO, stdout=sink,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
@@ -148,80 +183,128 @@ def _tail(log: Path, lines: int = 15) -> str:
 
 def serve_command(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="Model name or folder, as vLLM takes it.")] = str(
-        SMOLLM2
-    ),
+    model: Annotated[
+        str | None, typer.Option(help="Another way to name the model.", metavar="MODEL")
+    ] = None,
     default_policy: Annotated[
-        str, typer.Option(help="Policy while no controller holds the lease.")
-    ] = "fcfs",
+        str | None, typer.Option(help="Policy while no controller holds the lease: fcfs.")
+    ] = None,
     slo_scale: Annotated[
-        float, typer.Option(help="Multiplies all SLO targets (small hardware: above 1).")
-    ] = 1.0,
+        float | None, typer.Option(help="Multiplies all SLO targets (small hardware: above 1).")
+    ] = None,
     token_file: Annotated[
         Path, typer.Option(help="Where the token for controllers is written.")
     ] = DEFAULT_TOKEN_FILE,
     gateway: Annotated[
-        Literal["off", "token", "always"],
+        Literal["off", "token", "always"] | None,
         typer.Option(
             help="Headers that name tenant and SLO: off ignores them; token believes them with "
             "the x-hmas-gateway-token of HMAS_GATEWAY_TOKEN (else a new one, written beside the "
             "token file as gateway.token); always believes them: only where nobody but the "
             "gateway reaches this server. With a gateway, clients name no tenants themselves."
         ),
-    ] = "off",
+    ] = None,
     objective: Annotated[
         list[str] | None,
         typer.Option(help="llm-d objective and the SLO class it stands for: premium=interactive."),
     ] = None,
     sheddable: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="SLO classes, with commas between, whose requests may be refused (HTTP 503 with "
             "Retry-After) while a controller's decision says so: batch,best_effort. Others never."
         ),
-    ] = "",
+    ] = None,
     model_file: Annotated[
-        str, typer.Option(help="Keeps what was learned of costs and lengths; '' keeps nothing.")
-    ] = DEFAULT_MODEL_FILE,
+        str | None,
+        typer.Option(
+            help=f"Keeps what was learned of costs and lengths: {DEFAULT_MODEL_FILE}. '' keeps "
+            "nothing."
+        ),
+    ] = None,
 ) -> None:
-    """Start vLLM with the H-MAS scheduler. Options not listed here go to vLLM unchanged.
+    """Start `vllm serve MODEL` with the H-MAS scheduler; unknown options go to vLLM.
 
-    Example: hmas serve --model Qwen/Qwen3-8B --port 8000 --max-num-seqs 128
+    The model comes right after `serve`, as in `vllm serve`. Without one, the embedded SmolLM2
+    is served.
 
-    Behind a gateway: hmas serve --gateway token --objective premium=interactive
+    Try:
 
-    With classes that may be refused in overload: hmas serve --sheddable batch,best_effort
+      hmas serve Qwen/Qwen3-8B --port 8000 --max-num-seqs 128
 
-    Without a controller (`hmas run`) the server behaves as stock vLLM.
+      hmas serve Qwen/Qwen3-8B --gateway token --objective premium=interactive
+
+      hmas serve Qwen/Qwen3-8B --sheddable batch,best_effort
+
+      hmas serve Qwen/Qwen3-8B --api-server-count 4 --data-parallel-size 2
+
+    Settings without an option of their own go under "hmas" of vLLM's --additional-config, which
+    also takes your own keys:
+
+      hmas serve MODEL --additional-config '{"hmas": {"tenant_weights": {"acme": 3}}}'
+
+    Without a controller (`hmas run`) the server behaves as stock vLLM. It does not start where a
+    setting cannot be put in force. On a further node (--headless) set HMAS_TOKEN to that of the
+    first.
     """
-    settings = _settings_of({
+    given = read_arguments(context.args)
+    named = _model_of(model, given)
+    ours = {
         "default_policy": default_policy,
         "slo_scale": slo_scale,
         "gateway": gateway,
-        "gateway_objectives": dict(_objective(text) for text in objective or ()),
-        "sheddable": [name.strip() for name in sheddable.split(",") if name.strip()],
-        "model_file": str(Path(model_file).resolve()) if model_file else None,
-    })
-    command = server_command(settings, ["--model", model, *context.args], hook=True)
-    environment = server_environment(write_token(token_file), hook=True)
+        "gateway_objectives": dict(_objective(text) for text in objective or ()) or None,
+        "sheddable": _names(sheddable),
+        "model_file": model_file,
+    }
+    hmas = merged(given.hmas, {key: value for key, value in ours.items() if value is not None})
+    path = hmas.get("model_file", DEFAULT_MODEL_FILE)
+    hmas["model_file"] = str(Path(path).resolve()) if path else None
+    settings = read_settings({"hmas": hmas})
+    if "--grpc" in given.rest:
+        raise ServerError("--grpc has no HTTP server, where the routes of H-MAS are: leave it out")
+    if "--headless" in given.rest and not os.environ.get("HMAS_TOKEN"):
+        raise ServerError("--headless needs HMAS_TOKEN: set it to the token of the first node")
+    command = server_command(settings, named, given)
+    environment = server_environment(settings, write_token(token_file), hook=True)
     typer.echo(f"token: {token_file}", err=True)
-    if gateway == "token":
+    if settings.gateway == "token":
         gateway_file = token_file.with_name("gateway.token")
         environment["HMAS_GATEWAY_TOKEN"] = write_token(gateway_file, "HMAS_GATEWAY_TOKEN")
         typer.echo(f"token of the gateway: {gateway_file}", err=True)
-    typer.echo(" ".join(command), err=True)
+    typer.echo(shlex.join(command), err=True)
     os.execve(sys.executable, command, environment)
+
+
+def _model_of(option: str | None, given: Given) -> str:
+    """The model that the user names, taken out of `given.rest`; else the embedded one.
+
+    Empty where only a file of `--config` names it.
+    """
+    first = given.rest.pop(0) if given.rest and not given.rest[0].startswith("-") else None
+    if first and option and first != option:
+        raise ServerError(f"two models, {first} and --model {option}: name one")
+    if named := first or option:
+        return named
+    if given.model:
+        return ""
+    if not is_complete(SMOLLM2):
+        raise ServerError(
+            f"no model given, and none in {SMOLLM2}: name one right after `hmas serve`, or run "
+            "`make model` for the embedded SmolLM2"
+        )
+    typer.echo(
+        "no model right after `hmas serve`: serving the embedded SmolLM2-135M-Instruct", err=True
+    )
+    return str(SMOLLM2)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _objective(text: str) -> tuple[str, str]:
     name, equals, slo_class = text.partition("=")
     if not (name and equals and slo_class):
-        raise typer.BadParameter(f"--objective {text!r}: give NAME=SLO_CLASS")
+        raise ContractError(f"--objective {text!r}: give NAME=SLO_CLASS")
     return name, slo_class
-
-
-def _settings_of(raw: dict[str, object]) -> EngineSettings:
-    try:
-        return read_settings({"hmas": raw})
-    except ContractError as error:
-        raise typer.BadParameter(str(error)) from error

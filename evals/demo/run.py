@@ -75,12 +75,13 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
     token = write_token(options.out / "token")
     log = options.out / "vllm.log"
     arguments = [
-        "--model", str(SMOLLM2.resolve()), "--served-model-name", MODEL_NAME,
+        "--served-model-name", MODEL_NAME,
         "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(MAX_NUM_SEQS),
         "--enforce-eager", "--no-enable-prefix-caching",
     ]  # fmt: skip
     console.print(f"starting vLLM with the hook (1-2 minutes; log: {log})")
-    with running_server(suite.settings, arguments, port=options.port, token=token, log=log):
+    model = str(SMOLLM2.resolve())
+    with running_server(suite.settings, model, arguments, port=options.port, token=token, log=log):
         url = f"http://127.0.0.1:{options.port}"
         engine = LiveEngine(url, token)
         console.print(f"measuring capacity for {CAPACITY_S:g} s")

@@ -6,7 +6,8 @@ Used by the gateway's middleware and by the one that sheds.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from serving.settings import EngineSettings, read_settings
+from serving.in_force import settings_in_force
+from serving.settings import EngineSettings
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,10 +31,10 @@ def settings_of(scope: Scope) -> EngineSettings:
     """The engine's settings, as vLLM's API server has them.
 
     Raises:
-        ContractError: they do not fit.
+        ContractError: they do not fit, or are not those that were meant.
     """
     state = getattr(scope.get("app"), "state", None)
-    return read_settings(getattr(getattr(state, "args", None), "additional_config", None))
+    return settings_in_force(getattr(getattr(state, "args", None), "additional_config", None))
 
 
 def place_of(scope: Scope) -> tuple[str, ...] | None:

@@ -7,6 +7,7 @@ which vLLM's utility RPC can call; it runs between steps, so it needs no lock.
 from typing import Any
 
 from serving.contracts import Arrival, ContractError, Decision, decode, encode
+from serving.in_force import fingerprint
 
 
 def install() -> None:
@@ -39,6 +40,8 @@ def hmas_call(self: Any, method: str, payload: dict[str, Any]) -> dict[str, Any]
 def _answer(scheduler: Any, rank: int, method: str, payload: dict[str, Any]) -> dict[str, Any]:
     message: Any
     match method:
+        case "settings":
+            return {"fingerprint": fingerprint(scheduler.settings)}
         case "snapshot":
             message = scheduler.hmas_snapshot()
         case "totals":

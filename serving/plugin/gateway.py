@@ -6,10 +6,9 @@ trust rule. A request without believed headers is passed on unread.
 """
 
 import logging
-import os
 
 from serving.contracts import ContractError
-from serving.perception.attributes import sign_tenant
+from serving.in_force import check_tokens
 from serving.plugin.bodies import (
     App,
     Receive,
@@ -102,12 +101,7 @@ def _read_settings(scope: Scope) -> EngineSettings:
         ContractError: they do not fit, or a token is missing in the environment.
     """
     settings = settings_of(scope)
-    if settings.gateway != "off" and not sign_tenant("any"):
-        raise ContractError("hmas.gateway needs HMAS_TOKEN in vLLM's environment: set it there")
-    if settings.gateway == "token" and not os.environ.get("HMAS_GATEWAY_TOKEN"):
-        raise ContractError(
-            "hmas.gateway='token' needs HMAS_GATEWAY_TOKEN in vLLM's environment: set it there"
-        )
+    check_tokens(settings)
     return settings
 
 

@@ -17,8 +17,11 @@ from prometheus_client import REGISTRY
 from pydantic import Field
 
 from serving.compat import call_every_core
+from serving.contracts import ContractError
+from serving.in_force import check_api_server, fingerprint
 from serving.plugin.metrics import TenantCollector
 from serving.plugin.shedding_gate import SheddingGate
+from serving.settings import EngineSettings
 
 _POLL_S = 1.0
 _MAX_EVENTS = _MAX_INSIDE = 20_000
@@ -84,11 +87,34 @@ class HMASEndpoints:
         app.include_router(router)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:  # noqa: ARG002
-        """Remember the engine client and start following the tenant totals."""
+        """Remember the engine client and start following the tenant totals.
+
+        Raises:
+            ContractError: what was meant at start-up is not in force; vLLM does not start then.
+        """
         self._client = engine_client
+        settings = check_api_server(args)
         if engine_client is not None:
+            await self._check_cores(settings)
             REGISTRY.register(self._collector)
             self._poller = asyncio.create_task(self._poll())
+
+    def close(self) -> None:
+        """Stop following the engine."""
+        if self._poller is not None:
+            self._poller.cancel()
+
+    async def _check_cores(self, settings: EngineSettings) -> None:
+        try:
+            ranks = (await self._call("settings", {}))["ranks"]
+        except HTTPException as error:
+            raise ContractError(f"H-MAS does not start: {error.detail}") from error
+        for rank in ranks:
+            if rank["fingerprint"] != fingerprint(settings):
+                raise ContractError(
+                    f"H-MAS does not start: engine core {rank['rank']} has other settings under "
+                    '"hmas" of --additional-config than this API server, or another HMAS_TOKEN'
+                )
 
     async def _call(self, method: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Ask every engine core; 400 for a bad message, 503 when the engine is gone."""

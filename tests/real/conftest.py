@@ -39,13 +39,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = [
-        "--model", str(SMOLLM2), "--served-model-name", MODEL, "--max-model-len", "2048",
+        "--served-model-name", MODEL, "--max-model-len", "2048",
         "--max-num-seqs", "16", "--enforce-eager", "--no-enable-prefix-caching",
         "--scheduler-cls", "tests.real.broken_policy.SchedulerWithBrokenPolicy",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HMAS_GATEWAY_TOKEN", GATEWAY_TOKEN)
-        with running_server(SETTINGS, arguments, port=port, token=TOKEN, log=log):
+        with running_server(SETTINGS, str(SMOLLM2), arguments, port=port, token=TOKEN, log=log):
             yield RealServer(f"http://127.0.0.1:{port}", token_file, log)
 
 

@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     arguments = [
-        "--model", str(SMOLLM2), "--served-model-name", MODEL, "--max-model-len", "1024",
+        "--served-model-name", MODEL, "--max-model-len", "1024",
         "--max-num-seqs", "8", "--enforce-eager", "--no-enable-prefix-caching",
         "--data-parallel-size", str(RANKS),
     ]  # fmt: skip
@@ -47,7 +47,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         settings = EngineSettings(slo_scale=SETTINGS.slo_scale)
-        with running_server(settings, arguments, port=port, token=TOKEN, log=log):
+        model = str(SMOLLM2)
+        with running_server(settings, model, arguments, port=port, token=TOKEN, log=log):
             yield RealServer(f"http://127.0.0.1:{port}", token_file, log)
 
 

@@ -15,6 +15,7 @@ from serving.contracts import Arrival, JournalPage, Outcome, Snapshot, Totals
 from serving.engines.live import LiveEngine
 from serving.plugin.engine_methods import hmas_call
 from serving.plugin.routes import HMASEndpoints
+from serving.settings import EngineSettings
 from tests.fakes import FakeEngine
 
 TOKEN = "let-me-in"
@@ -26,6 +27,7 @@ class Hook:
 
     def __init__(self, rank: int = 0, journal_size: int = 1000) -> None:
         self.parallel_config = SimpleNamespace(data_parallel_index=rank)
+        self.settings = EngineSettings()
         self.engine = FakeEngine()
         self.journal = Accounting(journal_size, max_tenants=8)
         self.hmas_apply = self.engine.apply
@@ -76,8 +78,7 @@ def served(engine: Any) -> Iterator[TestClient]:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await endpoints.init_state(engine, app.state, Namespace())
         yield
-        if endpoints._poller is not None:
-            endpoints._poller.cancel()
+        endpoints.close()
 
     app = FastAPI(lifespan=lifespan)
     endpoints.attach_router(app)

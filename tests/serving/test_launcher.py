@@ -1,15 +1,17 @@
 """Is the command that starts vLLM the right one, and are its failures clear?"""
 
+import argparse
 import json
 import socket
-from itertools import pairwise
+from dataclasses import dataclass
 from pkgutil import resolve_name
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from serving import cpu_precision
+from serving import cpu_precision, launcher
+from serving.contracts import ContractError
 from serving.launcher import (
     REPO,
     ServerError,
@@ -19,17 +21,37 @@ from serving.launcher import (
     server_environment,
     write_token,
 )
+from serving.model import SMOLLM2
 from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.shedding import SheddingMiddleware
 from serving.settings import EngineSettings, read_settings
+from serving.vllm_arguments import Given
+
+TWO_GATEWAYS = r"hmas.gateway is 'off'.*'token'"
 
 
-def test_the_hook_is_named_before_the_callers_arguments():
-    command = server_command(EngineSettings(slo_scale=2.0), ["--model", "m"], hook=True)
-    assert command[-2:] == ["--model", "m"]
-    assert command[command.index("--scheduler-cls") + 1] == "serving.scheduler.hmas_scheduler"
-    extra = json.loads(command[command.index("--additional-config") + 1])
-    assert extra == {"hmas": {"slo_scale": 2.0}}
+def parsed(command: list[str]) -> argparse.Namespace:
+    """What vLLM's own parser makes of a command."""
+    try:
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    except ImportError:  # up to vLLM 0.31
+        from vllm.entrypoints.openai.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    assert command[1:4] == ["-P", "-m", "serving.vllm_cli"]
+    parser = FlexibleArgumentParser()
+    make_arg_parser(parser.add_subparsers(dest="command").add_parser("serve"))
+    args: argparse.Namespace = parser.parse_args(command[4:])
+    return args
+
+
+def test_vllm_serves_the_model_with_the_hook_and_the_callers_arguments():
+    given = Given(rest=["--port", "8001", "--api-server-count", "2", "--headless"])
+    args = parsed(server_command(EngineSettings(slo_scale=2.0), "m", given))
+    assert args.model_tag == "m"
+    assert args.scheduler_cls == "serving.scheduler.hmas_scheduler"
+    assert args.additional_config == {"hmas": {"slo_scale": 2.0}}
+    assert (args.port, args.api_server_count, args.headless) == (8001, 2, True)
 
 
 @pytest.mark.parametrize(
@@ -52,58 +74,194 @@ def test_a_cpu_that_emulates_bfloat16_computes_in_float32(tmp_path, monkeypatch,
 
 def test_a_gateway_brings_its_middleware_and_the_hook_the_same_settings():
     settings = EngineSettings(gateway="token", trust_client_tenant=True)
-    command = server_command(settings, ["--model", "m"], hook=True)
-    assert command[command.index("--middleware") + 1] == "serving.plugin.gateway.GatewayMiddleware"
-    assert resolve_name(command[command.index("--middleware") + 1]) is GatewayMiddleware
-    extra = json.loads(command[command.index("--additional-config") + 1])
-    assert read_settings(extra) == settings
-    assert "--middleware" not in server_command(EngineSettings(), [], hook=True)
-    assert "--middleware" not in server_command(settings, [], hook=False)
+    args = parsed(server_command(settings, "m", Given()))
+    assert [resolve_name(name) for name in args.middleware] == [GatewayMiddleware]
+    assert read_settings(args.additional_config) == settings
+    assert "--middleware" not in server_command(EngineSettings(), "m", Given())
+    assert "--middleware" not in server_command(settings, "m", Given(), hook=False)
 
 
-def served(monkeypatch, folder, *options: str) -> tuple[EngineSettings, dict[str, str]]:
-    """What `hmas serve` would start: the settings and the environment."""
+@dataclass
+class Served:
+    """What `hmas serve` would start."""
+
+    command: list[str]
+    environment: dict[str, str]
+    said: str
+
+    @property
+    def args(self) -> argparse.Namespace:
+        return parsed(self.command)
+
+    @property
+    def settings(self) -> EngineSettings:
+        return read_settings(self.args.additional_config)
+
+
+def served(monkeypatch, folder, *options: str) -> Served:
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr("os.execve", lambda _, *call: started.append(call))
     app = typer.Typer()
-    app.command(context_settings={"allow_extra_args": True})(serve_command)
-    options = ("--token-file", str(folder / "hmas.token"), *options)
-    result = CliRunner().invoke(app, options)
-    if result.exit_code:
-        raise ValueError(result.output)
-    ((command, environment),) = started
-    extra = json.loads(command[command.index("--additional-config") + 1])
-    return read_settings(extra), environment
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True}  # as in hmas_agents.cli
+    app.command(context_settings=settings)(serve_command)
+    result = CliRunner().invoke(app, (*options, "--token-file", str(folder / "hmas.token")))
+    if result.exception:
+        raise result.exception
+    return Served(*started[0], result.output)
+
+
+@pytest.mark.parametrize(
+    "options", [("m",), ("--model", "m"), ("m", "--model", "m"), ("--slo-scale", "2", "m")], ids=str
+)
+def test_serve_serves_the_model_that_is_named(monkeypatch, tmp_path, options):
+    found = served(monkeypatch, tmp_path, *options, "--max-num-seqs", "128")
+    assert (found.args.model_tag, found.args.max_num_seqs) == ("m", 128)
+    assert "SmolLM2" not in found.said
+
+
+def test_a_scheduler_that_is_made_of_the_hook_may_take_its_place(monkeypatch, tmp_path):
+    log = "evals.fidelity.step_log.step_log_scheduler"
+    assert served(monkeypatch, tmp_path, "m", "--scheduler-cls", log).args.scheduler_cls == log
+
+
+def test_two_models_are_refused(monkeypatch, tmp_path):
+    with pytest.raises(ServerError, match="two models, m and --model n"):
+        served(monkeypatch, tmp_path, "m", "--model", "n")
+
+
+def test_without_a_model_the_embedded_one_is_served_and_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(launcher, "is_complete", lambda _: True)
+    found = served(monkeypatch, tmp_path, "--port", "8001")
+    assert found.args.model_tag == str(SMOLLM2)
+    assert "no model right after `hmas serve`: serving the embedded SmolLM2" in found.said
+    monkeypatch.setattr(launcher, "is_complete", lambda _: False)
+    with pytest.raises(ServerError, match="run `make model`"):
+        served(monkeypatch, tmp_path)
+
+
+def test_a_config_file_may_name_the_model_and_more_of_the_additional_config(monkeypatch, tmp_path):
+    file = tmp_path / "vllm.yaml"
+    file.write_text("model: from-file\nport: 8001\nadditional-config:\n  x: 1\n")
+    args = served(monkeypatch, tmp_path, "--gateway", "always", "--config", str(file)).args
+    assert (args.model_tag or args.model, args.port) == ("from-file", 8001)
+    assert args.additional_config["x"] == 1
+    assert args.additional_config["hmas"]["gateway"] == "always"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        ("--additional-config", '{"x": 1}'),
+        ('--additional-config={"x": 1}',),
+        ("--additional_config", '{"x": 1}'),
+        ("--additional-conf", '{"x": 1}'),
+        ("--additional-config.x", "1"),
+        ("--additional_config.x=1",),
+    ],
+    ids=str,
+)
+def test_the_users_additional_config_and_ours_both_reach_vllm(monkeypatch, tmp_path, form):
+    """Before, the user's replaced ours: a gateway's trust, weights and floors vanished."""
+    found = served(monkeypatch, tmp_path, "m", "--gateway", "token", *form, "--port", "8001")
+    assert found.args.additional_config["x"] == 1
+    assert found.args.port == 8001
+    assert found.settings.gateway == "token"
+    meant = json.loads(found.environment["HMAS_SETTINGS"])
+    assert read_settings({"hmas": meant}) == found.settings
+
+
+def test_settings_without_an_option_go_under_hmas(monkeypatch, tmp_path):
+    text = '{"hmas": {"tenant_weights": {"acme": 3}, "model_file": null}}'
+    found = served(monkeypatch, tmp_path, "m", "--slo-scale", "2", "--additional-config", text)
+    assert found.settings == EngineSettings(tenant_weights={"acme": 3}, slo_scale=2)
+    dotted = [
+        "--additional-config.hmas.tenant_weights.acme", "3", "--additional-config.x", "1",
+        "--additional-config.hmas.tenant_weights.other=2", "--additional-config.hmas.sheddable+",
+        "batch,document",
+    ]  # fmt: skip
+    found = served(monkeypatch, tmp_path, "m", *dotted)
+    assert found.settings.tenant_weights == {"acme": 3, "other": 2}
+    assert found.settings.sheddable == ("batch", "document")
+    assert found.args.additional_config["x"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--additional-config", '{"hmas": {"gateway": "off"}}'], TWO_GATEWAYS),
+        (["--additional-config.hmas.gateway", "off"], TWO_GATEWAYS),
+        (["--additional-config", '{"x": 1}', "--additional-config={\"x\": 2}"], "x is given twice"),
+        (["--additional-config", '{"x": 1}', "--additional-config.y", "2"], "drop the JSON"),
+        (["--additional-config", "{x}"], "is not JSON"),
+        (["--additional-config", "[]"], "must be a JSON object"),
+        (["--additional-config", '{"hmas": 7}'], "hmas must be an object"),
+        (["--additional-config", '{"hmas": {"gatewey": 7}}'], "hmas.gatewey"),
+        (["--additional-config"], "needs a value"),
+        (["--scheduler-cls", "mine.Own"], "mine.Own: `hmas serve` runs vLLM with its own"),
+        (["--scheduler_cls=mine.Own"], "mine.Own: `hmas serve` runs vLLM with its own"),
+        (["--config", "missing.yaml"], "missing.yaml: cannot be read"),
+        (["--headless"], "--headless needs HMAS_TOKEN"),
+        (["--grpc"], "--grpc has no HTTP server"),
+    ],
+)
+def test_what_cannot_be_put_in_force_is_refused(monkeypatch, tmp_path, options, reason):
+    monkeypatch.delenv("HMAS_TOKEN", raising=False)
+    with pytest.raises((ContractError, ServerError), match=reason):
+        served(monkeypatch, tmp_path, "m", "--gateway", "token", *options)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("scheduler-cls: mine.Own", "scheduler-cls mine.Own"),
+        ("additional-config.hmas.gateway: 'off'", "as a mapping"),
+        ("additional_config: {hmas: {gateway: 'off'}}", TWO_GATEWAYS),
+        ("- a list", "must be a mapping"),
+    ],
+)
+def test_what_a_config_file_would_replace_is_refused(monkeypatch, tmp_path, text, reason):
+    file = tmp_path / "vllm.yaml"
+    file.write_text(text)
+    with pytest.raises(ContractError, match=reason):
+        served(monkeypatch, tmp_path, "m", "--gateway", "token", "--config", str(file))
+
+
+def test_a_frontend_without_our_plugins_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(ServerError, match="Rust frontend loads no Python plugins"):
+        served(monkeypatch, tmp_path, "m")
 
 
 def test_serve_behind_a_gateway(monkeypatch, tmp_path):
     monkeypatch.setenv("HMAS_GATEWAY_TOKEN", "of-the-gateway")
-    settings, environment = served(
-        monkeypatch, tmp_path, "--gateway", "token", "--objective", "premium=interactive"
+    found = served(
+        monkeypatch, tmp_path, "m", "--gateway", "token", "--objective", "premium=interactive"
     )
-    assert settings.gateway_objectives == {"premium": "interactive"}
-    assert not settings.believes_clients
-    assert environment["HMAS_GATEWAY_TOKEN"] == "of-the-gateway"
+    assert found.settings.gateway_objectives == {"premium": "interactive"}
+    assert not found.settings.believes_clients
+    assert found.environment["HMAS_GATEWAY_TOKEN"] == "of-the-gateway"
     monkeypatch.delenv("HMAS_GATEWAY_TOKEN")
-    _, environment = served(monkeypatch, tmp_path, "--gateway", "token")
-    assert environment["HMAS_GATEWAY_TOKEN"] == (tmp_path / "gateway.token").read_text().strip()
-    settings, environment = served(monkeypatch, tmp_path)
-    assert settings.believes_clients
-    assert "HMAS_GATEWAY_TOKEN" not in environment
+    text = '{"hmas": {"gateway": "token"}}'
+    for options in (["--gateway", "token"], ["--additional-config", text]):
+        found = served(monkeypatch, tmp_path, "m", *options)
+        token = found.environment["HMAS_GATEWAY_TOKEN"]
+        assert token == (tmp_path / "gateway.token").read_text().strip()
+    found = served(monkeypatch, tmp_path, "m")
+    assert found.settings.believes_clients
+    assert "HMAS_GATEWAY_TOKEN" not in found.environment
 
 
 def test_serve_with_classes_that_may_be_refused(monkeypatch, tmp_path):
-    settings, _ = served(monkeypatch, tmp_path, "--sheddable", "batch, best_effort")
-    assert settings.sheddable == ("batch", "best_effort")
-    assert served(monkeypatch, tmp_path)[0].sheddable == ()
-    with pytest.raises(ValueError, match=r"cheap"):
-        served(monkeypatch, tmp_path, "--sheddable", "cheap")
+    found = served(monkeypatch, tmp_path, "m", "--sheddable", "batch, best_effort")
+    assert found.settings.sheddable == ("batch", "best_effort")
+    assert served(monkeypatch, tmp_path, "m").settings.sheddable == ()
+    with pytest.raises(ContractError, match=r"cheap"):
+        served(monkeypatch, tmp_path, "m", "--sheddable", "cheap")
 
 
 def test_shedding_brings_its_middleware_inside_the_gateways():
     settings = EngineSettings(sheddable=("batch",), gateway="token")
-    command = server_command(settings, [], hook=True)
-    named = [value for flag, value in pairwise(command) if flag == "--middleware"]
+    named = parsed(server_command(settings, "m", Given())).middleware
     assert [resolve_name(name) for name in named] == [SheddingMiddleware, GatewayMiddleware]
 
 
@@ -111,30 +269,30 @@ def test_shedding_brings_its_middleware_inside_the_gateways():
     ("objective", "reason"), [("premium", "NAME=SLO_CLASS"), ("premium=gold", "unknown SLO")]
 )
 def test_an_objective_that_leads_nowhere_is_refused(objective, reason, monkeypatch, tmp_path):
-    monkeypatch.setenv("COLUMNS", "300")
-    with pytest.raises(ValueError, match=reason):
-        served(monkeypatch, tmp_path, "--objective", objective)
+    with pytest.raises(ContractError, match=reason):
+        served(monkeypatch, tmp_path, "m", "--objective", objective)
 
 
 def test_serve_keeps_learned_models_unless_told_otherwise(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert served(monkeypatch, tmp_path)[0].model_file == str(tmp_path / "var/perception.json")
-    assert served(monkeypatch, tmp_path, "--model-file", "")[0].model_file is None
+    kept = served(monkeypatch, tmp_path, "m").settings.model_file
+    assert kept == str(tmp_path / "var/perception.json")
+    assert served(monkeypatch, tmp_path, "m", "--model-file", "").settings.model_file is None
     assert EngineSettings().model_file is None
 
 
 def test_a_stock_server_gets_neither_hook_nor_plugins(monkeypatch):
     monkeypatch.delenv("VLLM_PLUGINS", raising=False)
-    assert "--scheduler-cls" not in server_command(EngineSettings(), [], hook=False)
-    environment = server_environment("t", hook=False)
+    assert "--scheduler-cls" not in server_command(EngineSettings(), "m", Given(), hook=False)
+    environment = server_environment(EngineSettings(), "t", hook=False)
     assert "VLLM_PLUGINS" not in environment
-    assert "HMAS_TOKEN" not in environment
+    assert not {"HMAS_TOKEN", "HMAS_SETTINGS"} & environment.keys()
 
 
 def test_the_environment_keeps_what_the_user_has_set(monkeypatch):
     monkeypatch.setenv("VLLM_PLUGINS", "mine,hmas")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    environment = server_environment("t", hook=True)
+    environment = server_environment(EngineSettings(), "t", hook=True)
     assert environment["VLLM_PLUGINS"] == "mine,hmas,hmas_engine"
     assert environment["PYTHONPATH"].split(":") == [str(REPO), "/elsewhere"]
     assert environment["HMAS_TOKEN"] == "t"
@@ -156,7 +314,7 @@ def test_a_taken_port_is_a_clear_error(tmp_path):
         port = taken.getsockname()[1]
         with (
             pytest.raises(ServerError, match=f"port {port} is taken"),
-            running_server(EngineSettings(), [], port=port, token="t", log=tmp_path / "log"),
+            running_server(EngineSettings(), "m", [], port=port, token="t", log=tmp_path / "log"),
         ):
             pass
 
@@ -165,9 +323,9 @@ def test_a_server_that_dies_shows_the_end_of_its_log(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = ["--no-such-option-of-vllm"]
+    arguments, log = ["--no-such-option-of-vllm"], tmp_path / "log"
     with (
         pytest.raises(ServerError, match="no-such-option-of-vllm"),
-        running_server(EngineSettings(), arguments, port=port, token="t", log=tmp_path / "log"),
+        running_server(EngineSettings(), "m", arguments, port=port, token="t", log=log),
     ):
         pass

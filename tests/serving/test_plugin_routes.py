@@ -214,8 +214,8 @@ def test_the_engine_method_is_installed_on_vllms_engine_core(monkeypatch):
 def test_the_totals_are_followed_without_anyone_asking_and_survive_a_dead_engine(registry, engine):
     async def scenario() -> None:
         endpoints = HMASEndpoints()
-        engine.down = True
         await endpoints.init_state(engine, None, Namespace())
+        engine.down = True
         for _ in range(5):
             await asyncio.sleep(0)
         assert endpoints._poller is not None
