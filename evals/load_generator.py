@@ -135,9 +135,16 @@ def completion_body(
         body |= {
             "min_tokens": request.output_tokens,
             "priority": request.priority,
-            "vllm_xargs": {"tenant": request.tenant, "slo_class": request.slo_class},
+            "vllm_xargs": _arguments(request),
         }
     return body | ({"cache_salt": cache_salt} if cache_salt else {})
+
+
+def _arguments(request: TraceRequest) -> dict[str, str | float]:
+    slo = request.slo or SLO()
+    targets = {"slo_ttft_ms": slo.ttft_ms, "slo_tpot_ms": slo.tpot_ms, "slo_e2e_ms": slo.e2e_ms}
+    named: dict[str, str | float] = {"tenant": request.tenant, "slo_class": request.slo_class}
+    return named | {key: value for key, value in targets.items() if value is not None}
 
 
 def new_cache_salt() -> str:
@@ -157,7 +164,7 @@ def prompt_ids(request: TraceRequest, token_seed: int, index: int) -> list[int]:
 def client_outcome(sent: SentRequest, served: Served, settings: EngineSettings) -> Outcome:
     """The outcome of one request from what its client saw, SLOs judged at the client."""
     request = sent.request
-    slo = settings.slo_of(request.slo_class) or SLO()
+    slo = request.slo or settings.slo_of(request.slo_class) or SLO()
     ttft_s = None if served.first_s is None else served.first_s - sent.intended_mono
     tpot_s = None
     if served.first_s is not None and served.last_s is not None and served.output_tokens > 1:

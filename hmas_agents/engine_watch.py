@@ -75,10 +75,13 @@ class EngineWatch:
                 state=self._feedback.long_state(),
                 requests=window[::ranks],
                 span_s=span_s,
-                # The engine's own as far as requests show them: a class's targets arrive with
-                # each request, already scaled.
+                # Each request brings its own targets, already scaled; those of its class matter
+                # for what is told apart by class.
                 settings=EngineSettings(
-                    slo_classes=dict(self._slos), sheddable=snapshot.envelope.sheddable
+                    slo_classes=dict(self._slos),
+                    sheddable=snapshot.envelope.sheddable,
+                    max_wait_s=snapshot.envelope.max_wait_s,
+                    bucket_s=snapshot.envelope.bucket_s,
                 ),
                 inside=inside,
                 served=self._feedback.served(MAX_SERVED),

@@ -77,6 +77,8 @@ class SchedulerHook(_Base):
             block_size=self.block_size,
             sheddable=settings.sheddable,
             prefix_caching=caches,
+            max_wait_s=settings.max_wait_s,
+            bucket_s=settings.bucket_s,
         )
         self._stock_limits = Limits(
             max_active_requests=max_active,

@@ -128,7 +128,7 @@ def _targets_s(
 ) -> tuple[Floats, Floats, Floats]:
     """TTFT, TPOT and end-to-end targets in seconds; infinite where there is none."""
     default = settings.slo_of(settings.default_slo_class) or SLO()
-    slos = [settings.slo_of(r.slo_class) or default for r in requests]
+    slos = [r.slo or settings.slo_of(r.slo_class) or default for r in requests]
 
     def seconds(targets_ms: list[float | None]) -> Floats:
         values = [np.inf if ms is None else ms / 1000 + _ROUNDING_S for ms in targets_ms]

@@ -167,6 +167,8 @@ class EmulatedSGLang:
 
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
         slo_class, slo = slo_of({"slo_class": offered.slo_class}, self.settings)
+        if offered.slo is not None:
+            slo_class, slo = offered.slo_class, offered.slo
         view = RequestView(
             f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
             offered.prompt_tokens,

@@ -171,6 +171,7 @@ class Feedback:
                 slo_class=o.slo_class,
                 priority=o.priority,
                 max_tokens=o.max_tokens or None,
+                slo=o.slo,
             )
             for o in offered
         )

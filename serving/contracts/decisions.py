@@ -10,7 +10,8 @@ from serving.contracts.limits import Limits
 class Envelope:
     """What was fixed at start-up; limits are clamped to it, `sheddable` classes may be refused.
 
-    `prefix_caching`: the KV cache keeps prompts for those that begin alike.
+    `prefix_caching`: the KV cache keeps prompts for those that begin alike. `max_wait_s` and
+    `bucket_s` are those of the engine's settings.
     """
 
     max_active_requests: int
@@ -20,6 +21,8 @@ class Envelope:
     block_size: int
     sheddable: tuple[str, ...] = ()
     prefix_caching: bool = False
+    max_wait_s: float = 900.0
+    bucket_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

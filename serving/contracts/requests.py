@@ -30,6 +30,7 @@ class TraceRequest:
     """One request of a workload: what is offered, and how long its answer truly is.
 
     `prefix` names shared 512-token prompt blocks (Mooncake's hash_ids); empty means unique.
+    `slo`: targets of its own; None means those of its class.
     """
 
     arrival_s: float
@@ -40,6 +41,7 @@ class TraceRequest:
     priority: int = 0
     prefix: tuple[int, ...] = ()
     max_tokens: int | None = None
+    slo: SLO | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from vllm.v1.request import Request, RequestStatus
 
 from serving.accounting import RequestTrack
-from serving.contracts import ResidentRequest
+from serving.contracts import ResidentRequest, TraceRequest
 from serving.engines.virtual_vllm import TOKEN
 from serving.hook import SchedulerHook
 from serving.perception.cost_model import StepShape
@@ -63,14 +63,21 @@ class Begun:
 
     def arguments(self, settings: EngineSettings) -> dict[str, Any]:
         """What its `vllm_xargs` must say for the hook to know tenant and targets."""
-        one = self.inside
-        if settings.slo_of(one.slo_class) == one.slo:
-            return {"tenant": one.tenant, "slo_class": one.slo_class}
-        targets = {
-            "slo_ttft_ms": one.slo.ttft_ms, "slo_tpot_ms": one.slo.tpot_ms,
-            "slo_e2e_ms": one.slo.e2e_ms,
-        }  # fmt: skip
-        return {"tenant": one.tenant, **{k: v for k, v in targets.items() if v is not None}}
+        return request_arguments(self.inside, settings)
+
+
+def request_arguments(
+    one: ResidentRequest | TraceRequest, settings: EngineSettings
+) -> dict[str, str | float]:
+    """The `vllm_xargs` of a request: its class, or targets that are not those of its class."""
+    named: dict[str, str | float] = {"tenant": one.tenant, "slo_class": one.slo_class}
+    if one.slo is None or settings.slo_of(one.slo_class) == one.slo:
+        return named
+    targets = {
+        "slo_ttft_ms": one.slo.ttft_ms, "slo_tpot_ms": one.slo.tpot_ms,
+        "slo_e2e_ms": one.slo.e2e_ms,
+    }  # fmt: skip
+    return named | {key: value for key, value in targets.items() if value is not None}
 
 
 def put_back(

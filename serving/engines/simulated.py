@@ -25,7 +25,7 @@ from serving.contracts import (
     TraceRequest,
 )
 from serving.engines.profile import EngineProfile
-from serving.engines.resumed import Begun, put_back
+from serving.engines.resumed import Begun, put_back, request_arguments
 from serving.engines.tickers import Ticker, Tickers
 from serving.engines.virtual_vllm import (
     STOP_TOKEN,
@@ -241,7 +241,7 @@ class SimulatedEngine:
         self._true_tokens[f"r{index}"] = offered.output_tokens
         request = self._requests.build(
             f"r{index}", offered.arrival_s, offered.prompt_tokens, max_tokens, offered.priority,
-            {"tenant": offered.tenant, "slo_class": offered.slo_class},
+            request_arguments(offered, self.settings),
         )  # fmt: skip
         self.scheduler.add_request(request)
 
@@ -310,6 +310,8 @@ class SimulatedEngine:
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
         extra = {"slo_class": offered.slo_class}
         slo_class, slo = slo_of(extra, self.settings)
+        if offered.slo is not None:
+            slo_class, slo = offered.slo_class, offered.slo
         view = RequestView(
             f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
             offered.prompt_tokens,

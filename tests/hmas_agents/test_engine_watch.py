@@ -75,3 +75,37 @@ def test_the_newest_requests_are_kept_when_there_are_too_many_for_the_twin():
     assert len(situation.requests) == MAX_WINDOW
     assert situation.requests[0].prompt_tokens - 1 == 100
     assert situation.span_s == pytest.approx(130.0 - 100.1)
+
+
+TIGHT, LOOSE = SLO(ttft_ms=1.0), SLO(ttft_ms=60_000.0)
+
+
+@pytest.mark.parametrize("last", [TIGHT, LOOSE], ids=["tight last", "loose last"])
+def test_each_request_is_predicted_by_its_own_targets_whichever_came_last(last):
+    """All of them are of the class `custom`; the policy agent's own requests are, too."""
+    engine = FakeEngine(now_s=100.0)
+    watch = EngineWatch(engine, load_config(None), None)
+    watch.look()
+    known = {"slo_class": "custom", "prompt_tokens": 50, "max_tokens": 8}
+    engine.events += [
+        arrival(i, 100.0 + i / 2, slo=TIGHT if i % 2 else LOOSE, **known) for i in range(40)
+    ]
+    engine.events.append(arrival(40, 120.0, slo=last, tenant="hmas", **known))
+    engine.now_s = 120.0
+    predicted = forecast(watch.situation(), "edf", {}, seed=0, horizon_s=10.0)
+    assert predicted.offered > 10
+    assert predicted.attainment == pytest.approx(0.5, abs=0.11)
+
+
+class Impatient(FakeEngine):
+    """Its operator has set a ceiling and a bucket."""
+
+    def snapshot(self) -> Snapshot:
+        shot = super().snapshot()
+        return replace(shot, envelope=replace(shot.envelope, max_wait_s=30.0, bucket_s=2.0))
+
+
+def test_the_twin_runs_under_the_engines_ceiling_and_bucket():
+    watch = EngineWatch(Impatient(now_s=100.0), load_config(None), None)
+    settings = watch.situation().settings
+    assert (settings.max_wait_s, settings.bucket_s) == (30.0, 2.0)
