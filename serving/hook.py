@@ -129,6 +129,19 @@ class SchedulerHook(_Base):
             self._enforce()
         return ack
 
+    def hmas_stop(self, by: str, reason: str) -> Ack:
+        """The kill switch: back to the default at once, and no decision until `hmas_start`."""
+        ack = self.lease.stop(by, reason, self._now())
+        logger.warning("kill switch, asked by %s (%s): %s", by, reason, ack.reason)
+        self._enforce()
+        return ack
+
+    def hmas_start(self, by: str) -> Ack:
+        """Let decisions in again."""
+        ack = self.lease.start()
+        logger.warning("decisions are let in again, asked by %s: %s", by, ack.reason)
+        return ack
+
     def hmas_snapshot(self) -> Snapshot:
         """The state between two steps; O(waiting)."""
         return build_snapshot(self, self._now())

@@ -1,14 +1,15 @@
 """Who may steer this engine, until when, and what is in force?
 
 One controller at a time; epochs only grow; a decision holds a lease, and when the
-lease ends the engine's default comes back by itself. Pure logic, no vLLM.
+lease ends the engine's default comes back by itself. A person outranks controllers, and
+the kill switch outranks both. Pure logic, no vLLM.
 """
 
 import math
 from dataclasses import replace
 from typing import Any
 
-from serving.contracts import Ack, Decision, Envelope, Limits
+from serving.contracts import PERSON, PINNED_S, Ack, Decision, Envelope, Limits, Stopped
 from serving.contracts.limits import Knob
 from serving.policies import complete_params
 from serving.rules import KNOBS
@@ -23,12 +24,17 @@ class Lease:
     Args:
         default: what is in force without a controller.
         envelope: limits fixed at start-up; decisions are clamped to it.
+
+    Attributes:
+        stopped: the kill switch, while it is on. It is the engine's state and no lease: it
+            holds whoever comes or goes, until `start` or the end of the process.
     """
 
     def __init__(self, default: Decision, envelope: Envelope) -> None:
         self.default, self.envelope = default, envelope
         self.decision = default
         self.epoch = 0
+        self.stopped: Stopped | None = None
         self._ends_s = math.inf
 
     @property
@@ -51,14 +57,14 @@ class Lease:
         """Put a decision in force if its controller, epoch, policy and values are acceptable."""
         if not decision.controller_id:
             return self._refuse("controller_id is empty")
-        if conflict := self._conflict(decision.controller_id, now_s):
-            return self._refuse(conflict)
+        if hindrance := self._halted(now_s) or self._conflict(decision.controller_id, now_s):
+            return self._refuse(hindrance)
         if not self.epoch < decision.epoch <= _MAX_EPOCH:
             return self._refuse(
                 f"epoch {decision.epoch} is not above the present {self.epoch} (up to {_MAX_EPOCH})"
             )
-        if not 0 < decision.ttl_s <= _MAX_TTL_S:
-            return self._refuse(f"ttl_s = {decision.ttl_s} is outside 0..{_MAX_TTL_S:g}")
+        if refusal := _strange_ttl(decision.controller_id, decision.ttl_s):
+            return self._refuse(refusal)
         try:
             params = complete_params(decision.policy, decision.params)
         except ValueError as error:
@@ -70,12 +76,14 @@ class Lease:
 
     def renew(self, controller_id: str, ttl_s: float, now_s: float) -> Ack:
         """Extend the lease of its owner."""
+        if halted := self._halted(now_s):
+            return self._refuse(halted)
         if not self.owner or self.owner != controller_id:
             return self._refuse(
                 self._conflict(controller_id, now_s) or "there is no lease to renew"
             )
-        if not 0 < ttl_s <= _MAX_TTL_S:
-            return self._refuse(f"ttl_s = {ttl_s} is outside 0..{_MAX_TTL_S:g}")
+        if refusal := _strange_ttl(controller_id, ttl_s):
+            return self._refuse(refusal)
         self._ends_s = now_s + ttl_s
         return Ack(True, self.epoch, "renewed")
 
@@ -88,18 +96,59 @@ class Lease:
         self._to_default()
         return Ack(True, self.epoch, "released")
 
+    def stop(self, by: str, reason: str, now_s: float) -> Ack:
+        """Return to the default and refuse every decision until `start`, whoever owns the lease."""
+        if not by:
+            return self._refuse("by is empty: say who stops the engine")
+        if self.stopped is not None:
+            return Ack(True, self.epoch, self._halted(now_s))
+        if self.owner:
+            self._to_default()
+        self.stopped = Stopped(by, now_s, reason)
+        return Ack(True, self.epoch, "stopped")
+
+    def start(self) -> Ack:
+        """Let decisions in again; what was in force before does not come back by itself."""
+        was, self.stopped = self.stopped, None
+        return Ack(True, self.epoch, f"it was stopped by {was.by}" if was else "it was not stopped")
+
+    def _halted(self, now_s: float) -> str:
+        return stopped_by(self.stopped, now_s) if self.stopped else ""
+
     def _to_default(self) -> None:
         self.decision, self._ends_s = self.default, math.inf
         self.epoch += 1  # going back is a change too: outcomes tell which rules served them
 
     def _conflict(self, controller_id: str, now_s: float) -> str:
+        if controller_id.startswith(PERSON):
+            return ""
         if self.owner and self.owner != controller_id and now_s < self._ends_s:
-            left_s = self._ends_s - now_s
-            return f"controller {self.owner!r} owns this engine for another {left_s:.1f} s"
+            return owned_by(self.owner, self._ends_s - now_s)
         return ""
 
     def _refuse(self, reason: str) -> Ack:
         return Ack(False, self.epoch, reason)
+
+
+def stopped_by(stopped: Stopped, now_s: float) -> str:
+    """Who has used the kill switch, when and why, in words."""
+    why = f" ({stopped.reason})" if stopped.reason else ""
+    since_s = now_s - stopped.since_s
+    return f"stopped by {stopped.by} {since_s:.0f} s ago{why}; `hmas start` ends that"
+
+
+def owned_by(owner: str, left_s: float) -> str:
+    """Who holds the lease, and for how long, in words."""
+    if not owner.startswith(PERSON):
+        return f"controller {owner!r} owns this engine for another {left_s:.1f} s"
+    pinned = left_s > PINNED_S / 2
+    until = "until it is released" if pinned else f"for another {left_s:.0f} s"
+    return f"{owner.removeprefix(PERSON)} holds this engine {until} (`hmas release` ends that)"
+
+
+def _strange_ttl(controller_id: str, ttl_s: float) -> str:
+    longest_s = PINNED_S if controller_id.startswith(PERSON) else _MAX_TTL_S
+    return "" if 0 < ttl_s <= longest_s else f"ttl_s = {ttl_s} is outside 0..{longest_s:g}"
 
 
 def clamp(limits: Limits, envelope: Envelope) -> tuple[Limits, dict[str, float]]:

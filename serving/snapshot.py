@@ -75,6 +75,7 @@ def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
         policy_errors=scheduler.faults,
         last_error=scheduler.last_fault,
         rules=dict(scheduler.queue.counts),
+        stopped=lease.stopped,
     )
 
 
@@ -93,6 +94,7 @@ def build_totals(scheduler: Hooked, now_s: float) -> Totals:
         rules=dict(scheduler.queue.counts),
         shed=lease.decision.limits.shed,
         histograms=tuple(scheduler.observer.accounting.latencies.histograms()),
+        stopped=lease.stopped is not None,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from serving.contracts import (
+    PERSON,
     Ack,
     Arrival,
     BatchState,
@@ -17,6 +18,7 @@ from serving.contracts import (
     ResidentPage,
     ResidentRequest,
     Snapshot,
+    Stopped,
 )
 from serving.engines.protocol import EngineUnavailable
 
@@ -42,6 +44,7 @@ class FakeEngine:
     limits: Limits = STOCK
     owner: str = ""
     lease_until_s: float = 0.0
+    stopped: Stopped | None = None
 
     def _tick(self) -> None:
         if self.down:
@@ -76,9 +79,14 @@ class FakeEngine:
             length_coverage=None,
             counters=(),
             journal_head=len(self.events),
+            stopped=self.stopped,
         )
 
     def _refusal(self, controller_id: str) -> Ack | None:
+        if self.stopped is not None:
+            return Ack(False, self.epoch, f"stopped by {self.stopped.by}")
+        if controller_id.startswith(PERSON):
+            return None
         if self.owner and self.owner != controller_id:
             return Ack(False, self.epoch, f"owned by {self.owner}")
         return None
@@ -108,6 +116,18 @@ class FakeEngine:
         if self.owner != controller_id:
             return Ack(False, self.epoch, f"no lease of {controller_id}")
         self._default()
+        return Ack(True, self.epoch)
+
+    def stop(self, by: str, reason: str = "") -> Ack:
+        self._tick()
+        if self.owner:
+            self._default()
+        self.stopped = Stopped(by, self.now_s, reason)
+        return Ack(True, self.epoch)
+
+    def start(self, by: str) -> Ack:
+        self._tick()
+        self.stopped = None
         return Ack(True, self.epoch)
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:

@@ -11,7 +11,7 @@ from typing import Any
 
 from serving.contracts import Ack, Decision, Limits, Snapshot
 from serving.engines.protocol import Engine
-from serving.lease import clamp
+from serving.lease import clamp, owned_by, stopped_by
 
 ADVISE = "advise mode: not applied"
 RELEASED = "the session was released: nothing is applied any more"
@@ -41,6 +41,7 @@ class ControlSession:
         self.lock = threading.RLock()
         self._desired: Desired | None = None
         self._released = False
+        self._unsure = False  # the engine has not said what it made of the last decision
 
     def change(
         self,
@@ -74,13 +75,16 @@ class ControlSession:
         with self.lock:
             if self._desired is None or self._released:
                 return Ack(False, self.engine.snapshot().epoch, "there is nothing to renew")
-            ack = self.engine.renew(self.controller_id, self.ttl_s)
-            if ack.accepted:
-                return ack
+            why = "a decision was not answered"
+            if not self._unsure:
+                ack = self.engine.renew(self.controller_id, self.ttl_s)
+                if ack.accepted:
+                    return ack
+                why = f"lease was lost ({ack.reason})"
             snapshot = self.engine.snapshot()
-            if snapshot.controller_id not in {"", self.controller_id}:
-                return ack
-            return self._apply(self._desired, snapshot, f"lease was lost ({ack.reason})", {})
+            if hindrance := in_the_way(snapshot, self.controller_id):
+                return Ack(False, snapshot.epoch, hindrance)
+            return self._apply(self._desired, snapshot, why, {})
 
     def release(self) -> Ack:
         """Give the engine back to its default policy; later changes are refused."""
@@ -102,10 +106,21 @@ class ControlSession:
             limits=desired.limits,
             reason=reason,
         )
+        self._unsure = True
         ack = self.engine.apply(decision)
+        self._unsure = False
         if ack.accepted:
             self._desired = desired
         return replace(ack, clamped={**clamped, **ack.clamped})
+
+
+def in_the_way(snapshot: Snapshot, controller_id: str) -> str:
+    """What keeps a controller out of this engine now, in words; empty where nothing does."""
+    if snapshot.stopped is not None:
+        return stopped_by(snapshot.stopped, snapshot.now_s)
+    if snapshot.controller_id in {"", controller_id}:
+        return ""
+    return owned_by(snapshot.controller_id, snapshot.lease_left_s)
 
 
 def _in_force(snapshot: Snapshot) -> Desired:

@@ -7,7 +7,14 @@ lengths tokens.
 """
 
 from serving.contracts.codec import ContractError, decode, encode
-from serving.contracts.decisions import Ack, Decision, Envelope
+from serving.contracts.decisions import (
+    PERSON,
+    PINNED_S,
+    Ack,
+    Decision,
+    Envelope,
+    Stopped,
+)
 from serving.contracts.limits import Limits
 from serving.contracts.requests import (
     SLO,
@@ -33,6 +40,8 @@ from serving.contracts.state import (
 )
 
 __all__ = [
+    "PERSON",
+    "PINNED_S",
     "SLO",
     "Ack",
     "Arrival",
@@ -53,6 +62,7 @@ __all__ = [
     "ResidentPage",
     "ResidentRequest",
     "Snapshot",
+    "Stopped",
     "TenantCounters",
     "Totals",
     "TraceRequest",

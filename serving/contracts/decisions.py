@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from serving.contracts.codec import STRICT
 from serving.contracts.limits import Limits
 
+PERSON = "person:"  # how a person's `controller_id` begins: it outranks every controller
+PINNED_S = 10 * 365 * 86_400.0  # ttl_s of a person's decision that holds until it is released
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -36,6 +39,16 @@ class Decision:
     policy: str
     params: dict[str, float]
     limits: Limits
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The kill switch is on: `by` whom, since when on the engine's clock, and why."""
+
+    __pydantic_config__ = STRICT
+    by: str
+    since_s: float
     reason: str = ""
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from serving.contracts.codec import STRICT
-from serving.contracts.decisions import Envelope
+from serving.contracts.decisions import Envelope, Stopped
 from serving.contracts.limits import Limits
 
 
@@ -114,6 +114,7 @@ class Snapshot:
     last_error: str = ""
     rules: dict[str, int] = field(default_factory=dict)
     ranks: "tuple[Snapshot, ...]" = ()
+    stopped: Stopped | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +147,4 @@ class Totals:
     rules: dict[str, int] = field(default_factory=dict)
     shed: float = 0.0
     histograms: tuple[HistogramCounts, ...] = ()
+    stopped: bool = False

@@ -4,6 +4,7 @@ Used by the graphs, the CLI and the live evals. Every failure is EngineUnavailab
 with the URL and what to do about it.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from serving.engines.protocol import EngineUnavailable
 from serving.engines.ranks import merge_acks, merge_snapshots
 
 T = TypeVar("T")
+_IN_TIME = 1 / 3  # of a lease: time for two more tries
 DEFAULT_TOKEN_FILE = Path("var/hmas.token")
 
 
@@ -56,10 +58,16 @@ class LiveEngine:
         base_url: e.g. http://127.0.0.1:8000, with or without a trailing /v1.
         token: HMAS_TOKEN of the server.
         timeout_s: of every call. Calls wait for the step in flight, which on slow
-            hardware takes seconds.
+            hardware takes seconds, and a page of the journal may be long. `apply` and `renew`
+            end after a third of the lease if that is less: what is answered later counts as
+            unanswered, for by then the lease may have ended.
+        look_s: of snapshots, if that is less: a controller renews after it.
     """
 
-    def __init__(self, base_url: str, token: str, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, base_url: str, token: str, timeout_s: float = 30.0, look_s: float = math.inf
+    ) -> None:
+        self._timeout_s, self._look_s = timeout_s, look_s
         self._url = base_url.rstrip("/").removesuffix("/v1")
         self._client = httpx.Client(
             base_url=self._url, timeout=timeout_s, headers={"Authorization": f"Bearer {token}"}
@@ -72,22 +80,33 @@ class LiveEngine:
 
     def snapshot(self) -> Snapshot:
         """The state between two steps, summed up over ranks."""
-        shots = self._call(Snapshot, "GET", "/hmas/snapshot")
+        shots = self._call(Snapshot, "GET", "/hmas/snapshot", self._look_s)
         return merge_snapshots([shots[rank] for rank in sorted(shots)])
 
     def apply(self, decision: Decision) -> Ack:
         """Put a decision in force."""
-        return merge_acks(self._call(Ack, "POST", "/hmas/apply", json=encode(decision)))
+        limit_s = decision.ttl_s * _IN_TIME
+        return merge_acks(self._call(Ack, "POST", "/hmas/apply", limit_s, json=encode(decision)))
 
     def renew(self, controller_id: str, ttl_s: float) -> Ack:
         """Extend a lease."""
         body = {"controller_id": controller_id, "ttl_s": ttl_s}
-        return merge_acks(self._call(Ack, "POST", "/hmas/renew", json=body), one_epoch=True)
+        acks = self._call(Ack, "POST", "/hmas/renew", ttl_s * _IN_TIME, json=body)
+        return merge_acks(acks, one_epoch=True)
 
     def release(self, controller_id: str) -> Ack:
         """Give a lease back."""
         body = {"controller_id": controller_id}
         return merge_acks(self._call(Ack, "POST", "/hmas/release", json=body))
+
+    def stop(self, by: str, reason: str = "") -> Ack:
+        """The kill switch, on every rank."""
+        body = {"by": by, "reason": reason}
+        return merge_acks(self._call(Ack, "POST", "/hmas/stop", json=body))
+
+    def start(self, by: str) -> Ack:
+        """Let decisions in again, on every rank."""
+        return merge_acks(self._call(Ack, "POST", "/hmas/start", json={"by": by}))
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         """Arrivals and outcomes from `cursor` on."""
@@ -106,14 +125,23 @@ class LiveEngine:
         """Close the connections."""
         self._client.close()
 
-    def _call(self, kind: type[T], method: str, path: str, **kwargs: Any) -> dict[int, T]:
-        """Every rank's answer, by rank."""
+    def _call(
+        self, kind: type[T], method: str, path: str, limit_s: float = math.inf, **kwargs: Any
+    ) -> dict[int, T]:
+        """Every rank's answer, by rank; one that comes after `limit_s` counts as none."""
+        began_s = time.monotonic()
+        times = httpx.Timeout(min(limit_s, self._timeout_s)).as_dict()
         try:
-            response = self._client.request(method, path, **kwargs)
+            response = self._client.request(method, path, extensions={"timeout": times}, **kwargs)
         except httpx.HTTPError as error:
             raise EngineUnavailable(
                 f"{self._url}{path}: {type(error).__name__} {error}: is `hmas serve` running there?"
             ) from error
+        if (took_s := time.monotonic() - began_s) > limit_s:  # the timeout is each read's
+            raise EngineUnavailable(
+                f"{self._url}{path}: the answer took {took_s:.1f} s, too long for a lease: "
+                f"at most {limit_s:.1f} s count (control.ttl_s)"
+            )
         if response.status_code != httpx.codes.OK:
             raise EngineUnavailable(f"{self._url}{path}: {_explain(response)}")
         try:

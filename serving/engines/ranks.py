@@ -68,6 +68,7 @@ def merge_snapshots(ranks: Sequence[Snapshot]) -> Snapshot:
         last_error="; ".join(f"rank {r.rank}: {r.last_error}" for r in ranks if r.last_error),
         rules={name: sum(rank.rules.get(name, 0) for rank in ranks) for name in lead.rules},
         ranks=tuple(ranks),
+        stopped=next((rank.stopped for rank in ranks if rank.stopped), None),
     )
 
 

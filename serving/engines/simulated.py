@@ -110,6 +110,16 @@ class SimulatedEngine:
         ack: Ack = self.scheduler.hmas_release(controller_id)
         return ack
 
+    def stop(self, by: str, reason: str = "") -> Ack:
+        """The kill switch."""
+        ack: Ack = self.scheduler.hmas_stop(by, reason)
+        return ack
+
+    def start(self, by: str) -> Ack:
+        """Let decisions in again."""
+        ack: Ack = self.scheduler.hmas_start(by)
+        return ack
+
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         """Arrivals and outcomes from `cursor` on."""
         page: JournalPage = self.scheduler.hmas_journal(cursor, limit)

@@ -58,6 +58,10 @@ def _answer(scheduler: Any, rank: int, method: str, payload: dict[str, Any]) -> 
             message = scheduler.hmas_renew(payload["controller_id"], payload["ttl_s"])
         case "release":
             message = scheduler.hmas_release(payload["controller_id"])
+        case "stop":
+            message = scheduler.hmas_stop(payload["by"], payload["reason"])
+        case "start":
+            message = scheduler.hmas_start(payload["by"])
         case _:
             raise ContractError(f"unknown method {method!r}")
     return encode(message)

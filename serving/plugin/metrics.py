@@ -81,6 +81,9 @@ class TenantCollector(Collector):
             "shed": GaugeMetricFamily(
                 "hmas_shed_share", "Share of sheddable requests refused", labels=["rank"]
             ),
+            "stopped": GaugeMetricFamily(
+                "hmas_stopped", "1 while the kill switch keeps every decision out", labels=["rank"]
+            ),
         }
         policy = GaugeMetricFamily(
             "hmas_policy_info", "Policy in force", labels=["rank", "policy"]

@@ -25,6 +25,8 @@ from serving.settings import EngineSettings
 
 _POLL_S = 1.0
 _MAX_EVENTS = _MAX_INSIDE = 20_000
+Who = Annotated[str, Body(embed=True, min_length=1, max_length=200)]
+Why = Annotated[str, Body(embed=True, max_length=200)]
 
 
 def check_token(request: Request) -> None:
@@ -83,6 +85,14 @@ class HMASEndpoints:
         @router.post("/release")
         async def release(controller_id: str = Body(embed=True)) -> dict[str, Any]:
             return await self._call("release", {"controller_id": controller_id})
+
+        @router.post("/stop")
+        async def stop(by: Who, reason: Why = "") -> dict[str, Any]:
+            return await self._call("stop", {"by": by, "reason": reason})
+
+        @router.post("/start")
+        async def start(by: Who) -> dict[str, Any]:
+            return await self._call("start", {"by": by})
 
         app.include_router(router)
 

@@ -33,6 +33,7 @@ class Hook:
         self.hmas_apply = self.engine.apply
         self.hmas_renew = self.engine.renew
         self.hmas_release = self.engine.release
+        self.hmas_stop, self.hmas_start = self.engine.stop, self.engine.start
         self.hmas_inside = self.engine.inside
         self.rank = rank
 

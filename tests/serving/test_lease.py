@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from serving.contracts import Ack, Decision, Limits
+from serving.contracts import PERSON, PINNED_S, Ack, Decision, Limits
 from serving.lease import Lease, clamp
 from tests.serving.samples import ENVELOPE, STOCK, decision
 
@@ -89,6 +89,57 @@ def test_another_controller_may_follow_when_the_lease_has_ended():
     assert held.owner == "you"
 
 
+ALICE = f"{PERSON}alice@desk"
+
+
+def test_a_person_outranks_a_controller_and_holds_until_released():
+    held = lease()
+    held.accept(decision(1), 0.0)
+    pinned = decision(2, "sjf", controller_id=ALICE, ttl_s=PINNED_S)
+    assert held.accept(pinned, 1.0).accepted
+    assert (held.owner, held.decision.policy) == (ALICE, "sjf")
+    for now_s in (2.0, 100 * 86_400.0):
+        assert not held.expire(now_s)
+        for ack in (held.renew("me", 10.0, now_s), held.accept(decision(3), now_s)):
+            assert ack.reason == (
+                "alice@desk holds this engine until it is released (`hmas release` ends that)"
+            )
+            assert not ack.accepted
+    assert held.release(ALICE, 4.0).accepted
+    assert held.accept(decision(4), 4.0).accepted
+
+
+def test_a_controller_cannot_pin():
+    assert "ttl_s" in lease().accept(decision(1, ttl_s=PINNED_S), 0.0).reason
+
+
+def test_the_kill_switch_puts_the_default_in_force_and_lets_no_decision_in():
+    held = lease()
+    held.accept(decision(1), 0.0)
+    assert held.stop("alice@desk", "odd latencies", 5.0).accepted
+    assert (held.decision, held.owner, held.epoch) == (DEFAULT, "", 2)
+    told = "stopped by alice@desk 3 s ago (odd latencies); `hmas start` ends that"
+    for ack in (
+        held.accept(decision(3), 8.0),
+        held.accept(decision(3, controller_id=ALICE), 8.0),
+        held.renew("me", 10.0, 8.0),
+    ):
+        assert (ack.accepted, ack.reason) == (False, told)
+    assert held.release("me", 8.0).accepted, "a controller may still go"
+    assert held.stop("bob@desk", "", 8.0).reason == told, "the first one stands"
+    assert not held.expire(1e9), "it ends by no clock"
+    assert held.start().reason == "it was stopped by alice@desk"
+    assert held.decision == DEFAULT, "what was in force does not come back by itself"
+    assert held.accept(decision(3), 9.0).accepted
+    assert held.start().accepted
+
+
+def test_who_stops_an_engine_says_who_it_is():
+    held = lease()
+    assert not held.stop("", "", 0.0).accepted
+    assert held.stopped is None
+
+
 whole = st.integers(-(10**30), 10**30)
 limits = st.builds(
     Limits, whole, whole, whole, st.booleans(),
@@ -114,7 +165,7 @@ def test_limits_end_up_inside_the_envelope_and_changes_are_reported(wanted):
 class LeaseMachine(RuleBasedStateMachine):
     """Several controllers that decide, renew, release and fall silent at any time."""
 
-    controllers = st.sampled_from(["me", "you", "them"])
+    controllers = st.sampled_from(["me", "you", "them", ALICE])
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +179,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def check(self, ack: Ack, owner_before: str, controller_id: str) -> None:
         assert ack.epoch == self.lease.epoch
         assert ack.reason
-        if owner_before and owner_before != controller_id:
+        if owner_before and owner_before != controller_id and controller_id != ALICE:
             assert not ack.accepted
 
     @rule(by_s=st.floats(0, 15))
@@ -148,7 +199,8 @@ class LeaseMachine(RuleBasedStateMachine):
         )
         ack = self.lease.accept(new, self.now_s)
         self.check(ack, owner, controller_id)
-        good = policy != "nope" and step > 0 and ttl_s > 0 and owner in ("", controller_id)
+        mine = controller_id == ALICE or owner in ("", controller_id)
+        good = policy != "nope" and step > 0 and ttl_s > 0 and mine and not self.lease.stopped
         assert ack.accepted == good
         assert self.lease.epoch == (before + step if good else before)
 
@@ -164,12 +216,26 @@ class LeaseMachine(RuleBasedStateMachine):
     def release(self, controller_id):
         owner = self.owner()
         self.check(self.lease.release(controller_id, self.now_s), owner, controller_id)
-        assert self.lease.owner == ("" if owner == controller_id else owner)
+        may = controller_id in (owner, ALICE)
+        assert self.lease.owner == ("" if may else owner)
+
+    @rule()
+    def stop(self):
+        assert self.lease.stop("alice@desk", "", self.now_s).accepted
+
+    @rule()
+    def start(self):
+        assert self.lease.start().accepted
 
     @invariant()
     def epochs_only_grow(self):
         assert self.lease.epoch >= self.epoch
         self.epoch = self.lease.epoch
+
+    @invariant()
+    def a_stopped_engine_is_on_its_default(self):
+        if self.lease.stopped is not None:
+            assert (self.lease.owner, self.lease.decision) == ("", DEFAULT)
 
     @invariant()
     def without_an_owner_the_default_is_in_force(self):

@@ -42,6 +42,27 @@ def test_a_decision_reaches_every_rank_and_its_end_too(engine, ranks):
     assert policies(ranks) == ["fcfs", "fcfs"]
 
 
+def test_the_kill_switch_reaches_every_rank_whoever_holds_the_lease(engine, ranks):
+    assert engine.apply(decision(1, "edf")).accepted
+    assert engine.stop("alice@desk", "odd latencies").accepted
+    assert policies(ranks) == ["fcfs", "fcfs"]
+    stopped = engine.snapshot().stopped
+    assert stopped is not None
+    assert (stopped.by, stopped.reason) == ("alice@desk", "odd latencies")
+    refused = engine.apply(decision(engine.snapshot().epoch + 1, "edf"))
+    assert refused.reason == "every rank refused: stopped by alice@desk"
+    session = ControlSession(engine, "me", 10.0, dry_run=False)
+    assert not session.change("edf").accepted
+    assert engine.start("alice@desk").accepted
+    assert engine.snapshot().stopped is None
+    assert session.change("edf").accepted
+
+
+def test_a_rank_alone_that_is_stopped_shows(engine, ranks):
+    ranks.hooks[1].engine.stop("alice@desk", "")
+    assert engine.snapshot().stopped == ranks.hooks[1].engine.stopped
+
+
 def test_a_rank_that_refuses_is_named_shown_and_healed_by_the_next_decision(engine, ranks):
     assert engine.apply(decision(1, "edf")).accepted
     ranks.hooks[1].engine.epoch = 5  # it has seen what the other has not

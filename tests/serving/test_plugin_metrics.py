@@ -26,7 +26,8 @@ def samples(collector: TenantCollector) -> dict[tuple[str, ...], float]:
 
 def test_totals_are_summed_over_ranks_and_states_are_not():
     collector = TenantCollector()
-    collector.update([rank(0, epoch=4), rank(1, epoch=5, policy="edf", policy_errors=2, shed=0.5)])
+    other = rank(1, epoch=5, policy="edf", policy_errors=2, shed=0.5, stopped=True)
+    collector.update([rank(0, epoch=4), other])
     values = samples(collector)
     totals = {"requests_received": 10, "requests_finished": 6, "requests_aborted": 2,
               "requests_met": 4, "requests_rejected": 16, "output_tokens": 140,
@@ -35,6 +36,7 @@ def test_totals_are_summed_over_ranks_and_states_are_not():
         for tenant in ("acme", "other"):
             assert values[f"hmas_{name}_total", tenant, "batch"] == total
     assert (values["hmas_shed_share", "0"], values["hmas_shed_share", "1"]) == (0, 0.5)
+    assert (values["hmas_stopped", "0"], values["hmas_stopped", "1"]) == (0, 1)
     assert (values["hmas_epoch", "0"], values["hmas_epoch", "1"]) == (4, 5)
     assert (values["hmas_faults", "0"], values["hmas_faults", "1"]) == (0, 2)
     assert values["hmas_policy_info", "0", "fcfs"] == values["hmas_policy_info", "1", "edf"] == 1

@@ -21,7 +21,8 @@ from tests.serving.samples import arrival, decision, outcome
 from tests.serving.served_ranks import HEADERS, TOKEN, EngineClient, Hook, served
 
 ROUTES = [("GET", "/hmas/snapshot"), ("GET", "/hmas/journal"), ("GET", "/hmas/inside"),
-          ("POST", "/hmas/apply"), ("POST", "/hmas/renew"), ("POST", "/hmas/release")]  # fmt: skip
+          ("POST", "/hmas/apply"), ("POST", "/hmas/renew"), ("POST", "/hmas/release"),
+          ("POST", "/hmas/stop"), ("POST", "/hmas/start")]  # fmt: skip
 
 
 @pytest.fixture

@@ -67,6 +67,42 @@ def test_the_default_comes_back_when_the_controller_falls_silent():
     assert run.served == 240
 
 
+def test_the_kill_switch_acts_from_the_next_step_on_and_keeps_every_decision_out():
+    engine = SimulatedEngine(ROOMY, SETTINGS)
+    limits = stock_limits(ROOMY, token_budget=256, long_prefill_threshold=64)
+    steps: list[tuple[str, int]] = []  # policy in force, tokens scheduled
+    asked: list[tuple[float, bool]] = []
+    stopped_at_step = None
+
+    def tick() -> None:
+        nonlocal stopped_at_step
+        now_s = round(engine.now())
+        if now_s == 3:
+            assert engine.stop("alice@desk", "trial").accepted
+            stopped_at_step = len(steps)
+        if now_s == 5:
+            assert engine.start("alice@desk").accepted
+        ack = engine.apply(decision(engine.snapshot().epoch + 1, "edf", limits=limits))
+        asked.append((now_s, ack.accepted))
+        stopped = engine.snapshot().stopped
+        assert (stopped is not None) == (now_s in (3, 4))
+
+    def on_step(output: SchedulerOutput) -> None:
+        steps.append((engine.snapshot().policy, output.total_num_scheduled_tokens))
+
+    outcomes = engine.run(mixed_load(240, 40.0, seed=3), [(1.0, tick)], 6.0, on_step=on_step)
+    assert [now_s for now_s, accepted in asked if not accepted] == [3, 4]
+    assert stopped_at_step is not None
+    before, after = steps[:stopped_at_step], steps[stopped_at_step:]
+    assert before[-1][0] == "edf"
+    assert after[0][0] == "fcfs", "the very next step"
+    assert max(tokens for policy, tokens in steps if policy == "edf") <= 256
+    assert max(tokens for policy, tokens in after if policy == "fcfs") > 256
+    assert after[-1][0] == "edf", "let in again"
+    served = {(o.policy, o.epoch) for o in outcomes}
+    assert {("edf", 2), ("fcfs", 3), ("edf", 4)} <= served, "outcomes tell which was which"
+
+
 def test_an_idle_engine_loses_its_controller_too():
     engine = SimulatedEngine(ROOMY, SETTINGS)
     engine.apply(decision(1, "edf", ttl_s=5.0))
