@@ -17,8 +17,8 @@ class ShortState:
     Counts are summed over `ranks`; `limits` and the two maxima hold for each of them.
     `offered_by_tenant` is each tenant's share of the prompt tokens that came, in as many
     requests as `requests_by_tenant` says. `sheddable` classes may be refused.
-    `sheddable_in_vain_share` is how many of theirs wait and came in vain, of those that wait
-    or were served in time lately; `in_vain_share` the same of the other classes.
+    `sheddable_in_vain_share`: of their requests that wait or were served in time lately, the
+    share that waits in vain; `in_vain_share`: the same of the other classes.
     A step costs `step_base_s` and `decode_s` more per decode, at the batch's mean context (0:
     unknown). `tpot_targets`: the TPOT targets (s) of the requests that came, tightest first,
     each with the share of requests that have it.

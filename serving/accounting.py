@@ -51,7 +51,7 @@ class RequestTrack:
     max_tokens: int
     group: Group  # its histogram in the length model
     expected_tokens: float  # predicted answer length, refreshed at admission
-    prompt_tokens: int  # cached or not; the view has those that are not
+    prompt_tokens: int  # cached or not; the view has the uncached ones
     cached_tokens: int = 0  # of the prompt, at arrival, then at the first admission
     admitted_s: float | None = None
     first_token_s: float | None = None

@@ -77,7 +77,7 @@ class Batch:
         self._prefills: dict[str, _Prefill] = {}
         self._context = 0  # sum of computed tokens over the batch
         self._steps = 0
-        self.resting_context = 0  # computed tokens of those that sit out the coming step
+        self.resting_context = 0  # computed tokens of decodes that skip the coming step
         # Rejected draft tokens are taken back unseen: 1 where vLLM speculates.
         self.resync_steps = _RESYNC_STEPS
 
@@ -133,8 +133,8 @@ class Batch:
     def sit_out(self, mask: np.ndarray) -> list[Any]:
         """Leave these out of the coming step, as far as they may be; the mask loses the others.
 
-        Who waits for its first token goes on, and who has a LoRA: vLLM counts the LoRAs of
-        those it sees. Nobody does once `resting_context` is 0.
+        Requests that wait for a first token or have a LoRA go on: vLLM counts the LoRAs of
+        the requests that it sees. None skip once `resting_context` is 0.
 
         Args:
             mask: over the arrays of `state`.

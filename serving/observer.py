@@ -39,7 +39,7 @@ class Observer:
 
     Args:
         settings: of the engine.
-        lanes: the tenants' lanes; the observer counts who is inside and who decodes.
+        lanes: the tenants' lanes; the observer counts the requests inside and the decodes.
         cached_tokens: prompt tokens of a request that the KV cache holds now.
 
     Attributes:
@@ -159,7 +159,7 @@ class Observer:
         self, output: SchedulerOutput, requests: dict[str, Request], now_s: float, policy: str,
         epoch: int,
     ) -> None:  # fmt: skip
-        """Note what a step is to compute, and whom it admitted under which epoch."""
+        """Note what a step is to compute, and which requests it admitted under which epoch."""
         counts = output.num_scheduled_tokens
         if not counts:
             return

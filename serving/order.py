@@ -2,8 +2,8 @@
 
 Keys do not change while a request waits, except at events: it becomes hopeless, it
 has waited too long, its tenant's bucket covers it again. So: a heap on the key per
-tenant, one heap of events, and entries replaced lazily. Events are facts, whatever the
-policy makes of them, so a policy switch only re-keys: O(n), between steps. A new load,
+tenant, one heap of events, and entries replaced lazily. A request's facts don't depend on the
+policy, so a switch only recomputes keys: O(n), between steps. A new load,
 other costs or newly cached prefixes re-key a slice per step.
 """
 
@@ -159,7 +159,7 @@ class Order:
                 self._push(entry)
 
     def _in_turn(self, count: int) -> list[Entry]:
-        # Goes on where it stopped, so that loads that keep changing leave nobody behind.
+        # Goes on where it stopped: however often the load changes, every entry gets its turn.
         found = list(islice(self._rotation, count))
         if len(found) < count:
             self._rotation = iter(list(self._entries.values()))

@@ -1,9 +1,9 @@
-"""Which decodes sit out the coming step? The rule `pace`.
+"""Which decodes skip the coming step? The rule `pace`.
 
-A step in which everyone decodes is as long as the batch is large. Answers that were promised a
-faster pace than that miss it, while the others get tokens long before they are due. vLLM serves
-whom it finds in the batch, so those whose next token can wait are hidden from it for a step: the
-tight ones keep their pace, and prompts find room, at no token lost. Pure functions of the batch;
+A step in which all requests decode is as long as the batch is large. Answers with a tighter TPOT
+target than that miss it, while the others get tokens long before they are due. vLLM serves every
+request that it finds in the batch. So requests whose next token can wait are hidden from it for a
+step: tight targets are met, prompts find room, and no token is lost. Pure functions of the batch;
 called by `StepControl`.
 """
 
@@ -15,33 +15,35 @@ from serving.batch import DecodeState
 from serving.contracts import CostCoefficients
 from serving.step_limits import AHEAD, PREFILL_FLOOR
 
-# While prompts wait, decodes get so many times the time that their pace needs: with less,
-# answers end later and hold their KV blocks longer, with more prompts wait longer.
+# While prompts wait, decodes get the time that their paces need, times this: with less, answers
+# end later and hold their KV blocks longer; with more, prompts wait longer.
 HASTE = 1.4
-# Who has no pace to keep, or has lost it, decodes every so many steps; nor do fewer decode at once.
+# A request without a TPOT target, or that has missed it, decodes every so many steps. At least one
+# in so many of the batch decodes in any step.
 TURNS = 4
 
 
 def resting(
     state: DecodeState, cost: CostCoefficients, margin: float, *, prompts_wait: bool, step: int
 ) -> np.ndarray:
-    """Mask of shape (running,): the decodes that can wait a step, if it has to be shorter.
+    """Mask of shape (running,): the decodes that skip the step, because it has to be shorter.
 
-    Earliest due first (by `slack_s`, `AHEAD` of its target early), as many as end before the
-    tightest token is due; nobody rests where all do. While prompts wait, no more than `HASTE` times
-    those that everyone's pace needs, so that the rest of the step is for them.
+    Decodes take part in order of their due times (`slack_s` less `AHEAD` of the target), as many
+    as a step holds that ends before the tightest token is due. If all fit the step, none skip.
+    While prompts wait, decodes get `HASTE` times the time that all their paces need, and prompts
+    get the rest of the step.
 
     Args:
         state: the running batch.
         cost: fitted step-time coefficients.
         margin: relative safety margin on predicted times.
         prompts_wait: whether prefill could use the time.
-        step: counts up; whose turn it is of those without a pace.
+        step: counts up; says which of the requests without a pace decode.
     """
-    nobody = np.zeros(len(state.tokens), bool)
+    skip = np.zeros(len(state.tokens), bool)
     keeps = keeps_pace(state, cost)
     if not keeps.any():
-        return nobody
+        return skip
     each_s = _each_s(state, cost)
     slack_s = state.slack_s - AHEAD * state.tpot_s
     room_s = float(slack_s[keeps].min()) / (1.0 + margin)
@@ -51,22 +53,21 @@ def resting(
         room_s = min(room_s, HASTE * float((each_s * _share(state, tightest_s)).sum()))
     decoding = np.flatnonzero(state.decoding)
     if each_s[decoding].sum() <= room_s:
-        return nobody
+        return skip
     starts = (state.tpot_s > 0.0) & np.isinf(state.slack_s)  # it has no first token yet
     its_turn = (np.arange(len(keeps)) + step) % TURNS == 0
     due_s = np.where(keeps, slack_s, np.where(starts | its_turn, -np.inf, np.inf))
     order = decoding[np.argsort(due_s[decoding], kind="stable")]
     fits = int(np.searchsorted(np.cumsum(each_s[order]), room_s, side="right"))
-    nobody[order[max(fits, math.ceil(len(order) / TURNS)) :]] = True
-    return nobody
+    skip[order[max(fits, math.ceil(len(order) / TURNS)) :]] = True
+    return skip
 
 
 def keeps_pace(state: DecodeState, cost: CostCoefficients) -> np.ndarray:
-    """Which decodes could still reach their mean TPOT if from now on each went at its own pace.
+    """Which decodes can still reach their mean TPOT if from now on each goes at its own pace.
 
     For a target tau a step then takes base + sum over j of c_j min(1, tau / tau_j) on average,
-    c_j being what the decode j takes of it. Unlike `DecodeState.recoverable`, which lets everyone
-    decode in every step.
+    with c_j the time that decode j adds. In `DecodeState.recoverable` all decode in every step.
     """
     each_s = _each_s(state, cost)
     found = np.zeros(len(each_s), bool)

@@ -1,4 +1,4 @@
-"""May the waiting head go before prefills that have begun? Half of the rule `serial`.
+"""May the waiting head go before partly prefilled prompts? Half of the rule `serial`.
 
 vLLM serves what runs before what waits, so a long prompt holds up every short one that
 comes after its first step. Called by `StepControl` before each step.
@@ -19,15 +19,15 @@ from serving.queue import PolicyQueue
 from serving.standing import hopeless_s
 
 _STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
-_CAN_WAIT = 4.0  # times the head's prefill: what a prefill begun must have left to yield
+_CAN_WAIT = 4.0  # times the head's prefill: a partial prefill yields only with this much time left
 
 
 class Passing:
-    """Decides each step whether the head passes, and whom.
+    """Decides in each step whether the head of the queue passes partial prefills.
 
     Attributes:
         passes: the head goes before some prefill in this step.
-        yielding: prefills begun that this step leaves out, for `StepControl` to hide.
+        yielding: partial prefills that this step leaves out, for `StepControl` to hide.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Passing:
         self.passes, self.yielding = False, []
 
     def place(self, request: Any, now_s: float) -> tuple[int, Key]:
-        """Standing and key of a prefill that has begun, by what is left of it."""
+        """Standing and key of a partial prefill, by the tokens that are left of it."""
         return self._queue.place_of(self.view_of_rest(request), now_s)
 
     def view_of_rest(self, request: Any) -> RequestView:
@@ -57,15 +57,15 @@ class Passing:
     def make_room(self, threshold: int, room: int, partial: list[Any], now_s: float) -> int:
         """Let the waiting head pass prefills of higher place; returns the prefill threshold.
 
-        For a head that needs at most half of the step's prefill tokens, a threshold bounds
-        the first prefill begun and the others sit out the step; for a longer one all that
-        must yield do. At least every other step serves them, should the head not be
+        If the head needs at most half of the step's prefill tokens, a threshold bounds the first
+        partial prefill, and the others skip the step. For a longer head, all partial prefills
+        that must yield skip it. At least every other step serves them, should the head not be
         admitted after all (KV blocks, LoRA slots).
 
         Args:
             threshold: the one in force, 0 for none.
             room: prefill tokens of the step.
-            partial: prefills begun, the most urgent first.
+            partial: partial prefills, the most urgent first.
             now_s: engine clock.
         """
         if self._queue.policy.shares or self._yielded_last or not self._head_can_start():
@@ -73,8 +73,8 @@ class Passing:
             return threshold
         head, place = self._queue.head_place()
         pass_s = _CAN_WAIT * self._queue.context.prefill_s(head)
-        # vLLM counts the LoRAs of those it sees. One that sits out must have none, or the
-        # next step may hold more than max_loras, which vLLM asserts.
+        # vLLM counts the LoRAs of the requests that it sees. One that skips must have none, or
+        # the next step may hold more than max_loras, which vLLM asserts.
         behind = [
             r for r in partial if r.lora_request is None and self._may_wait(r, place, now_s, pass_s)
         ]
@@ -94,8 +94,8 @@ class Passing:
     def _may_wait(
         self, request: Any, head: tuple[int, Key], now_s: float, pass_s: float
     ) -> bool:
-        # Work on a prefill that then misses its deadline is lost: it yields while it has
-        # time, or when it is late already.
+        # Work on a prefill that then misses its deadline is lost: a prefill yields only while it
+        # has time, or when it is late already.
         rest = self.view_of_rest(request)
         if head >= self._queue.place_of(rest, now_s):
             return False
@@ -103,7 +103,7 @@ class Passing:
         return not 0.0 <= spare_s < pass_s
 
     def _head_can_start(self) -> bool:
-        # Not while the engine admits nobody, nor while the head's grammar is compiled.
+        # Not while the engine admits no request, nor while the head's grammar is compiled.
         if self._scheduler.pause_state != PauseState.UNPAUSED:
             return False
         head: Any = self._queue.peek_request()

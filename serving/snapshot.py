@@ -109,7 +109,7 @@ def _queue_state(scheduler: Hooked, now_s: float) -> QueueState:
         tokens += view.prompt_tokens
         oldest_s = min(oldest_s, view.arrival_s)
         laxity_s = view.deadline_s - now_s - view.prompt_tokens * per_token_s
-        if laxity_s < 0:  # whatever the policy makes of it
+        if laxity_s < 0:  # whether or not the policy demotes
             hopeless += 1
         elif math.isfinite(laxity_s):
             laxities.append(laxity_s)
@@ -150,7 +150,7 @@ def _batch_state(scheduler: Hooked, now_s: float) -> BatchState:
 def build_inside(scheduler: Hooked, now_s: float, limit: int) -> ResidentPage:
     """At most `limit` requests: running ones in their order, then the others by arrival.
 
-    Left out, and counted, are the rest and those that could not be classified. What waits is
+    The rest and requests that could not be classified are left out, and counted. What waits is
     read from vLLM's table of requests, in the order in which they came: it holds those too
     that wait outside the queue (for remote KV, a grammar), and needs no sorting.
     """

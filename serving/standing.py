@@ -1,6 +1,6 @@
 """Does a request stand before, in, or behind the policy's order? Pure logic, no vLLM.
 
-Called by the waiting queue and for prefills that have begun. Five standings, served
+Called by the waiting queue and for partial prefills. Five standings, served
 in this order; inside the first by arrival, inside the others by the policy's key.
 """
 
@@ -36,7 +36,7 @@ class Entry:
     conforms_s: float = -math.inf  # when its tenant's bucket covers it
     item: int = 0  # number of its one valid heap item; 0 when it has left
     event: int = 0  # number of its one valid event
-    facts: int = 0  # sum of those in `standing`
+    facts: int = 0  # a sum of STARVED, HOPELESS, UNCOVERED, PARKED
     # What taking it has changed, should it come back unstarted in the same step:
     charged: int = 0  # prompt tokens
     lowered: float = 0.0  # how much `Lane.owed` fell
@@ -54,11 +54,11 @@ def standings(
     """The standing of a request, by the sum of its facts.
 
     Args:
-        starvation_free: the policy's key starves nobody. Unless that is all there is to the
-            order, the starved go first.
+        starvation_free: the policy's key starves no request. Unless nothing else changes the
+            order, starved requests go first.
         demotes: hopeless requests stand behind all others.
         buckets: what a tenant sends beyond its share stands behind the others' requests.
-        triage: who was parked stands behind all that can be saved.
+        triage: parked requests stand behind all that can meet their deadlines.
     """
     ceiling = not starvation_free or demotes or buckets or triage
 

@@ -1,7 +1,7 @@
 """What is set before each step? Running order, token budget, admission, the load slide.
 
 Called by `SchedulerHook` between steps; the formulas are in `step_limits`, `pacing` and `victims`,
-who may go before a prefill begun in `passing`.
+which request may go before a partial prefill in `passing`.
 Each rule acts only if the limits in force switch it on, and counts what it did.
 """
 
@@ -31,7 +31,7 @@ class StepControl:
 
     Attributes:
         last_budget: tokens the last step was allowed.
-        passing: whom a waiting request goes before.
+        passing: which partial prefills a waiting request goes before.
         hidden: running requests that this step leaves out, for `SchedulerHook` to hide.
     """
 
@@ -78,7 +78,7 @@ class StepControl:
         kept = running + compat.ready_elsewhere(scheduler)
         most = self._max_active(limits, state, kept)
         threshold = limits.long_prefill_threshold
-        # Nobody yields to a head that this step would not admit.
+        # No prefill yields to a head that this step would not admit.
         if limits.prefill_by_key and partial and queue and most > running:
             room = self.last_budget - (running - len(partial) - len(rest))
             threshold = self.passing.make_room(threshold, room, partial, now_s)
@@ -94,13 +94,13 @@ class StepControl:
         compat.set_max_active(scheduler, most - len(self.hidden), len(self.hidden))
 
     def reveal(self) -> None:
-        """Nobody sits out."""
+        """Hide no request."""
         self.hidden = []
         self._observer.batch.resting_context = 0
         self.passing.clear()
 
     def end_step(self, scheduled: Mapping[str, int]) -> None:
-        """What is preempted between steps (a cache reset) was nobody's choice."""
+        """What is preempted between steps (a cache reset) was not chosen here."""
         self._would_be = None
         self._queue.end_step(scheduled)
 
@@ -147,9 +147,9 @@ class StepControl:
         return [r for r in self._scheduler.running if r.request_id in begun]
 
     def _rest(self, state: DecodeState, prompts_wait: bool) -> tuple[DecodeState, list[Any]]:
-        """The batch without those that sit out, and who they are.
+        """The batch without the decodes that skip the step, and these decodes.
 
-        Nobody does when blocks run out: vLLM preempts whom it sees.
+        None skip while blocks run out: vLLM preempts only requests that it sees.
         """
         observer = self._observer
         self._paced_steps += 1
@@ -233,7 +233,7 @@ class StepControl:
         )
 
     def _max_active(self, limits: Limits, state: DecodeState | None, kept: int) -> int:
-        # Holding back means: nobody out of the queue. An empty batch always admits.
+        # Holding back means: no request out of the queue. An empty batch always admits.
         running = len(self._scheduler.running)
         most = limits.max_active_requests
         if not running or not self._queue:

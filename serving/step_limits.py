@@ -22,7 +22,7 @@ def slack_budget(
     """Largest token budget b with (1 + margin) * T(b) <= max(slack - AHEAD * TPOT, floor).
 
     After QoServe's dynamic chunking (arXiv 2503.22562). Decodes that cannot reach
-    their TPOT any more are left out, else one lost request would stop all prefill.
+    their TPOT any more are left out: else one lost request would stop all prefill.
 
     Args:
         cap: tokens a step may schedule at most (the limit in force).
@@ -31,7 +31,7 @@ def slack_budget(
         margin: relative safety margin on predicted times.
         share: of the step's time that prefill gets at least.
         context: tokens computed of the prompt that is served first: its attention to them
-            makes a token of a long prompt's last chunks dearer than one of the first.
+            makes a token of a long prompt's last chunks cost more than one of the first.
     """
     if cost.per_prefill_token_s <= 0.0:
         return cap

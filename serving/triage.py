@@ -1,8 +1,8 @@
-"""Which waiting requests cannot all be saved, and whom does it cost least to give up?
+"""If not all waiting requests can meet their deadlines, which are moved back? The rule `triage`.
 
-Called by the queue before each step while `Limits.triage` is on. Past saturation any order by
-deadline spends itself on requests about to miss, and any lean towards short prompts that
-prevents it is right for one load only; this asks each time what fits.
+Called by the queue before each step while `Limits.triage` is on. Past saturation, an order by
+deadline spends itself on requests that are about to miss. A fixed preference for short prompts
+prevents this, but is right for one load only. Triage asks each time what fits.
 """
 
 import math
@@ -12,8 +12,8 @@ from itertools import islice
 
 from serving.standing import PARKED, Entry
 
-# Entries looked at per step. Who waits in vain takes a place in each step until the pass is
-# through, so a queue of hundreds is gone through at once; of thousands the cost is spread.
+# Entries looked at per step. Until a pass ends, requests that wait in vain take places in steps: a
+# pass over hundreds of entries is done in one step; over thousands its cost is spread.
 SLICE, LONG, LONG_SLICE = 128, 2_000, 48
 # Not every step is full of prompts, as `prefill_s_per_token` has it. Chosen among 1, 1.2, 1.5 and 2
 # on seeds that no published figure uses.
@@ -25,15 +25,15 @@ class Triage:
 
     Moore 1968 (an n job, one machine sequencing algorithm for minimizing the number of late
     jobs), by Hodgson: go through them by deadline, and when one would be late, give up the
-    dearest so far. Here anew all the time, because requests come and costs are estimates:
-    who was parked comes back when there is room. Best effort is never parked, nor who has
-    waited beyond the ceiling or begun to answer; who is hopeless is not helped.
+    costliest so far. Repeated all the time, because requests come and costs are estimates: a
+    parked request comes back when there is room. Never parked are best-effort requests, and
+    requests that have waited beyond the ceiling or begun to answer; hopeless ones are left out.
 
     Args:
-        entries: those that wait already.
+        entries: the requests that wait already.
 
     Attributes:
-        parked: those that are.
+        parked: the requests that are moved back now.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
@@ -41,7 +41,7 @@ class Triage:
         self._by_deadline: list[tuple[float, int, Entry]] = []
         self._new: list[tuple[float, int, Entry]] = []
         self._left: Iterator[tuple[float, int, Entry]] | None = None  # to be looked at in this pass
-        self._kept: list[tuple[float, int, Entry]] = []  # the dearest first
+        self._kept: list[tuple[float, int, Entry]] = []  # the costliest first
         self._given_up: dict[Entry, None] = {}
         self._done_s = 0.0
         for entry in entries:
@@ -53,10 +53,10 @@ class Triage:
             self._new.append((entry.view.deadline_s, entry.order, entry))
 
     def advance(self, now_s: float, prefill_s_per_token: float) -> list[Entry]:
-        """Go on with the pass; at its end, those that are to be parked, or no longer.
+        """Go on with the pass; at its end, the entries whose parking changes.
 
-        Amortised O(log n) per entry that is looked at, at most `SLICE` of them, or `LONG_SLICE`
-        in a queue of more than `LONG`; at the start of a pass O(n) with a small factor.
+        Amortised O(log n) per entry, for at most `SLICE` entries, or `LONG_SLICE` in a queue of
+        more than `LONG`; at the start of a pass O(n) with a small factor.
         """
         if self._left is None:
             self._left = self._begin(now_s)

@@ -1,12 +1,12 @@
-"""Whom does vLLM preempt when KV blocks run out? The last one of the running list.
+"""Which request does vLLM preempt when KV blocks run out? The last one of the running list.
 
-Orders the running list before a step that may run out of blocks, so that the last
-ones are those whose loss costs least. Pure logic; called by step control.
+Orders the running list before a step that may run out of blocks, so that the requests that lose
+least come last. Pure logic; called by step control.
 """
 
 from dataclasses import dataclass
 
-DWELL_S = 5.0  # one that was preempted and resumed is left alone for so long
+DWELL_S = 5.0  # after a preemption, a resumed request is left alone for so long
 SPARED_TOKENS = 8.0  # an answer this close to its predicted end is finished first
 
 
@@ -31,9 +31,9 @@ class Victim:
     def loss(self) -> tuple[bool, bool, bool, float, int]:
         """Sort key: the larger, the sooner it is preempted.
 
-        Not twice within the dwell, then hopeless and best-effort ones, then those that are
-        not nearly finished, then by blocks freed per recomputed token; of equals the one
-        with the fewest tokens to recompute.
+        No request twice within `DWELL_S`; hopeless and best-effort requests first; then requests
+        that are not nearly finished; then by blocks freed per token to recompute; among equals
+        the request with the fewest tokens to recompute.
         """
         return (
             self.since_preempted_s >= DWELL_S,

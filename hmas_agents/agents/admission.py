@@ -15,12 +15,12 @@ def propose(state: ShortState) -> list[RuleCall]:
     """Refuse sheddable requests by quarters while they wait in vain and others miss.
 
     With A the lowest attainment of a class that may not be refused, n the sheddable
-    requests waiting, v those of them that wait in vain (past the deadline; or, without
-    one, longer than `serving.shedding.OVERDUE_S`) over n and those served in time lately,
-    and u the same of the other classes:
+    requests waiting, v = (sheddable requests that wait in vain: past the deadline, or, without
+    one, longer than `serving.shedding.OVERDUE_S`) / (n + sheddable requests served in time
+    lately), and u the same of the other classes:
 
-    - A < 0.90 or u > 0.1, and v > 0.5 and n >= 4: share <- min(share + 0.25, 1): who would
-      be served too late, or not, is told at once and leaves queue and batch to the others;
+    - A < 0.90 or u > 0.1, and v > 0.5 and n >= 4: share <- min(share + 0.25, 1): a client that
+      would be served too late is told at once, and leaves queue and batch to the others;
     - A > 0.98 and u < 0.02, or nothing waits: share <- max(share - 0.25, 0).
 
     Between the two nothing moves (hysteresis). Which classes may be refused is the

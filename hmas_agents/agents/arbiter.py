@@ -1,8 +1,8 @@
 """Which of the rule agents' calls go through this tick? Called by the short horizon.
 
-The precedence, first to last, is `PRECEDENCE`: what loses computed work (KV) before what
-one tenant does to others, before who is let in, before how large steps are, before how
-they are shared out. A call is refused, with a reason, when
+The precedence, first to last, is `PRECEDENCE`: lost work (KV), then what one tenant does to
+others, then admission, then the size of steps, then how prompts and decodes share them. A call
+is refused, with a reason, when
 
 - an agent of higher precedence calls the same tool in this tick (`same_tool`),
 - one of them pushes the same quantity the other way (`opposed`): prefill per step, or the
@@ -26,7 +26,7 @@ PRECEDENCE: tuple[Concern, ...] = get_args(Concern)
 Refused = Literal["same_tool", "opposed", "in_force", "held", "too_soon", "too_many"]
 # Told once per tool and cause in so long; an agent that insists would fill the ledger.
 TELL_AGAIN_S = 60.0
-_NOT_NEWS = ("held",)  # hysteresis at work: nobody has to know
+_NOT_NEWS = ("held",)  # hysteresis at work, not worth a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Arbiter:
         """Let through what may go.
 
         Args:
-            asked: calls in order of precedence, each with who asks.
+            asked: calls in order of precedence, each with the agent that asks.
             limits: in force.
             now_s: on the engine's clock.
         """

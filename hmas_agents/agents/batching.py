@@ -1,8 +1,8 @@
 """Are the steps too large for the decodes in them? Rule agent for the token budget and for pacing.
 
 The hook sizes each step by the slack of its tightest decode; this agent moves the
-ceiling above it, for the case that measured TPOT misses say the steps still come
-out too long, and lets decodes that are not due sit out where the decodes alone make them so.
+ceiling above it where measured TPOT misses say that steps are still too long. Where the decodes
+alone make them too long, it skips steps for decodes that are ahead of their TPOT target.
 """
 
 import math
@@ -14,12 +14,12 @@ from serving.step_limits import AHEAD, PREFILL_FLOOR
 MISS_HIGH = 0.10
 MISS_LOW = 0.02
 
-CROWDED = 0.8  # of the decodes that fit a step: with fewer running nobody would sit out
+CROWDED = 0.8  # of the decodes that fit a step: with fewer running none would skip
 LOOSER = 1.2  # times what a target is worth that is being kept: what it takes to give it up
 
 
 def propose(state: ShortState) -> list[RuleCall]:
-    """The size of steps, then who decodes in them; see the two functions."""
+    """The size of steps, then which decodes take part in them; see the two functions."""
     return token_budget(state) + decode_pacing(state)
 
 
@@ -67,8 +67,8 @@ def decode_pacing(state: ShortState) -> list[RuleCall]:
 
         share of recent requests promised tau or longer * n(tau) / T(n(tau)),
 
-    tokens per second of those that would be on time; the one worth most is to be kept, so that a
-    few with a tight one do not shorten everybody's steps. The formula is this project's. With R
+    tokens per second that would be on time. The target worth most is to be kept, so that a few
+    requests with a tight target do not shorten all steps. The formula is this project's. With R
     running (per rank) and A_max the most that may:
 
     - n(tau) < A_max of the target worth most, and R > 0.8 n(tau): on;
@@ -82,9 +82,9 @@ def decode_pacing(state: ShortState) -> list[RuleCall]:
     running = math.ceil(state.running / state.ranks)
     fits = in_pace(state) if state.limits.follow_slack else most
     if not on and fits < most and running > CROWDED * fits:
-        reason = f"{fits} decodes fit a step at the pace worth most, {running} run: in turns"
+        reason = f"{fits} decodes fit a step at the pace worth most, {running} run: they take turns"
     elif on and (fits == most or 2 * running < fits):
-        reason = f"{running} run, and {fits} decodes fit a step: nobody has to sit out"
+        reason = f"{running} run, and {fits} decodes fit a step: none has to skip it"
     else:
         return []
     return [call_for("pace_decodes", not on, state, reason)]

@@ -1,7 +1,7 @@
-"""Is the KV cache too full? Rule agent for preemption: whom it hits, and how to avoid it.
+"""Is the KV cache too full? Rule agent for preemption: which requests it hits, how to avoid it.
 
-A preempted request is computed anew. Choosing whom is free; keeping blocks free is not,
-because what is kept free serves nobody: so victims come first, a reserve is the last resort.
+A preempted request is computed anew. To choose the victim costs nothing. To keep blocks free costs
+throughput, because free blocks serve no request. So victims come first, and a reserve comes last.
 """
 
 from hmas_agents.agents.calls import RuleCall, call_for, stepped

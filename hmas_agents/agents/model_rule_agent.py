@@ -3,7 +3,7 @@
 Asked in the background, never waited for: an answer counts in the ticks after it came, for
 `fresh_s` seconds on the engine's clock. In that time the model's word stands, `none`
 included, and the rule agent is silent; without one (slow, dead, garbage) the rule agent
-speaks. What it chooses goes through the same arbiter, bounds and pace. It is told
+speaks. What it chooses goes through the same arbiter, bounds and holds. It is told
 numbers of the state and nothing that a tenant has written. Used by `roster`.
 """
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 NONE = "none"
 _MAX_TOKENS = 40  # {"choice": "..."} and a little air
 _TASKS: dict[Concern, str] = {
-    "memory": "the KV cache: whom preemption hits, and how much of the cache stays free",
+    "memory": "the KV cache: which requests are preempted, and how much of the cache stays free",
     "tenant_shares": "tenant shares: whether tenants are held to their shares",
     "admission": "admission: how many requests run at once, and what share is refused",
     "batching": "batching: how many tokens one step may schedule",

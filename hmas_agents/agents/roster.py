@@ -35,7 +35,7 @@ class Roster:
             self.agents[replaced] = self.model.propose
 
     def ask(self, state: ShortState) -> list[tuple[Concern, RuleCall]]:
-        """Every call, in order of precedence, with who asks for it."""
+        """Every call, in order of precedence, with the agent that asks for it."""
         asked: list[tuple[Concern, RuleCall]] = []
         for concern, propose in self.agents.items():
             with invoke_agent(concern):

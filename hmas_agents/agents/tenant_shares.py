@@ -19,22 +19,22 @@ def propose(state: ShortState) -> list[RuleCall]:
 
     With f how many times as much as any other tenant the largest one sends in the short
     window (the smaller of the ratios by prompt tokens and by requests: a few long prompts
-    are no flood), A the mean attainment of the other tenants in it, v the share of requests
-    that wait in vain, of those that wait or were served in time lately, and h that of
-    those that wait:
+    are no flood), A the mean attainment of the other tenants in it, n the requests that wait in
+    vain, v = n / (requests that wait or were served in time lately), and h = n / (requests that
+    wait):
 
     - on: f > 3, at least 20 requests came, h > 0.02, and A < 0.90 or v > 0.1;
     - off: f < 1.5, or nothing waits.
 
-    Whose the requests in vain are is not known here: they are served last, and A tells of
-    them when the flood is over. And A remembers half a minute and more, so it does not
-    count without a queue that is late now (h). While buckets are on the others attain, so
-    neither says when to end it.
-    Between the two nothing moves (hysteresis). With one tenant there is nobody to protect.
-    What a tenant's share is, its configured weight included, is the engine's to say:
-    buckets are a generic cell rate algorithm on engine seconds (ITU-T I.371;
-    `serving.lanes`). They trade goodput for isolation, up to 9 points of it where there is
-    no flood (evals/results/ablation.md), so they are not left on. Simulated flood (Azure
+    The state does not say whose requests wait in vain: such requests are served last, and A shows
+    them only after the flood. A also remembers half a minute and more, so it counts only while the
+    queue is late now (h). While buckets are on, the other tenants meet their targets, so neither A
+    nor v says when to end it.
+    Between the two nothing moves (hysteresis). With one tenant there is none to protect.
+    The engine says what a tenant's share is, its configured weight included: buckets are a
+    generic cell rate algorithm on engine seconds (ITU-T I.371; `serving.lanes`). They trade
+    goodput for isolation: up to 9 points where there is no flood (evals/results/ablation.md), so
+    they are not left on. Simulated flood (Azure
     conversation, one of four tenants sends 12 times as much, 1.4 times capacity), this
     agent against none: the others from 0.64 to 0.95 under `edf` and from 0.79 to 0.96
     under `slide`, all together from 0.65 to 0.67 and from 0.79 to 0.77.

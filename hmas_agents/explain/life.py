@@ -20,7 +20,7 @@ CAUSES = {
 
 PUT_OFF: dict[Deprioritised, str] = {
     "over_share": "its tenant had sent more than its share: the others' requests go first",
-    "parked": "not all could be in time, and it was among the dearest to save (triage)",
+    "parked": "not all could be in time, and its prefill was among the costliest (triage)",
     "demoted": "it could no longer be in time: whoever still can goes first",
 }
 

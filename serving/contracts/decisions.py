@@ -13,7 +13,7 @@ PINNED_S = 10 * 365 * 86_400.0  # ttl_s of a person's decision that holds until 
 class Envelope:
     """What was fixed at start-up; limits are clamped to it, `sheddable` classes may be refused.
 
-    `prefix_caching`: the KV cache keeps prompts for those that begin alike. `max_wait_s` and
+    `prefix_caching`: the KV cache keeps prompts for later ones that begin alike. `max_wait_s` and
     `bucket_s` are those of the engine's settings.
     """
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-Ticker = tuple[float, Callable[[], None]]  # period in seconds, and whom to call
+Ticker = tuple[float, Callable[[], None]]  # period in seconds, and what to call
 
 
 class Tickers:
@@ -18,7 +18,7 @@ class Tickers:
         self.due_s = [period_s for period_s, _ in tickers]
 
     def call_due(self, now_s: float) -> None:
-        """Call those that are due; periods that have passed meanwhile are left out."""
+        """Call the due ones; periods that have passed meanwhile are left out."""
         for i, (period_s, tick) in enumerate(self._tickers):
             if now_s >= self.due_s[i]:
                 tick()
