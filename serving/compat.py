@@ -17,6 +17,7 @@ What differs inside the range:
 import asyncio
 import inspect
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ _ATTRIBUTES = (
     "kv_cache_config.num_blocks", "kv_cache_manager.usage",
     "kv_cache_manager.block_pool.get_num_free_blocks", "kv_cache_manager.enable_caching",
     "kv_cache_manager.coordinator.find_longest_cache_hit",
+    "kv_cache_manager.coordinator.single_type_managers", "kv_cache_config.kv_cache_groups",
+    "cache_config.block_size",
 )  # fmt: skip
 
 # What the hook overrides or calls, and the parameters it counts on, in this order.
@@ -190,6 +193,11 @@ def caveats(scheduler: Any) -> Iterator[str]:
             "known before vLLM asks it, so a waiting prompt counts in full, unless its request "
             "says do_remote_prefill; requests that hold remote KV go before the policy's order"
         )
+    if block := aligned_block(scheduler):
+        yield (
+            f"Mamba layers: vLLM prefills whole blocks of {block} tokens, so a step whose decodes "
+            "leave less takes none of a prompt, and one that takes a block may outlast their slack"
+        )
 
 
 def max_active(scheduler: Any) -> int:
@@ -226,6 +234,40 @@ def used_blocks(scheduler: Any) -> int:
 def free_blocks(scheduler: Any) -> int:
     """KV blocks that may still be taken, cached ones that nobody uses included."""
     return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks())
+
+
+def kv_groups(scheduler: Any) -> tuple[tuple[int, float], ...]:
+    """For each KV cache group: tokens per block, and the most blocks that one request holds.
+
+    All groups take their blocks out of one pool. Full attention keeps every token; a sliding
+    window, a chunk or a Mamba state is bounded.
+    """
+    found = []
+    managers = scheduler.kv_cache_manager.coordinator.single_type_managers
+    for manager, group in zip(managers, scheduler.kv_cache_config.kv_cache_groups, strict=True):
+        spec, size = group.kv_cache_spec, int(manager.block_size)
+        window = getattr(manager, "sliding_window", 0) or getattr(
+            manager, "attention_chunk_size", 0
+        )
+        if window:
+            most = math.ceil(window / size) + 1.0
+        else:
+            most = spec.max_memory_usage_bytes(scheduler.vllm_config) / spec.page_size_bytes
+        mamba = getattr(spec, "mamba_cache_mode", "")
+        if mamba == "all" or (not mamba and most * size >= scheduler.max_model_len):
+            most = math.inf
+        found.append((size, most))
+    return tuple(found)
+
+
+def aligned_block(scheduler: Any) -> int:
+    """Tokens of the blocks at whose ends prefill chunks must end; 0 where they may end anywhere.
+
+    For models with Mamba layers and prefix caching (`mamba_cache_mode` "align") vLLM schedules
+    nothing of a prompt rather than less than a block of it.
+    """
+    aligns = getattr(scheduler, "need_mamba_block_aligned_split", False)
+    return int(scheduler.cache_config.block_size) if aligns else 0
 
 
 def waiting_elsewhere(scheduler: Any) -> list[Any]:

@@ -4,7 +4,6 @@ vLLM serves what runs before what waits, so a long prompt holds up every short o
 comes after its first step. Called by `StepControl` before each step.
 """
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +11,11 @@ from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import RequestStatus
 
 from serving import compat
-from serving.contracts import Envelope
 from serving.observer import Observer
 from serving.policies.base import Key, RequestView
 from serving.queue import PolicyQueue
 from serving.standing import hopeless_s
+from serving.step_limits import KVGroups, blocks_of
 
 _STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 _CAN_WAIT = 4.0  # times the head's prefill: a partial prefill yields only with this much time left
@@ -31,10 +30,10 @@ class Passing:
     """
 
     def __init__(
-        self, scheduler: Any, queue: PolicyQueue, observer: Observer, envelope: Envelope
+        self, scheduler: Any, queue: PolicyQueue, observer: Observer, groups: KVGroups
     ) -> None:
         self._scheduler, self._queue, self._observer = scheduler, queue, observer
-        self._envelope = envelope
+        self._groups = groups
         self.passes = self._yielded_last = False
         self.yielding: list[Any] = []
 
@@ -79,7 +78,7 @@ class Passing:
             r for r in partial if r.lora_request is None and self._may_wait(r, place, now_s, pass_s)
         ]
         running = self._scheduler.running
-        need = math.ceil((head.prompt_tokens + 1) / self._envelope.block_size)
+        need = blocks_of(self._groups, head.prompt_tokens + 1)
         if not behind or compat.free_blocks(self._scheduler) < need + len(running):
             return threshold
         self.passes = True

@@ -19,7 +19,13 @@ from serving.pacing import resting
 from serving.passing import Passing
 from serving.queue import PolicyQueue
 from serving.standing import hopeless_s
-from serving.step_limits import LoadSlide, peak_tokens, slack_budget
+from serving.step_limits import (
+    LoadSlide,
+    blocks_of,
+    blocks_of_batch,
+    peak_tokens,
+    slack_budget,
+)
 from serving.victims import Victim
 
 _SLIDE_PERIOD_S = 0.5
@@ -39,14 +45,17 @@ class StepControl:
         self, scheduler: Any, queue: PolicyQueue, observer: Observer, envelope: Envelope
     ) -> None:
         self._scheduler, self._queue, self._observer = scheduler, queue, observer
-        self._envelope = envelope
+        self._envelope, self._groups = envelope, compat.kv_groups(scheduler)
         self.slide = LoadSlide()
         self._slide_due_s = 0.0
-        self.passing = Passing(scheduler, queue, observer, envelope)
+        self.passing = Passing(scheduler, queue, observer, self._groups)
         self.last_budget = 0
         self._counts = queue.counts
         self.hidden: list[Any] = []
         self._paced_steps = 0
+        self._aligned_block = compat.aligned_block(scheduler)
+        self._in_front: tuple[str, int] = ("", 0)  # which prompt waits for a block, and for which
+        self._saved = 0  # tokens that decodes have left for it
         self._would_be: Any = None  # the victim that vLLM would have taken
 
     def prepare(self, limits: Limits, now_s: float) -> None:
@@ -71,7 +80,8 @@ class StepControl:
             partial = self._partial()
         if limits.pace_decodes and state is not None:
             state, rest = self._rest(state, bool(partial or queue))
-        self.last_budget = self._token_budget(limits, state, partial, len(rest), now_s)
+        budget = self._token_budget(limits, state, partial, len(rest), now_s)
+        self.last_budget = self._whole_blocks(budget, len(rest))
         scheduler.max_num_scheduled_tokens = self.last_budget
         running = len(scheduler.running)
         # vLLM starts those first that hold remote KV. To hold them back would free nothing.
@@ -113,12 +123,12 @@ class StepControl:
         """KV blocks at the predicted peak of the running batch, shared ones once."""
         if state is None:
             state = self._observer.batch.state(0.0)
-        size, half_empty = self._envelope.block_size, len(state.tokens) // 2  # of the last blocks
-        shared = 0
+        count, shared = len(state.tokens), 0
         if self._envelope.prefix_caching:
-            held = int(state.tokens.sum() / size) + half_empty
+            held = blocks_of_batch(self._groups, state.tokens.sum(), count)
             shared = max(0, held - compat.used_blocks(self._scheduler))
-        return int(peak_tokens(state.tokens, state.remaining) / size) + half_empty - shared
+        peak = peak_tokens(state.tokens, state.remaining)
+        return blocks_of_batch(self._groups, peak, count) - shared
 
     def _update_load(self) -> None:
         prefill_s = self._observer.prefill_s_per_token()
@@ -164,8 +174,9 @@ class StepControl:
         return replace(state, decoding=state.decoding & ~mask), rest
 
     def _is_short_of_blocks(self) -> bool:
-        running, block_size = len(self._scheduler.running), self._envelope.block_size
-        return compat.free_blocks(self._scheduler) <= running + self.last_budget // block_size
+        running = len(self._scheduler.running)
+        need = sum(running + self.last_budget // size for size, _ in self._groups)
+        return compat.free_blocks(self._scheduler) <= need
 
     def _token_budget(
         self, limits: Limits, state: DecodeState | None, partial: list[Any], resting: int,
@@ -188,6 +199,35 @@ class StepControl:
         drafts = int(self._scheduler.num_spec_tokens) * int(state.decoding.sum())
         budget = min(limits.token_budget, max(budget + drafts, running))
         self._counts["slack_bound_steps"] += budget < limits.token_budget
+        return budget
+
+    def _whole_blocks(self, budget: int, resting: int) -> int:
+        """`budget`, or more of it where vLLM prefills whole blocks only and it has saved enough.
+
+        Decodes take their tokens first. What they leave is saved up from step to step until
+        it makes the block that the prompt in front needs, so that prompts move on at the
+        rate that the budgets allow.
+        """
+        most = self._envelope.token_budget
+        if not self._aligned_block or budget >= most:
+            return budget
+        partial = self._partial()
+        if partial:
+            name, begin = partial[0].request_id, partial[0].num_computed_tokens
+            left = partial[0].num_tokens - begin
+        elif self._queue:
+            view = self._queue.head_place()[0]
+            name, begin, left = view.request_id, view.cached_tokens, view.prompt_tokens
+        else:
+            return budget
+        if (name, begin) != self._in_front:  # another one, or it has moved on
+            self._in_front, self._saved = (name, begin), 0
+        need = min(left, self._aligned_block - begin % self._aligned_block)
+        decodes = len(self._scheduler.running) - len(partial) - resting
+        room = max(1, budget - decodes * (1 + self._scheduler.num_spec_tokens))
+        self._saved += room
+        if room < need <= self._saved:
+            budget = min(most, budget + need - room)
         return budget
 
     def _prefill_is_late(self, partial: list[Any], now_s: float) -> bool:
@@ -228,7 +268,7 @@ class StepControl:
             lost=late or (slo.ttft_ms is None and slo.tpot_ms is None and slo.e2e_ms is None),
             since_preempted_s=now_s - track.preempted_s,
             remaining=track.expected_tokens - request.num_output_tokens,
-            blocks=math.ceil(computed / self._envelope.block_size),
+            blocks=blocks_of(self._groups, computed),
             computed=computed,
         )
 
@@ -240,7 +280,7 @@ class StepControl:
             return most
         if limits.kv_reserve > 0.0 and state is not None:
             view = self._queue.head_place()[0]
-            need = (view.prompt_tokens + view.predicted_output_tokens) / self._envelope.block_size
+            need = blocks_of(self._groups, view.prompt_tokens + view.predicted_output_tokens)
             room = (1.0 - limits.kv_reserve) * self._envelope.kv_blocks
             if self.peak_blocks(state) + need > room:
                 self._counts["kv_held_steps"] += 1

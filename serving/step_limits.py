@@ -3,10 +3,14 @@
 Pure functions called by the scheduler hook before every step; no vLLM here.
 """
 
+import math
+
 import numpy as np
 
 from serving.batch import DecodeState
 from serving.contracts import CostCoefficients
+
+KVGroups = tuple[tuple[int, float], ...]  # tokens per block, most blocks of one request
 
 # Prefill always gets this much of the decodes' own step time, so that prompts always move.
 PREFILL_FLOOR = 0.25
@@ -45,6 +49,29 @@ def slack_budget(
     prefill_s = max(room_s, floor * decode_step_s)
     per_token_s = cost.per_prefill_token_s + cost.per_square_s * context
     return min(cap, shape.decodes + max(1, int(prefill_s / per_token_s)))
+
+
+def blocks_of(groups: KVGroups, tokens: float) -> int:
+    """KV blocks that one request of so many tokens holds.
+
+    Args:
+        groups: of the KV cache, as `compat.kv_groups` gives them.
+        tokens: of prompt and answer.
+    """
+    return int(sum(min(math.ceil(tokens / size), most) for size, most in groups))
+
+
+def blocks_of_batch(groups: KVGroups, tokens: float, requests: int) -> int:
+    """KV blocks that `requests` hold which have so many tokens together.
+
+    Of full attention each one's last block is half empty on average. Of a bounded group a
+    request holds at least a block and at most its bound, however the tokens are shared out.
+    """
+    blocks = 0.0
+    for size, most in groups:
+        spare = requests // 2 if most == math.inf else requests
+        blocks += min(int(tokens / size) + spare, most * requests)
+    return int(blocks)
 
 
 def peak_tokens(tokens: np.ndarray, remaining: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+import torch
 from vllm.config import KVTransferConfig, LoRAConfig, SpeculativeConfig, VllmConfig
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
@@ -17,6 +18,13 @@ from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import (
+    FullAttentionSpec,
+    KVCacheGroupSpec,
+    KVCacheSpec,
+    MambaSpec,
+    SlidingWindowSpec,
+)
 from vllm.v1.outputs import DraftTokenIds, KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
@@ -233,12 +241,44 @@ def with_remote_kv(monkeypatch: pytest.MonkeyPatch) -> None:
     _configure(monkeypatch, kv_transfer_config=config)
 
 
+def with_groups(monkeypatch: pytest.MonkeyPatch, *specs: KVCacheSpec) -> None:
+    """Engines built from now on have a KV cache group for each, as hybrid models do."""
+    groups = [KVCacheGroupSpec([f"layer{i}"], spec) for i, spec in enumerate(specs)]
+    inner = vars(virtual_vllm)["KVCacheConfig"]
+    build = functools.partial(_with, inner, {"kv_cache_groups": groups})
+    monkeypatch.setattr(virtual_vllm, "KVCacheConfig", build)
+
+
+def with_mamba(monkeypatch: pytest.MonkeyPatch, block_size: int) -> None:
+    """Engines built from now on have a layer of attention and one of Mamba, in aligned blocks."""
+    mamba = MambaSpec(
+        block_size=block_size, shapes=((1,),), dtypes=(torch.float32,), mamba_cache_mode="align"
+    )
+    with_groups(monkeypatch, attention(block_size), mamba)
+    _configure(monkeypatch, **{"cache_config.mamba_cache_mode": "align"})
+
+
+def attention(block_size: int, window: int = 0) -> KVCacheSpec:
+    """The KV cache of an attention layer, full or with a sliding window."""
+    sizes: dict[str, Any] = {"num_kv_heads": 1, "head_size": 1, "dtype": torch.float32}
+    if window:
+        return SlidingWindowSpec(block_size=block_size, sliding_window=window, **sizes)
+    return FullAttentionSpec(block_size=block_size, **sizes)
+
+
+def _with(cls: Any, instead: dict[str, Any], **kwargs: Any) -> Any:
+    return cls(**{**kwargs, **instead})
+
+
 def _configure(monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
+    inner = vars(virtual_vllm)["VllmConfig"]
+
     @functools.wraps(VllmConfig)
     def build(**kwargs: Any) -> VllmConfig:
-        config = VllmConfig(**kwargs)
-        for name, value in fields.items():  # past checks that concern platforms and workers
-            setattr(config, name, value)
+        config = inner(**kwargs)
+        for path, value in fields.items():  # past checks that concern platforms and workers
+            *parts, name = path.split(".")
+            setattr(functools.reduce(getattr, parts, config), name, value)
         return config
 
     monkeypatch.setattr(virtual_vllm, "VllmConfig", build)

@@ -1,0 +1,190 @@
+"""Does the hook serve models with several KV cache groups: sliding windows, Mamba layers?"""
+
+import math
+
+import pytest
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from serving import compat
+from serving.contracts import CostCoefficients
+from serving.engines.profile import EngineProfile
+from serving.perception.cost_model import CostModel
+from serving.rules import RULES
+from serving.scheduler import HMASScheduler, HMASSyncScheduler
+from serving.settings import EngineSettings
+from serving.step_limits import blocks_of, blocks_of_batch
+from tests.serving.driven_scheduler import machine
+from tests.serving.shaped_scheduler import (
+    Shaped,
+    attention,
+    with_drafts,
+    with_groups,
+    with_mamba,
+)
+from tests.serving.test_shapes import plain, prefixes
+
+ALL_RULES = {name: value for rule in RULES.values() for name, value in rule.items()}
+SCHEDULERS = [(AsyncScheduler, HMASScheduler), (Scheduler, HMASSyncScheduler)]
+COST = CostCoefficients(5e-3, 3e-4, 1e-3)
+
+
+def big(token_budget: int = 64, kv_blocks: int = 200) -> EngineProfile:
+    """Blocks of 16 tokens, ten requests, 160 tokens each."""
+    return EngineProfile("big", "for tests", COST, 10, token_budget, kv_blocks, 16, 160)
+
+
+def mamba_and_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_drafts(monkeypatch, 3)
+    with_mamba(monkeypatch, 16)
+
+
+HYBRIDS = {
+    "window": (lambda m: with_groups(m, attention(4), attention(4, 8)), machine(300, 8, 16)),
+    "window, preemptions": (
+        lambda m: with_groups(m, attention(4), attention(4, 8)), machine(36, 6, 16)
+    ),
+    "mamba": (lambda m: with_mamba(m, 16), big(48)),
+    "mamba, preemptions": (lambda m: with_mamba(m, 16), big(48, 22)),
+    "mamba, drafts": (mamba_and_drafts, big(64)),
+}  # fmt: skip
+
+
+@pytest.fixture(params=list(HYBRIDS))
+def profile(request, monkeypatch):
+    shape, size = HYBRIDS[request.param]
+    shape(monkeypatch)
+    return size
+
+
+@pytest.mark.parametrize("feed", [plain, prefixes])
+@pytest.mark.parametrize(
+    ("ahead", "pair"), [(0, 0), (1, 0), (0, 1)], ids=["async", "ahead", "sync"]
+)
+def test_without_a_controller_it_is_scheduled_exactly_as_by_stock_vllm(profile, feed, ahead, pair):
+    stock, hooked = (
+        Shaped(cls, profile=profile, ahead=ahead, prefix_caching=True) for cls in SCHEDULERS[pair]
+    )
+    for arm in (stock, hooked):
+        feed(arm)
+        arm.drain()
+    assert hooked.steps == stock.steps
+    assert (hooked.got, hooked.finished) == (stock.got, stock.finished)
+    hooked.check_books()
+
+
+@pytest.mark.parametrize("feed", [plain, prefixes])
+@pytest.mark.parametrize("policy", ["slide", "fair"])
+@pytest.mark.parametrize(("ahead", "pair"), [(1, 0), (0, 1)], ids=["ahead", "sync"])
+def test_with_a_policy_and_all_rules_everybody_is_served(profile, feed, policy, ahead, pair):
+    settings = EngineSettings(tenant_floors={"t0": 0.3}, bucket_s=0.1, max_wait_s=1.0)
+    engine = Shaped(
+        SCHEDULERS[pair][1], settings, profile=profile, ahead=ahead, prefix_caching=True
+    )
+    engine.decide(policy, **ALL_RULES)
+    feed(engine)
+    engine.drain()
+    engine.check_books()
+    assert set(engine.finished.values()) <= {"stop", "length"}
+
+
+def prefill_steps(engine: Shaped, name: str, steps: int) -> list[int]:
+    """The tokens that a prompt gets in each of the next steps until it is through."""
+    found: list[int] = []
+    for _ in range(steps):
+        if engine.got[name]:
+            break
+        engine.step()
+        found.append(dict(engine.steps[-1][0]).get(name, 0))
+    return found
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "edf"])
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "waiting"])
+def test_a_budget_between_a_block_and_a_block_beside_the_decodes_lets_prompts_move(
+    monkeypatch, policy, begun
+):
+    """Eight decodes and a budget of 20 leave 12 tokens, and a block has 16: vLLM takes none."""
+    with_mamba(monkeypatch, 16)
+    engine = Shaped(profile=big(), prefix_caching=True)
+    for i in range(8):
+        engine.add(f"d{i}", 4, 140)
+    engine.step(3)
+    if begun:
+        engine.add("long", 100, 3)
+        engine.step()
+    engine.decide(policy, token_budget=20)
+    if not begun:
+        engine.add("long", 100, 3)
+    given = prefill_steps(engine, "long", 40)
+    assert engine.got["long"] > 0, given
+    # Of each step 12 tokens were left for it, and it got no more than that in the long run.
+    assert len(given) >= (sum(given) - 16) / 12
+    assert all(len(step[0]) >= 8 for step in engine.steps[4:]), "every decode in every step"
+    engine.drain()
+    engine.check_books()
+
+
+def test_slack_is_saved_up_until_it_makes_a_block(monkeypatch):
+    """The tightest decode leaves 10 tokens a step, so a block of 16 comes in every second one."""
+    with_mamba(monkeypatch, 16)
+    engine = Shaped(profile=big(), prefix_caching=True)
+    engine.scheduler.observer.cost = CostModel(COST)
+    engine.scheduler.observer.cost.learn = lambda shape, seconds: None
+    engine.decide("fcfs", follow_slack=True)
+    monkeypatch.setattr("tests.serving.shaped_scheduler.STEP_S", 0.014)
+    for i in range(8):
+        engine.add(f"d{i}", 4, 140, slo_tpot_ms=14)
+    engine.step(3)
+    engine.add("long", 100, 3)
+    given = prefill_steps(engine, "long", 60)
+    assert engine.got["long"] > 0, given
+    assert given.count(0) >= len(given) / 4, "not in each step"
+    engine.drain()
+
+
+@pytest.mark.parametrize("shape", ["one", "window", "mamba"])
+def test_blocks_are_counted_over_all_groups(monkeypatch, shape):
+    size = 16 if shape == "mamba" else 4
+    if shape == "window":
+        with_groups(monkeypatch, attention(4), attention(4, 8))
+    if shape == "mamba":
+        with_mamba(monkeypatch, 16)
+    engine = Shaped(profile=EngineProfile("p", "for tests", COST, 8, 512, 400, size, 160))
+    groups = compat.kv_groups(engine.scheduler)
+    prompts = [5, 40, 90, 100]
+    for i, tokens in enumerate(prompts):
+        engine.add(f"r{i}", tokens, 30)
+    engine.step(9)
+    used, held = compat.used_blocks(engine.scheduler), [tokens + 8 for tokens in prompts]
+    assert abs(blocks_of_batch(groups, sum(held), 4) - used) <= 3 * len(groups)
+    each = sum(blocks_of(groups, tokens) for tokens in held)
+    assert used <= each <= used + 4 * (len(groups) - 1)
+    full = sum(math.ceil(tokens / size) for tokens in held)
+    assert used == full if shape == "one" else used > full + 3
+
+
+def test_kv_admits_by_the_blocks_of_all_groups(monkeypatch):
+    """Two groups of full attention take twice the blocks: half as many requests fit."""
+    running = []
+    for groups in (1, 2):
+        with monkeypatch.context() as one:
+            with_groups(one, *[attention(4)] * groups)
+            engine = Shaped(profile=machine(100, 8, 64))
+        engine.decide("fcfs", kv_reserve=0.1)
+        engine.scheduler.observer.lengths.predicted = lambda group: (20.0, 20.0)
+        for i in range(8):
+            engine.add(f"r{i}", 20, 20)
+        engine.step(6)
+        running.append(len(engine.scheduler.running))
+        engine.drain()
+        assert engine.scheduler.observer.preemptions == 0
+    assert running[0] > running[1] >= 3
+
+
+def test_the_engine_says_at_start_that_prompts_move_by_whole_blocks(monkeypatch, caplog):
+    with_mamba(monkeypatch, 16)
+    with caplog.at_level("WARNING", logger="vllm.hmas"):
+        Shaped(profile=big(), prefix_caching=True)
+    said = [r.getMessage() for r in caplog.records if "whole blocks of 16 tokens" in r.getMessage()]
+    assert len(said) == 1
