@@ -94,6 +94,9 @@ class SchedulerHook(_Base):
             settings.tenant_weights, settings.tenant_floors, settings.max_tenants,
             settings.bucket_s,
         )  # fmt: skip
+        lanes.most_owed = 2.0 * max(
+            self.max_model_len, 2 * self.envelope.kv_blocks * self.block_size
+        )
         self.observer = Observer(settings, lanes, self._cached_tokens)
         if self.num_spec_tokens:
             self.observer.batch.resync_steps = 1

@@ -4,6 +4,7 @@ A lane counts its tenant's work: prompt tokens when a request is admitted, and
 `DECODE_WORK` per step of each of its decodes. Called by the queue and the observer.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,7 @@ class Lanes:
 
     Attributes:
         floored: the lanes that have a floor.
+        most_owed: tokens. Who cannot start (a grammar, a LoRA slot) is not owed more and more.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Lanes:
         self._bucket_s = bucket_s
         self._by_tenant: dict[str, Lane] = {}
         self.floored: list[Lane] = []
+        self.most_owed = math.inf
         self._virtual = 0.0  # the least work of a backlogged lane, when it was last served
 
     def of(self, tenant: str) -> Lane:
@@ -125,7 +128,8 @@ class Lanes:
                 lane.work += tokens / lane.weight
         for one in self.floored:
             if one.waiting:
-                one.owed = max(0.0, one.owed + one.floor * total - DECODE_WORK * one.decoding)
+                owed = one.owed + one.floor * total - DECODE_WORK * one.decoding
+                one.owed = min(max(0.0, owed), self.most_owed)
 
     def overdraw(self, lane: Lane, arrival_s: float, work_s: float) -> float:
         """A request of `work_s` engine seconds arrives: when the tenant's bucket covers it.

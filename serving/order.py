@@ -71,7 +71,8 @@ class Order:
         self._entries: dict[str, Entry] = {}
         self._events: list[tuple[float, int, Entry]] = []
         self._heads: list[Any] = []  # heads of lanes, best first, and some that were
-        self._items = self._first = self._last = 0
+        self._items = self._last = 0
+        self._first = self._first_then = 0  # now, and when a request was taken in this step
         self._stale = 0  # entries, from the next one in turn on, with keys of another load
         self._rotation: Iterator[Entry] = iter(())
         self._popped: dict[str, Entry] = {}  # taken in this step
@@ -98,10 +99,8 @@ class Order:
         triage: bool = False,
     ) -> None:
         """Order by other rules from now on. O(n); raises ValueError for bad parameters."""
-        complete = complete_params(name, params)
-        self.context = PolicyContext(
-            prefill_s_per_token, self.context.load, complete, decode_s_per_token
-        )
+        complete, load = complete_params(name, params), self.context.load
+        self.context = PolicyContext(prefill_s_per_token, load, complete, decode_s_per_token)
         self._demotes, self.buckets = demote_hopeless, buckets
         if not triage:
             self._triage = None
@@ -256,13 +255,13 @@ class Order:
         resumed = request.num_output_tokens > 0
         return Entry(request, view, self.lanes.of(view.tenant), order, resumed)
 
-    def _insert(self, entry: Entry) -> None:
+    def _insert(self, entry: Entry, *, new: bool = True) -> None:
         self._entries[entry.request.request_id] = entry
-        self.backlog_tokens += entry.view.prompt_tokens  # its standing is NORMAL until pushed
+        self.backlog_tokens += entry.view.prompt_tokens * (entry.standing != DEMOTED)
         entry.lane.waiting += 1
         self._judge(entry)
         self._push(entry)
-        if self._triage is not None:
+        if new and self._triage is not None:
             self._triage.add(entry)
 
     def _judge(self, entry: Entry) -> None:

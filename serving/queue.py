@@ -10,7 +10,7 @@ from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request
 
 from serving.order import Order
-from serving.standing import FIRST, NORMAL
+from serving.standing import FIRST
 
 
 class PolicyQueue(Order, RequestQueue):
@@ -32,17 +32,19 @@ class PolicyQueue(Order, RequestQueue):
 
     def prepend_request(self, request: Request) -> None:
         """Queue a preempted or skipped request before all others of equal key."""
-        self._first -= 1
         entry = self._popped.pop(request.request_id, None)
-        if entry is not None:  # taken in this very step, and not started
+        if entry is not None:  # taken in this very step, and not started: nothing has happened
             self.lanes.take_back(entry.lane, entry.charged, entry.lowered)
-            entry.order, entry.standing = self._first, NORMAL
             self.counts["floor_served"] -= entry.floor
             self.counts["ceiling_served"] -= entry.ceiling
-        else:
-            entry = self._entry(request, self._first)
-            if not entry.lane.waiting:
-                self.lanes.begin_backlog(entry.lane)
+            if self._first != self._first_then:  # it goes before one that was preempted since
+                self._first = entry.order = self._first - 1
+            self._insert(entry, new=False)
+            return
+        self._first -= 1
+        entry = self._entry(request, self._first)
+        if not entry.lane.waiting:
+            self.lanes.begin_backlog(entry.lane)
         self._insert(entry)
 
     def prepend_requests(self, requests: Iterable[Request]) -> None:
@@ -68,6 +70,8 @@ class PolicyQueue(Order, RequestQueue):
         self.counts["ceiling_served"] += entry.ceiling
         entry.charged = entry.view.prompt_tokens
         entry.lowered = self.lanes.admit(lane, entry.charged)
+        if not self._popped:
+            self._first_then = self._first
         self._popped[name] = entry
         return entry.request
 

@@ -40,6 +40,7 @@ class Triage:
         self.parked: dict[Entry, None] = {}  # a set that keeps its order
         self._by_deadline: list[tuple[float, int, Entry]] = []
         self._new: list[tuple[float, int, Entry]] = []
+        self._filter_at = LONG
         self._left: Iterator[tuple[float, int, Entry]] | None = None  # to be looked at in this pass
         self._kept: list[tuple[float, int, Entry]] = []  # the costliest first
         self._given_up: dict[Entry, None] = {}
@@ -48,9 +49,12 @@ class Triage:
             self.add(entry)
 
     def add(self, entry: Entry) -> None:
-        """One more that waits, from the next pass on."""
+        """One more that waits, from the next pass on; not one that vLLM took and put back."""
         if entry.view.deadline_s < math.inf:
             self._new.append((entry.view.deadline_s, entry.order, entry))
+            if len(self._new) > self._filter_at:  # while no pass begins, many may come and go
+                self._new = [item for item in self._new if item[2].item]
+                self._filter_at = max(LONG, 2 * len(self._new))
 
     def advance(self, now_s: float, prefill_s_per_token: float) -> list[Entry]:
         """Go on with the pass; at its end, the entries whose parking changes.
@@ -64,7 +68,7 @@ class Triage:
         count = SLICE if len(self._by_deadline) <= LONG else LONG_SLICE
         slice_ = list(islice(self._left, count))
         for deadline_s, order, entry in slice_:
-            if entry.facts & ~PARKED or not entry.item or entry.order != order:
+            if entry.facts & ~PARKED or not entry.item:
                 continue
             work_s = entry.view.prompt_tokens * rate
             done_s += work_s
@@ -78,8 +82,7 @@ class Triage:
         return self._end() if len(slice_) < count else []
 
     def _begin(self, now_s: float) -> Iterator[tuple[float, int, Entry]]:
-        waiting = [it for it in self._by_deadline if it[2].item and it[2].order == it[1]]
-        waiting += self._new
+        waiting = [item for item in (*self._by_deadline, *self._new) if item[2].item]
         waiting.sort()  # nearly sorted: one comparison each
         self._by_deadline, self._new, self._done_s = waiting, [], now_s
         return iter(waiting)

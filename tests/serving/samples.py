@@ -46,10 +46,18 @@ class LightRequest:
 
     view: RequestView
     num_output_tokens: int = 0
+    num_computed_tokens: int = 0
 
     @property
     def request_id(self) -> str:
         return self.view.request_id
+
+    @property
+    def num_tokens(self) -> int:
+        return self.view.prompt_tokens
+
+    def is_finished(self) -> bool:
+        return False
 
 
 def decision(epoch: int, policy: str = "edf", **changes: object) -> Decision:

@@ -43,6 +43,16 @@ def test_work_is_prompt_tokens_and_two_per_decode_by_weight():
     assert (a.work, b.work) == (100.0 + 3 * DECODE_WORK, 50.0 + 2 * DECODE_WORK)
 
 
+def test_who_cannot_start_for_long_is_owed_no_more_than_the_most():
+    lanes = lanes_of()
+    lanes.most_owed = 500.0
+    a, f = lanes.of("a"), lanes.of("f")
+    a.decoding, f.waiting = 8, 1
+    for _ in range(20_000):
+        lanes.count_decodes()
+    assert f.owed == 500.0
+
+
 def test_an_idle_tenant_banks_nothing():
     lanes = lanes_of()
     a, b = lanes.of("a"), lanes.of("b")
