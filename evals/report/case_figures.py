@@ -117,7 +117,7 @@ def _mark_switches(axes: Axes, switches: Sequence[tuple[float, str]], end_s: flo
             axes.axvline(at_s, color=HMAS, lw=0.8, alpha=0.7, label=label)
         if at_s - last_label_s >= LABEL_ROOM * end_s:
             axes.text(
-                at_s, 1.02, policy, transform=axes.get_xaxis_transform(), fontsize=7, color=HMAS,
+                at_s, 1.02, policy, transform=axes.get_xaxis_transform(), fontsize=8, color=HMAS,
                 rotation=50, rotation_mode="anchor", ha="left", va="bottom",
             )  # fmt: skip
             last_label_s = at_s

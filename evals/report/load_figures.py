@@ -37,8 +37,11 @@ def goodput_figure(curves: LoadCurves, palette: Palette) -> str:
 
 
 def ratio_figure(curves: LoadCurves, palette: Palette) -> str:
-    """Goodput over each baseline that ran, as inline SVG; empty where there is nothing to draw."""
-    if not baselines(curves):
+    """Goodput over each baseline that ran, as inline SVG; empty where there is nothing to draw.
+
+    At one load a ratio is a dot: the table says it better.
+    """
+    if not baselines(curves) or len(curves.loads) < 2:
         return ""
     return svg(f"ratio-{curves.scenario}", 3.0, _ratio_panels([curves], palette))
 
@@ -50,8 +53,8 @@ def goodput_file(every: Sequence[LoadCurves], palette: Palette) -> str:
 
 
 def ratio_file(every: Sequence[LoadCurves], palette: Palette) -> str:
-    """The same of ratios; empty where no scenario has a baseline."""
-    drawn = [curves for curves in every if baselines(curves)]
+    """The same of ratios; empty where no scenario has a baseline and several loads."""
+    drawn = [curves for curves in every if baselines(curves) and len(curves.loads) > 1]
     if not drawn:
         return ""
     return svg_file("ratio", 3.0 * len(drawn), _ratio_panels(drawn, palette))
@@ -131,7 +134,7 @@ def _goodput_bars(axes: Axes, curves: LoadCurves, palette: Palette) -> None:
             axes.plot([goodput.low, goodput.high], [y, y], color=INK, lw=1.2)
         axes.text(
             1.01, y, f"{goodput.mean:.2f}", transform=axes.get_yaxis_transform(), va="center",
-            fontsize=7,
+            fontsize=8,
         )  # fmt: skip
     for value, line, label in (
         (_bound(curves, load), "--", "upper bound"),
@@ -180,7 +183,7 @@ def _ratio_lines(axes: Axes, curves: LoadCurves, base: str, palette: Palette) ->
         )
         axes.text(
             1.01, ratio, f"{ratio:.1f}x", transform=axes.get_yaxis_transform(), va="center",
-            fontsize=6.5,
+            fontsize=8,
         )  # fmt: skip
     if len(curves.loads) == 1:
         axes.set_xticks(curves.loads, [f"{load:g}" for load in curves.loads])

@@ -83,7 +83,8 @@ function theme() {
   const modes = ["auto", "light", "dark"];
   const set = (mode) => {
     document.documentElement.dataset.theme = mode;
-    button.textContent = `Theme: ${mode}`;
+    button.textContent = `◐ ${mode}`;
+    button.setAttribute("aria-label", `Theme: ${mode}`);
   };
   let mode = localStorage.getItem("theme");
   if (!modes.includes(mode)) mode = "auto";

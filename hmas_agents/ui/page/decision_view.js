@@ -83,21 +83,23 @@ function acknowledged(ack) {
 }
 
 function proposals(d) {
+  const titles = [["from"], ["policy"], ["twin predicts", "num"], ["verdict"], ["confidence", "num"]];
   const rows = d.proposals.map((p) => {
     const interval = p.interval.length === 2 ? ` (${percent(p.interval[0])}–${percent(p.interval[1])})` : "";
     const taken = p.policy === d.chosen.policy && p.source === d.chosen.source;
     return el(
       "tr",
       { class: taken ? "current" : "" },
-      el("td", {}, taken ? "▸ " : "", name(p.source)),
-      el("td", {}, name(p.text), el("small", { class: "why" }, name(p.reason))),
-      el("td", { class: "num" }, percent(p.predicted), el("small", {}, interval)),
-      el("td", {}, name(p.verdict || "–")),
-      el("td", { class: "num" }, p.confidence === null ? "–" : number(p.confidence, 2)),
+      [
+        [taken ? "▸ " : "", name(p.source)],
+        [name(p.text), el("small", { class: "why" }, name(p.reason))],
+        [percent(p.predicted), el("small", {}, interval)],
+        [name(p.verdict || "–")],
+        [p.confidence === null ? "–" : number(p.confidence, 2)],
+      ].map((content, i) => el("td", { class: titles[i][1], "data-title": titles[i][0] }, content)),
     );
   });
-  const titles = [["from"], ["policy"], ["twin predicts", "num"], ["verdict"], ["confidence", "num"]];
-  return el("div", { class: "scroll" }, el("table", { class: "plain" }, el("thead", {}, el("tr", {}, titles.map(([text, cls]) => el("th", { scope: "col", class: cls }, text)))), el("tbody", {}, rows)));
+  return el("div", { class: "scroll" }, el("table", { class: "plain cards" }, el("thead", {}, el("tr", {}, titles.map(([text, cls]) => el("th", { scope: "col", class: cls }, text)))), el("tbody", {}, rows)));
 }
 
 function toolCall(call) {

@@ -174,6 +174,7 @@ export class RunView {
     this.detail.replaceChildren(...[content].flat());
     if (again) return;
     this.detail.scrollTop = 0;
+    this.detail.scrollIntoView({ block: "start" }); // on a phone it takes the list's place
     this.detail.focus({ preventScroll: true });
   }
 

@@ -1,6 +1,5 @@
-"""The page, served; and a browser to look at it with."""
+"""The page, served: for a browser to look at it."""
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -13,12 +12,6 @@ from hmas_agents.ui.server import bind, build_app, build_server
 from prompts.loader import ROOT
 from tests.hmas_agents.ui.written_ledger import write_ledger
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # as in the Makefile
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-PATIENCE_MS = 30_000  # what is waited for comes; a busy machine takes longer
 Serve = Callable[..., str]
 
 
@@ -58,32 +51,3 @@ def serve(prompts_root) -> Iterator[Serve]:
         server.should_exit = True
         thread.join()
         listener.close()
-
-
-@pytest.fixture(scope="package")
-def browser():
-    """Headless Chromium; without one, a skip that says so, and a failure in CI."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        reason = f"no browser ({', '.join(BROWSERS)}) is installed: run `make browser`"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    from playwright.sync_api import expect, sync_playwright
-
-    expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A fresh profile's page; an error on its console fails the test that caused it."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-    yield page
-    context.close()
-    assert errors == []

@@ -166,15 +166,66 @@ def test_light_and_dark_follow_the_system_and_the_button(serve, page, written, s
     assert background() == colours[scheme]
     button = page.locator("#theme")
     button.click()
-    expect(button).to_have_text("Theme: light")
+    expect(button).to_have_accessible_name("Theme: light")
     assert background() == colours["light"]
     button.click()
     page.reload()
-    expect(button).to_have_text("Theme: dark")
+    expect(button).to_have_accessible_name("Theme: dark")
     assert background() == colours["dark"]
 
 
-@pytest.mark.parametrize("width", [800, 1280])
+WIDTHS = (390, 768, 1280)  # a phone, a tablet, a laptop
+# Neighbours of one line whose texts are drawn over each other; and texts broken letter by letter.
+OVERPRINTED = """() => {
+  const drawn = [...document.querySelectorAll("tr")].filter((row) => row.checkVisibility());
+  const wrong = [];
+  for (const row of drawn) {
+    const shown = (cell) => cell.checkVisibility() && cell.textContent.trim();
+    const cells = [...row.children].filter(shown);
+    cells.forEach((cell, i) => {
+      const text = cell.textContent;
+      const box = cell.getBoundingClientRect(), next = cells[i + 1]?.getBoundingClientRect();
+      if (next && next.top < box.bottom - 1 && next.left < box.right - 1)
+        wrong.push(`${text} is overprinted`);
+      const spills = cell.scrollWidth > cell.clientWidth + 1;
+      if (spills && getComputedStyle(cell).overflow === "visible")
+        wrong.push(`${text} leaves its cell`);
+      if (text.length > 9 && box.width < 60) wrong.push(`${text} is ${box.width} px wide`);
+    });
+  }
+  return wrong;
+}"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "place", ["run/0-1", "run/0-2", "run/0-1/decision/0-4", "run/0-1/decision/0-6"]
+)
+def test_rows_stand_beside_each_other_and_words_stay_whole(serve, page, written, width, place):
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(f"{serve(written)}#/{place}")
+    shown = ".detail h2" if "decision" in place else ".decisions tbody tr"
+    expect(page.locator(shown).first).to_be_visible()
+    assert page.evaluate(OVERPRINTED) == []
+    for name in ("Run", "Compare", "Prompts"):
+        box = page.get_by_role("link", name=name, exact=True).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["height"] < 45, "a link of the header has one line"
+    theme = page.locator("#theme").bounding_box()
+    assert theme["x"] + theme["width"] <= width
+
+
+def test_on_a_phone_an_opened_decision_begins_below_the_header(serve, page, written):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{serve(written)}#/run/0-1")
+    page.get_by_role("link", name="#1 ").click()
+    heading = page.get_by_role("heading", name="Decision 1", exact=True)
+    expect(heading).to_be_in_viewport()
+    assert heading.bounding_box()["y"] > page.locator("header.top").bounding_box()["height"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     "place", ["run/0-1", "run/0-1/decision/0-6", "compare/0-1/0-2", "prompts/policy/1"]
 )
