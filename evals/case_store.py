@@ -27,7 +27,7 @@ ENGINE_CODE = ("serving", "evals")
 CONTROLLER_CODE = ("tools", "hmas_agents", "graphs", "prompts")
 NOT_RUN = (
     "bench", "commands", "demo", "fidelity", "profiles", "report", "results", "soak",
-    "suites", "clean_exit.py", "cli.py", "commands.py", "compare.py", "compare_command.py",
+    "suites", "cli.py", "commands.py", "compare.py", "compare_command.py",
     "eval_run.py", "live_arm.py", "live_capacity.py", "live_runner.py", "live_suite.py",
     "load_generator.py", "plain_server.py", "progress.py", "report_command.py", "run_files.py",
     "run_result.py", "statistics.py", "summary_table.py",

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evals.agent.commands import app as agent_app
-from evals.clean_exit import clean_exit
 from evals.compare_command import compare
 from evals.fidelity.commands import fidelity
 from evals.hostile_command import hostile
 from evals.report_command import report
+from hmas_agents.commands.exits import FAILED, CommandError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -134,11 +134,11 @@ def run(
 
     hmas eval run evals/suites/smoke.toml --trace burst.csv --format burstgpt
 
-    hmas eval run evals/suites/smoke.toml --engine live --url http://127.0.0.1:8000
+    hmas eval run evals/suites/smoke.toml --engine live --url http://gpu-7:8000
 
     hmas eval run evals/suites/flood.toml --serve
 
-    hmas eval run evals/suites/cpu_live.toml --serve --server sglang=http://127.0.0.1:30000
+    hmas eval run my_suite.toml --serve --server sglang=http://127.0.0.1:30000
     """
     from evals.arms import ControllerOptions
     from evals.eval_run import EvalRequest, LiveTarget, run_eval
@@ -147,11 +147,9 @@ def run(
 
     live = serve or engine is EngineKind.LIVE
     if live and cassette is not None:
-        typer.echo("error: --cassette: a live run asks the model itself", err=True)
-        raise typer.Exit(2)
+        raise typer.BadParameter("--cassette: a live run asks the model itself")
     if server and not live:
-        typer.echo(f"error: --server {server[0]}: goes with --serve or --engine live", err=True)
-        raise typer.Exit(2)
+        raise typer.BadParameter(f"--server {server[0]}: goes with --serve or --engine live")
     request = EvalRequest(
         suite_file=suite_file,
         seed=seed,
@@ -163,7 +161,7 @@ def run(
         jobs=jobs or os.cpu_count() or 1,
         live=LiveTarget(url, model, token_file, serve, tuple(server or ())) if live else None,
     )
-    with clean_exit(), CaseProgress() as progress:
+    with CaseProgress() as progress:
         result = run_eval(request, progress)
     _show(result, json_output, out)
 
@@ -198,8 +196,7 @@ def fetch(
                 bar = bars.add_task(file.name, total=None)
                 fetch_azure(file, folder, partial(_advance, bars, bar), client)
     except TraceError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise CommandError(str(error), FAILED) from error
     typer.echo(f"{len(AZURE_FILES)} traces in {folder}")
 
 

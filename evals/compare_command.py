@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hmas_agents.commands.exits import FAILED
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,20 +33,16 @@ def compare(
     hmas eval compare before.json after.json --arm hmas --tolerance 0.02 --json
 
     Exit code 1: a case lost more than the tolerance, and its interval excludes 0 (with one seed
-    there is no interval: the loss alone decides). Exit code 2: the inputs cannot be compared.
+    there is no interval: the loss alone decides).
     """
     import json
 
     from rich.console import Console
 
-    from evals.compare import CompareError, compare_files
+    from evals.compare import compare_files
     from evals.metrics import rounded
 
-    try:
-        comparison = compare_files(a, b, tolerance=tolerance, arm=arm)
-    except CompareError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    comparison = compare_files(a, b, tolerance=tolerance, arm=arm)
     for warning in comparison.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if json_output:
@@ -60,7 +58,7 @@ def compare(
     else:
         _print_table(comparison, tolerance, Console())
     if comparison.regressions:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _print_table(comparison: "Comparison", tolerance: float, console: "Console") -> None:

@@ -11,9 +11,6 @@ from urllib.parse import urlsplit
 
 from evals.arms import ControllerOptions, expand_arms, listed_arms, parse_arm
 from evals.case_store import CaseStore
-from evals.fidelity.steps import CalibrationError
-from evals.live_arm import ArmError
-from evals.live_capacity import CapacityError
 from evals.own_server import own_server
 from evals.plain_server import PlainServer, connect, named_urls
 from evals.progress import CaseProgress
@@ -22,26 +19,7 @@ from evals.run_result import SuiteRun, git_state
 from evals.scenario import TraceFile, Workload, build_workload
 from evals.suite import Suite, load_profile, load_suite
 from evals.toml_file import SuiteError
-from evals.workers import WorkerError
-from evals.workloads.scaling import WorkloadError
-from evals.workloads.trace import TraceError
-from hmas_agents.config import ConfigError
-from serving.engines.protocol import EngineUnavailable
 from serving.launcher import ServerError
-
-# What can go wrong that is not a defect: the command prints one line for it.
-EXPECTED = (
-    ArmError,
-    CalibrationError,
-    CapacityError,
-    ConfigError,
-    EngineUnavailable,
-    ServerError,
-    SuiteError,
-    TraceError,
-    WorkerError,
-    WorkloadError,
-)
 
 
 @dataclass(frozen=True, slots=True)

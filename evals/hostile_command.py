@@ -27,11 +27,10 @@ def hostile(
 
     hmas eval hostile worst --policy fcfs --port 8399
 
-    hmas eval run evals/suites/drift.toml --arms hmas --model-url http://127.0.0.1:8399/v1
+    hmas eval run my_suite.toml --arms hmas --model-url http://127.0.0.1:8399/v1
     """
     import threading
 
-    from evals.clean_exit import clean_exit
     from evals.hostile import replies
     from evals.model_double import serving
     from serving.policies import parse_policy
@@ -41,7 +40,7 @@ def hostile(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--policy") from error
     try:
-        with clean_exit(), serving(replies(kind.value, name, params), port=port) as model:
+        with serving(replies(kind.value, name, params), port=port) as model:
             typer.echo(f"{kind.value}, proposing {policy}, at {model.url}", err=True)
             try:
                 threading.Event().wait()

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hmas_agents.commands.exits import CommandError
+
 
 def report(
     results: Annotated[Path, typer.Argument(help="results.json, or the folder of --out.")],
@@ -31,13 +33,10 @@ def report(
         folder.mkdir(parents=True, exist_ok=True)
         write_tables(rows, folder)
     except OSError as error:
-        typer.echo(f"error: {file}: cannot be read: {error.strerror}", err=True)
-        raise typer.Exit(2) from error
+        raise CommandError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError) as error:
-        typer.echo(
-            f"error: {file}: {type(error).__name__} {error}: expected what `hmas eval run --json` "
-            "or --out wrote",
-            err=True,
-        )
-        raise typer.Exit(2) from error
+        raise CommandError(
+            f"{file}: {type(error).__name__} {error}: expected what `hmas eval run --json` "
+            "or --out wrote"
+        ) from error
     typer.echo(f"written: {folder}/results.md, summary.csv and plots", err=True)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from graphs.control_loop import ControllerConflict, ControlLoop
+from graphs.control_loop import ControlLoop
 from hmas_agents.collector import rare_collections
 from hmas_agents.config import Config, default_config_path, load_config
 from hmas_agents.controller_metrics import start_metrics_server
@@ -20,10 +20,6 @@ from hmas_agents.forms import decision_text, percent
 from hmas_agents.records import DecisionRecord
 from hmas_agents.telemetry.start import open_tracing
 from serving.engines.live import LiveEngine, read_token
-from serving.engines.protocol import EngineUnavailable
-
-EXIT_UNREACHABLE = 1
-EXIT_CONFLICT = 3
 
 
 def run(
@@ -37,7 +33,9 @@ def run(
     config: Annotated[Path | None, typer.Option(help="TOML file; else hmas.toml here.")] = None,
     ledger: Annotated[Path | None, typer.Option(help="Where decisions are kept.")] = None,
     label: Annotated[str, typer.Option(help="Name of this run in the ledger.")] = "",
-    duration: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so many seconds.")
+    ] = None,
 ) -> None:
     """Run the agents beside a server: watch it, choose policies, tune limits.
 
@@ -50,8 +48,8 @@ def run(
 
       hmas run --mode act --duration 600 --label trial    for ten minutes, named
 
-    Options left out come from the configuration (`hmas config`). Exit codes: 0 stopped,
-    1 the engine does not answer, 2 wrong use, 3 another controller owns the engine.
+    Options left out come from the configuration (`hmas config`). Exit code 3: another
+    controller owns the engine.
     """
     settings = load_config(
         config or default_config_path(),
@@ -62,11 +60,16 @@ def run(
             "ledger.path": ledger,
         },
     )
-    raise typer.Exit(control(settings, label, duration))
+    control(settings, label, duration)
 
 
-def control(config: Config, label: str, duration_s: float | None) -> int:
-    """Run the loop until a signal or `duration_s`; the exit code."""
+def control(config: Config, label: str, duration_s: float | None) -> None:
+    """Run the loop until a signal or `duration_s`.
+
+    Raises:
+        EngineUnavailable: the engine does not answer when it begins.
+        ControllerConflict: another controller owns it.
+    """
     console = Console(highlight=False)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     stop = threading.Event()
@@ -76,12 +79,8 @@ def control(config: Config, label: str, duration_s: float | None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    try:
-        engine = LiveEngine(config.engine.url, read_token(config.engine.token_file))
-        engine.snapshot()
-    except EngineUnavailable as error:
-        typer.echo(f"hmas run: {error}", err=True)
-        return EXIT_UNREACHABLE
+    engine = LiveEngine(config.engine.url, read_token(config.engine.token_file))
+    engine.snapshot()
     start_metrics_server(config.metrics.port)
     clock = threading.Timer(duration_s, stop.set) if duration_s is not None else None
     if clock is not None:
@@ -92,22 +91,17 @@ def control(config: Config, label: str, duration_s: float | None) -> int:
         f"{config.control.mode} beside {config.engine.url} as {who}, "
         f"ledger {config.ledger.path} (Ctrl-C ends)"
     )
-    try:
-        loop = ControlLoop(
-            engine,
-            config,
-            config.ledger.path,
-            run_label=label,
-            controller_id=who,
-            on_decision=lambda record: console.print(line_of(record)),
-            tracing=open_tracing(config.telemetry, who),
-        )
-        with loop, rare_collections():
-            loop.run_forever(stop)
-    except ControllerConflict as error:
-        typer.echo(f"hmas run: {error}", err=True)
-        return EXIT_CONFLICT
-    return 0
+    loop = ControlLoop(
+        engine,
+        config,
+        config.ledger.path,
+        run_label=label,
+        controller_id=who,
+        on_decision=lambda record: console.print(line_of(record)),
+        tracing=open_tracing(config.telemetry, who),
+    )
+    with loop, rare_collections():
+        loop.run_forever(stop)
 
 
 def line_of(record: DecisionRecord) -> str:

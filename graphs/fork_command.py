@@ -64,8 +64,6 @@ def fork_command(
       hmas fork 42 --from propose                    the same words to the model once more
 
       hmas fork 42 --model-url http://127.0.0.1:9000/v1 --model qwen3-4b
-
-    Exit codes: 0 shown, 2 wrong use (no such decision, a short one, ...).
     """
     path = ledger or read_config(config).ledger.path
     with LedgerReader(path) as reader:

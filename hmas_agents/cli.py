@@ -3,8 +3,8 @@
 So `hmas --help` is quick, and the CLI does not depend on the graphs and evals above it.
 """
 
-import difflib
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -14,33 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-# Errors that explain themselves, by name: importing their modules would take seconds.
-KNOWN_ERRORS = {
-    "ArmError",
-    "CalibrationError",
-    "CapacityError",
-    "CaseError",
-    "CassetteError",
-    "ConfigError",
-    "ContractError",
-    "ControllerConflict",
-    "EngineUnavailable",
-    "ForkError",
-    "LedgerError",
-    "ModelError",
-    "PromptError",
-    "ServerError",
-    "SituationError",
-    "SuiteError",
-    "TelemetryError",
-    "TokenCountError",
-    "ToolError",
-    "TraceError",
-    "UiError",
-    "UnsupportedVLLM",
-    "WorkerError",
-    "WorkloadError",
-}
+from hmas_agents.commands.exits import INTERRUPTED, UNUSABLE, check_values, explain, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +60,9 @@ COMMANDS = {
 }
 
 
+HELP_COLUMNS = 78  # of a terminal of 80, as Typer leaves them
+
+
 class LazyGroup(TyperGroup):
     """A group that knows its commands by name and help, and imports one when it is called."""
 
@@ -102,9 +79,9 @@ class LazyGroup(TyperGroup):
         """Import the command that is called."""
         name = args[0]
         if name not in COMMANDS:
-            near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-            ctx.fail(f"no command {name!r}: {hint}")
+            from serving.near_names import choices
+
+            ctx.fail(f"no command {name!r}; {choices(name, COMMANDS)}")
         return name, load_command(name), args[1:]
 
 
@@ -120,7 +97,33 @@ def load_command(name: str) -> Any:
         app.command(name, context_settings=settings if entry.passes_through else None)(target)
     command = typer.main.get_command(app)
     command.name = name
+    check_values(command)
+    _lay_out_help(command)
     return command
+
+
+def _lay_out_help(command: Any) -> None:
+    """Prose as one line that any terminal wraps; examples below each other, comments whole."""
+    for inner in getattr(command, "commands", {}).values():
+        _lay_out_help(inner)
+    blocks: list[str] = []
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        if not paragraph.lstrip().startswith("hmas "):
+            blocks.append(" ".join(paragraph.split()))
+            continue
+        examples = "\n".join(map(_example, paragraph.splitlines()))
+        if blocks and blocks[-1].startswith("hmas "):
+            blocks[-1] += f"\n{examples}"
+        else:
+            blocks.append(examples)
+    command.help = "\n\n".join(blocks)
+
+
+def _example(line: str) -> str:
+    """A line of an example; a comment that would be wrapped goes below its command."""
+    call, gap, comment = line.strip().partition("  ")
+    is_short = len(line.strip()) <= HELP_COLUMNS or not gap
+    return line.strip() if is_short else f"{call}\n    {comment.strip()}"
 
 
 def _print_version(wanted: bool) -> None:
@@ -145,23 +148,39 @@ def _hmas(
     """
 
 
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode="rich", epilog=table())
 app.callback()(_hmas)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command. Exit code 2 and one line for errors of use, 1 for errors of ours."""
+    """Run a command, and leave with its exit code; an error is `hmas COMMAND: what is wrong`."""
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        typer.main.get_command(app).main(args=argv, prog_name="hmas")
+        command = typer.main.get_command(app)
+        code = command.main(args=words, prog_name="hmas", standalone_mode=False)
+        message = "interrupted" if code == INTERRUPTED else ""
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(UNUSABLE)
         if os.environ.get("HMAS_DEBUG") == "1":
             raise
-        names = {cls.__name__ for cls in type(error).__mro__}
-        if names & KNOWN_ERRORS:
-            sys.stderr.write(f"hmas: {error}\n")
-            sys.exit(2)
-        sys.stderr.write(
-            f"hmas: internal error, {type(error).__name__}: {error} "
-            "(HMAS_DEBUG=1 shows where; please report it)\n"
-        )
-        sys.exit(1)
+        code, message = explain(error)
+    if message:
+        sys.stderr.write(f"{' '.join(['hmas', *_called(words)])}: {message}\n")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _called(words: Sequence[str]) -> list[str]:
+    """Which command these words call: `trace list` of `trace list --run 3`."""
+    if not words or words[0] not in COMMANDS:
+        return []
+    called = [words[0]]
+    if COMMANDS[words[0]].target.partition(":")[0] in sys.modules:  # else importing it failed
+        command = load_command(words[0])
+        for word in words[1:]:
+            command = getattr(command, "commands", {}).get(word)
+            if command is None:
+                break
+            called.append(word)
+    return called

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from evals.clean_exit import clean_exit
+from hmas_agents.commands.exits import FAILED
 
 if TYPE_CHECKING:
     from evals.agent.eval_agent import AgentReport
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 SMALL_SET = Path("evals/cases/small.jsonl.gz")
 SUITE = Path("evals/cases/scenes.toml")
 LABELS = Path("var/agent/labels.jsonl")
-EXIT_WORSE = 1
 
 app = typer.Typer()
 
@@ -82,15 +81,14 @@ def agent(
 
     hmas eval agent --cases var/agent/cases.jsonl.gz --out var/agent/report
 
-    hmas eval agent --model-url http://127.0.0.1:8000/v1 --prompt current --prompt candidate
+    hmas eval agent --model-url http://gpu-7:8000/v1 --prompt current --prompt 3
 
     hmas eval agent --cassette replies.jsonl --model smollm2 --threshold 0.1
 
     hmas eval agent build --help
 
     --threshold applies to every model asked, or to the rules where none is; on the held-out
-    cases, or on all where none are held out. Exit codes: 0 good, 1 above the threshold, 2
-    wrong use or broken input.
+    cases, or on all where none are held out. Exit code 1: above the threshold.
     """
     if context.invoked_subcommand is not None:
         return
@@ -113,7 +111,7 @@ def agent(
         kept_in=labels,
         at_once=at_once,
     )
-    with clean_exit(), CaseProgress() as progress:
+    with CaseProgress() as progress:
         report = run_agent_eval(request, progress)
     if json_output:
         import json
@@ -162,7 +160,7 @@ def build(
 
     hmas eval agent build --out var/agent/mine.jsonl.gz --ledger var/ledger.sqlite
 
-    hmas eval agent build --out var/agent/drift.jsonl.gz --suite my_cases.toml --cases 50
+    hmas eval agent build --out drift.jsonl.gz --suite my_cases.toml --cases 50
     """
     from evals.agent.build import BuildRequest, describe
     from evals.agent.build import build as build_cases
@@ -178,7 +176,7 @@ def build(
         held_out=tuple(held_out or ()),
         kept_in=labels,
     )
-    with clean_exit(), CaseProgress() as progress:
+    with CaseProgress() as progress:
         built = build_cases(request, progress)
     for line in describe(built):
         typer.echo(line)
@@ -213,7 +211,7 @@ def label(
     from hmas_agents.case_file import Plan, read_cases, write_cases
 
     plan = Plan(draws, LABEL_SEED, horizon)
-    with clean_exit(), CaseProgress() as progress:
+    with CaseProgress() as progress:
         cases = label_cases(
             read_cases(file),
             {},
@@ -243,4 +241,4 @@ def _gate(report: "AgentReport", threshold: float) -> None:
             err=True,
         )
     if worse:
-        raise typer.Exit(EXIT_WORSE)
+        raise typer.Exit(FAILED)

@@ -69,8 +69,6 @@ def replay(
       hmas replay 3 --horizon short                  edited rule agents
 
       hmas replay 3 --decision 42 --draws 10 --json
-
-    Exit codes: 0 shown, 2 wrong use (no such run, nothing recorded to re-ask, ...).
     """
     path = ledger or read_config(config).ledger.path
     if horizon not in {"long", "short"}:
@@ -83,12 +81,11 @@ def replay(
         return
     from evals.agent.replay import ask_again, label, load_run
     from evals.agent.replay_result import summarise
-    from evals.clean_exit import clean_exit
     from evals.progress import CaseProgress
 
     recorded = load_run(path, run, decision)
     asked = None if rules else _model(recorded, prompt, model_url, model, cassette)
-    with clean_exit(), CaseProgress() as progress:
+    with CaseProgress() as progress:
         bar = progress.add("asking", len(recorded.pairs))
         try:
             replayed = ask_again(recorded, asked, lambda done: progress.update(bar, done))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hmas_agents.commands.exits import FAILED
+
 app = typer.Typer(help="What do hook, simulator and controller cost? Timings.")
 
 
@@ -56,15 +58,14 @@ def scheduler(
     from rich.console import Console
 
     from evals.bench.report import memory_line, operations_plot, operations_table, ratio_table
+    from serving.near_names import choices
     from serving.policies import POLICIES
 
     names = tuple(name.strip() for name in policies.split(",") if name.strip()) or tuple(POLICIES)
     if unknown := [name for name in names if name not in POLICIES]:
-        typer.echo(
-            f"error: --policies: no policy {unknown[0]!r}; there are {', '.join(POLICIES)}",
-            err=True,
+        raise typer.BadParameter(
+            f"--policies: no policy {unknown[0]!r}; {choices(unknown[0], POLICIES)}"
         )
-        raise typer.Exit(2)
 
     from evals.bench.memory import memory_per_request
     from evals.bench.scheduler_bench import WAITING, BenchOptions, profile_steps, run_bench
@@ -119,7 +120,7 @@ def simulator(
 ) -> None:
     """Time the simulator, each run in a process of its own; figures are medians.
 
-    hmas bench simulator --requests 1000 --requests 5000 --rate-scale 1 --rate-scale 3
+    hmas bench simulator --requests 1000 --requests 5000 --rate-scale 3
 
     git archive COMMIT | tar -x -C /tmp/before, then: hmas bench simulator --against /tmp/before
     """
@@ -127,16 +128,9 @@ def simulator(
 
     from evals.arms import parse_arm
     from evals.bench.report import simulator_table
-    from evals.bench.simulator_bench import (
-        SimulatorBenchError,
-        SimulatorBenchOptions,
-        run_simulator_bench,
-    )
+    from evals.bench.simulator_bench import SimulatorBenchOptions, run_simulator_bench
     from evals.scenario import build_workload
     from evals.suite import load_profile, load_suite
-    from evals.toml_file import SuiteError
-    from evals.workloads.scaling import WorkloadError
-    from evals.workloads.trace import TraceError
 
     console = Console(stderr=json_output, highlight=False)
     if not console.is_terminal:
@@ -144,21 +138,20 @@ def simulator(
     counts, scales = tuple(requests or (1000,)), tuple(rate_scale or (1.0,))
     try:
         chosen = parse_arm(arm)
-        loaded = load_suite(suite)
-        profile = load_profile(loaded.profile)
-        workload = build_workload(
-            loaded.scenarios[0].model_copy(update={"requests": max(counts)}),
-            seed=loaded.seed, max_model_len=profile.max_model_len, trace_file=None,
-            warn=lambda line: typer.echo(f"warning: {line}", err=True),
-        )  # fmt: skip
-        options = SimulatorBenchOptions(chosen, counts, scales, rounds, against)
-        with _progress() as on_progress:
-            results = run_simulator_bench(
-                options, workload.requests, profile, loaded.settings, on_progress
-            )
-    except (SimulatorBenchError, SuiteError, TraceError, WorkloadError, ValueError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    loaded = load_suite(suite)
+    profile = load_profile(loaded.profile)
+    workload = build_workload(
+        loaded.scenarios[0].model_copy(update={"requests": max(counts)}),
+        seed=loaded.seed, max_model_len=profile.max_model_len, trace_file=None,
+        warn=lambda line: typer.echo(f"warning: {line}", err=True),
+    )  # fmt: skip
+    options = SimulatorBenchOptions(chosen, counts, scales, rounds, against)
+    with _progress() as on_progress:
+        results = run_simulator_bench(
+            options, workload.requests, profile, loaded.settings, on_progress
+        )
     if json_output:
         typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
     console.print(simulator_table(results))
@@ -207,7 +200,7 @@ def tick(
         typer.echo(json.dumps({"results": results}, indent=1))
     console.print(tick_table(results))
     if check and any(result["all"]["cpu_p99_ms"] >= TARGET_MS for result in results):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hmas_agents.commands.exits import FAILED, CommandError
+
 
 def demo(
     duration: Annotated[
@@ -35,27 +37,17 @@ def demo(
     from rich.console import Console
 
     from evals.demo.run import DemoOptions, print_summary, run_demo
-    from evals.eval_run import EXPECTED
-    from serving.launcher import ServerError
     from serving.model import SMOLLM2, is_complete
 
     console = Console(stderr=json_output, highlight=False)
     if not is_complete(SMOLLM2):
-        typer.echo(f"error: no model in {SMOLLM2}: run `make model` first", err=True)
-        raise typer.Exit(2)
+        raise CommandError(f"no model in {SMOLLM2}: run `make model` first")
     options = DemoOptions(duration, length_scale, load, port, out, seed)
     # `make` answers Ctrl-C and kill with SIGTERM for its children: stop the server then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run = run_demo(options, console)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: the server is stopped", err=True)
-        raise typer.Exit(130) from None
-    except (*EXPECTED, ServerError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    run = run_demo(options, console)
     print_summary(run, options, console)
     if json_output:
         typer.echo(json.dumps({"results": run.suite.results, "balanced": run.books.balanced}))
     if not run.books.balanced:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evals.clean_exit import clean_exit
-
 if TYPE_CHECKING:
     from evals.fidelity.calibrate import Calibration
     from evals.fidelity.comparison import Comparison
@@ -69,7 +67,7 @@ def calibrate(
     from serving.settings import EngineSettings
 
     choice = ServerChoice(url, token_file, step_log, port, model, out)
-    with clean_exit(), CaseProgress() as progress:
+    with CaseProgress() as progress:
         if not url:
             progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
         with measured_server(choice, EngineSettings()) as server:
@@ -122,7 +120,7 @@ def fidelity(
     from evals.suite import load_suite
 
     choice = ServerChoice(url, token_file, step_log, port, model, out)
-    with clean_exit(), CaseProgress() as progress:
+    with CaseProgress() as progress:
         suite = load_suite(suite_file)
         if requests is not None:
             suite = suite.with_requests(requests)

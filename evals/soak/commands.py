@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
+from hmas_agents.commands.exits import FAILED
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -52,31 +54,21 @@ def soak(
     """
     from rich.console import Console
 
-    from evals.eval_run import EXPECTED
     from evals.soak.report import terminal_view
     from evals.soak.run import SoakOptions, run_soak
 
     console = Console(stderr=json_output, highlight=False)
     console.print(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
-    try:
-        with _Progress(console, minutes * 60) as progress:
-            report = run_soak(
-                SoakOptions(minutes, rate, seed, api_servers), out, port=port, model=model,
-                on_tick=progress.tick,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        typer.echo("interrupted: the server is stopped", err=True)
-        raise typer.Exit(130) from None
-    except EXPECTED as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    options = SoakOptions(minutes, rate, seed, api_servers)
+    with _Progress(console, minutes * 60) as progress:
+        report = run_soak(options, out, port=port, model=model, on_tick=progress.tick)
     text = json.dumps(report.as_json(), indent=2)
     (out / "soak.json").write_text(text + "\n", encoding="utf-8")
     console.print(terminal_view(report), markup=False, soft_wrap=True)
     if json_output:
         typer.echo(text)
     if report.problems:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 class _Progress:

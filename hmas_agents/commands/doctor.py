@@ -12,6 +12,7 @@ from hmas_agents.commands.checks import (
     check_origins,
     check_versions,
 )
+from hmas_agents.commands.exits import FAILED
 from hmas_agents.commands.options import (
     ConfigOption,
     JsonOption,
@@ -49,7 +50,7 @@ def doctor(
         for check in checks:
             _print(check)
     if any(check.result == "fail" for check in checks):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _print(check: Check) -> None:

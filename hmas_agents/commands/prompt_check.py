@@ -11,6 +11,7 @@ import typer
 from hmas_agents.agents.asking import messages_for
 from hmas_agents.agents.prompt_values import check_fit
 from hmas_agents.agents.summary import summarise
+from hmas_agents.commands.exits import FAILED
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
 from hmas_agents.commands.sample_state import SAMPLE_STATES
 from hmas_agents.ledger.reader import LedgerReader
@@ -88,7 +89,7 @@ def check_prompts(
         for row in rows:
             _print(row)
     if not all(row.ok for row in rows):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _versions(states: list[LongState], counter: TokenCounter) -> Iterator[Checked]:

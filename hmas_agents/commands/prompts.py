@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hmas_agents.agents.asking import messages_for
 from hmas_agents.agents.prompt_values import check_fit
+from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import JsonOption
 from hmas_agents.commands.prompt_check import check_prompts
 from hmas_agents.commands.sample_state import SAMPLE_STATE
@@ -113,8 +114,7 @@ def new_prompt(
     """Publish a new version: from a file, standard input, or your $EDITOR.
 
     The `version` line is set for you, everything is checked first, and the file is never
-    to be edited again: the next change is the next version. No label moves. Exit code 2
-    when the text is refused, 1 when the editor changed nothing.
+    to be edited again: the next change is the next version. No label moves.
 
     Try:
 
@@ -209,6 +209,5 @@ def _text(name: str, from_label: str, file: Path | None) -> str:
     start = version_path(name, find_version(name, from_label, ROOT), ROOT)
     edited = click.edit(start.read_text(encoding="utf-8"), extension=".md")
     if edited is None:
-        typer.echo("nothing was changed: no new version", err=True)
-        raise typer.Exit(1)
+        raise CommandError("nothing was changed: no new version", FAILED)
     return edited

@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from hmas_agents.commands.exits import FAILED
 from hmas_agents.commands.options import JsonOption
+from serving.near_names import choices
 from tools import describe_tools
 
 app = typer.Typer(help="List what the agents may do.", no_args_is_help=True)
@@ -41,14 +43,14 @@ def list_tools(
     described = describe_tools()
     found = [tool for tool in described if name in {None, tool["name"]}]
     if not found:
-        known = ", ".join(tool["name"] for tool in described)
-        raise typer.BadParameter(f"no tool {name!r}; there are {known}")
+        known = choices(name or "", [tool["name"] for tool in described])
+        raise typer.BadParameter(f"no tool {name!r}; {known}")
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
         _print(found)
     if any(tool["problem"] for tool in found):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _print(found: list[dict[str, Any]]) -> None:

@@ -33,8 +33,6 @@ def ui(
     The page is served on 127.0.0.1 only, to whoever has an account on this machine. A ledger
     that is not there yet is waited for; one that a controller is writing is followed.
 
-    Exit code 2 when a ledger cannot be read or the port is taken.
-
     Try:
 
       hmas ui                                the ledger of `hmas run`, live

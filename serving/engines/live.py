@@ -29,21 +29,25 @@ _IN_TIME = 1 / 3  # of a lease: time for two more tries
 DEFAULT_TOKEN_FILE = Path("var/hmas.token")
 
 
+class TokenError(EngineUnavailable):
+    """No token for the control routes, or one that the server does not take."""
+
+
 def read_token(path: Path = DEFAULT_TOKEN_FILE) -> str:
     """The token that `hmas serve` wrote.
 
     Raises:
-        EngineUnavailable: the file is missing or empty.
+        TokenError: the file is missing or empty.
     """
     try:
         token = path.read_text().strip()
     except OSError as error:
-        raise EngineUnavailable(
+        raise TokenError(
             f"no token at {path} ({error.strerror}): is `hmas serve` running from this folder? "
             "Otherwise give --token-file"
         ) from error
     if not token:
-        raise EngineUnavailable(f"{path} is empty: restart `hmas serve`, which writes it")
+        raise TokenError(f"{path} is empty: restart `hmas serve`, which writes it")
     return token
 
 
@@ -143,7 +147,9 @@ class LiveEngine:
                 f"at most {limit_s:.1f} s count (control.ttl_s)"
             )
         if response.status_code != httpx.codes.OK:
-            raise EngineUnavailable(f"{self._url}{path}: {_explain(response)}")
+            refused = response.status_code == httpx.codes.UNAUTHORIZED
+            error_type = TokenError if refused else EngineUnavailable
+            raise error_type(f"{self._url}{path}: {_explain(response)}")
         try:
             answers = response.json()["ranks"]
             by_rank = {int(answer["rank"]): decode(kind, answer) for answer in answers}

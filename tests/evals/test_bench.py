@@ -2,15 +2,13 @@
 
 import json
 
-from typer.testing import CliRunner
-
-from evals.bench.commands import app
 from evals.bench.scheduler_bench import CONTROL, HOOK, STOCK, Field, summarise
 from serving.rules import RULES
+from tests.command_line import run_hmas
 
 
 def run(*args):
-    return CliRunner().invoke(app, ["scheduler", *map(str, args)])
+    return run_hmas("bench", "scheduler", *args)
 
 
 def test_every_policy_and_length_has_a_row_with_ratio_and_noise(tmp_path):

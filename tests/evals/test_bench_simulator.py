@@ -6,11 +6,9 @@ import shutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from evals.arms import parse_arm
 from evals.bench import simulator_bench
-from evals.bench.commands import app
 from evals.bench.simulated_once import Timing, peak_waiting, simulate
 from evals.bench.simulator_bench import (
     HERE,
@@ -22,6 +20,7 @@ from evals.bench.simulator_bench import (
 )
 from serving.engines.simulated import SimulatedEngine
 from serving.settings import EngineSettings
+from tests.command_line import run_hmas
 from tests.serving.samples import mixed_load, profile
 
 LOAD = tuple(mixed_load(30, 40.0, seed=3))
@@ -105,7 +104,7 @@ def test_there_is_a_row_per_length_and_rate(monkeypatch):
 
 
 def test_the_command_runs_this_tree_and_prints_one_object():
-    done = CliRunner().invoke(app, ["simulator", "--requests", "10", "--rounds", "1", "--json"])
+    done = run_hmas("bench", "simulator", "--requests", 10, "--rounds", 1, "--json")
     assert done.exit_code == 0, done.output
     (result,) = json.loads(done.stdout)["results"]
     assert (result["arm"], result["requests"]) == ("fixed-edf", 10)
@@ -118,6 +117,6 @@ def test_the_command_runs_this_tree_and_prints_one_object():
     [(["--arm", "hmas"], "take vllm-fcfs or fixed-POLICY"), (["--arm", "nope"], "unknown arm")],
 )
 def test_an_arm_that_cannot_be_timed_is_refused(arguments, said):
-    done = CliRunner().invoke(app, ["simulator", *arguments])
+    done = run_hmas("bench", "simulator", *arguments)
     assert done.exit_code == 2
     assert said in done.stderr

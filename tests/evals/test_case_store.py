@@ -5,14 +5,12 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from typer.testing import CliRunner
-
 from evals import case_store
 from evals.case_store import CaseStore, FinishedCase, code_digest, key_of
-from evals.commands import app
 from evals.metrics import CaseRun, summarise
 from evals.recording import AppliedDecision
 from serving.contracts import Limits
+from tests.command_line import run_hmas
 from tests.evals.samples import outcome
 from tests.evals.test_commands import TINY
 from tests.source_tree import ROOT
@@ -111,7 +109,7 @@ def test_a_second_run_runs_only_what_is_new_and_writes_the_same(tmp_path, monkey
     out = tmp_path / "out"
 
     def run():
-        result = CliRunner().invoke(app, ["run", str(suite), "--jobs", "1", "--out", str(out)])
+        result = run_hmas("eval", "run", suite, "--jobs", 1, "--out", out)
         assert result.exit_code == 0, result.output
         return result.stderr, json.loads((out / "results.json").read_text())["results"]
 

@@ -3,13 +3,9 @@
 import json
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from evals.compare_command import compare
+from tests.command_line import run_hmas
 
-APP = typer.Typer()
-APP.command()(compare)
 BEFORE = (0.80, 0.84, 0.78, 0.82, 0.81)
 
 
@@ -28,7 +24,7 @@ def write(folder, attainments, **more):
 
 
 def run(*arguments):
-    return CliRunner().invoke(APP, [str(argument) for argument in arguments])
+    return run_hmas("eval", "compare", *arguments)
 
 
 @pytest.fixture

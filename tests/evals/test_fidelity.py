@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from evals.arms import ControllerOptions, parse_arm
 from evals.fidelity.comparison import compare, errors, with_overhead, within_target
@@ -27,6 +26,7 @@ from evals.simulated_case import SimulatedCase
 from evals.suite import load_profile, load_suite
 from serving.contracts import CostCoefficients
 from serving.settings import EngineSettings
+from tests.command_line import run_hmas
 from tests.evals.samples import outcome
 from tests.fakes import ENVELOPE, FakeEngine
 from tests.serving.samples import mixed_load, profile
@@ -176,22 +176,15 @@ def test_a_running_server_without_a_step_log_is_told_how_to_start(tmp_path):
     ("arguments", "complaint"),
     [
         (["calibrate", "--url", "http://127.0.0.1:9", "--step-log", "none.csv"], "no step log at"),
-        (["fidelity", "none.toml"], "none.toml: cannot be read"),
-        (["fidelity", SUITE, "--profile", "nobody"], "no 'nobody' in evals/profiles"),
+        (["eval", "fidelity", "none.toml"], "none.toml: cannot be read"),
+        (["eval", "fidelity", SUITE, "--profile", "nobody"], "no 'nobody' in evals/profiles"),
     ],
 )
 def test_commands_end_with_one_line_that_says_what_is_wrong(arguments, complaint):
-    import typer
-
-    from evals.fidelity.commands import calibrate, fidelity
-
-    app = typer.Typer()
-    app.command()(calibrate)
-    app.command()(fidelity)
-    result = CliRunner().invoke(app, arguments)
+    result = run_hmas(*arguments)
     assert result.exit_code == 2
-    assert "error: " in result.output
-    assert complaint in result.output
+    assert result.stderr.startswith(f"hmas {' '.join(arguments[: 1 + (arguments[0] == 'eval')])}: ")
+    assert complaint in result.stderr
 
 
 def test_sheet_and_plot_show_every_case(tmp_path, ran):

@@ -8,9 +8,8 @@ import sys
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
-from evals.commands import app
+from tests.command_line import run_hmas
 
 
 def free_port() -> int:
@@ -42,13 +41,13 @@ def test_a_taken_port_is_named():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        result = CliRunner().invoke(app, ["hostile", "garbage", "--port", str(port)])
+        result = run_hmas("eval", "hostile", "garbage", "--port", port)
     assert result.exit_code == 2
     assert f"port {port}" in result.output
 
 
 @pytest.mark.parametrize("policy", ["best", "edf:kappa=-1"])
 def test_a_policy_that_there_is_not_is_refused(policy):
-    result = CliRunner().invoke(app, ["hostile", "worst", "--policy", policy])
+    result = run_hmas("eval", "hostile", "worst", "--policy", policy)
     assert result.exit_code == 2
     assert policy.partition(":")[0] in result.output

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from evals.commands import app
 from evals.run_files import write_tables
+from tests.command_line import run_hmas
 from tests.evals.load_samples import runs
 
 RESULTS = runs({"vllm-fcfs": [1.0, 0.5, 0.25], "hmas": [1.0, 0.9, 0.8]}, bound_rps=20.0)
@@ -14,7 +13,7 @@ NAMES = ("results.md", "summary.csv", "goodput.svg", "ratio.svg")
 
 
 def report(*args):
-    return CliRunner().invoke(app, ["report", *map(str, args)])
+    return run_hmas("eval", "report", *args)
 
 
 def test_the_files_are_those_of_the_run(tmp_path):
@@ -35,7 +34,7 @@ def test_what_no_run_wrote_is_one_line_and_exit_code_2(tmp_path, text):
     (tmp_path / "results.json").write_text(text)
     said = report(tmp_path)
     assert said.exit_code == 2
-    assert f"error: {tmp_path}/results.json: " in said.output.replace("\n", "")
+    assert f"hmas eval report: {tmp_path}/results.json: " in said.stderr
 
 
 def test_a_missing_file_is_named(tmp_path):

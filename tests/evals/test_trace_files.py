@@ -4,12 +4,11 @@ import gzip
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from evals.commands import app
 from evals.scenario import NAMED_LINES, TraceFile, build_workload
 from evals.suite import load_suite
 from evals.workloads import azure_files
+from tests.command_line import run_hmas
 
 SUITE = """\
 name = "mine"
@@ -82,7 +81,7 @@ def suite(tmp_path, monkeypatch):
 
 
 def run(*args):
-    return CliRunner().invoke(app, ["run", *map(str, args)])
+    return run_hmas("eval", "run", *args)
 
 
 def with_broken(rows, broken, header=()):
@@ -189,7 +188,7 @@ def test_a_useless_file_is_one_line_and_exit_code_2(suite, tmp_path, name, conte
     trace.write_bytes(content if isinstance(content, bytes) else content.encode())
     result = run(suite, "--trace", trace, "--format", name)
     assert result.exit_code == 2
-    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("hmas eval run: ")]
     assert says in error
     assert "Traceback" not in result.output
 
@@ -209,5 +208,5 @@ def test_what_is_no_file_is_one_line_and_exit_code_2(suite, tmp_path, there):
         trace.mkdir()
     result = run(suite, "--trace", trace, "--format", "mooncake")
     assert result.exit_code == 2
-    assert f"error: {trace}: cannot be read: " in result.stderr
+    assert f"hmas eval run: {trace}: cannot be read: " in result.stderr
     assert "--format" not in result.stderr

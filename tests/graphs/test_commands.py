@@ -5,12 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from graphs import commands
 from graphs.commands import line_of
 from hmas_agents.records import DecisionRecord, ToolCall
+from tests.command_line import run_hmas
 from tests.fakes import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,10 +24,8 @@ def invoke(monkeypatch, tmp_path):
     def run(engine: FakeEngine, *args: str):
         monkeypatch.setattr(commands, "LiveEngine", lambda url, token: engine)
         config = ["--config", str(tmp_path / "hmas.toml")]
-        return CliRunner().invoke(app, [*config, *fixed, *args])
+        return run_hmas("run", *config, *fixed, *args)
 
-    app = typer.Typer(rich_markup_mode="rich")
-    app.command()(commands.run)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield run
     for number, handler in handlers.items():

@@ -1,5 +1,6 @@
 """The command line: quick help, lazy imports, near misses, and one clear line per error."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import typer
 
 from hmas_agents import cli
 from hmas_agents.commands.checks import PACKAGES
+from hmas_agents.commands.exits import EXIT_CODES, KNOWN_ERRORS, CommandError
 from hmas_agents.config import ConfigError
 from serving.contracts import ContractError
+from serving.engines.live import TokenError
 from serving.engines.protocol import EngineUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -106,24 +109,100 @@ class SuiteError(ValueError):
     """Known to the CLI by its name, like the one of the evals."""
 
 
+class WorkerError(RuntimeError):
+    """As above: what was asked for failed."""
+
+
+class ControllerConflict(RuntimeError):
+    """As above: refused."""
+
+
 class NarrowError(ConfigError):
     """Known by its base class."""
 
 
 @pytest.mark.parametrize(
-    "error", [ConfigError, ContractError, EngineUnavailable, SuiteError, NarrowError]
-)
-def test_known_errors_are_one_line_and_exit_code_2(capsys, stub, error):
+    ("error", "code"),
+    [
+        (ConfigError, 2), (ContractError, 2), (SuiteError, 2), (NarrowError, 2), (TokenError, 2),
+        (CommandError, 2), (EngineUnavailable, 1), (WorkerError, 1), (ControllerConflict, 3),
+    ],
+)  # fmt: skip
+def test_known_errors_are_one_line_with_the_command_and_a_code_of_the_table(
+    capsys, stub, error, code
+):
     def target() -> None:
         raise error("x.toml:3: key: wrong")
 
     stub(target)
-    assert hmas(capsys, "stub") == (2, "", "hmas: x.toml:3: key: wrong\n")
+    assert hmas(capsys, "stub") == (code, "", "hmas stub: x.toml:3: key: wrong\n")
 
 
 def test_every_error_known_by_name_exists():
     sources = "".join(path.read_text() for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
-    assert [e for e in cli.KNOWN_ERRORS if f"class {e}(" not in sources] == []
+    assert [e for e in KNOWN_ERRORS if f"class {e}(" not in sources] == []
+
+
+def test_a_file_that_cannot_be_used_is_no_bug_of_ours(capsys, stub, tmp_path):
+    stub(lambda: (tmp_path / "file").write_text("x") and (tmp_path / "file" / "x").write_text("y"))
+    code, _, err = hmas(capsys, "stub")
+    assert (code, err) == (2, f"hmas stub: {tmp_path}/file/x: cannot be used: Not a directory\n")
+
+
+def test_ctrl_c_is_exit_code_130(capsys, stub):
+    def target() -> None:
+        raise KeyboardInterrupt
+
+    stub(target)
+    assert hmas(capsys, "stub") == (130, "", "hmas stub: interrupted\n")
+
+
+def every_command() -> list[tuple[str, ...]]:
+    """The words of each command, groups and what is in them."""
+
+    def below(path, command):
+        yield path
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from below((*path, name), inner)
+
+    return [path for name in cli.COMMANDS for path in below((name,), cli.load_command(name))]
+
+
+@pytest.mark.parametrize("path", every_command(), ids=" ".join)
+def test_every_command_helps_and_refuses_in_one_form(capsys, monkeypatch, path):
+    """Its help names only codes of the table and fits 80 columns; wrong use is one line, code 2."""
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = hmas(capsys, *path, "--help")
+    assert code == 0
+    told = " ".join(out.split())
+    for words in re.findall(r"[Ee]xit(?: code)?s?:? (\d+)", told):
+        assert int(words) in EXIT_CODES
+    assert max(map(len, out.splitlines())) <= 80
+    shown = [line.rstrip() for line in out.splitlines()]
+    for line in help_of(path).splitlines():
+        if line.startswith(("hmas ", "  ")):  # an example, or its comment: never wrapped
+            assert f" {line}" in shown
+    if path == ("serve",):  # passes what it does not know on to vLLM
+        return
+    code, out, err = hmas(capsys, *path, "--no-such-option")
+    assert (code, out) == (2, "")
+    command = " ".join(("hmas", *path))
+    assert err.startswith(f"{command}: ")
+    assert err.endswith(f"({command} --help says more)\n")
+    assert err.count("\n") == 1
+
+
+def help_of(path: tuple[str, ...]) -> str:
+    command = cli.load_command(path[0])
+    for name in path[1:]:
+        command = command.commands[name]
+    return command.help or ""
+
+
+def test_the_help_ends_in_the_exit_codes(capsys):
+    told = " ".join(hmas(capsys, "--help")[1].split())
+    for code, what in EXIT_CODES.items():
+        assert f"{code} {what}" in told
 
 
 def test_our_own_bugs_are_one_line_and_exit_code_1(capsys, stub):

@@ -152,7 +152,7 @@ def test_a_prompt_that_the_model_has_no_room_for_fails(hmas, server):
 def test_a_server_that_does_not_count_is_an_error(hmas, server, route):
     server.routes["/tokenize"] = route
     code, _, err = hmas("prompts", "check", "--model-url", server.url)
-    assert code == 2
+    assert code == 1
     assert f"--model-url {server.url}/tokenize" in err
 
 

@@ -45,4 +45,4 @@ def test_config_prints_what_a_file_resolves_to(hmas, tmp_path):
     other.write_text("[twin]\nwindow = 3\n")
     code, _, err = hmas("config", "--config", other)
     assert code == 2
-    assert f"hmas: {other}:2: twin.window: unknown key" in err
+    assert f"hmas config: {other}:2: twin.window: unknown key" in err
