@@ -5,6 +5,7 @@ costs a few vector operations and no loop over the batch. Called by the observer
 read by step control and the snapshot.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, cast
@@ -65,7 +66,11 @@ class DecodeState:
 
 
 class Batch:
-    """The running requests in arrays; slots are reused by swapping the last one in."""
+    """The running requests in arrays; slots are reused by swapping the last one in.
+
+    Attributes:
+        silent: decodes that the last step gave no token (they sat it out), by lane.
+    """
 
     def __init__(self) -> None:
         self._requests: list[Any] = []
@@ -77,6 +82,7 @@ class Batch:
         self._prefills: dict[str, _Prefill] = {}
         self._context = 0  # sum of computed tokens over the batch
         self._steps = 0
+        self.silent: Counter[Lane] = Counter()
         self.resting_context = 0  # computed tokens of decodes that skip the coming step
         # Rejected draft tokens are taken back unseen: 1 where vLLM speculates.
         self.resync_steps = _RESYNC_STEPS
@@ -201,6 +207,11 @@ class Batch:
         later = grown & (rows[:, 6] > 0.0)
         groups, gaps_s = rows[later, 7].astype(int), now_s - rows[later, 6]
         rows[grown, 5], rows[grown, 6] = seen[grown], now_s
+        self.silent = Counter(
+            self._lanes[slot]
+            for slot in np.flatnonzero(~grown)
+            if self._requests[slot].request_id not in self._prefills
+        )
         return groups, gaps_s
 
     def state(self, start_s: float) -> DecodeState:

@@ -5,8 +5,9 @@ A lane counts its tenant's work: prompt tokens when a request is admitted, and
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 # A decode step of one request weighs as much as two prompt tokens (VTC, arXiv 2401.00588).
@@ -118,17 +119,18 @@ class Lanes:
                 one.owed = max(0.0, one.owed - one.floor * prompt_tokens)
         lane.owed += lowered
 
-    def count_decodes(self) -> None:
-        """A step is over: every decode has done its work."""
+    def count_decodes(self, silent: Mapping[Lane, int] = MappingProxyType({})) -> None:
+        """A step is over: every decode has done its work, except `silent` ones of each lane."""
         total = 0.0
         for lane in self._by_tenant.values():
-            if lane.decoding:
-                tokens = DECODE_WORK * lane.decoding
+            if decodes := lane.decoding - silent.get(lane, 0):
+                tokens = DECODE_WORK * decodes
                 total += tokens
                 lane.work += tokens / lane.weight
         for one in self.floored:
             if one.waiting:
-                owed = one.owed + one.floor * total - DECODE_WORK * one.decoding
+                decodes = one.decoding - silent.get(one, 0)
+                owed = one.owed + one.floor * total - DECODE_WORK * decodes
                 one.owed = min(max(0.0, owed), self.most_owed)
 
     def overdraw(self, lane: Lane, arrival_s: float, work_s: float) -> float:

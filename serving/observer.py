@@ -209,7 +209,7 @@ class Observer:
         if len(groups):
             self.accounting.latencies.observe_all("inter_token_seconds", groups, gaps_s)
         if scheduler_output.num_scheduled_tokens:
-            self._lanes.count_decodes()
+            self._lanes.count_decodes(self.batch.silent)
         if self._served:
             self._end_served(now_s)
 

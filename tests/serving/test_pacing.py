@@ -1,16 +1,20 @@
 """Do decodes rest only where they can, and does that keep the paces that were promised?"""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from serving.batch import DecodeState
 from serving.contracts import SLO, CostCoefficients, TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
+from serving.lanes import DECODE_WORK
 from serving.pacing import HASTE, TURNS, keeps_pace, resting
 from serving.rules import with_rules
 from serving.settings import EngineSettings
@@ -77,7 +81,7 @@ def test_who_has_no_pace_to_keep_takes_turns():
     assert served[15:].min() == 1
 
 
-@settings(deadline=None)
+@hypothesis_settings(deadline=None)
 @given(decodes=states, prompts_wait=st.booleans(), step=st.integers(0, 9))
 def test_whatever_the_batch_the_next_due_go_and_enough_of_all(decodes, prompts_wait, step):
     state = state_of(decodes)
@@ -122,6 +126,7 @@ def under(
     machine: EngineProfile = MACHINE,
     policy: str = "edf",
     watch: Callable[[SimulatedEngine], None] = lambda engine: None,
+    settings: EngineSettings = SETTINGS,
 ) -> Run:
     limits = with_rules(stock_limits(machine), rules.split("+"))
 
@@ -129,7 +134,7 @@ def under(
         engine.apply(decision(1, policy, ttl_s=80_000.0, limits=limits))
         watch(engine)
 
-    return simulate(machine, requests(slow), settings=SETTINGS, before=before)
+    return simulate(machine, requests(slow), settings=settings, before=before)
 
 
 def met(run: Run, tenant: str) -> float:
@@ -185,3 +190,38 @@ def test_who_sits_out_keeps_the_place_in_the_batch():
 
     assert under("pace", policy="fcfs", watch=watch).preemptions == 0
     assert sum(rested) > 1000
+
+
+@pytest.mark.parametrize("policy", ["edf", "fair"])
+def test_a_decode_that_sits_out_a_step_costs_its_tenant_nothing(policy):
+    """Lanes follow the tokens that each step gave, for `fair` and for floors."""
+    settings = SETTINGS.model_copy(update={"tenant_floors": {"long": 0.3}})
+    steps = []
+
+    def watch(engine: SimulatedEngine) -> None:
+        scheduler, update = engine.scheduler, engine.scheduler.update_from_output
+        chat, long = (scheduler.queue.lanes.of(name) for name in ("chat", "long"))
+
+        def watched(output, result):
+            requests = dict(scheduler.requests)
+            work, owed = (chat.work, long.work), long.owed
+            outputs = update(output, result)
+            tokens = Counter(
+                requests[item.request_id].sampling_params.extra_args["tenant"]
+                for client in outputs.values()
+                for item in client.outputs
+                if item.new_token_ids and item.finish_reason is None
+            )  # the last token ends a request: its first one, given by the prefill, stands for it
+            done = (DECODE_WORK * tokens["chat"], DECODE_WORK * tokens["long"])
+            assert (chat.work - work[0], long.work - work[1]) == pytest.approx(done)
+            due = max(0.0, owed + (0.3 * sum(done) - done[1]) * (long.waiting > 0))
+            assert long.owed == pytest.approx(due)
+            steps.append(long.waiting > 0)
+            return outputs
+
+        scheduler.update_from_output = watched
+
+    busy = replace(MACHINE, max_active_requests=30)
+    run = under("slack+pace", machine=busy, policy=policy, watch=watch, settings=settings)
+    assert run.engine.snapshot().rules["rested_decodes"] > 500
+    assert sum(steps) > 100, "the floor was owed in many of them"
