@@ -17,8 +17,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 
 from graphs.parts import Parts, executed
-from hmas_agents.agents.arbiter import Arbiter, Verdict
-from hmas_agents.agents.call_rate import CallRate
+from hmas_agents.agents.arbiter import Arbiter, CallRate, Verdict
 from hmas_agents.agents.calls import RuleCall
 from hmas_agents.config import Concern
 from hmas_agents.records import DecisionRecord, ToolCall

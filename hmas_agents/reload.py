@@ -12,7 +12,7 @@ from pathlib import Path
 
 from langchain_core.tools import BaseTool
 
-from hmas_agents.agents.prompt_values import check_fit
+from hmas_agents.agents.asking import check_fit
 from prompts.loader import Prompt, load_prompt
 from prompts.store import LABELS, LOCK, ROOT, PromptError, find_version, version_path
 from tools import ControlSession, Tool, ToolError, ToolFolder, langchain_tool

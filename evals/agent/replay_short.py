@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from hmas_agents.agents.arbiter import Arbiter
-from hmas_agents.agents.call_rate import PER_S, CallRate
+from hmas_agents.agents.arbiter import PER_S, Arbiter, CallRate
 from hmas_agents.agents.calls import RuleCall
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, Config, RuleModelConfig

@@ -8,21 +8,24 @@ is refused, with a reason, when
 - one of them pushes the same quantity the other way (`opposed`): prefill per step, or the
   requests let in; the knobs' rows say what pushes which,
 - it asks for what is in force already (`in_force`),
-- the pace does not allow it: `held`, `too_soon`, `too_many`; see `pace`.
+- it comes too soon: `held`, `too_soon`, `too_many`; see `CallRate`.
 """
 
+import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hmas_agents.agents.call_rate import CallRate
 from hmas_agents.agents.calls import RuleCall, push_of, step_of
 from hmas_agents.config import Concern
 from serving.contracts import Limits
 from serving.contracts.limits import Quantity
+from serving.rules import BY_TOOL
 
 PRECEDENCE: tuple[Concern, ...] = get_args(Concern)
 
+PER_S = 60.0  # what the bound on calls is counted over
 Refused = Literal["same_tool", "opposed", "in_force", "held", "too_soon", "too_many"]
 # Told once per tool and cause in so long; an agent that insists would fill the ledger.
 TELL_AGAIN_S = 60.0
@@ -53,17 +56,55 @@ class Verdict:
     news: bool = False
 
 
-class Arbiter:
-    """One controller's; remembers what went through, for the pace."""
+class CallRate:
+    """How often rule agents may move a knob: holds, gaps, and a bound per minute.
 
-    def __init__(self, pace: CallRate) -> None:
-        self._pace = pace
+    A change needs time to show before the next one, and a way back needs more time than the way
+    there: each knob's row has its holds. Remembers when each tool changed something, on the
+    engine's clock.
+
+    Args:
+        min_gap_s: between two calls of one tool, whichever way.
+        max_calls_per_minute: of all tools together.
+    """
+
+    def __init__(self, min_gap_s: float, max_calls_per_minute: int) -> None:
+        self._min_gap_s, self._most = min_gap_s, max_calls_per_minute
+        self._last_s: dict[str, float] = {}
+        self._calls_s: deque[float] = deque()
+
+    def too_soon(self, tool: str, step: int, now_s: float) -> tuple[Refused | Literal[""], str]:
+        """Whether a step up (1) or down (-1) must wait, and why; ("", "") when it may go."""
+        since_s = now_s - self._last_s.get(tool, -math.inf)
+        knob = BY_TOOL[tool]
+        hold_s = knob.hold_up_s if step > 0 else knob.hold_down_s
+        if since_s < hold_s:
+            return "held", f"{since_s:.0f} s after its last change, {hold_s:g} s are to pass"
+        if since_s < self._min_gap_s:
+            return "too_soon", f"{since_s:.1f} s after its last call, of {self._min_gap_s:g} s"
+        while self._calls_s and self._calls_s[0] <= now_s - PER_S:
+            self._calls_s.popleft()
+        if len(self._calls_s) >= self._most:
+            return "too_many", f"{self._most} calls in the last {PER_S:.0f} s are the bound"
+        return "", ""
+
+    def note(self, tool: str, now_s: float) -> None:
+        """A call of the tool goes through."""
+        self._last_s[tool] = now_s
+        self._calls_s.append(now_s)
+
+
+class Arbiter:
+    """One controller's; remembers what went through and when."""
+
+    def __init__(self, rate: CallRate) -> None:
+        self._rate = rate
         self._told_s: dict[tuple[str, str], float] = {}
 
     def note(self, calls: Iterable[RuleCall], now_s: float) -> None:
         """Calls that went through without being asked for here: those of a recorded run."""
         for call in calls:
-            self._pace.note(call["name"], now_s)
+            self._rate.note(call["name"], now_s)
 
     def arbitrate(
         self, asked: Iterable[tuple[Concern, RuleCall]], limits: Limits, now_s: float
@@ -84,7 +125,7 @@ class Arbiter:
                 refused.append(Refusal(concern, call, code, detail))
                 continue
             granted[call["name"]] = call
-            self._pace.note(call["name"], now_s)
+            self._rate.note(call["name"], now_s)
             quantity, way = push_of(call, limits)
             if quantity:
                 pushed.setdefault(quantity, (way, concern))
@@ -107,7 +148,7 @@ class Arbiter:
         before, concern = pushed.get(quantity, (way, ""))
         if quantity and before != way:
             return "opposed", f"{concern} has just moved what is {quantity} the other way"
-        return self._pace.too_soon(name, step, now_s)
+        return self._rate.too_soon(name, step, now_s)
 
     def _are_news(self, refused: list[Refusal], now_s: float) -> bool:
         news = False

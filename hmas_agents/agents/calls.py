@@ -23,7 +23,7 @@ class RuleCall(TypedDict):
 
 
 class RuleAgent(Protocol):
-    """A pure function of the state; when it may speak again is for `pace` to say."""
+    """A pure function of the state; `arbiter` says when its calls may go through."""
 
     def __call__(self, state: ShortState) -> list[RuleCall]:
         """At most one call per tool; none when nothing should change."""

@@ -16,15 +16,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hmas_agents.agents.calls import RuleAgent, RuleCall
+from hmas_agents.agents.calls import RuleAgent, RuleCall, call_for, step_of, stepped
 from hmas_agents.agents.chat import ModelFault, ask, first_model, model_client
-from hmas_agents.agents.menu import Menu, menu_for
 from hmas_agents.config import Concern, RuleModelConfig
 from hmas_agents.states import ShortState
 from serving.contracts import encode
+from serving.rules import KNOBS
 
 logger = logging.getLogger(__name__)
 
+Menu = dict[str, RuleCall]
 NONE = "none"
 _MAX_TOKENS = 40  # {"choice": "..."} and a little air
 _TASKS: dict[Concern, str] = {
@@ -174,6 +175,23 @@ def _read(text: str, menu: Menu) -> str:
     if choice != NONE and choice not in menu:
         raise ModelFault("reply_invalid", f"{choice[:40]!r} was not to choose from")
     return choice
+
+
+def menu_for(concern: Concern, state: ShortState) -> Menu:
+    """The calls of a concern that would change something now, by the name to choose them by.
+
+    Each is a whole call within the tool's bounds and the envelope, so that a model names one and
+    cannot invent another. The knobs' rows name the steps.
+    """
+    menu: Menu = {}
+    for limit, knob in KNOBS.items():
+        if knob.concern != concern or (knob.needs and not getattr(state, knob.needs)):
+            continue
+        for name, way in ((knob.down, -1), (knob.up, 1)):
+            call = call_for(limit, stepped(limit, way, state), state, "chosen by the model")
+            if step_of(call, state.limits):
+                menu[name] = call
+    return menu
 
 
 def figures(state: ShortState) -> dict[str, Any]:

@@ -30,8 +30,14 @@ from hmas_agents.agents.cost import (
     step_seconds,
     tokens_of_text,
 )
-from hmas_agents.agents.reply import MAX_PROPOSALS, SCHEMA_VERSION, json_schema, read_reply
-from hmas_agents.agents.reply_text import invented_numbers, without_thinking
+from hmas_agents.agents.reply import (
+    MAX_PROPOSALS,
+    SCHEMA_VERSION,
+    invented_numbers,
+    json_schema,
+    read_reply,
+    without_thinking,
+)
 from hmas_agents.config import ModelConfig
 from hmas_agents.records import Proposal
 from hmas_agents.telemetry.chat import chat_span

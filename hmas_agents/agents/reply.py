@@ -1,9 +1,12 @@
 """What may the model answer, and what is wrong with an answer that may not?
 
 The reply schema (version 1) as sent to the endpoint, and the check of what came
-back. Used by `policy_agent`; the summary lists the same parameter values.
+back: the answer after any thinking, and numbers made up in a reason. Used by `policy_agent`; the
+summary lists the same parameter values.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -24,6 +27,10 @@ _ASKED_REASON_CHARS = 60
 _ASKED_CONFIDENCES = (0.25, 0.5, 0.75)
 _STEPS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of a parameter's default
 _FROM_ZERO = (0.0, 0.1, 0.25, 0.5, 1.0)  # of its upper bound, where the default is 0
+
+_THINKING_ENDS = "</think>"
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_TOLERANCE = 1e-9
 
 _Name = Annotated[str, Field(max_length=40)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -148,3 +155,31 @@ def _written(values: tuple[float, ...]) -> list[int] | list[str]:
     if all(value.is_integer() for value in values):
         return [int(value) for value in values]
     return [f"{value:g}" for value in values]
+
+
+def without_thinking(text: str) -> tuple[str, int]:
+    """The answer after a `<think>...</think>` block, and how many characters came before.
+
+    Chat templates may open the block in the prompt, so the closing tag alone counts; but
+    a text that opens as JSON has no thinking before it.
+    """
+    if text.lstrip().startswith("{") or _THINKING_ENDS not in text:
+        return text, 0
+    thinking, _, answer = text.partition(_THINKING_ENDS)
+    return answer, len(thinking) + len(_THINKING_ENDS)
+
+
+def invented_numbers(proposal: Proposal, sent: Iterable[str]) -> list[str]:
+    """Numbers in a proposal's reason that are neither in what was sent nor its own.
+
+    Digits inside names count (`t3` needs a `t3` or a 3), and a share may be written as a
+    percentage.
+    """
+    own = [*proposal.params.values(), *([proposal.confidence] if proposal.confidence else [])]
+    known = {float(number) for text in sent for number in _NUMBER.findall(text)} | set(own)
+    known |= {100 * number for number in known}
+    return [
+        number
+        for number in _NUMBER.findall(proposal.reason)
+        if all(abs(float(number) - k) > _TOLERANCE * max(1.0, abs(k)) for k in known)
+    ]

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hmas_agents.agents.asking import messages_for
-from hmas_agents.agents.prompt_values import check_fit
+from hmas_agents.agents.asking import check_fit, messages_for
 from hmas_agents.agents.summary import summarise
 from hmas_agents.commands.exits import FAILED
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config

@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hmas_agents.agents.asking import messages_for
-from hmas_agents.agents.prompt_values import check_fit
+from hmas_agents.agents.asking import check_fit, messages_for
 from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import JsonOption
 from hmas_agents.commands.prompt_check import check_prompts

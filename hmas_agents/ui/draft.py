@@ -5,8 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hmas_agents.agents.asking import messages_for
-from hmas_agents.agents.prompt_values import check_fit
+from hmas_agents.agents.asking import check_fit, messages_for
 from hmas_agents.commands.sample_state import SAMPLE_STATE
 from hmas_agents.token_count import TokenCounter, token_counter
 from prompts.edit import check_text, new_version

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmas_agents.agents.arbiter import TELL_AGAIN_S, Arbiter, Verdict
-from hmas_agents.agents.call_rate import CallRate
+from hmas_agents.agents.arbiter import TELL_AGAIN_S, Arbiter, CallRate, Verdict
 from hmas_agents.agents.calls import RuleCall, step_of
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, Concern

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from hmas_agents.agents.arbiter import PRECEDENCE, Arbiter
+from hmas_agents.agents.arbiter import PRECEDENCE, Arbiter, CallRate
 from hmas_agents.agents.batching import propose as rule
-from hmas_agents.agents.call_rate import CallRate
-from hmas_agents.agents.menu import menu_for
-from hmas_agents.agents.model_rule_agent import ModelRuleAgent, figures
+from hmas_agents.agents.model_rule_agent import ModelRuleAgent, figures, menu_for
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, RuleModelConfig
 from hmas_agents.states import ShortState

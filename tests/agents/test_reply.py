@@ -4,8 +4,13 @@ import json
 
 import pytest
 
-from hmas_agents.agents.reply import askable_values, json_schema, read_reply
-from hmas_agents.agents.reply_text import invented_numbers, without_thinking
+from hmas_agents.agents.reply import (
+    askable_values,
+    invented_numbers,
+    json_schema,
+    read_reply,
+    without_thinking,
+)
 from hmas_agents.records import Proposal
 from serving.policies import POLICIES, complete_params
 from tests.agents.model_server import proposals

@@ -57,7 +57,7 @@ def test_each_rules_name_changes_what_it_says_and_an_unknown_one_is_refused():
     stock = stock_limits(ROOMY)
     for name, fields in RULES.items():
         assert with_rules(stock, [name]) == replace(stock, **fields) != stock
-    with pytest.raises(ValueError, match="'nope'; there are slack, demote"):
+    with pytest.raises(ValueError, match="'nope' does not exist; there are slack, demote"):
         with_rules(stock, ["nope"])
 
 
