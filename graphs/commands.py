@@ -33,6 +33,12 @@ def run(
     config: Annotated[Path | None, typer.Option(help="TOML file; else hmas.toml here.")] = None,
     ledger: Annotated[Path | None, typer.Option(help="Where decisions are kept.")] = None,
     label: Annotated[str, typer.Option(help="Name of this run in the ledger.")] = "",
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait", help="Stand by while another owns the engine, or exit with 3."
+        ),
+    ] = True,
     duration: Annotated[
         float | None, typer.Option(min=0, help="Stop after so many seconds.")
     ] = None,
@@ -40,7 +46,9 @@ def run(
     """Run the agents beside a server: watch it, choose policies, tune limits.
 
     Start in advise mode, read what it would do with `hmas trace list`, then let it act.
-    Ctrl-C gives the engine back to its default policy.
+    Ctrl-C gives the engine back to its default policy. Where another controller or a person
+    owns the engine, or `hmas stop` was used, it stands by, says so in one line, and takes over
+    when the engine is free.
 
       hmas run                                            watch, write nothing
 
@@ -48,8 +56,8 @@ def run(
 
       hmas run --mode act --duration 600 --label trial    for ten minutes, named
 
-    Options left out come from the configuration (`hmas config`). Exit code 3: another
-    controller owns the engine.
+    Options left out come from the configuration (`hmas config`). Exit code 3: another owns
+    the engine (--no-wait).
     """
     settings = load_config(
         config or default_config_path(),
@@ -60,15 +68,15 @@ def run(
             "ledger.path": ledger,
         },
     )
-    control(settings, label, duration)
+    control(settings, label, duration, wait=wait)
 
 
-def control(config: Config, label: str, duration_s: float | None) -> None:
-    """Run the loop until a signal or `duration_s`.
+def control(config: Config, label: str, duration_s: float | None, *, wait: bool) -> None:
+    """Run the loop until a signal or `duration_s`; `wait` where another owns the engine.
 
     Raises:
         EngineUnavailable: the engine does not answer when it begins.
-        ControllerConflict: another controller owns it.
+        ControllerConflict: another owns it, and we are not to wait.
     """
     console = Console(highlight=False)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
@@ -79,13 +87,10 @@ def control(config: Config, label: str, duration_s: float | None) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    engine = LiveEngine(config.engine.url, read_token(config.engine.token_file))
+    token = read_token(config.engine.token_file)
+    engine = LiveEngine(config.engine.url, token, look_s=config.control.ttl_s / 3)
     engine.snapshot()
     start_metrics_server(config.metrics.port)
-    clock = threading.Timer(duration_s, stop.set) if duration_s is not None else None
-    if clock is not None:
-        clock.daemon = True
-        clock.start()
     who = f"hmas-{socket.gethostname()}-{os.getpid()}"
     console.print(
         f"{config.control.mode} beside {config.engine.url} as {who}, "
@@ -97,10 +102,16 @@ def control(config: Config, label: str, duration_s: float | None) -> None:
         config.ledger.path,
         run_label=label,
         controller_id=who,
+        stands_by=wait,
         on_decision=lambda record: console.print(line_of(record)),
+        on_notice=lambda line: console.print(escape(line), style="yellow"),
         tracing=open_tracing(config.telemetry, who),
     )
     with loop, rare_collections():
+        if duration_s is not None:  # of control: getting ready takes seconds
+            clock = threading.Timer(duration_s, stop.set)
+            clock.daemon = True
+            clock.start()
         loop.run_forever(stop)
 
 

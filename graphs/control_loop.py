@@ -15,21 +15,25 @@ from typing import Self
 from graphs.long_horizon import Cancelled, LongHorizon, build_long_horizon, settle
 from graphs.long_timer import LongTimer
 from graphs.parts import OnDecision, build_parts
-from graphs.short_horizon import RUN_CONFIG, ControllerConflict, build_short_horizon
+from graphs.short_horizon import RUN_CONFIG, build_short_horizon
 from hmas_agents import controller_metrics as metrics
 from hmas_agents.config import Config
 from hmas_agents.engine_view import show_limits
 from hmas_agents.records import DecisionRecord, Horizon
 from hmas_agents.telemetry.tracing import Tracing, note_decision, tick
 from hmas_agents.twin_process import Forecaster
+from serving.contracts import Stopped
 from serving.engines.protocol import Engine, EngineUnavailable
-
-__all__ = ["ControlLoop", "ControllerConflict"]
+from serving.policies import format_policy
 
 logger = logging.getLogger(__name__)
 
 TWIN_START_S = 60.0  # about 10 s on an idle core
 LAST_WORDS_S = 3.0  # how long `close` waits for a cancelled long tick: for the engine's answer
+
+
+class ControllerConflict(RuntimeError):
+    """Another owns the engine, or it is stopped; says who and what to do."""
 
 
 class ControlLoop:
@@ -39,7 +43,10 @@ class ControlLoop:
         ledger_path: where decisions are kept; None keeps none.
         run_label: name of this run in the ledger.
         controller_id: who holds the lease; unique per controller when live.
+        stands_by: wait where another owns the engine or has stopped it, and take over when it is
+            free; else that is a ControllerConflict. It looks on meanwhile and decides nothing.
         on_decision: called with each record as it is written.
+        on_notice: called with a line when the controller is kept out, and when it takes over.
         forecaster: where the twin computes; None means in a process of its own.
         tracing: where spans of the ticks go; closed with the loop. None traces nothing.
 
@@ -55,7 +62,9 @@ class ControlLoop:
         *,
         run_label: str = "",
         controller_id: str = "hmas",
+        stands_by: bool = False,
         on_decision: OnDecision = lambda _: None,
+        on_notice: Callable[[str], None] = logger.warning,
         forecaster: Forecaster | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -81,6 +90,8 @@ class ControlLoop:
         self._background: threading.Thread | None = None
         self._crash: Exception | None = None
         self._engine_is_down = False
+        self._stands_by, self._notice = stands_by, on_notice
+        self._waited_for: str | Stopped = ""
         self._closed = False
         self._ending = threading.Lock()  # of the next two: who closes the ledger?
         self._deciding = self._left_open = False
@@ -99,16 +110,26 @@ class ControlLoop:
         self.short_tick()
 
     def short_tick(self) -> None:
-        """Renew the lease, then let the rule agents act.
+        """Renew the lease, then let the rule agents act; look on only while kept out.
 
         Raises:
-            ControllerConflict: another controller owns the engine (act mode).
+            ControllerConflict: another owns the engine or has stopped it (act mode), and this
+                one does not stand by.
             EngineUnavailable: the next tick takes up where this one began.
         """
+        parts = self._parts
+        had_started = parts.started
         with tick(self._tracing, "short_tick") as traced:
-            if self._parts.started:
-                self._parts.session.renew()
+            if had_started:
+                parts.session.renew()
             self._short.invoke({}, RUN_CONFIG | traced)
+        if parts.kept_out and not self._stands_by:
+            raise ControllerConflict(f"{parts.kept_out}: wait for that, or run with --mode advise")
+        if parts.kept_out and parts.kept_out_by != self._waited_for:
+            self._notice(f"{parts.kept_out}: standing by")
+            self._waited_for = parts.kept_out_by
+        if parts.started and not had_started and not parts.session.dry_run:
+            self._take_over()
 
     def long_tick(self, trigger: str = "tick", budget_s: float | None = None) -> None:
         """Choose a policy.
@@ -131,7 +152,7 @@ class ControlLoop:
             ControllerConflict, EngineUnavailable: as the ticks.
         """
         self.short_tick()
-        if trigger := self._due():
+        if not self._parts.kept_out and (trigger := self._due()):
             self._timer.began(self._engine.now())
             self.long_tick(trigger)
 
@@ -143,14 +164,15 @@ class ControlLoop:
         not answer is logged once.
 
         Raises:
-            ControllerConflict: another controller owns the engine.
+            ControllerConflict: as `short_tick`.
         """
         period_s = self._config.control.short_tick_s
         if self._parts.twin is not None:
             self._parts.twin.start()
         next_short_s = time.monotonic()
         while not stop.is_set():
-            if self._timed("short", self.short_tick) and (trigger := self._due()):
+            ticked = self._timed("short", self.short_tick)
+            if ticked and not self._parts.kept_out and (trigger := self._due()):
                 self._start_long(trigger)
             if self._crash is not None:
                 raise self._crash
@@ -202,6 +224,19 @@ class ControlLoop:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _take_over(self) -> None:
+        """Say what was taken over, and mark what an ended controller left half done."""
+        ledger, last = self._parts.ledger, self._parts.last
+        half_done = [] if ledger is None else ledger.mark_half_done()
+        found = "nothing to recover"
+        if half_done:
+            ids = ", ".join(str(each) for each in half_done)
+            found = f"left half done, and marked so in the ledger: decision {ids}"
+        if half_done or self._waited_for:
+            goes_on = format_policy(*last) if last else "the start policy"
+            self._notice(f"the engine is free: acting from {goes_on}; {found}")
+        self._waited_for = ""
 
     def _due(self) -> str:
         watch = self._parts.watch

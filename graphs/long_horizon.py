@@ -235,9 +235,11 @@ def settle(parts: Parts, now_s: float, final: bool = False) -> Proposal | None:
     rollback = None
     for settled in parts.follow_up.settle(now_s, parts.watch.realised, final):
         watched = settled.watched
-        note_outcome(watched.since_s, watched.predicted, settled.attainment, settled.requests)
         if parts.ledger is not None:
             parts.ledger.set_realised(watched.decision_id, settled.attainment, settled.requests)
+        if not settled.requests:
+            continue
+        note_outcome(watched.since_s, watched.predicted, settled.attainment, settled.requests)
         metrics.observe_realised(settled.attainment)
         if parts.twin is not None and watched.predicted is not None:
             if parts.switched_at_s[-1:] == [watched.since_s]:  # still the latest switch

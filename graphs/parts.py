@@ -18,8 +18,10 @@ from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 from hmas_agents.reload import ReloadedPrompt, ReloadedTools
 from hmas_agents.twin import Twin
 from hmas_agents.twin_process import Forecaster
+from serving.contracts import PERSON, Snapshot, Stopped
 from serving.engines.protocol import Engine
 from tools import ControlSession, ToolResult
+from tools.session import in_the_way
 
 OnDecision = Callable[[DecisionRecord], None]
 
@@ -31,6 +33,9 @@ class Parts:
     Attributes:
         agent / twin / ledger: None where the configuration leaves them out.
         started: the start policy is in force (or was proposed, in advise mode).
+        kept_out: why the controller may not act now, in words; empty where it may.
+        kept_out_by: the owner of the lease, or the kill switch; empty where nothing keeps it out.
+        last: policy and parameters that a controller, this one or another, had in force last.
         switched_at_s: engine times of the policy switches, oldest first.
         closing: set from the moment on from which no step of a graph is to begin.
     """
@@ -47,8 +52,27 @@ class Parts:
     on_decision: OnDecision
     follow_up: FollowUp = field(default_factory=FollowUp)
     started: bool = False
+    kept_out: str = ""
+    kept_out_by: str | Stopped = ""
+    last: tuple[str, dict[str, float]] | None = None
     switched_at_s: list[float] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
+
+    def look_who_owns(self, snapshot: Snapshot) -> None:
+        """Stay out of an engine that another owns, or that is stopped; start anew when it is free.
+
+        What a controller had in force last is where the next one starts, if it is allowed:
+        the one that stood by goes on where the other ended.
+        """
+        owner = snapshot.controller_id
+        if not self.session.dry_run:
+            self.kept_out = in_the_way(snapshot, self.session.controller_id)
+            self.kept_out_by = (snapshot.stopped or owner) if self.kept_out else ""
+        if self.kept_out:
+            self.started = False
+        allowed = snapshot.policy in self.config.control.allow_policies
+        if owner and allowed and not owner.startswith(PERSON):
+            self.last = snapshot.policy, dict(snapshot.params)
 
     def finish(
         self,

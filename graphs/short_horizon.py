@@ -1,8 +1,9 @@
 """In what order does the short horizon work? Every few seconds, rules only.
 
-observe -> rule_agents -> arbitrate -> tools -> record; it ends after `arbitrate` when
-nothing is to change and no refusal is to be told. The rule agents' calls are real tool
-calls, so that a model can take a rule agent's place. Driven by `graphs.control_loop`.
+observe -> rule_agents -> arbitrate -> tools -> record; it ends after `observe` while another
+owns the engine, and after `arbitrate` when nothing is to change and no refusal is to be told.
+The rule agents' calls are real tool calls, so that a model can take a rule agent's place.
+Driven by `graphs.control_loop`.
 """
 
 from functools import partial
@@ -29,10 +30,6 @@ from serving.policies import parse_policy
 RUN_CONFIG: Any = {"max_concurrency": 1}
 
 
-class ControllerConflict(RuntimeError):
-    """Another controller owns the engine; names it and says what to do."""
-
-
 class ShortHorizon(TypedDict, total=False):
     """What travels along the edges."""
 
@@ -44,14 +41,9 @@ class ShortHorizon(TypedDict, total=False):
 
 
 def observe(parts: Parts, _: ShortHorizon) -> ShortHorizon:
-    """Look at the engine; make sure that it is ours to change."""
+    """Look at the engine, and whether it is ours to change."""
     snapshot, state = parts.watch.look()
-    owner, mine = snapshot.controller_id, parts.session.controller_id
-    if owner not in {"", mine} and not parts.session.dry_run:
-        raise ControllerConflict(
-            f"controller {owner!r} owns this engine for another {snapshot.lease_left_s:.0f} s: "
-            "stop it, wait for its lease to end, or run with --mode advise"
-        )
+    parts.look_who_owns(snapshot)
     return {"snapshot": snapshot, "state": state}
 
 
@@ -150,7 +142,9 @@ def build_short_horizon(parts: Parts) -> CompiledStateGraph[Any, Any, Any, Any]:
     graph.add_node("record", partial(record, parts))
 
     graph.add_edge(START, "observe")
-    graph.add_edge("observe", "rule_agents")
+    graph.add_conditional_edges(
+        "observe", lambda _: END if parts.kept_out else "rule_agents", ["rule_agents", END]
+    )
     graph.add_edge("rule_agents", "arbitrate")
     graph.add_conditional_edges("arbitrate", anything_to_do, ["tools", "record", END])
     graph.add_edge("tools", "record")
@@ -162,6 +156,9 @@ def _start_calls(parts: Parts) -> tuple[RuleCall, ...]:
     control = parts.config.control
     reason = "start of control, from the configuration"
     policy, params = parse_policy(control.start_policy)
+    if parts.last is not None:
+        reason = "start of control, from what was in force last"
+        policy, params = parts.last
     switch = {"policy": policy, "params": params, "reason": reason}
     rules: list[RuleCall] = [
         {"name": "switch_rule", "args": {"rule": rule, "on": True, "reason": reason}}

@@ -4,6 +4,7 @@ Called by the long horizon: realised attainment goes back to the ledger and into
 twin's error, and a switch that disappoints is rolled back to what was last known good.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A decision whose window is over, and how it went."""
+    """A decision whose window is over, and how it went; NaN where it concerned no request."""
 
     watched: Watched
     attainment: float
@@ -77,9 +78,8 @@ class FollowUp:
         settled = []
         for watched in over:
             result = realised(watched.since_s, min(watched.until_s, now_s))
-            if result is not None:
-                settled.append(Settled(watched, *result))
-                self._judge(settled[-1])
+            settled.append(Settled(watched, *(result or (math.nan, 0))))
+            self._judge(settled[-1])
         return settled
 
     def _judge(self, settled: Settled) -> None:

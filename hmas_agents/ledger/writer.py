@@ -39,6 +39,7 @@ PLAIN_FIELDS = (
 _OUTCOME = TypeAdapter(Outcome)
 
 T = TypeVar("T")
+HALF_DONE = "left_half_done"  # the fault of a decision whose outcome nobody wrote
 _TO_DISK_S = 30.0  # between two moves of the write-ahead log into the database
 
 
@@ -54,7 +55,7 @@ class Ledger:
     def __init__(self, path: Path, *, label: str = "", config: Config) -> None:
         self.path = path
         self.dropped = 0
-        self._limits = config.ledger
+        self._limits, self._url = config.ledger, config.engine.url
         self._lock = threading.Lock()
         self._connection = open_ledger(path, write=True)
         # A commit to the write-ahead log does not wait for the disk; moving the log into the
@@ -99,6 +100,30 @@ class Ledger:
             ),
             None,
         )
+
+    def mark_half_done(self) -> list[int]:
+        """Mark what the last acting run on this engine left without an outcome; the ids.
+
+        Called by who owns the engine now, so that run is over. One that ended well has settled
+        its decisions, if only as of no request.
+        """
+        fault = f"{HALF_DONE}: the controller ended before what came of this was known"
+        last = (
+            "SELECT max(id) FROM runs WHERE id < :run_id "
+            "AND json_extract(config, '$.control.mode') = 'act' "
+            "AND json_extract(config, '$.engine.url') = :url"
+        )
+
+        def mark(cursor: sqlite3.Cursor) -> list[int]:
+            rows = cursor.execute(
+                "UPDATE decisions SET faults = json_insert(faults, '$[#]', :fault) "
+                f"WHERE run_id = ({last}) AND (horizon = 'long' OR trigger = 'start') "
+                "AND realised_requests IS NULL AND instr(faults, :code) = 0 RETURNING id",
+                {"run_id": self.run_id, "url": self._url, "fault": fault, "code": HALF_DONE},
+            )
+            return sorted(row["id"] for row in rows.fetchall())
+
+        return self._write(mark, [])
 
     def record_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Store outcomes; one that is stored already is left alone."""

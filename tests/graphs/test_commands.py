@@ -19,10 +19,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def invoke(monkeypatch, tmp_path):
     (tmp_path / "token").write_text("secret")
     fixed = ["--token-file", str(tmp_path / "token"), "--ledger", str(tmp_path / "l.sqlite")]
-    (tmp_path / "hmas.toml").write_text("model.enabled = false\ntwin.enabled = false\n")
+    (tmp_path / "hmas.toml").write_text(
+        "control.short_tick_s = 0.05\nmodel.enabled = false\ntwin.enabled = false\n"
+    )
 
     def run(engine: FakeEngine, *args: str):
-        monkeypatch.setattr(commands, "LiveEngine", lambda url, token: engine)
+        monkeypatch.setattr(commands, "LiveEngine", lambda url, token, look_s: engine)
         config = ["--config", str(tmp_path / "hmas.toml")]
         return run_hmas("run", *config, *fixed, *args)
 
@@ -48,16 +50,34 @@ def test_no_engine_is_exit_code_1(invoke):
 
 
 def test_another_controller_is_exit_code_3_and_named(invoke):
-    result = invoke(FakeEngine(owner="first", lease_until_s=100.0), "--mode", "act")
+    engine = FakeEngine(owner="first", lease_until_s=100.0)
+    result = invoke(engine, "--mode", "act", "--no-wait")
     assert result.exit_code == 3
     assert "'first' owns this engine" in result.output
+
+
+class Passing(FakeEngine):
+    """Four seconds pass with each look."""
+
+    def snapshot(self):
+        self.now_s += 4.0
+        return super().snapshot()
+
+
+def test_it_stands_by_until_the_other_is_gone_and_says_so(invoke):
+    result = invoke(Passing(owner="first", lease_until_s=9.0), "--mode", "act", "--duration", "1")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert said.count("controller 'first' owns this engine for another") == 1
+    assert "the engine is free: acting from the start policy; nothing to recover" in said
+    assert "fcfs > edf:kappa=3" in said
 
 
 def test_help_teaches(invoke):
     result = invoke(FakeEngine(), "--help")
     assert result.exit_code == 0
     assert "hmas run --mode act" in result.output
-    assert "another controller owns the engine" in " ".join(result.output.split())
+    assert "another owns the engine (--no-wait)" in " ".join(result.output.split())
 
 
 def test_a_line_says_what_and_why():

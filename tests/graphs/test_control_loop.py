@@ -130,7 +130,7 @@ def test_advise_mode_may_watch_an_engine_that_others_control():
 def test_a_second_controller_is_refused_by_name():
     engine = FakeEngine(owner="first", lease_until_s=100.0)
     loop = Loop(engine, config())
-    with pytest.raises(ControllerConflict, match="'first' owns this engine for another 98 s"):
+    with pytest.raises(ControllerConflict, match="'first' owns this engine for another 98"):
         loop.short(2.0)
     assert engine.applied == []
 

@@ -1,5 +1,7 @@
 """What came of a decision: settled once, judged by its interval, rolled back to what was good."""
 
+import math
+
 import pytest
 
 from hmas_agents.follow_up import FollowUp, Settled, Watched, reached, rollback_of
@@ -53,7 +55,8 @@ def test_at_the_end_open_windows_are_cut_short():
 def test_a_window_without_requests_settles_as_nothing():
     follow_up = FollowUp()
     follow_up.watch(watched())
-    assert follow_up.settle(60.0, lambda *_: None) == []
+    (settled,) = follow_up.settle(60.0, lambda *_: None)
+    assert (math.isnan(settled.attainment), settled.requests, settled.reach) == (True, 0, None)
     assert follow_up.known_good == ()
 
 

@@ -35,7 +35,9 @@ def load_on(server: RealServer, count: int, run_id: str) -> Iterator[None]:
         sender.join()
 
 
-def start_controller(server: RealServer, ledger: Path, **options: str) -> subprocess.Popen[bytes]:
+def start_controller(
+    server: RealServer, ledger: Path, *flags: str, mode: str = "act"
+) -> subprocess.Popen[bytes]:
     config = ledger.with_suffix(".toml")
     config.write_text(
         "[control]\nshort_tick_s = 0.5\nttl_s = 4.0\n[model]\nenabled = false\n"
@@ -43,7 +45,7 @@ def start_controller(server: RealServer, ledger: Path, **options: str) -> subpro
     )
     arguments = [
         "run", "--url", server.url, "--token-file", str(server.token_file), "--mode",
-        options.get("mode", "act"), "--config", str(config), "--ledger", str(ledger),
+        mode, "--config", str(config), "--ledger", str(ledger), *flags,
     ]  # fmt: skip
     return subprocess.Popen([str(Path(sys.executable).parent / "hmas"), *arguments])
 
@@ -170,5 +172,5 @@ def test_a_second_controller_stops_with_the_owners_name(
             second.short_tick()
         second.close()
         assert engine.snapshot().controller_id == "first"
-        process = start_controller(server, tmp_path / "second.sqlite")
+        process = start_controller(server, tmp_path / "second.sqlite", "--no-wait")
         assert process.wait(timeout=60) == 3
