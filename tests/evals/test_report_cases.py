@@ -126,7 +126,7 @@ def test_the_folder_has_both_plots_and_the_markdown_shows_them(tmp_path):
     (tmp_path / "ratio.svg").write_text("of an earlier run")
     run = suite_run(["vllm-fcfs", "hmas"])
     twice = [dict(result, load=load) for load in (1.0, 1.5) for result in run.results]
-    write_files(replace(run, results=twice), tmp_path, "two")
+    write_files(replace(run, results=twice, runs=[*run.runs, *run.runs]), tmp_path, "two")
     text = (tmp_path / "results.md").read_text()
     for name in ("goodput.svg", "ratio.svg"):
         assert f"]({name})" in text
