@@ -33,6 +33,11 @@ class OwnServer:
     pid: int
 
 
+def believing(settings: EngineSettings) -> EngineSettings:
+    """The same settings for a server whose only client is the load generator, which is believed."""
+    return settings.under(settings.contract.model_copy(update={"believe_clients": True}))
+
+
 @contextmanager
 def own_server(
     settings: EngineSettings,
@@ -59,7 +64,7 @@ def own_server(
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with running_server(
-            settings, model, [*named, *arguments], port=port, token=token, log=log
+            believing(settings), model, [*named, *arguments], port=port, token=token, log=log
         ) as process:
             yield OwnServer(f"http://127.0.0.1:{port}", MODEL_NAME, token_file, log, process.pid)
     finally:

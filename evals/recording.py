@@ -8,7 +8,17 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.contracts import Ack, Decision, JournalPage, Limits, ResidentPage, Snapshot
+from serving.contracts import (
+    Ack,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
+    Decision,
+    JournalPage,
+    Limits,
+    ResidentPage,
+    Snapshot,
+)
 from serving.engines.protocol import Engine
 from serving.policies import format_policy
 
@@ -59,6 +69,14 @@ class RecordedEngine:
     def release(self, controller_id: str) -> Ack:
         """As the engine."""
         return self._engine.release(controller_id)
+
+    def contract(self) -> ContractInForce:
+        """As the engine."""
+        return self._engine.contract()
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        """As the engine."""
+        return self._engine.apply_contract(change)
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         """As the engine."""

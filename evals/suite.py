@@ -229,7 +229,8 @@ def load_suite(path: Path) -> Suite:
                 raise key_error(
                     path,
                     (*where, "tenants", j, "slo_class"),
-                    f"unknown class {tenant.slo_class!r}; define it under [settings.slo_classes]",
+                    f"unknown class {tenant.slo_class!r}; define it under "
+                    "[settings.contract.classes]",
                 )
     return suite
 

@@ -17,7 +17,16 @@ from hmas_agents.ledger.reader import StoredDecision
 from hmas_agents.records import DecisionRecord, Proposal
 from hmas_agents.situation import Situation, decode_situation
 from hmas_agents.twin_process import Forecaster
-from serving.contracts import Ack, Decision, JournalPage, ResidentPage, Snapshot
+from serving.contracts import (
+    Ack,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
+    Decision,
+    JournalPage,
+    ResidentPage,
+    Snapshot,
+)
 
 # From which step on the graph runs again.
 Step = Literal["summarise", "propose", "verify"]
@@ -163,6 +172,17 @@ class RecordedEngine:
     def release(self, controller_id: str) -> Ack:
         """Refused: nothing is held."""
         return self._refused(controller_id)
+
+    def contract(self) -> ContractInForce:
+        """As recorded."""
+        settings = self._situation.settings
+        epoch = self._situation.snapshot.contract_epoch
+        return ContractInForce(epoch, settings.contract, settings.slo_scale)
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        """Refused."""
+        epoch = self._situation.snapshot.contract_epoch
+        return ContractAck(False, epoch, epoch, f"{RECORDED} ({change.by})")
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:  # noqa: ARG002  the protocol's
         """Empty: what had happened by then is in the situation."""

@@ -14,7 +14,7 @@ from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
 from hmas_agents.situation import Situation
 from hmas_agents.states import ShortState
-from serving.contracts import SLO, JournalPage, ResidentPage, Snapshot
+from serving.contracts import SLO, JournalPage, ResidentPage, Snapshot, with_classes
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
 from serving.settings import EngineSettings
@@ -78,8 +78,7 @@ class EngineWatch:
                 # Each request brings its own targets, already scaled; those of its class matter
                 # for what is told apart by class.
                 settings=EngineSettings(
-                    slo_classes=dict(self._slos),
-                    sheddable=snapshot.envelope.sheddable,
+                    contract=with_classes(self._slos, snapshot.envelope.sheddable),
                     max_wait_s=snapshot.envelope.max_wait_s,
                     bucket_s=snapshot.envelope.bucket_s,
                 ),

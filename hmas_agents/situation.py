@@ -58,6 +58,25 @@ class Situation:
 
 
 _ADAPTER = TypeAdapter(Situation)
+# Settings of situations stored before there was a contract; the rest of them were at defaults.
+_BEFORE_CONTRACTS = (
+    "slo_classes", "sheddable", "default_slo_class", "trust_client_tenant", "tenant_weights",
+    "tenant_floors",
+)  # fmt: skip
+
+
+def _as_now(data: Any) -> Any:
+    """An older situation in the present form: its SLO classes are in the contract."""
+    old = data.get("settings") if isinstance(data, dict) else None
+    if not (isinstance(old, dict) and "slo_classes" in old):
+        return data
+    sheddable = old.get("sheddable") or ()
+    classes = {
+        name: {**slo, "sheddable": name in sheddable} if isinstance(slo, dict) else slo
+        for name, slo in {**{key: {} for key in sheddable}, **old["slo_classes"]}.items()
+    }
+    kept = {key: value for key, value in old.items() if key not in _BEFORE_CONTRACTS}
+    return {**data, "settings": {**kept, "contract": {"classes": classes}}}
 
 
 def encode_situation(situation: Situation) -> dict[str, Any]:
@@ -73,7 +92,7 @@ def decode_situation(data: object) -> Situation:
         SituationError: names the first offending key, its value and what was expected.
     """
     try:
-        return _ADAPTER.validate_python(data)
+        return _ADAPTER.validate_python(_as_now(data))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "situation"

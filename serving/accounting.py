@@ -6,6 +6,7 @@ arm is measured by the same code). All memory is bounded.
 
 import math
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from serving.contracts import (
@@ -18,6 +19,7 @@ from serving.contracts import (
     Outcome,
     TenantCounters,
 )
+from serving.lanes import OTHER, Lane
 from serving.latencies import Latencies, slo_used
 from serving.perception.length_model import Group
 from serving.policies.base import RequestView
@@ -53,6 +55,8 @@ class RequestTrack:
     expected_tokens: float  # predicted answer length, refreshed at admission
     prompt_tokens: int  # cached or not; the view has the uncached ones
     cached_tokens: int = 0  # of the prompt, at arrival, then at the first admission
+    lane: Lane | None = None  # that counts it as inside
+    counted_as: str = ""  # the tenant in the totals
     admitted_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float = 0.0
@@ -99,9 +103,13 @@ class Accounting:
     Args:
         journal_size: events kept for readers that follow by sequence number.
         max_tenants: tenants counted apart; later ones are counted as `other`.
+
+    Attributes:
+        listed: tenants that the contract names: they are always counted apart.
     """
 
     def __init__(self, journal_size: int, max_tenants: int) -> None:
+        self.listed: Collection[str] = ()
         self.tracks: dict[str, RequestTrack] = {}
         self._journal: deque[Arrival | Outcome] = deque(maxlen=journal_size)
         self.head = 0  # sequence number of the next event
@@ -114,7 +122,8 @@ class Accounting:
         """A request came in."""
         view = track.view
         self.tracks[view.request_id] = track
-        self._count(view.tenant, view.slo_class, received=1)
+        track.counted_as = self._counted(view.tenant)
+        self._count(track.counted_as, view.slo_class, received=1)
         arrival = Arrival(
             self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
             view.slo, track.prompt_tokens, track.max_tokens, view.priority, track.cached_tokens,
@@ -125,7 +134,7 @@ class Accounting:
         """A request was admitted for the first time; so much of its prompt was cached."""
         track.cached_tokens = cached_tokens
         self._count(
-            track.view.tenant, track.view.slo_class, prompt_tokens=track.prompt_tokens,
+            track.counted_as, track.view.slo_class, prompt_tokens=track.prompt_tokens,
             cached_prompt_tokens=cached_tokens,
         )  # fmt: skip
 
@@ -137,7 +146,7 @@ class Accounting:
         outcome = track.outcome(self.head, finish, now_s)
         served = finish in ("stop", "length")
         self._count(
-            track.view.tenant, track.view.slo_class, finished=int(served),
+            track.counted_as, track.view.slo_class, finished=int(served),
             aborted=int(not served), met=int(outcome.met), output_tokens=outcome.output_tokens,
         )  # fmt: skip
         self._append(outcome)
@@ -159,7 +168,7 @@ class Accounting:
             finish="rejected", policy=policy, epoch=epoch,
         )  # fmt: skip
         self._append(outcome)
-        self._count(refused.tenant, refused.slo_class, rejected=1)
+        self._count(self._counted(refused.tenant), refused.slo_class, rejected=1)
 
     def page(self, cursor: int, limit: int) -> JournalPage:
         """Events with seq >= cursor, oldest first; tells how many were overwritten."""
@@ -186,7 +195,7 @@ class Accounting:
         self.head += 1
 
     def _count(self, tenant: str, slo_class: str, **more: int) -> None:
-        key = (self._counted(tenant), slo_class)
+        key = (tenant, slo_class)
         old = self._counters.get(key) or TenantCounters(*key)
         self._counters[key] = replace(
             old, **{name: getattr(old, name) + value for name, value in more.items()}
@@ -195,8 +204,8 @@ class Accounting:
     def _counted(self, tenant: str) -> str:
         """The name that a tenant is counted under."""
         if tenant not in self._tenants:
-            if len(self._tenants) >= self._max_tenants:
-                return "other"
+            if len(self._tenants) >= self._max_tenants and tenant not in self.listed:
+                return OTHER
             self._tenants.add(tenant)
         return tenant
 

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -20,6 +21,9 @@ from serving import compat
 from serving.contracts import (
     Ack,
     Arrival,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
     Decision,
     Envelope,
     JournalPage,
@@ -35,6 +39,7 @@ from serving.observer import Observer
 from serving.perception.model_file import ModelFile, fingerprint, rank_path
 from serving.policies import RequestView, complete_params
 from serving.queue import PolicyQueue
+from serving.settings import judge_change
 from serving.snapshot import build_inside, build_snapshot, build_totals
 from serving.step_control import StepControl
 
@@ -75,7 +80,7 @@ class SchedulerHook(_Base):
             max_model_len=self.max_model_len,
             kv_blocks=self.kv_cache_config.num_blocks,
             block_size=self.block_size,
-            sheddable=settings.sheddable,
+            sheddable=settings.contract.sheddable,
             prefix_caching=caches,
             max_wait_s=settings.max_wait_s,
             bucket_s=settings.bucket_s,
@@ -90,13 +95,11 @@ class SchedulerHook(_Base):
             name = "priority"
         default = Decision("", 0, 0.0, name, complete_params(name, {}), self._stock_limits)
         self.lease = Lease(default, self.envelope)
-        lanes = Lanes(
-            settings.tenant_weights, settings.tenant_floors, settings.max_tenants,
-            settings.bucket_s,
-        )  # fmt: skip
+        lanes = Lanes({}, {}, settings.max_tenants, settings.bucket_s)
         lanes.most_owed = 2.0 * max(
             self.max_model_len, 2 * self.envelope.kv_blocks * self.block_size
         )
+        self.contract = ContractInForce(0, settings.contract, settings.slo_scale)
         self.observer = Observer(settings, lanes, self._cached_tokens)
         if self.num_spec_tokens:
             self.observer.batch.resync_steps = 1
@@ -143,6 +146,27 @@ class SchedulerHook(_Base):
         """Let decisions in again."""
         ack = self.lease.start()
         logger.warning("decisions are let in again, asked by %s: %s", by, ack.reason)
+        return ack
+
+    def hmas_contract(self) -> ContractInForce:
+        """The contract in force, with the hashes of API keys."""
+        return self.contract
+
+    def hmas_apply_contract(self, change: ContractChange) -> ContractAck:
+        """Put a contract in force, or say why not. Who is inside keeps its targets."""
+        ack, settings = judge_change(self.contract, change, self.observer.settings)
+        if ack.accepted and not change.check_only:
+            self.observer.promise(settings)
+            self.envelope = replace(self.envelope, sheddable=settings.contract.sheddable)
+            self.lease.envelope = self.envelope
+            self.contract = replace(
+                self.contract, epoch=change.epoch, contract=change.contract,
+                since_s=self._now(), by=change.by,
+            )  # fmt: skip
+            logger.info(
+                "contract %d in force, by %s: %s", change.epoch, change.by or "unnamed",
+                "; ".join(ack.changes) or "nothing changes",
+            )  # fmt: skip
         return ack
 
     def hmas_snapshot(self) -> Snapshot:

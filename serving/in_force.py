@@ -9,7 +9,7 @@ import json
 import os
 from argparse import Namespace
 
-from serving.contracts import ContractError
+from serving.contracts import ContractError, contract_changes
 from serving.settings import EngineSettings, read_settings
 
 MEANT = "HMAS_SETTINGS"
@@ -19,7 +19,7 @@ GATEWAY = "serving.plugin.gateway.GatewayMiddleware"
 
 def middleware_of(settings: EngineSettings) -> list[str]:
     """The middleware that these settings need, in vLLM's order: the last is the outer one."""
-    return [SHEDDING] * bool(settings.sheddable) + [GATEWAY] * (settings.gateway != "off")
+    return [SHEDDING] * bool(settings.contract.sheddable) + [GATEWAY] * (settings.gateway != "off")
 
 
 def settings_in_force(additional_config: object) -> EngineSettings:
@@ -32,6 +32,11 @@ def settings_in_force(additional_config: object) -> EngineSettings:
     if meant := os.environ.get(MEANT):
         wanted = read_settings({"hmas": json.loads(meant)})
         for key in EngineSettings.model_fields:
+            if key == "contract" and (lost := contract_changes(wanted.contract, held.contract)):
+                raise ContractError(
+                    "`hmas serve` was told another contract than vLLM holds "
+                    f"({'; '.join(lost)[:200]}): something replaced --additional-config"
+                )
             if getattr(held, key) != getattr(wanted, key):
                 raise ContractError(
                     f"`hmas serve` was told hmas.{key}={getattr(wanted, key)!r}, but vLLM holds "

@@ -47,7 +47,8 @@ class Lanes:
     """All lanes; at most `max_tenants`, and one more for everybody else.
 
     Args:
-        weights: relative weight per tenant; 1 where none is given.
+        weights: relative weight per tenant; 1 where none is given. These tenants always have a
+            lane of their own.
         floors: least share of the work (0..1) while the tenant has a backlog.
         bucket_s: seconds of its share that a tenant may run ahead.
 
@@ -64,7 +65,7 @@ class Lanes:
         bucket_s: float = 10.0,
     ) -> None:
         self._weights, self._floors, self._most = weights, floors, max_tenants
-        self._bucket_s = bucket_s
+        self._bucket_s, self._other_weight = bucket_s, 1.0
         self._by_tenant: dict[str, Lane] = {}
         self.floored: list[Lane] = []
         self.most_owed = math.inf
@@ -80,11 +81,30 @@ class Lanes:
             tenant = OTHER
             if tenant in self._by_tenant:
                 return self._by_tenant[tenant]
-        weight = max(self._weights.get(tenant, 1.0), 1e-3)
-        lane = self._by_tenant[tenant] = Lane(tenant, weight, self._floors.get(tenant, 0.0))
+        lane = self._by_tenant[tenant] = Lane(tenant, 1.0, 0.0)
+        self._give(lane)
+        return lane
+
+    def _give(self, lane: Lane) -> None:
+        """Weight and floor as they are promised now."""
+        lane.weight = max(self._weights.get(lane.tenant, self._other_weight), 1e-3)
+        lane.floor = self._floors.get(lane.tenant, 0.0)
         if lane.floor > 0:
             self.floored.append(lane)
-        return lane
+        else:
+            lane.owed = 0.0
+
+    def promise(
+        self, weights: dict[str, float], floors: dict[str, float], other_weight: float
+    ) -> None:
+        """Other weights and floors from now on; work done so far counts as it was weighted.
+
+        `other_weight` is that of tenants without one of their own.
+        """
+        self._weights, self._floors, self._other_weight = weights, floors, other_weight
+        self.floored.clear()
+        for lane in self:
+            self._give(lane)
 
     def __len__(self) -> int:
         return len(self._by_tenant)

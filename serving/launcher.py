@@ -24,7 +24,7 @@ from serving.cpu_precision import is_cpu_build, precision_arguments
 from serving.engines.live import DEFAULT_TOKEN_FILE
 from serving.in_force import MEANT, middleware_of
 from serving.model import SMOLLM2, is_complete
-from serving.settings import EngineSettings, read_settings
+from serving.settings import EngineSettings, load_contract, read_settings
 from serving.vllm_arguments import SCHEDULER, Given, merged, read_arguments
 
 DEFAULT_MODEL_FILE = "var/perception.json"
@@ -201,18 +201,18 @@ def serve_command(
             help="Headers that name tenant and SLO: off ignores them; token believes them with "
             "the x-hmas-gateway-token of HMAS_GATEWAY_TOKEN (else a new one, written beside the "
             "token file as gateway.token); always believes them: only where nobody but the "
-            "gateway reaches this server. With a gateway, clients name no tenants themselves."
+            "gateway reaches this server."
         ),
     ] = None,
     objective: Annotated[
         list[str] | None,
         typer.Option(help="llm-d objective and the SLO class it stands for: premium=interactive."),
     ] = None,
-    sheddable: Annotated[
-        str | None,
+    contract: Annotated[
+        Path | None,
         typer.Option(
-            help="SLO classes, with commas between, whose requests may be refused (HTTP 503 with "
-            "Retry-After) while a controller's decision says so: batch,best_effort. Others never."
+            help="Tenants, SLO classes, API keys and quotas, as in serving/contract.toml; "
+            "`hmas contract apply` changes them later. Without one every request is of `default`."
         ),
     ] = None,
     model_file: Annotated[
@@ -234,14 +234,14 @@ def serve_command(
 
       hmas serve Qwen/Qwen3-8B --gateway token --objective premium=interactive
 
-      hmas serve Qwen/Qwen3-8B --sheddable batch,best_effort
+      hmas serve Qwen/Qwen3-8B --contract contract.toml
 
       hmas serve Qwen/Qwen3-8B --api-server-count 4 --data-parallel-size 2
 
     Settings without an option of their own go under "hmas" of vLLM's --additional-config, which
     also takes your own keys:
 
-      hmas serve MODEL --additional-config '{"hmas": {"tenant_weights": {"acme": 3}}}'
+      hmas serve MODEL --additional-config '{"hmas": {"max_wait_s": 600}}'
 
     Without a controller (`hmas run`) the server behaves as stock vLLM. It does not start where a
     setting cannot be put in force. On a further node (--headless) set HMAS_TOKEN to that of the
@@ -254,7 +254,7 @@ def serve_command(
         "slo_scale": slo_scale,
         "gateway": gateway,
         "gateway_objectives": dict(_objective(text) for text in objective or ()) or None,
-        "sheddable": _names(sheddable),
+        "contract": None if contract is None else load_contract(contract).model_dump(mode="json"),
         "model_file": model_file,
     }
     hmas = merged(given.hmas, {key: value for key, value in ours.items() if value is not None})
@@ -298,9 +298,6 @@ def _model_of(option: str | None, given: Given) -> str:
     )
     return str(SMOLLM2)
 
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _objective(text: str) -> tuple[str, str]:

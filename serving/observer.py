@@ -14,7 +14,7 @@ from vllm.v1.request import Request
 from serving.accounting import Accounting, RequestTrack
 from serving.batch import Batch
 from serving.contracts import SLO, Deprioritised, Finish
-from serving.lanes import Lanes
+from serving.lanes import OTHER, Lanes
 from serving.perception.attributes import deadline_s, slo_of, tenant_of
 from serving.perception.cost_model import CostModel, StepShape
 from serving.perception.length_model import LengthModel
@@ -43,6 +43,7 @@ class Observer:
         cached_tokens: prompt tokens of a request that the KV cache holds now.
 
     Attributes:
+        settings: with the contract in force.
         batch: the running requests in arrays.
         mean_ttft_target_s: mean TTFT target of recent arrivals: the time queued prefill has.
         steps, last_step_s: steps measured, and the duration of the last one.
@@ -54,13 +55,13 @@ class Observer:
         lanes: Lanes,
         cached_tokens: Callable[[Request], int],
     ) -> None:
-        self.settings = settings
         self.accounting = Accounting(settings.journal_size, settings.max_tenants)
         self.cost, self.lengths = CostModel(), LengthModel()
         self.batch = Batch()
         self.mean_ttft_target_s, self.last_step_s, self.steps = 2.0, 0.0, 0
         self.preemptions = self.recomputed_tokens = 0
         self._lanes, self._cached_tokens = lanes, cached_tokens
+        self.promise(settings)
         self._decode_shape = StepShape(decodes=8, decode_context=8_000)
         self._full_s, self._full_tokens = 0.0, 1.0  # of steps that left prompt over, fading
         self._in_flight: deque[tuple[SchedulerOutput, StepShape, float, bool]] = deque()
@@ -74,7 +75,7 @@ class Observer:
         extra = (params.extra_args if params is not None else None) or {}
         lora = request.lora_request.lora_name if request.lora_request else None
         tenant = tenant_of(extra, lora, settings)
-        slo_class, slo = slo_of(extra, settings)
+        slo_class, slo = slo_of(extra, settings, tenant)
         group = self.lengths.group(tenant, request.num_prompt_tokens, request.max_tokens)
         mean, q90 = self.lengths.predicted(group)
         expected = min(mean, request.max_tokens)
@@ -91,11 +92,22 @@ class Observer:
         if slo.ttft_ms is not None:
             self.mean_ttft_target_s += 0.05 * (slo.ttft_ms / 1000 - self.mean_ttft_target_s)
         track = RequestTrack(
-            view, request.max_tokens, group, expected, request.num_prompt_tokens, cached
-        )
+            view, request.max_tokens, group, expected, request.num_prompt_tokens, cached,
+            lane=lane,
+        )  # fmt: skip
         self.accounting.arrive(track)
         lane.inside += 1
         self._just_looked_up = "" if request.num_output_tokens else request.request_id
+
+    def promise(self, settings: EngineSettings) -> None:
+        """Go by another contract from now on; who is inside keeps what it came with."""
+        tenants = settings.contract.tenants
+        self.settings, self.accounting.listed = settings, frozenset(tenants)
+        self._lanes.promise(
+            {name: terms.weight for name, terms in tenants.items()},
+            {name: terms.floor for name, terms in tenants.items() if terms.floor > 0},
+            settings.contract.terms_of(OTHER).weight,
+        )
 
     def track(self, request: Request) -> RequestTrack | None:
         """What is known of a request; None if its classification failed."""
@@ -225,7 +237,8 @@ class Observer:
             self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
         track.output_tokens = request.num_output_tokens
         track.last_token_s = self._last_output_s
-        self._lanes.of(track.view.tenant).inside -= 1
+        if track.lane is not None:
+            track.lane.inside -= 1
         if finish in _SERVED:
             self._served.append((request.request_id, finish))
         else:

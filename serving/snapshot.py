@@ -15,12 +15,14 @@ from serving.accounting import RequestTrack
 from serving.compat import used_blocks, vllm_version, waiting_elsewhere
 from serving.contracts import (
     BatchState,
+    ContractInForce,
     Envelope,
     KVState,
     QueueState,
     ResidentPage,
     ResidentRequest,
     Snapshot,
+    TenantLoad,
     Totals,
 )
 from serving.lease import Lease
@@ -34,6 +36,7 @@ class Hooked(Protocol):
     """What is read here of a scheduler with the hook."""
 
     lease: Lease
+    contract: ContractInForce
     queue: PolicyQueue
     observer: Observer
     control: StepControl
@@ -76,6 +79,7 @@ def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
         last_error=scheduler.last_fault,
         rules=dict(scheduler.queue.counts),
         stopped=lease.stopped,
+        contract_epoch=scheduler.contract.epoch,
     )
 
 
@@ -95,6 +99,12 @@ def build_totals(scheduler: Hooked, now_s: float) -> Totals:
         shed=lease.decision.limits.shed,
         histograms=tuple(scheduler.observer.accounting.latencies.histograms()),
         stopped=lease.stopped is not None,
+        contract_epoch=scheduler.contract.epoch,
+        loads=tuple(
+            TenantLoad(lane.tenant, lane.waiting, lane.inside)
+            for lane in scheduler.queue.lanes
+            if lane.inside
+        ),
     )
 
 

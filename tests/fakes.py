@@ -7,6 +7,10 @@ from serving.contracts import (
     Ack,
     Arrival,
     BatchState,
+    Contract,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
     CostCoefficients,
     Decision,
     Envelope,
@@ -21,6 +25,7 @@ from serving.contracts import (
     Stopped,
 )
 from serving.engines.protocol import EngineUnavailable
+from serving.settings import EngineSettings, judge_change
 
 STOCK = Limits(max_active_requests=64, token_budget=2048)
 ENVELOPE = Envelope(64, 2048, 4096, 1000, 16, sheddable=("batch",))
@@ -45,6 +50,7 @@ class FakeEngine:
     owner: str = ""
     lease_until_s: float = 0.0
     stopped: Stopped | None = None
+    held_contract: ContractInForce = field(default_factory=lambda: ContractInForce(0, Contract()))
 
     def _tick(self) -> None:
         if self.down:
@@ -80,6 +86,7 @@ class FakeEngine:
             counters=(),
             journal_head=len(self.events),
             stopped=self.stopped,
+            contract_epoch=self.held_contract.epoch,
         )
 
     def _refusal(self, controller_id: str) -> Ack | None:
@@ -129,6 +136,19 @@ class FakeEngine:
         self._tick()
         self.stopped = None
         return Ack(True, self.epoch)
+
+    def contract(self) -> ContractInForce:
+        self._tick()
+        return self.held_contract
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        self._tick()
+        ack, settings = judge_change(self.held_contract, change, EngineSettings())
+        if ack.accepted and not change.check_only:
+            self.held_contract = ContractInForce(
+                change.epoch, settings.contract, since_s=self.now_s, by=change.by
+            )
+        return ack
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         self._tick()

@@ -58,7 +58,7 @@ class CaseSuite(Suite):
                 if self.settings.slo_of(tenant.slo_class) is None:
                     raise ValueError(
                         f"scenarios: {scenario.name}: {tenant.name}: unknown class "
-                        f"{tenant.slo_class!r}; define it under [settings.slo_classes]"
+                        f"{tenant.slo_class!r}; define it under [settings.contract.classes]"
                     )
         return self
 

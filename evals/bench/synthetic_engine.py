@@ -12,6 +12,10 @@ from serving.contracts import (
     Ack,
     Arrival,
     BatchState,
+    Contract,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
     CostCoefficients,
     Decision,
     Envelope,
@@ -100,6 +104,14 @@ class SyntheticEngine:
     def release(self, controller_id: str) -> Ack:  # noqa: ARG002  as above
         """Granted."""
         return Ack(True, self._snapshot.epoch)
+
+    def contract(self) -> ContractInForce:
+        """That of an engine started without one."""
+        return ContractInForce(0, Contract())
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        """Refused: a tick never asks for it."""
+        return ContractAck(False, 0, 0, f"not asked for by a tick ({change.by})")
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         """What came since the last advance; a controller reads it all each time."""

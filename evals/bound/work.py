@@ -127,7 +127,7 @@ def _targets_s(
     requests: Sequence[TraceRequest], settings: EngineSettings
 ) -> tuple[Floats, Floats, Floats]:
     """TTFT, TPOT and end-to-end targets in seconds; infinite where there is none."""
-    default = settings.slo_of(settings.default_slo_class) or SLO()
+    default = settings.slo_of(settings.contract.default_class) or SLO()
     slos = [r.slo or settings.slo_of(r.slo_class) or default for r in requests]
 
     def seconds(targets_ms: list[float | None]) -> Floats:

@@ -12,6 +12,7 @@ from evals.demo.view import ArmView
 from evals.live_capacity import clients_for, measure_capacity
 from evals.live_runner import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
 from evals.metrics import CaseRun, Result, summarise
+from evals.own_server import believing
 from evals.recording import RecordedEngine
 from evals.report import terminal_table, write_report
 from evals.run_result import SuiteRun, to_json, versions
@@ -80,8 +81,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         "--enforce-eager", "--no-enable-prefix-caching",
     ]  # fmt: skip
     console.print(f"starting vLLM with the hook (1-2 minutes; log: {log})")
-    model = str(SMOLLM2.resolve())
-    with running_server(suite.settings, model, arguments, port=options.port, token=token, log=log):
+    settings, model = believing(suite.settings), str(SMOLLM2.resolve())
+    with running_server(settings, model, arguments, port=options.port, token=token, log=log):
         url = f"http://127.0.0.1:{options.port}"
         engine = LiveEngine(url, token)
         console.print(f"measuring capacity for {CAPACITY_S:g} s")

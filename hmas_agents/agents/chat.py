@@ -16,6 +16,8 @@ import httpx
 import openai
 from pydantic import BaseModel, Field, ValidationError
 
+from serving.perception.attributes import sign_tenant
+
 MAX_BODY_BYTES = 256 * 1024  # a reply of 200 tokens takes one or two thousand
 GRACE_S = 1.0  # beyond the timeout: the client's own timeout speaks first
 MAX_RAW_CHARS = 8000  # of a reply that are kept
@@ -237,3 +239,14 @@ def _read(body: bytes) -> Answer:
     choice = completion.choices[0]
     model = completion.model[:200] if isinstance(completion.model, str) else ""
     return Answer(choice.message.content or "", choice.finish_reason or "", *counted, model)
+
+
+def own_request(tenant: str, within_s: float) -> dict[str, Any]:
+    """What vLLM's `vllm_xargs` say of a request of the agents' own: whose it is, and its SLO.
+
+    Signed with HMAS_TOKEN where that is known, as `hmas run` does, so that a server that
+    believes no client's claim believes this one.
+    """
+    said: dict[str, Any] = {"tenant": tenant, "slo_e2e_ms": 1000 * within_s}
+    proof = sign_tenant(tenant)
+    return {**said, "tenant_proof": proof} if proof else said

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hmas_agents.agents.calls import RuleAgent, RuleCall, call_for, step_of, stepped
-from hmas_agents.agents.chat import ModelFault, ask, first_model, model_client
+from hmas_agents.agents.chat import ModelFault, ask, first_model, model_client, own_request
 from hmas_agents.config import Concern, RuleModelConfig
 from hmas_agents.states import ShortState
 from serving.contracts import encode
@@ -165,7 +165,7 @@ class ModelRuleAgent:
             },
         }
         if self._config.tenant:  # only vLLM knows vllm_xargs
-            who = {"tenant": self._config.tenant, "slo_e2e_ms": 1000 * self._config.timeout_s}
+            who = own_request(self._config.tenant, self._config.timeout_s)
             request["extra_body"] = {"vllm_xargs": who}
         return request
 

@@ -22,6 +22,7 @@ from hmas_agents.agents.chat import (
     ask,
     first_model,
     model_client,
+    own_request,
 )
 from hmas_agents.agents.cost import (
     Cost,
@@ -212,7 +213,7 @@ class PolicyAgent:
         if config.tenant:  # only vLLM knows vllm_xargs; other endpoints get no tenant
             # On the engine that it steers the agent is a tenant like any other, and in overload a
             # request that cannot be in time comes last: it asks for what it needs, not for less.
-            who = {"tenant": config.tenant, "slo_e2e_ms": 1000 * IN_TIME * config.timeout_s}
+            who = own_request(config.tenant, IN_TIME * config.timeout_s)
             given = extra.get("vllm_xargs")
             extra["vllm_xargs"] = {**given, **who} if isinstance(given, dict) else who
         return {

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from hmas_agents.agents.reply import askable_values
 from hmas_agents.states import LongState
+from serving.contracts import SLO_CLASSES
 from serving.policies import POLICIES
-from serving.settings import SLO_CLASSES
 
 MAX_GROUPS = 6  # tenants or classes named: the worst ones
 

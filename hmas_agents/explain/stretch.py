@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from hmas_agents.explain.life import SERVED, admitted_s
-from serving.contracts import SLO, Outcome, ResidentRequest, TraceRequest
+from serving.contracts import SLO, Outcome, ResidentRequest, TraceRequest, with_classes
 from serving.settings import EngineSettings
 
 TAIL_S = 15.0  # traffic goes on behind its end, as it did
@@ -87,7 +87,7 @@ def cut_stretch(
     return Stretch(
         start_s,
         outcome.finished_s,
-        EngineSettings(slo_classes={name: slo for (_, slo), name in names.items()}),
+        EngineSettings(contract=with_classes({name: slo for (_, slo), name in names.items()})),
         tuple(sorted(begun, key=lambda one: (not one[0].running, one[0].admitted_s or 0.0))),
         tuple(
             TraceRequest(

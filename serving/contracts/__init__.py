@@ -7,6 +7,18 @@ lengths tokens.
 """
 
 from serving.contracts.codec import ContractError, decode, encode
+from serving.contracts.contract import (
+    SLO_CLASSES,
+    ClassTerms,
+    Contract,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
+    TenantTerms,
+    contract_changes,
+    tenant_name,
+    with_classes,
+)
 from serving.contracts.decisions import (
     PERSON,
     PINNED_S,
@@ -36,6 +48,7 @@ from serving.contracts.state import (
     QueueState,
     Snapshot,
     TenantCounters,
+    TenantLoad,
     Totals,
 )
 
@@ -43,10 +56,16 @@ __all__ = [
     "PERSON",
     "PINNED_S",
     "SLO",
+    "SLO_CLASSES",
     "Ack",
     "Arrival",
     "BatchState",
+    "ClassTerms",
+    "Contract",
+    "ContractAck",
+    "ContractChange",
     "ContractError",
+    "ContractInForce",
     "CostCoefficients",
     "Decision",
     "Deprioritised",
@@ -64,8 +83,13 @@ __all__ = [
     "Snapshot",
     "Stopped",
     "TenantCounters",
+    "TenantLoad",
+    "TenantTerms",
     "Totals",
     "TraceRequest",
+    "contract_changes",
     "decode",
     "encode",
+    "tenant_name",
+    "with_classes",
 ]

@@ -11,10 +11,11 @@ PINNED_S = 10 * 365 * 86_400.0  # ttl_s of a person's decision that holds until 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What was fixed at start-up; limits are clamped to it, `sheddable` classes may be refused.
+    """What was fixed at start-up; limits are clamped to it.
 
-    `prefix_caching`: the KV cache keeps prompts for later ones that begin alike. `max_wait_s` and
-    `bucket_s` are those of the engine's settings.
+    `sheddable` classes may be refused, as the contract in force says. `prefix_caching`: the KV
+    cache keeps prompts for later ones that begin alike. `max_wait_s` and `bucket_s` are those of
+    the engine's settings.
     """
 
     max_active_requests: int

@@ -87,6 +87,15 @@ class TenantCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantLoad:
+    """A tenant's requests now: `waiting` in the queue, among those `inside` the engine."""
+
+    tenant: str
+    waiting: int
+    inside: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One engine core (data-parallel rank) between two steps, or the sum over all `ranks`.
 
@@ -115,6 +124,7 @@ class Snapshot:
     rules: dict[str, int] = field(default_factory=dict)
     ranks: "tuple[Snapshot, ...]" = ()
     stopped: Stopped | None = None
+    contract_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +158,5 @@ class Totals:
     shed: float = 0.0
     histograms: tuple[HistogramCounts, ...] = ()
     stopped: bool = False
+    contract_epoch: int = 0
+    loads: tuple[TenantLoad, ...] = ()

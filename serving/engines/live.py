@@ -13,6 +13,9 @@ import httpx
 
 from serving.contracts import (
     Ack,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
     Decision,
     JournalPage,
     ResidentPage,
@@ -22,7 +25,7 @@ from serving.contracts import (
 )
 from serving.engines.joint_journal import merge_pages, split_cursor
 from serving.engines.protocol import EngineUnavailable
-from serving.engines.ranks import merge_acks, merge_snapshots
+from serving.engines.ranks import merge_acks, merge_contract_acks, merge_snapshots
 
 T = TypeVar("T")
 _IN_TIME = 1 / 3  # of a lease: time for two more tries
@@ -111,6 +114,16 @@ class LiveEngine:
     def start(self, by: str) -> Ack:
         """Let decisions in again, on every rank."""
         return merge_acks(self._call(Ack, "POST", "/hmas/start", json={"by": by}))
+
+    def contract(self) -> ContractInForce:
+        """The contract in force; of ranks that differ the newest."""
+        held = self._call(ContractInForce, "GET", "/hmas/contract")
+        return max(held.values(), key=lambda one: one.epoch)
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        """Put a contract in force."""
+        body = encode(change)
+        return merge_contract_acks(self._call(ContractAck, "POST", "/hmas/contract", json=body))
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         """Arrivals and outcomes from `cursor` on."""

@@ -5,7 +5,16 @@ Called by the graphs and tools; implemented by `live` and `simulated`.
 
 from typing import Protocol
 
-from serving.contracts import Ack, Decision, JournalPage, ResidentPage, Snapshot
+from serving.contracts import (
+    Ack,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
+    Decision,
+    JournalPage,
+    ResidentPage,
+    Snapshot,
+)
 
 
 class EngineUnavailable(RuntimeError):
@@ -33,6 +42,14 @@ class Engine(Protocol):
 
     def release(self, controller_id: str) -> Ack:
         """Give the lease back: the engine returns to its default policy at once."""
+        ...
+
+    def contract(self) -> ContractInForce:
+        """The contract in force, without the hashes of API keys; of several ranks the newest."""
+        ...
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        """Put a contract in force. A refused one leaves the engine (the rank) as it was."""
         ...
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:

@@ -19,6 +19,7 @@ from dataclasses import astuple, replace
 from serving.contracts import (
     Ack,
     BatchState,
+    ContractAck,
     Envelope,
     KVState,
     QueueState,
@@ -34,11 +35,14 @@ def rank_count(snapshot: Snapshot) -> int:
 
 
 def in_step(snapshot: Snapshot) -> bool:
-    """Whether every rank has the same decision in force."""
+    """Whether every rank has the same decision and the same contract in force."""
     held = {
-        (rank.controller_id, rank.policy, rank.epoch if rank.controller_id else 0)
+        (
+            rank.controller_id, rank.policy, rank.epoch if rank.controller_id else 0,
+            rank.contract_epoch,
+        )
         for rank in snapshot.ranks
-    }
+    }  # fmt: skip
     return len(held) <= 1
 
 
@@ -69,6 +73,7 @@ def merge_snapshots(ranks: Sequence[Snapshot]) -> Snapshot:
         rules={name: sum(rank.rules.get(name, 0) for rank in ranks) for name in lead.rules},
         ranks=tuple(ranks),
         stopped=next((rank.stopped for rank in ranks if rank.stopped), None),
+        contract_epoch=max(rank.contract_epoch for rank in ranks),
     )
 
 
@@ -106,6 +111,15 @@ def merge_acks(acks: Mapping[int, Ack], *, one_epoch: bool = False) -> Ack:
         for name, value in ack.clamped.items():
             clamped[name] = min(value, clamped.get(name, value))
     return Ack(not refused, epoch, reason, clamped)
+
+
+def merge_contract_acks(acks: Mapping[int, ContractAck]) -> ContractAck:
+    """One answer for all ranks, as `merge_acks` gives it for decisions."""
+    plain = {rank: Ack(ack.accepted, ack.epoch, ack.reason) for rank, ack in acks.items()}
+    merged = merge_acks(plain)
+    lead = max(acks.values(), key=lambda ack: len(ack.changes))  # ranks may hold different ones
+    before = max(ack.epoch_before for ack in acks.values())
+    return ContractAck(merged.accepted, merged.epoch, before, merged.reason, lead.changes)
 
 
 def _merge_queues(queues: Sequence[QueueState]) -> QueueState:

@@ -14,6 +14,7 @@ from serving.accounting import RequestTrack
 from serving.contracts import ResidentRequest, TraceRequest
 from serving.engines.virtual_vllm import TOKEN
 from serving.hook import SchedulerHook
+from serving.perception.attributes import slo_of
 from serving.perception.cost_model import StepShape
 from serving.policies import RequestView
 from serving.settings import EngineSettings
@@ -71,7 +72,7 @@ def request_arguments(
 ) -> dict[str, str | float]:
     """The `vllm_xargs` of a request: its class, or targets that are not those of its class."""
     named: dict[str, str | float] = {"tenant": one.tenant, "slo_class": one.slo_class}
-    if one.slo is None or settings.slo_of(one.slo_class) == one.slo:
+    if one.slo is None or slo_of(named, settings, one.tenant) == (one.slo_class, one.slo):
         return named
     targets = {
         "slo_ttft_ms": one.slo.ttft_ms, "slo_tpot_ms": one.slo.tpot_ms,

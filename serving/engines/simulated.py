@@ -5,6 +5,7 @@ replaced by the profile's cost model. Deterministic. Used by evals and by the tw
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -16,6 +17,9 @@ from serving.accounting import RequestTrack
 from serving.contracts import (
     Ack,
     Arrival,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
     Decision,
     Finish,
     JournalPage,
@@ -31,6 +35,7 @@ from serving.engines.virtual_vllm import (
     STOP_TOKEN,
     TOKEN,
     VirtualRequests,
+    as_the_trace_says,
     build_scheduler,
     skip_idle_allocations,
     skip_model_input,
@@ -61,6 +66,7 @@ class SimulatedEngine:
     def __init__(
         self, profile: EngineProfile, settings: EngineSettings, *, stock: bool = False
     ) -> None:
+        settings = settings.under(as_the_trace_says(settings.contract))
         self.profile, self.settings = profile, settings
         self.scheduler = build_scheduler(
             AsyncScheduler if stock else HMASScheduler, profile, settings
@@ -75,7 +81,7 @@ class SimulatedEngine:
         self._awaited: set[str] = set()
         self._begun = 0
         self.recomputed_tokens = 0
-        self._shedding = Shedding(settings.sheddable)
+        self._shedding = Shedding(settings.contract.sheddable)
         self._preempt = self.scheduler._preempt_request
         self.scheduler._preempt_request = self._count_preemption  # then vLLM preempts
         if not stock:
@@ -118,6 +124,20 @@ class SimulatedEngine:
     def start(self, by: str) -> Ack:
         """Let decisions in again."""
         ack: Ack = self.scheduler.hmas_start(by)
+        return ack
+
+    def contract(self) -> ContractInForce:
+        """The contract in force."""
+        held: ContractInForce = self.scheduler.hmas_contract()
+        return held
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        """Put a contract in force."""
+        change = replace(change, contract=as_the_trace_says(change.contract))
+        ack: ContractAck = self.scheduler.hmas_apply_contract(change)
+        if ack.accepted and not change.check_only:
+            self.settings = self.settings.under(change.contract)
+            self._shedding = Shedding(change.contract.sheddable)
         return ack
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
@@ -319,7 +339,7 @@ class SimulatedEngine:
 
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
         extra = {"slo_class": offered.slo_class}
-        slo_class, slo = slo_of(extra, self.settings)
+        slo_class, slo = slo_of(extra, self.settings, offered.tenant)
         if offered.slo is not None:
             slo_class, slo = offered.slo_class, offered.slo
         view = RequestView(

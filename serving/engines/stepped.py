@@ -19,7 +19,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from serving.contracts import CostCoefficients
+from serving.contracts import Contract, CostCoefficients, TenantTerms
 from serving.engines.profile import EngineProfile
 from serving.engines.virtual_vllm import build_scheduler
 from serving.perception.cost_model import CostModel, step_shape
@@ -40,7 +40,13 @@ PROFILE = EngineProfile(
 )  # fmt: skip
 # No request starves within a run: the ceiling's order would hide the policy's.
 SETTINGS = EngineSettings(
-    max_wait_s=86_400.0, tenant_weights={"t0": 2.0, "t1": 0.5}, tenant_floors={"t2": 0.05}
+    max_wait_s=86_400.0,
+    contract=Contract(
+        tenants={
+            "t0": TenantTerms(weight=2.0), "t1": TenantTerms(weight=0.5),
+            "t2": TenantTerms(floor=0.05),
+        }
+    ),
 )
 
 

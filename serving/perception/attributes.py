@@ -11,16 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from serving.contracts import SLO
+from serving.contracts import SLO, Contract, tenant_name
+from serving.contracts.contract import ANONYMOUS, CUSTOM
 from serving.settings import EngineSettings
 
-_NAME_LENGTH = 64
 _LARGEST_MS = 86_400_000.0
-
-
-def tenant_name(claimed: object) -> str | None:
-    """A claimed name without outer spaces, at most 64 characters; None if there is none."""
-    return (claimed.strip()[:_NAME_LENGTH].strip() or None) if isinstance(claimed, str) else None
+_TARGETS = ("slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms")
 
 
 def sign_tenant(tenant: str) -> str:
@@ -36,23 +32,46 @@ def sign_tenant(tenant: str) -> str:
 
 
 def tenant_of(extra: Mapping[str, Any], lora_name: str | None, settings: EngineSettings) -> str:
-    """The tenant: as the gateway says, or the client where believed; LoRA name; `default`."""
-    claimed = tenant_name(extra.get("tenant"))
-    if claimed and (settings.believes_clients or _signed(claimed, extra, settings)):
-        return claimed
-    return tenant_name(lora_name) or "default"
+    """The tenant: as signed, or as the client claims where believed; LoRA name; `default`."""
+    if (signed := signed_tenant(extra)) is not None:
+        return signed
+    claimed = tenant_name(extra.get("tenant")) if settings.contract.believe_clients else None
+    return claimed or tenant_name(lora_name) or ANONYMOUS
 
 
-def slo_of(extra: Mapping[str, Any], settings: EngineSettings) -> tuple[str, SLO]:
-    """SLO class and targets: explicit `slo_*_ms` first, then `slo_class`, then the default."""
-    explicit = [target_ms(extra.get(key)) for key in ("slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms")]
-    if any(value is not None for value in explicit):
-        return "custom", SLO(*explicit)
+def signed_tenant(extra: Mapping[str, Any]) -> str | None:
+    """The tenant that a holder of HMAS_TOKEN vouches for; None if nobody does."""
+    claimed, given = tenant_name(extra.get("tenant")), extra.get("tenant_proof")
+    if claimed is None or not isinstance(given, str):
+        return None
+    proof = sign_tenant(claimed).encode()
+    right = hmac.compare_digest(given.encode("utf-8", "surrogatepass"), proof)
+    return claimed if proof and right else None
+
+
+def asked_class(extra: Mapping[str, Any], contract: Contract) -> str | None:
+    """The SLO class that a request asks for: `custom` with targets of its own, None if none."""
+    if _own_targets(extra) != SLO():
+        return CUSTOM
     name = extra.get("slo_class")
-    if isinstance(name, str) and (slo := settings.slo_of(name)) is not None:
-        return name, slo
-    default = settings.default_slo_class
-    return default, settings.slo_of(default) or SLO()
+    return name if isinstance(name, str) and contract.slo_of(name) is not None else None
+
+
+def slo_of(
+    extra: Mapping[str, Any], settings: EngineSettings, tenant: str = ANONYMOUS
+) -> tuple[str, SLO]:
+    """SLO class and targets: as asked for, if the tenant may; else its default class."""
+    contract = settings.contract
+    asked = asked_class(extra, contract)
+    if asked is None or not contract.terms_of(tenant).allows(asked):
+        asked = contract.default_class_of(tenant)
+    elif (own := _own_targets(extra)) != SLO():
+        return CUSTOM, own
+    return asked, settings.slo_of(asked) or SLO()
+
+
+def _own_targets(extra: Mapping[str, Any]) -> SLO:
+    return SLO(*(target_ms(extra.get(key)) for key in _TARGETS))
 
 
 def deadline_s(slo: SLO, arrival_s: float, decode_s: float) -> float:
@@ -75,11 +94,3 @@ def target_ms(value: object) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return min(number, _LARGEST_MS) if math.isfinite(number) and number > 0 else None
-
-
-def _signed(tenant: str, extra: Mapping[str, Any], settings: EngineSettings) -> bool:
-    given = extra.get("tenant_proof")
-    if settings.gateway == "off" or not isinstance(given, str):
-        return False
-    proof = sign_tenant(tenant).encode()
-    return bool(proof) and hmac.compare_digest(given.encode("utf-8", "surrogatepass"), proof)

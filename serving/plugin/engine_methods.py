@@ -4,9 +4,19 @@ Entry point `vllm.general_plugins: hmas_engine`. Installs one method on EngineCo
 which vLLM's utility RPC can call; it runs between steps, so it needs no lock.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from serving.contracts import Arrival, ContractError, Decision, decode, encode
+from serving.contracts import (
+    Arrival,
+    ContractChange,
+    ContractError,
+    ContractInForce,
+    Decision,
+    decode,
+    encode,
+)
 from serving.in_force import fingerprint
 
 
@@ -38,33 +48,41 @@ def hmas_call(self: Any, method: str, payload: dict[str, Any]) -> dict[str, Any]
 
 
 def _answer(scheduler: Any, rank: int, method: str, payload: dict[str, Any]) -> dict[str, Any]:
-    message: Any
     match method:
         case "settings":
             return {"fingerprint": fingerprint(scheduler.settings)}
-        case "snapshot":
-            message = scheduler.hmas_snapshot()
         case "totals":
             if payload and payload["rank"] == rank:
                 scheduler.hmas_refused([decode(Arrival, item) for item in payload["refused"]])
-            message = scheduler.hmas_totals()
+            return encode(scheduler.hmas_totals())
         case "journal":
-            message = scheduler.hmas_journal(_own(payload["cursors"], rank), payload["limit"])
-        case "inside":
-            message = scheduler.hmas_inside(payload["limit"])
-        case "apply":
-            message = scheduler.hmas_apply(decode(Decision, payload))
-        case "renew":
-            message = scheduler.hmas_renew(payload["controller_id"], payload["ttl_s"])
-        case "release":
-            message = scheduler.hmas_release(payload["controller_id"])
-        case "stop":
-            message = scheduler.hmas_stop(payload["by"], payload["reason"])
-        case "start":
-            message = scheduler.hmas_start(payload["by"])
-        case _:
-            raise ContractError(f"unknown method {method!r}")
-    return encode(message)
+            own = _own(payload["cursors"], rank)
+            return encode(scheduler.hmas_journal(own, payload["limit"]))
+        case _ if method in _PLAIN:
+            return encode(_PLAIN[method](scheduler, payload))
+    raise ContractError(f"unknown method {method!r}")
+
+
+# What an engine core does that is asked, whatever its rank.
+_PLAIN: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "snapshot": lambda hook, _: hook.hmas_snapshot(),
+    "inside": lambda hook, asked: hook.hmas_inside(asked["limit"]),
+    "apply": lambda hook, asked: hook.hmas_apply(decode(Decision, asked)),
+    "renew": lambda hook, asked: hook.hmas_renew(asked["controller_id"], asked["ttl_s"]),
+    "release": lambda hook, asked: hook.hmas_release(asked["controller_id"]),
+    "stop": lambda hook, asked: hook.hmas_stop(asked["by"], asked["reason"]),
+    "start": lambda hook, asked: hook.hmas_start(asked["by"]),
+    "contract": lambda hook, _: _without_keys(hook.hmas_contract()),
+    "contract_with_keys": lambda hook, _: hook.hmas_contract(),
+    "apply_contract": lambda hook, asked: hook.hmas_apply_contract(decode(ContractChange, asked)),
+}
+
+
+def _without_keys(held: ContractInForce) -> ContractInForce:
+    """The contract without what only the server's own processes need."""
+    keys = {name: len(t.api_key_hashes) for name, t in held.contract.tenants.items()}
+    keys = {name: count for name, count in keys.items() if count}
+    return replace(held, contract=held.contract.without_keys(), keys=keys)
 
 
 def _own(cursors: list[int], rank: int) -> int:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serving.perception.attributes import sign_tenant, target_ms, tenant_name
+from serving.contracts import tenant_name
+from serving.perception.attributes import sign_tenant, target_ms
 from serving.settings import EngineSettings
 
 TOKEN_HEADER = "x-hmas-gateway-token"

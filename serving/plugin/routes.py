@@ -94,6 +94,14 @@ class HMASEndpoints:
         async def start(by: Who) -> dict[str, Any]:
             return await self._call("start", {"by": by})
 
+        @router.get("/contract")
+        async def contract() -> dict[str, Any]:
+            return await self._call("contract", empty)
+
+        @router.post("/contract")
+        async def apply_contract(change: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008
+            return await self._call("apply_contract", change)
+
         app.include_router(router)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:  # noqa: ARG002

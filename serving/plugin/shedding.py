@@ -67,11 +67,12 @@ class SheddingMiddleware:
                 self._settings = settings_of(scope)
             settings, message = self._settings, json.loads(body)
             extra = _extra_arguments(message, place)
-            slo_class, slo = slo_of(extra, settings)
-            if not gate.refuses(slo_class, settings.sheddable):
+            tenant = tenant_of(extra, None, settings)
+            slo_class, slo = slo_of(extra, settings, tenant)
+            if not gate.refuses(slo_class, settings.contract.sheddable):
                 return None
             refused = Arrival(
-                0, _request_id(scope), time.time(), tenant_of(extra, None, settings), slo_class,
+                0, _request_id(scope), time.time(), tenant, slo_class,
                 slo, max(1, len(body) // _BYTES_PER_TOKEN), _max_tokens(message),
             )  # fmt: skip
             gate.note(refused)

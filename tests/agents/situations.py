@@ -5,6 +5,7 @@ from typing import Any
 
 from hmas_agents.situation import Served, Situation
 from serving.contracts import (
+    SLO_CLASSES,
     CostCoefficients,
     Envelope,
     KVState,
@@ -13,7 +14,7 @@ from serving.contracts import (
     ResidentRequest,
     TraceRequest,
 )
-from serving.settings import SLO_CLASSES, EngineSettings
+from serving.settings import EngineSettings
 from tests.agents.states import long_state
 from tests.hmas_agents.samples import snapshot
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.contracts import SLO
+from serving.contracts import SLO, SLO_CLASSES
 from serving.policies import POLICIES, PolicyContext, RequestView, complete_params
-from serving.settings import SLO_CLASSES
 from tests.contracts.samples import known
 from tests.serving.samples import view
 

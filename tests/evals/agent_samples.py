@@ -5,7 +5,7 @@ from typing import Any
 
 from hmas_agents.case_file import Case, Plan
 from hmas_agents.situation import Served, Situation
-from serving.contracts import SLO, ResidentPage, ResidentRequest, TraceRequest
+from serving.contracts import SLO, ResidentPage, ResidentRequest, TraceRequest, with_classes
 from serving.settings import EngineSettings
 from tests.agents.states import long_state
 from tests.hmas_agents.samples import snapshot
@@ -21,7 +21,7 @@ def situation(policy: str = "edf", **state: Any) -> Situation:
         state=replace(long_state(now_s=100.0, policy=policy), **state),
         requests=tuple(TraceRequest(i / 2, 100 + i, 20, "acme", "interactive") for i in range(40)),
         span_s=20.0,
-        settings=EngineSettings(slo_classes={"interactive": SLO(ttft_ms=500, tpot_ms=30)}),
+        settings=EngineSettings(contract=with_classes({"interactive": SLO(500, 30)})),
         inside=ResidentPage(
             100.0,
             (

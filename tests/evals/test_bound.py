@@ -19,7 +19,7 @@ from evals.suite import load_profile
 from evals.workloads.scaling import WorkloadError, scale_to_rate, span_s
 from evals.workloads.stand_in import synthetic_stand_in
 from evals.workloads.tenants import TenantShare, assign_tenants
-from serving.contracts import SLO, CostCoefficients, TraceRequest
+from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
 
@@ -45,7 +45,7 @@ def workload(seed: int, rate_rps: float, count: int = 30) -> tuple[TraceRequest,
 
 
 def promised(**classes: SLO) -> EngineSettings:
-    return EngineSettings(slo_classes=classes)
+    return EngineSettings(contract=with_classes(classes))
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -11,7 +11,7 @@ from itertools import combinations
 import pytest
 
 from evals.bound import upper_bound
-from serving.contracts import SLO, CostCoefficients, TraceRequest
+from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
 
@@ -64,7 +64,7 @@ def tiny(seed: int) -> Instance:
         max_active_requests=rng.randint(1, 3), token_budget=rng.randint(2, 4),
         kv_blocks=rng.randint(3, 6), block_size=2, max_model_len=64,
     )  # fmt: skip
-    settings = EngineSettings(slo_classes={f"c{i}": slo for i, slo in enumerate(slos)})
+    settings = EngineSettings(contract=with_classes({f"c{i}": slo for i, slo in enumerate(slos)}))
     return Instance(requests, tuple(slos), cost_ms, profile, settings, rng.randint(1, 30))
 
 

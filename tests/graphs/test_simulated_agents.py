@@ -9,7 +9,7 @@ import pytest
 from graphs.control_loop import ControlLoop
 from hmas_agents.config import load_config
 from hmas_agents.records import DecisionRecord
-from serving.contracts import SLO, CostCoefficients, Outcome, TraceRequest
+from serving.contracts import SLO, CostCoefficients, Outcome, TraceRequest, with_classes
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
 
@@ -76,7 +76,7 @@ def test_below_saturation_nothing_but_the_start_is_called(policy):
     shares = {"big": 4.5, "small": 0.5, "cheap": 1.0}  # as uneven as a flood, but no trouble
     classes = {"big": "conversational", "small": "interactive", "cheap": "batch"}
     requests = traffic(lambda tenant, _: shares[tenant], 120.0, classes)
-    settings = EngineSettings(sheddable=("batch",))
+    settings = EngineSettings(contract=with_classes({}, ["batch"]))
     outcomes, records = serve(requests, settings=settings, policy=policy)
     assert attained(outcomes, *classes) > 0.97
     assert [record.trigger for record in records] == ["start"]
@@ -120,7 +120,7 @@ def test_sheddable_requests_are_refused_while_all_are_late_and_the_others_gain()
         return 5.0 if busy else 1.0 if tenant == "chat" else 2.0
 
     targets = {"batch": SLO(ttft_ms=5_000), "conversational": SLO(ttft_ms=5_000)}
-    settings = EngineSettings(sheddable=("batch",), slo_classes=targets)
+    settings = EngineSettings(contract=with_classes(targets, ["batch"]))
     requests = traffic(rate, 190.0, {"chat": "conversational", "bulk": "batch"}, prompt=7.8)
     outcomes, records = serve(requests, settings=settings, policy="fcfs")
     shares = [share for _, share in calls(records, "set_shed_share")]
@@ -128,7 +128,7 @@ def test_sheddable_requests_are_refused_while_all_are_late_and_the_others_gain()
     assert shares[-1] == 0.0, "when it is over, everybody is let in again"
     refused = [outcome for outcome in outcomes if outcome.finish == "rejected"]
     assert {(outcome.tenant, outcome.met) for outcome in refused} == {("bulk", False)}
-    never = settings.model_copy(update={"sheddable": ()})
+    never = EngineSettings(contract=with_classes(targets))
     without, _ = serve(requests, settings=never, policy="fcfs")
     assert all(outcome.finish != "rejected" for outcome in without)
     assert attained(outcomes, "chat") > attained(without, "chat") + 0.05

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.contracts import Contract
 from serving.engines.live import LiveEngine
 from serving.launcher import running_server
 from serving.model import SMOLLM2, is_complete
@@ -15,7 +16,9 @@ from serving.settings import EngineSettings
 MODEL = "smollm2"
 TOKEN = "test-token"
 GATEWAY_TOKEN = "of-the-test-gateway"
-SETTINGS = EngineSettings(slo_scale=4.0, gateway="token", trust_client_tenant=True)
+SETTINGS = EngineSettings(
+    slo_scale=4.0, gateway="token", contract=Contract(believe_clients=True)
+)
 
 
 @dataclass(frozen=True)

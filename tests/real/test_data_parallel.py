@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        settings = EngineSettings(slo_scale=SETTINGS.slo_scale)
+        settings = EngineSettings(slo_scale=SETTINGS.slo_scale, contract=SETTINGS.contract)
         model = str(SMOLLM2)
         with running_server(settings, model, arguments, port=port, token=TOKEN, log=log):
             yield RealServer(f"http://127.0.0.1:{port}", token_file, log)

@@ -10,11 +10,12 @@ from serving.policies import Policy, PolicyCard
 from serving.rules import KNOBS, RULES, with_rules
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
+from tests.serving.samples import shares
 
 MAX_WAIT_S, FLOOR = 10.0, 0.4
 SETTINGS = EngineSettings(
-    max_wait_s=MAX_WAIT_S, tenant_weights={"heavy": 3.0, "light": 0.2},
-    tenant_floors={"floored": FLOOR}, max_tenants=4, journal_size=100, bucket_s=0.5,
+    max_wait_s=MAX_WAIT_S, contract=shares({"heavy": 3.0, "light": 0.2}, {"floored": FLOOR}),
+    max_tenants=4, journal_size=100, bucket_s=0.5,
 )  # fmt: skip
 TENANTS = ("heavy", "light", "floored", "", "n0", "n1", "n2", "n3", "n4", "n5")
 STOCK = Limits(machine().max_active_requests, machine().token_budget)

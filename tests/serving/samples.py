@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from serving.contracts import (
     SLO,
     Arrival,
+    Contract,
     CostCoefficients,
     Decision,
     Envelope,
     Limits,
     Outcome,
+    TenantTerms,
     TraceRequest,
 )
 from serving.engines.profile import EngineProfile
@@ -20,6 +22,16 @@ from serving.policies import RequestView
 ENVELOPE = Envelope(64, 2048, 16_384, 1000, 16)
 STOCK = Limits(max_active_requests=64, token_budget=2048)
 CLASSES = ("interactive", "conversational", "document", "batch")
+
+
+def shares(weights: dict[str, float], floors: dict[str, float] | None = None) -> Contract:
+    """A contract of weights and floors."""
+    floors = floors or {}
+    tenants = {
+        name: TenantTerms(weight=weights.get(name, 1.0), floor=floors.get(name, 0.0))
+        for name in (*weights, *floors)
+    }
+    return Contract(tenants=tenants)
 
 
 def view(

@@ -35,6 +35,8 @@ class Hook:
         self.hmas_release = self.engine.release
         self.hmas_stop, self.hmas_start = self.engine.stop, self.engine.start
         self.hmas_inside = self.engine.inside
+        self.hmas_contract = self.engine.contract
+        self.hmas_apply_contract = self.engine.apply_contract
         self.rank = rank
 
     def note(self, *events: Arrival | Outcome) -> None:
@@ -53,6 +55,7 @@ class Hook:
         return Totals(
             shot.rank, shot.epoch, shot.policy, shot.lease_left_s, 0, shot.queue.waiting,
             shot.batch.running, shot.counters, {"demoted": 3},
+            contract_epoch=shot.contract_epoch,
         )  # fmt: skip
 
 

@@ -11,17 +11,25 @@ from serving import contracts
 from serving.contracts import (
     SLO,
     Ack,
+    ClassTerms,
+    Contract,
     ContractError,
     Decision,
     JournalPage,
     Limits,
     Snapshot,
+    TenantTerms,
     decode,
     encode,
 )
 from serving.settings import EngineSettings, read_settings
 from tests.serving.samples import arrival, decision, outcome
 
+SMALL = Contract(
+    tenants={"acme": TenantTerms(classes=("gold",), api_key_hashes=("sha256:" + "a" * 64,))},
+    classes={"gold": ClassTerms(ttft_ms=100.0, sheddable=True)},
+)
+st.register_type_strategy(Contract, st.sampled_from([SMALL, Contract(believe_clients=True)]))
 MESSAGES = [
     kind
     for kind in vars(contracts).values()
@@ -120,9 +128,9 @@ def test_slos_scale():
     [
         ({"max_wait_s": 0}, "hmas.max_wait_s"),
         ({"default_polcy": "edf"}, "hmas.default_polcy"),
-        ({"slo_classes": {"gold": {"ttft": 5}}}, "hmas.slo_classes.gold.ttft"),
+        ({"contract": {"classes": {"gold": {"ttft": 5}}}}, "hmas.contract.classes.gold.ttft"),
         ({"journal_size": "big"}, "hmas.journal_size"),
-        (7, "hmas."),
+        (7, "hmas:"),
     ],
 )
 def test_bad_start_up_settings_name_the_key(raw, named):
@@ -131,9 +139,12 @@ def test_bad_start_up_settings_name_the_key(raw, named):
     assert named in str(caught.value)
 
 
+GOLD = {"classes": {"gold": {"ttft_ms": 5}}}
+
+
 def test_start_up_settings_default_when_there_are_none():
     assert read_settings({}) == read_settings(None) == EngineSettings()
-    read = read_settings({"hmas": {"slo_scale": 2.0, "slo_classes": {"gold": {"ttft_ms": 5}}}})
+    read = read_settings({"hmas": {"slo_scale": 2.0, "contract": GOLD}})
     assert read.slo_of("gold") == SLO(10)
     assert read.slo_of("interactive") == SLO(1000, 60)
     assert read.slo_of("nope") is None

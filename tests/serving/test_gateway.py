@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.contracts import SLO
+from serving.contracts import SLO, Contract, with_classes
 from serving.perception.attributes import sign_tenant, slo_of, tenant_of
 from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.gateway_headers import HEADERS, Claims, rewritten
@@ -206,22 +206,16 @@ def test_behind_a_gateway_clients_name_no_tenants(proof):
             body = received(post(JSON, config=config, path=path, content=content))
             assert judged(body, config)[0] == "default"
     assert tenant_of(xargs, "lora-1", BY_TOKEN) == "lora-1"
-    assert tenant_of(xargs, None, OFF) == "victim", "without a gateway they are believed"
+    believing = EngineSettings(contract=Contract(believe_clients=True))
+    assert tenant_of(xargs, None, believing) == "victim", "if the contract says so"
 
 
 def test_clients_are_believed_beside_a_gateway_only_if_the_configuration_says_so():
-    both = EngineSettings(gateway="token", trust_client_tenant=True)
+    both = EngineSettings(gateway="token", contract=Contract(believe_clients=True))
     mine = {"vllm_xargs": {"tenant": "mine"}}
     assert judged(received(post({}, config=both, json=mine)), both)[0] == "mine"
     said = {**TOKEN, "x-hmas-tenant": "acme"}
     assert judged(received(post(said, config=both, json=mine)), both)[0] == "acme"
-
-
-def test_without_a_gateway_nobody_is_signed_for():
-    closed = EngineSettings(trust_client_tenant=False)
-    xargs = {"tenant": "acme", "tenant_proof": sign_tenant("acme")}
-    assert tenant_of(xargs, None, closed) == "default"
-    assert tenant_of(xargs, None, ALWAYS) == "acme"
 
 
 def test_without_the_servers_token_nobody_is_signed_for(monkeypatch):
@@ -355,7 +349,8 @@ def test_a_server_that_could_not_believe_its_gateway_does_not_start(variable, co
 def test_an_objective_must_lead_to_a_class_that_there_is():
     with pytest.raises(ValueError, match="'premium' leads to the unknown SLO class 'gold'"):
         EngineSettings(gateway_objectives={"premium": "gold"})
-    own = EngineSettings(gateway_objectives={"p": "gold"}, slo_classes={"gold": SLO(100, 10)})
+    gold = with_classes({"gold": SLO(100, 10)})
+    own = EngineSettings(gateway_objectives={"p": "gold"}, contract=gold)
     assert own.slo_of("gold") == SLO(100, 10)
 
 

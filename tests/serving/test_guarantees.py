@@ -16,13 +16,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-from serving.contracts import Decision, Limits
+from serving.contracts import Contract, Decision, Limits
 from serving.policies import POLICIES
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import Driven
 from tests.serving.guarantee_checks import floor_bound
 from tests.serving.guarantee_inputs import ALL_RULES, FLOOR, SETTINGS, STOCK
 from tests.serving.guarantee_machine import GuaranteeMachine
+from tests.serving.samples import shares
 
 EXAMPLES = int(os.environ.get("HMAS_EXAMPLES", "60"))
 ANY_ORDER = settings(max_examples=EXAMPLES, stateful_step_count=50, deadline=None)
@@ -79,7 +80,7 @@ def backlogged(driven: Driven, rng: random.Random, tenants: dict[str, int], work
 
 def keeps_shares(policy: str, seed: int, limits: Limits = STOCK) -> None:
     """Two flood, one comes late: shares by weight, from the moment that one has a backlog."""
-    rng, driven = random.Random(seed), Driven(EngineSettings(tenant_weights=WEIGHTS))
+    rng, driven = random.Random(seed), Driven(EngineSettings(contract=shares(WEIGHTS)))
     ack = driven.scheduler.hmas_apply(Decision("me", 1, 1e4, policy, {}, limits))
     assert ack.accepted
     tight = driven.profile
@@ -192,6 +193,6 @@ def test_shares_that_are_not_kept_are_noticed():
 
 
 def test_a_floor_that_is_ignored_is_noticed():
-    no_floors = SETTINGS.model_copy(update={"tenant_floors": {}})
+    no_floors = SETTINGS.under(Contract())
     with pytest.raises(AssertionError, match="floor was not kept"):
         keeps_the_floor("fcfs", seed=1, engine=no_floors)

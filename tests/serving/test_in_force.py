@@ -11,10 +11,10 @@ from serving.engines.simulated import SimulatedEngine
 from serving.in_force import MEANT, check_api_server, fingerprint, settings_in_force
 from serving.plugin.routes import HMASEndpoints
 from serving.settings import EngineSettings
-from tests.serving.samples import profile
+from tests.serving.samples import profile, shares
 from tests.serving.served_ranks import EngineClient
 
-GATEWAY = EngineSettings(gateway="token", tenant_floors={"acme": 0.3})
+GATEWAY = EngineSettings(gateway="token", contract=shares({}, {"acme": 0.3}))
 LOST = r"was told hmas.gateway='token', but vLLM holds"
 MIDDLEWARE = ["serving.plugin.gateway.GatewayMiddleware"]
 
@@ -48,8 +48,6 @@ def test_a_missing_middleware_stops_the_server():
     for middleware in ([], None, ["mine.Other"]):
         with pytest.raises(ContractError, match=r"need --middleware serving.plugin.gateway"):
             check_api_server(given(GATEWAY, middleware=middleware))
-    with pytest.raises(ContractError, match=r"need --middleware serving.plugin.shedding"):
-        check_api_server(given(EngineSettings(sheddable=("batch",))))
     assert check_api_server(given(EngineSettings(), middleware=[])) == EngineSettings()
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from serving import cpu_precision, launcher
-from serving.contracts import ContractError
+from serving.contracts import Contract, ContractError, TenantTerms
 from serving.launcher import (
     REPO,
     ServerError,
@@ -23,8 +23,7 @@ from serving.launcher import (
 )
 from serving.model import SMOLLM2
 from serving.plugin.gateway import GatewayMiddleware
-from serving.plugin.shedding import SheddingMiddleware
-from serving.settings import EngineSettings, read_settings
+from serving.settings import EngineSettings, load_contract, read_settings
 from serving.vllm_arguments import Given
 
 TWO_GATEWAYS = r"hmas.gateway is 'off'.*'token'"
@@ -73,7 +72,7 @@ def test_a_cpu_that_emulates_bfloat16_computes_in_float32(tmp_path, monkeypatch,
 
 
 def test_a_gateway_brings_its_middleware_and_the_hook_the_same_settings():
-    settings = EngineSettings(gateway="token", trust_client_tenant=True)
+    settings = EngineSettings(gateway="token", contract=Contract(believe_clients=True))
     args = parsed(server_command(settings, "m", Given()))
     assert [resolve_name(name) for name in args.middleware] == [GatewayMiddleware]
     assert read_settings(args.additional_config) == settings
@@ -171,17 +170,17 @@ def test_the_users_additional_config_and_ours_both_reach_vllm(monkeypatch, tmp_p
 
 
 def test_settings_without_an_option_go_under_hmas(monkeypatch, tmp_path):
-    text = '{"hmas": {"tenant_weights": {"acme": 3}, "model_file": null}}'
+    text = '{"hmas": {"gateway_objectives": {"a": "batch"}, "model_file": null}}'
     found = served(monkeypatch, tmp_path, "m", "--slo-scale", "2", "--additional-config", text)
-    assert found.settings == EngineSettings(tenant_weights={"acme": 3}, slo_scale=2)
+    assert found.settings == EngineSettings(gateway_objectives={"a": "batch"}, slo_scale=2)
     dotted = [
-        "--additional-config.hmas.tenant_weights.acme", "3", "--additional-config.x", "1",
-        "--additional-config.hmas.tenant_weights.other=2", "--additional-config.hmas.sheddable+",
-        "batch,document",
+        "--additional-config.hmas.contract.tenants.acme.weight", "3", "--additional-config.x", "1",
+        "--additional-config.hmas.contract.tenants.acme.floor=0.2",
+        "--additional-config.hmas.contract.tenants.acme.classes+", "batch,document",
     ]  # fmt: skip
     found = served(monkeypatch, tmp_path, "m", *dotted)
-    assert found.settings.tenant_weights == {"acme": 3, "other": 2}
-    assert found.settings.sheddable == ("batch", "document")
+    acme = TenantTerms(weight=3, floor=0.2, classes=("batch", "document"))
+    assert found.settings.contract == Contract(tenants={"acme": acme})
     assert found.args.additional_config["x"] == 1
 
 
@@ -238,7 +237,6 @@ def test_serve_behind_a_gateway(monkeypatch, tmp_path):
         monkeypatch, tmp_path, "m", "--gateway", "token", "--objective", "premium=interactive"
     )
     assert found.settings.gateway_objectives == {"premium": "interactive"}
-    assert not found.settings.believes_clients
     assert found.environment["HMAS_GATEWAY_TOKEN"] == "of-the-gateway"
     monkeypatch.delenv("HMAS_GATEWAY_TOKEN")
     text = '{"hmas": {"gateway": "token"}}'
@@ -247,22 +245,19 @@ def test_serve_behind_a_gateway(monkeypatch, tmp_path):
         token = found.environment["HMAS_GATEWAY_TOKEN"]
         assert token == (tmp_path / "gateway.token").read_text().strip()
     found = served(monkeypatch, tmp_path, "m")
-    assert found.settings.believes_clients
     assert "HMAS_GATEWAY_TOKEN" not in found.environment
 
 
-def test_serve_with_classes_that_may_be_refused(monkeypatch, tmp_path):
-    found = served(monkeypatch, tmp_path, "m", "--sheddable", "batch, best_effort")
-    assert found.settings.sheddable == ("batch", "best_effort")
-    assert served(monkeypatch, tmp_path, "m").settings.sheddable == ()
-    with pytest.raises(ContractError, match=r"cheap"):
-        served(monkeypatch, tmp_path, "m", "--sheddable", "cheap")
-
-
-def test_shedding_brings_its_middleware_inside_the_gateways():
-    settings = EngineSettings(sheddable=("batch",), gateway="token")
-    named = parsed(server_command(settings, "m", Given())).middleware
-    assert [resolve_name(name) for name in named] == [SheddingMiddleware, GatewayMiddleware]
+def test_serve_takes_the_contract_of_a_file_or_says_what_is_wrong_with_it(monkeypatch, tmp_path):
+    file = tmp_path / "contract.toml"
+    file.write_text("[tenants.acme]\nweight = 4\n[classes.batch]\nsheddable = true\n")
+    found = served(monkeypatch, tmp_path, "m", "--contract", str(file))
+    assert found.settings.contract == load_contract(file)
+    assert found.settings.contract.sheddable == ("batch",)
+    assert served(monkeypatch, tmp_path, "m").settings.contract == Contract()
+    file.write_text("[tenants.acme]\nwieght = 4\n")
+    with pytest.raises(ContractError, match=r"contract.toml:2: tenants.acme.wieght"):
+        served(monkeypatch, tmp_path, "m", "--contract", str(file))
 
 
 @pytest.mark.parametrize(

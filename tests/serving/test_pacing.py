@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from serving.batch import DecodeState
-from serving.contracts import SLO, CostCoefficients, TraceRequest
+from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
 from serving.lanes import DECODE_WORK
@@ -106,10 +106,10 @@ def test_whatever_the_batch_the_next_due_go_and_enough_of_all(decodes, prompts_w
 
 MACHINE = replace(profile(4000), cost=COST)
 SETTINGS = EngineSettings(
-    slo_classes={
+    contract=with_classes({
         "fast": SLO(ttft_ms=2000, tpot_ms=1e3 * FAST_S),
         "slow": SLO(ttft_ms=2000, tpot_ms=1e3 * SLOW_S),
-    }
+    })
 )
 
 

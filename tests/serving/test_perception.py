@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.contracts import SLO, CostCoefficients
+from serving.contracts import SLO, SLO_CLASSES, Contract, CostCoefficients, with_classes
 from serving.perception.attributes import deadline_s, slo_of, tenant_of
 from serving.perception.cost_model import DEFAULT_COST, CostModel, StepShape, step_shape
 from serving.perception.length_model import MAX_HISTOGRAMS, LengthModel, length_bin
-from serving.settings import SLO_CLASSES, EngineSettings
+from serving.settings import EngineSettings
 from tests.serving.samples import LightRequest, view
 
 TRUE = CostCoefficients(0.008, 5e-5, 2e-4, 6e-8, 2e-9)
@@ -173,9 +173,11 @@ def test_lengths_of_any_size_have_a_bin_and_a_finite_prediction(length, generate
 
 # -- attributes: what a client sends ----------------------------------------------------
 
-SETTINGS = EngineSettings(slo_scale=2.0, default_slo_class="conversational")
+SETTINGS = EngineSettings(
+    slo_scale=2.0, contract=Contract(default_class="conversational", believe_clients=True)
+)
 HUGE = 10**400  # JSON allows it, a float does not hold it
-UNTRUSTING = EngineSettings(trust_client_tenant=False)
+UNTRUSTING = EngineSettings()
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(HUGE),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -220,7 +222,7 @@ def test_an_unknown_class_is_the_default_one(name):
 
 
 def test_classes_of_the_configuration_are_known_and_may_replace_the_built_in_ones():
-    own = EngineSettings(slo_classes={"gold": SLO(100, 10), "batch": SLO(e2e_ms=1000)})
+    own = EngineSettings(contract=with_classes({"gold": SLO(100, 10), "batch": SLO(e2e_ms=1000)}))
     assert slo_of({"slo_class": "gold"}, own) == ("gold", SLO(100, 10))
     assert slo_of({}, own) == ("batch", SLO(e2e_ms=1000))
 

@@ -22,7 +22,8 @@ from tests.serving.served_ranks import HEADERS, TOKEN, EngineClient, Hook, serve
 
 ROUTES = [("GET", "/hmas/snapshot"), ("GET", "/hmas/journal"), ("GET", "/hmas/inside"),
           ("POST", "/hmas/apply"), ("POST", "/hmas/renew"), ("POST", "/hmas/release"),
-          ("POST", "/hmas/stop"), ("POST", "/hmas/start")]  # fmt: skip
+          ("POST", "/hmas/stop"), ("POST", "/hmas/start"),
+          ("GET", "/hmas/contract"), ("POST", "/hmas/contract")]  # fmt: skip
 
 
 @pytest.fixture

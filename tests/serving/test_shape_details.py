@@ -7,6 +7,7 @@ from serving.contracts import CostCoefficients
 from serving.perception.cost_model import CostModel
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
+from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_drafts, with_lora
 
 ROOMY = machine(200, 8, 16)
@@ -31,7 +32,7 @@ def begun_and_urgent(**urgent) -> Shaped:
 
 
 def test_waiting_for_a_grammar_costs_no_lane_no_bucket_and_no_count():
-    settings = EngineSettings(max_wait_s=1.0, bucket_s=0.01, tenant_floors={"f": 0.4})
+    settings = EngineSettings(max_wait_s=1.0, bucket_s=0.01, contract=shares({}, {"f": 0.4}))
     engine = Shaped(profile=ROOMY, settings=settings)
     engine.decide("edf", tenant_buckets=True)
     for i in range(4):

@@ -15,6 +15,7 @@ from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from serving.settings import EngineSettings
 from serving.step_limits import blocks_of, blocks_of_batch
 from tests.serving.driven_scheduler import machine
+from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import (
     Shaped,
     attention,
@@ -77,7 +78,7 @@ def test_without_a_controller_it_is_scheduled_exactly_as_by_stock_vllm(profile, 
 @pytest.mark.parametrize("policy", ["slide", "fair"])
 @pytest.mark.parametrize(("ahead", "pair"), [(1, 0), (0, 1)], ids=["ahead", "sync"])
 def test_with_a_policy_and_all_rules_everybody_is_served(profile, feed, policy, ahead, pair):
-    settings = EngineSettings(tenant_floors={"t0": 0.3}, bucket_s=0.1, max_wait_s=1.0)
+    settings = EngineSettings(contract=shares({}, {"t0": 0.3}), bucket_s=0.1, max_wait_s=1.0)
     engine = Shaped(
         SCHEDULERS[pair][1], settings, profile=profile, ahead=ahead, prefix_caching=True
     )

@@ -8,6 +8,7 @@ from vllm.v1.metrics.stats import PrefixCacheStats
 from serving.contracts import Outcome
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
+from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped
 
 ROOMY = machine(200, 8, 16)
@@ -158,7 +159,7 @@ def test_blocks_that_requests_share_count_once_in_the_predicted_peak():
 
 
 def test_every_request_is_charged_what_was_computed_for_it_and_floors_follow():
-    settings = EngineSettings(tenant_floors={"b": 0.5})
+    settings = EngineSettings(contract=shares({}, {"b": 0.5}))
     engine = Shaped(profile=machine(200, 8, 64), prefix_caching=True, settings=settings)
     engine.decide("fair")
     engine.add("a", PREFIX, 2, tenant="a")

@@ -12,6 +12,7 @@ from serving.rules import RULES
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
+from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_remote_kv
 
 ROOMY, TIGHT = machine(200, 8, 16), machine(30, 6, 16)
@@ -62,7 +63,7 @@ def test_without_a_controller_it_is_scheduled_exactly_as_by_stock_vllm(profile, 
 @pytest.mark.parametrize("policy", ["slide", "fair"])
 @pytest.mark.parametrize(("ahead", "pair"), [(1, 0), (0, 1)], ids=["ahead", "sync"])
 def test_with_a_policy_and_all_rules_everybody_is_served(profile, policy, ahead, pair):
-    settings = EngineSettings(tenant_floors={"t0": 0.3}, bucket_s=0.1, max_wait_s=1.0)
+    settings = EngineSettings(contract=shares({}, {"t0": 0.3}), bucket_s=0.1, max_wait_s=1.0)
     engine = Shaped(SCHEDULERS[pair][1], settings, profile=profile, ahead=ahead)
     engine.decide(policy, **ALL_RULES)
     feed(engine)

@@ -16,6 +16,7 @@ from serving.rules import RULES, with_rules
 from serving.scheduler import HMASScheduler, HMASSyncScheduler, hmas_scheduler
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
+from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_drafts, with_lora
 
 ROOMY, TIGHT = machine(200, 8, 16), machine(30, 6, 16)
@@ -154,7 +155,7 @@ def test_without_a_controller_every_shape_is_scheduled_exactly_as_by_stock_vllm(
 @pytest.mark.parametrize(("ahead", "pair"), [(1, 0), (0, 1)], ids=["ahead", "sync"])
 def test_with_a_policy_and_all_rules_every_shape_is_served(shape, ahead, pair, policy):
     feed, engine = shape
-    settings = EngineSettings(tenant_floors={"t0": 0.3}, tenant_weights={"t1": 2.0}, bucket_s=0.1)
+    settings = EngineSettings(contract=shares({"t1": 2.0}, {"t0": 0.3}), bucket_s=0.1)
     hooked = Shaped(SCHEDULERS[pair][1], settings, ahead=ahead, **engine)
     hooked.decide(policy, **ALL_RULES)
     feed(hooked)

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.contracts import SLO, Decision, Envelope, Limits, TraceRequest
+from serving.contracts import SLO, Decision, Envelope, Limits, TraceRequest, with_classes
 from serving.engines.simulated import SimulatedEngine
 from serving.lease import clamp
 from serving.perception.attributes import sign_tenant
@@ -28,7 +28,8 @@ from serving.shedding import OVERDUE_S, Shedding, is_in_vain
 from tests.serving.samples import profile
 from tests.serving.simulation import journal_of
 
-SETTINGS = EngineSettings(sheddable=("batch",), retry_after_s=7)
+CONTRACT = with_classes({}, ["batch"]).model_copy(update={"believe_clients": True})
+SETTINGS = EngineSettings(contract=CONTRACT, retry_after_s=7)
 CHAT = "/v1/chat/completions"
 OK, BAD = httpx.codes.OK, httpx.codes.BAD_REQUEST
 REFUSED = httpx.codes.SERVICE_UNAVAILABLE
@@ -65,14 +66,6 @@ def test_without_classes_no_decision_can_shed():
     assert clamp(limits, none)[1] == {"shed": 0.0}
     assert clamp(limits, some)[0].shed == 0.5
     assert clamp(Limits(8, 512, shed=7.0), some)[0].shed == 1.0
-
-
-def test_an_unknown_class_is_refused_at_the_start():
-    with pytest.raises(ValueError, match="unknown SLO class 'cheap'; there are batch"):
-        EngineSettings(sheddable=("cheap",))
-    assert EngineSettings(slo_classes={"cheap": SLO()}, sheddable=("cheap",)).sheddable == (
-        "cheap",
-    )
 
 
 def test_what_waits_in_vain():
@@ -249,7 +242,7 @@ def test_a_flood_of_refusals_is_told_whole_and_in_pages():
     server.shed(1.0)
     sent = 1203
     for _ in range(sent):
-        server.endpoints._door.refuses("batch", SETTINGS.sheddable)
+        server.endpoints._door.refuses("batch", CONTRACT.sheddable)
     server.post("batch")
     note = server.endpoints._door._untold[0]
     server.endpoints._door._untold.extend([note] * (sent - 1))
@@ -272,7 +265,7 @@ def test_believed_headers_of_a_gateway_count(monkeypatch):
     b"\xff\xfe", b"[" * 100_000,
 ])  # fmt: skip
 def test_what_cannot_be_judged_is_vllms_to_answer(content):
-    server = Server(EngineSettings(sheddable=("best_effort",)))
+    server = Server(EngineSettings(contract=with_classes({}, ["best_effort"])))
     server.shed(1.0)
     assert server.post("x", json=None, content=content).status_code in {OK, BAD}
 
@@ -314,7 +307,7 @@ def test_the_simulated_engine_refuses_alike_and_counts_alike():
 
 def test_the_snapshot_counts_sheddable_requests_that_wait_and_those_in_vain():
     targets = {"batch": SLO(ttft_ms=1000)}
-    settings = EngineSettings(sheddable=("batch",), slo_classes=targets)
+    settings = EngineSettings(contract=with_classes(targets, ["batch"]))
     engine = SimulatedEngine(profile(max_active_requests=1), settings)
     requests = [
         TraceRequest(0.0, 50, 2000, "acme", "interactive"),

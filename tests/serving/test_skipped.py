@@ -15,12 +15,13 @@ import pytest
 from serving.settings import EngineSettings
 from serving.standing import Entry
 from tests.serving.driven_scheduler import machine
+from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_lora
 
 STEPS = int(os.environ.get("HMAS_SKIP_STEPS", "200"))
 SKIPPED = 200
 SETTINGS = EngineSettings(
-    tenant_weights={"t1": 3.0}, tenant_floors={"t2": 0.2}, bucket_s=0.01, max_wait_s=3.0
+    contract=shares({"t1": 3.0}, {"t2": 0.2}), bucket_s=0.01, max_wait_s=3.0
 )
 RULES = {"triage": True, "tenant_buckets": True, "demote_hopeless": True}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.contracts import SLO, Limits, TraceRequest
+from serving.contracts import SLO, Limits, TraceRequest, with_classes
 from serving.engines.simulated import SimulatedEngine
 from serving.rules import RULES, rules_in_force, with_rules
 from serving.settings import EngineSettings
@@ -164,7 +164,8 @@ def test_at_most_one_a_step_passes_the_prefill_begun():
 def test_a_prefill_near_its_deadline_gets_its_share_of_a_step_bound_by_slack():
     """Decodes so tight that their slack leaves prefill the least it may get."""
     classes = {"chat": SLO(ttft_ms=500, tpot_ms=10), "page": SLO(ttft_ms=800)}
-    machine, tight = profile(20_000, token_budget=2048), EngineSettings(slo_classes=classes)
+    machine = profile(20_000, token_budget=2048)
+    tight = EngineSettings(contract=with_classes(classes))
     chats = [TraceRequest(0.02 * i, 20, 80, "a", "chat") for i in range(200)]
     pages = [TraceRequest(0.5 + 0.6 * i, 6_000, 2, "b", "page") for i in range(5)]
     requests = sorted([*chats, *pages], key=lambda request: request.arrival_s)
@@ -189,7 +190,7 @@ def test_answers_do_not_miss_their_pace_by_a_hair(monkeypatch):
     """Behind many tokens of a long prompt its next ones are dearer; so sized, steps fit."""
     classes = {"chat": SLO(ttft_ms=60_000, tpot_ms=25), "page": SLO(ttft_ms=600_000)}
     dear = replace(ROOMY, cost=replace(ROOMY.cost, per_square_s=20e-9), token_budget=2048)
-    tight = EngineSettings(slo_classes=classes)
+    tight = EngineSettings(contract=with_classes(classes))
     chats = [TraceRequest(0.15 * i, 20 + i % 7, 5 + i % 40, "a", "chat") for i in range(400)]
     pages = [TraceRequest(2.0 * i, 12_000, 2, "b", "page") for i in range(30)]
     requests = sorted([*chats, *pages], key=lambda request: request.arrival_s)
