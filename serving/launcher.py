@@ -11,7 +11,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
@@ -121,23 +121,35 @@ def running_server(
     Raises:
         ServerError: the port is taken, or it did not answer /health in time, or exited.
     """
+    given = read_arguments(["--host", "127.0.0.1", "--port", str(port), *arguments])
+    if given.hmas:
+        raise ServerError(f"give {', '.join(given.hmas)} in the settings, not in the arguments")
+    command = server_command(settings, model, given, hook=hook)
+    environment = server_environment(settings, token, hook=hook)
+    with running_command(command, environment, port=port, log=log) as process:
+        yield process
+
+
+@contextmanager
+def running_command(
+    command: Sequence[str], environment: Mapping[str, str], *, port: int, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that `command` starts on 127.0.0.1:port, for the length of the block.
+
+    Raises:
+        ServerError: the port is taken, or it did not answer /health in time, or exited.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ServerError(f"port {port} is taken ({error.strerror}): give another") from error
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    given = read_arguments([*address, *arguments])
-    if given.hmas:
-        raise ServerError(f"give {', '.join(given.hmas)} in the settings, not in the arguments")
-    command = server_command(settings, model, given, hook=hook)
-    environment = server_environment(settings, token, hook=hook)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command, env=environment, cwd=REPO, stdout=sink,
-            stderr=subprocess.STDOUT, start_new_session=True,
+            command, env=environment, cwd=REPO, stdout=sink, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
         try:
             _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", log)

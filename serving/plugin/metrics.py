@@ -1,14 +1,19 @@
 """What does Prometheus see of tenants and SLO classes? Families on vLLM's own /metrics.
 
-The totals live in the engine core; the API server follows them once a second, and
-this collector shows the last ones. Cardinality is bounded by `max_tenants`.
+The totals live in the engine core; each API server follows them once a second, and
+this collector shows the last ones. So of several API servers each shows the engine's totals,
+not its own part. Cardinality is bounded by `max_tenants`.
 """
 
+import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, make_asgi_app
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -17,6 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+from starlette.routing import Mount
 
 from serving.latencies import BOUNDS, Measure
 from serving.rules import COUNTERS
@@ -37,6 +43,24 @@ _HISTOGRAMS: dict[Measure, str] = {
     "queue_seconds": "Time from arrival to the first step that scheduled the request",
     "slo_used_ratio": "Largest share of an SLO target that a request used up; 1 and less met all",
 }
+
+
+def take_over_metrics(app: FastAPI) -> CollectorRegistry | None:
+    """The registry behind /metrics of one API server of several; None where there is but one.
+
+    With several (PROMETHEUS_MULTIPROC_DIR) vLLM shows what all of them wrote into files, which no
+    collector can join. Then /metrics becomes ours: vLLM's files, and whatever is registered here,
+    of any kind.
+    """
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return None
+    from vllm.v1.metrics.prometheus import get_prometheus_registry
+
+    registry: CollectorRegistry = get_prometheus_registry()
+    route = Mount("/metrics", make_asgi_app(registry=registry))
+    route.path_regex = re.compile("^/metrics(?P<path>.*)$")  # as vLLM's: no redirect to /metrics/
+    app.router.routes.insert(0, route)
+    return registry
 
 
 class TenantCollector(Collector):

@@ -13,13 +13,13 @@ from argparse import Namespace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import Field
 
 from serving.compat import call_every_core
 from serving.contracts import ContractError
 from serving.in_force import check_api_server, fingerprint
-from serving.plugin.metrics import TenantCollector
+from serving.plugin.metrics import TenantCollector, take_over_metrics
 from serving.plugin.shedding_gate import SheddingGate
 from serving.settings import EngineSettings
 
@@ -48,12 +48,14 @@ class HMASEndpoints:
     def __init__(self) -> None:
         self._client: Any = None
         self._collector = TenantCollector()
+        self._registry: CollectorRegistry = REGISTRY
         self._poller: asyncio.Task[None] | None = None
         self._door = SheddingGate()
 
     def attach_router(self, app: FastAPI) -> None:
         """Add the routes, which answer 503 until the engine is up, and the gate for shedding."""
         app.state.hmas_shedding_gate = self._door
+        self._registry = take_over_metrics(app) or self._registry
         router = APIRouter(prefix="/hmas", dependencies=[Depends(check_token)])
         empty: dict[str, Any] = {}
 
@@ -114,7 +116,7 @@ class HMASEndpoints:
         settings = check_api_server(args)
         if engine_client is not None:
             await self._check_cores(settings)
-            REGISTRY.register(self._collector)
+            self._registry.register(self._collector)
             self._poller = asyncio.create_task(self._poll())
 
     def close(self) -> None:

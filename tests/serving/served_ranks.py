@@ -1,7 +1,7 @@
 """How do the tests reach fake ranks through the real /hmas/ routes? No socket, no vLLM server."""
 
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -74,8 +74,10 @@ class EngineClient:
         return [hmas_call(SimpleNamespace(scheduler=hook), *args) for hook in self.hooks]
 
 
-def served(engine: Any) -> Iterator[TestClient]:
-    """An API server with the plugin, in front of `engine`."""
+def served(
+    engine: Any, attach_others: Callable[[FastAPI], None] = lambda app: None
+) -> Iterator[TestClient]:
+    """An API server with the plugin, and with other routes before, in front of `engine`."""
     endpoints = HMASEndpoints()
 
     @asynccontextmanager
@@ -85,6 +87,7 @@ def served(engine: Any) -> Iterator[TestClient]:
         endpoints.close()
 
     app = FastAPI(lifespan=lifespan)
+    attach_others(app)
     endpoints.attach_router(app)
     with TestClient(app) as client:
         yield client

@@ -13,7 +13,17 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry, generate_latest
 
-from serving.contracts import Ack, JournalPage, Snapshot, Totals, decode, encode
+from serving.contracts import (
+    Ack,
+    HistogramCounts,
+    JournalPage,
+    Snapshot,
+    TenantCounters,
+    Totals,
+    decode,
+    encode,
+)
+from serving.latencies import BOUNDS
 from serving.plugin import routes
 from serving.plugin.engine_methods import hmas_call, install
 from serving.plugin.routes import HMASEndpoints
@@ -253,3 +263,38 @@ def test_the_poll_never_looks_through_the_queue(registry, engine):
     shown = generate_latest(registry)
     assert b'hmas_epoch{rank="0"} 41.0' in shown
     assert b'hmas_waiting_requests{rank="0"} 7.0' in shown
+
+
+def test_each_of_several_api_servers_shows_the_engines_totals(engine, monkeypatch, tmp_path):
+    """vLLM reads /metrics from files then: no collector of ours was shown."""
+    from prometheus_client.mmap_dict import MmapedDict, mmap_key
+    from vllm.entrypoints.serve.instrumentator.metrics import attach_router
+
+    monkeypatch.setenv("HMAS_TOKEN", TOKEN)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    for process in (1, 2):  # each API server of vLLM counts its own requests
+        file = MmapedDict(str(tmp_path / f"counter_{process}.db"))
+        file.write_value(mmap_key("vllm:n", "vllm:n_total", [], [], "requests"), 4.0, 0.0)
+    acme = TenantCounters("acme", "batch", received=7)
+    bounds = BOUNDS["ttft_seconds"]
+    first_tokens = HistogramCounts(
+        "ttft_seconds", "acme", "batch", (2, *[0] * len(bounds)), 0.1
+    )  # fmt: skip
+    engine.hooks[0].hmas_totals = lambda: Totals(
+        0, 41, "edf", 0.0, 0, 7, 5, (acme,), {}, histograms=(first_tokens,)
+    )
+    shown = []
+    for _ in range(2):  # API servers on one engine
+        for client in served(engine, attach_router):
+            for _ in range(50):  # each request gives the first poll a chance to end
+                reply = client.get("/metrics", follow_redirects=False)
+                if "hmas_epoch{" in reply.text:
+                    break
+            assert reply.status_code == httpx.codes.OK
+            shown.append(reply.text.splitlines())
+    labels = 'slo_class="batch",tenant="acme"}'
+    for lines in shown:
+        assert f"hmas_requests_received_total{{{labels} 7.0" in lines
+        assert f'hmas_ttft_seconds_bucket{{le="+Inf",{labels} 2.0' in lines
+        assert 'hmas_epoch{rank="0"} 41.0' in lines
+        assert "vllm:n_total 8.0" in lines, "vLLM's own are still there"
