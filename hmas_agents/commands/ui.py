@@ -1,9 +1,13 @@
 """`hmas ui`: the decision ledger in a browser, live and for past runs."""
 
 import os
+import secrets
 import sys
 import webbrowser
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Annotated
 
 import typer
@@ -30,8 +34,9 @@ def ui(
 ) -> None:
     """Show runs, decisions and prompts in a local web page, until Ctrl-C.
 
-    The page is served on 127.0.0.1 only, to whoever has an account on this machine. A ledger
-    that is not there yet is waited for; one that a controller is writing is followed.
+    The page is served on 127.0.0.1 only, and only to who opens the printed address: its token is
+    this start's. A ledger that is not there yet is waited for; one that a controller is writing
+    is followed.
 
     Try:
 
@@ -51,18 +56,26 @@ def ui(
             raise LedgerError(state.problem)
         if state.state == "waiting":
             typer.echo(f"{state.path}: no ledger there yet; `hmas run` writes one", err=True)
-    with bind(port) as listener:
+    with bind(port) as listener, ExitStack() as stack:
         number = listener.getsockname()[1]
-        url = f"http://{LOOPBACK}:{number}/"
-        server = build_server(build_app(ledgers, number))
+        token = secrets.token_urlsafe(24)
+        url = f"http://{LOOPBACK}:{number}/?token={token}"
+        server = build_server(build_app(ledgers, number, token))
         typer.echo(f"{url}  (Ctrl-C ends)")
         if _has_desktop() if open_browser is None else open_browser:
             listener.listen()  # the browser's first request waits until the server takes it
-            webbrowser.open(url)
-        try:
+            stack.callback(rmtree, _open_unseen(url), ignore_errors=True)
+        with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            return
+
+
+def _open_unseen(url: str) -> Path:
+    """Open the address by a file that only this user can read: all users see command lines."""
+    folder = Path(mkdtemp(prefix="hmas-ui-"))
+    page = folder / "open.html"
+    page.write_text(f'<meta http-equiv="refresh" content="0;url={url}">', encoding="utf-8")
+    webbrowser.open(page.as_uri())
+    return folder
 
 
 def _has_desktop() -> bool:

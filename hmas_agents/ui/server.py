@@ -5,7 +5,6 @@ Called by `hmas ui`.
 """
 
 import contextlib
-import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
@@ -131,16 +130,16 @@ class LedgerRoutes:
             return Json(compare_runs((a, *first), (b, *second)))
 
 
-def build_app(ledgers: Ledgers, port: int, prompts_root: Path = ROOT) -> Starlette:
-    """The application, for requests that name this port of the loopback interface.
+def build_app(ledgers: Ledgers, port: int, token: str, prompts_root: Path = ROOT) -> Starlette:
+    """The application, for whoever knows the token and names this port of the loopback interface.
 
     Args:
         ledgers: what is shown.
         port: where the page is served.
+        token: opens the page, as `/?token=`.
         prompts_root: folder of the prompts that may be edited.
     """
-    token = secrets.token_urlsafe(24)
-    page = (PAGE / "index.html").read_text(encoding="utf-8").replace("{{token}}", token)
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
 
     async def index(request: Request) -> Response:  # noqa: ARG001  a route's signature
         return HTMLResponse(page)
@@ -153,7 +152,12 @@ def build_app(ledgers: Ledgers, port: int, prompts_root: Path = ROOT) -> Starlet
             *PromptRoutes(prompts_root).routes(),
         ],
         middleware=[
-            Middleware(Guard, hosts=[f"{LOOPBACK}:{port}", f"localhost:{port}"], token=token)
+            Middleware(
+                Guard,
+                hosts=[f"{LOOPBACK}:{port}", f"localhost:{port}"],
+                token=token,
+                cookie=f"hmas-ui-{port}",
+            )
         ],
         exception_handlers={
             HTTPException: _refuse(lambda error: getattr(error, "status_code", 400)),

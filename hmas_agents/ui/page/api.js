@@ -1,6 +1,7 @@
 // How does the page ask its server? Errors carry the server's own words.
 
-const token = document.querySelector('meta[name="hmas-token"]').content;
+// The token of the printed address is in the cookie now: it need not stay in the history.
+if (location.search) history.replaceState(null, "", location.pathname + location.hash);
 
 async function ask(path, init) {
   let reply;
@@ -19,6 +20,6 @@ export const get = (path) => ask(path, {});
 export const post = (path, body) =>
   ask(path, {
     method: "POST",
-    headers: { "content-type": "application/json", "x-hmas-token": token },
+    headers: { "content-type": "application/json" },
     body: JSON.stringify(body),
   });

@@ -1,6 +1,8 @@
 """`hmas ui` says where the page is, and what keeps it from being shown."""
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -25,10 +27,12 @@ def ended(monkeypatch):
 def test_it_prints_the_address_and_ends_with_ctrl_c(hmas, ended, tmp_path):
     write_ledger(tmp_path / "ledger.sqlite")
     code, out, err = hmas("ui", "--ledger", "ledger.sqlite", "--no-open")
-    ((host, port),) = ended
+    host, port = ended[0]
     assert (code, err) == (0, "")
     assert host == "127.0.0.1"
-    assert out.startswith(f"http://127.0.0.1:{port}/ ")
+    assert out.startswith(f"http://127.0.0.1:{port}/?token=")
+    again = hmas("ui", "--ledger", "ledger.sqlite", "--no-open")[1]
+    assert again.split("token=")[1] != out.split("token=")[1], "each start has its own"
 
 
 def test_a_ledger_that_is_not_there_yet_is_waited_for(hmas, ended):
@@ -59,11 +63,18 @@ def test_a_port_that_is_taken_is_an_error(hmas, ended):
     [("--open", "", 1), ("--no-open", ":0", 0), (None, ":0", 1), (None, "", 0)],
 )
 def test_the_browser_opens_where_there_is_one(hmas, ended, monkeypatch, flag, desktop, opened):
-    asked: list[str] = []
-    monkeypatch.setattr("webbrowser.open", asked.append)
+    asked: list[Path] = []
+
+    def look(url: str) -> None:
+        assert "token" not in url, "all users see command lines"
+        asked.append(page := Path(url.removeprefix("file://")))
+        assert page.parent.stat().st_mode & 0o077 == 0
+        assert re.search(r"url=http://127.0.0.1:\d+/\?token=", page.read_text())
+
+    monkeypatch.setattr("webbrowser.open", look)
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("DISPLAY", desktop)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     hmas("ui", *([flag] if flag else []))
     assert len(asked) == opened
-    assert all(url.startswith("http://127.0.0.1:") for url in asked)
+    assert not any(page.exists() for page in asked), "gone with the server"

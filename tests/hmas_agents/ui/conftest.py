@@ -12,6 +12,7 @@ from hmas_agents.ui.server import bind, build_app, build_server
 from prompts.loader import ROOT
 from tests.hmas_agents.ui.written_ledger import write_ledger
 
+TOKEN = "of-this-start"
 Serve = Callable[..., str]
 
 
@@ -39,12 +40,12 @@ def serve(prompts_root) -> Iterator[Serve]:
     def start(*ledgers: Path) -> str:
         listener = bind(0)
         port = listener.getsockname()[1]
-        server = build_server(build_app(Ledgers(list(ledgers)), port, prompts_root))
+        server = build_server(build_app(Ledgers(list(ledgers)), port, TOKEN, prompts_root))
         thread = threading.Thread(target=server.run, args=([listener],))
         listener.listen()
         thread.start()
         running.append((server, thread, listener))
-        return f"http://127.0.0.1:{port}/"
+        return f"http://127.0.0.1:{port}/?token={TOKEN}"
 
     yield start
     for server, thread, listener in running:

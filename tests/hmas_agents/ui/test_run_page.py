@@ -1,5 +1,7 @@
 """The page of a run, in a real browser: its timeline, its decisions, live and by keyboard."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -19,6 +21,7 @@ from tests.hmas_agents.ui.written_ledger import (
 
 def test_every_change_has_a_mark_that_says_which(serve, page, written):
     page.goto(f"{serve(written)}#/run/0-1")
+    expect(page).to_have_url(re.compile(r"^http://127.0.0.1:[0-9]+/#/run/0-1$"))  # no token
     marks = page.locator(".mark:not(.alarm)")
     expect(marks).to_have_count(4)
     told = [mark.get_attribute("aria-label") for mark in marks.all()]

@@ -2,13 +2,15 @@
 
 import re
 import sqlite3
+from contextlib import contextmanager
 
 import pytest
 from starlette.testclient import TestClient
 
 from hmas_agents.ui.ledgers import Ledgers
 from hmas_agents.ui.server import PAGE, build_app
-from prompts.loader import versions
+from prompts.loader import ROOT, versions
+from tests.hmas_agents.ui.conftest import TOKEN
 from tests.hmas_agents.ui.written_ledger import HOSTILE_TENANT
 
 PORT = 8400
@@ -17,15 +19,48 @@ URL = f"http://127.0.0.1:{PORT}"
 
 @pytest.fixture
 def client(written, prompts_root):
-    with TestClient(build_app(Ledgers([written]), PORT, prompts_root), base_url=URL) as client:
+    with opened(Ledgers([written]), prompts_root) as client:
+        yield client
+
+
+@contextmanager
+def opened(ledgers, prompts_root=ROOT):
+    """A browser of the user who opened the printed address."""
+    with TestClient(build_app(ledgers, PORT, TOKEN, prompts_root), base_url=URL) as client:
+        assert client.get(f"/?token={TOKEN}").status_code == 200
         yield client
 
 
 @pytest.fixture
-def allowed(client):
+def allowed():
     """The headers of a write from the page itself."""
-    (token,) = re.findall(r'name="hmas-token" content="([^"]+)"', client.get("/").text)
-    return {"origin": URL, "content-type": "application/json", "x-hmas-token": token}
+    return {"origin": URL, "content-type": "application/json"}
+
+
+PATHS = ("/", "/api/runs", "/api/prompts/policy/1", "/page/app.js", "/nowhere")
+
+
+@pytest.mark.parametrize("cookie", ["", "guess", "é", TOKEN + "x"])
+def test_another_user_of_this_machine_sees_and_writes_nothing(client, allowed, cookie):
+    """Before, the page handed its write token to whoever asked."""
+    client.cookies = {}
+    headers = {"cookie": f"hmas-ui-{PORT}={cookie}".encode()} if cookie else {}
+    for path in (*PATHS, f"/?token={cookie}"):
+        reply = client.get(path, headers=headers)
+        assert reply.status_code == 403
+        assert TOKEN not in reply.text + str(reply.headers)
+    write = {"url": "/api/prompts/policy/check", "json": {"text": "x"}}
+    assert client.post(**write, headers={**allowed, **headers}).status_code == 403
+
+
+def test_the_printed_address_opens_the_page_and_leaves_no_token_behind(client):
+    client.cookies = {}
+    cookie = client.get(f"/?token={TOKEN}").headers["set-cookie"]
+    assert cookie == f"hmas-ui-{PORT}={TOKEN}; HttpOnly; Path=/; SameSite=Strict"
+    for path in PATHS[:-1]:
+        page = client.get(path)
+        assert page.status_code == 200
+        assert TOKEN not in page.text
 
 
 @pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", ""])
@@ -44,9 +79,6 @@ def test_another_host_is_refused(client, host):
         ({"origin": "null"}, 403),
         ({"origin": ""}, 403),
         ({"content-type": "text/plain"}, 415),
-        ({"x-hmas-token": "guess"}, 403),
-        ({"x-hmas-token": ""}, 403),
-        ({"x-hmas-token": "é".encode()}, 403),
     ],
 )
 def test_a_write_from_elsewhere_is_refused(client, allowed, prompts_root, changes, status):
@@ -130,7 +162,7 @@ def test_the_state_of_each_ledger_is_told(written, tmp_path):
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE mine (id)")
     paths = [written, tmp_path / "later.sqlite", empty, text, other]
-    with TestClient(build_app(Ledgers(paths), PORT), base_url=URL) as client:
+    with opened(Ledgers(paths)) as client:
         pulse = client.get("/api/pulse?run=0-1&run=0-7&run=x").json()
     states = [ledger["state"] for ledger in pulse["ledgers"]]
     assert states == ["ready", "waiting", "waiting", "broken", "broken"]
@@ -143,7 +175,7 @@ def test_runs_of_several_ledgers_are_listed_and_compared(written, tmp_path):
     copy = tmp_path / "copy.sqlite"
     with sqlite3.connect(written) as source, sqlite3.connect(copy) as target:
         source.backup(target)
-    with TestClient(build_app(Ledgers([written, copy]), PORT), base_url=URL) as client:
+    with opened(Ledgers([written, copy])) as client:
         keys = [run["key"] for run in client.get("/api/runs").json()["runs"]]
         both = client.get("/api/compare/0-1/1-1").json()
     assert keys == ["0-1", "0-2", "1-1", "1-2"]
