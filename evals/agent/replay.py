@@ -44,10 +44,7 @@ def load_run(path: Path, run: int, decision: int | None) -> Recorded:
         LedgerError: no such run or decision, or none that can be re-asked.
     """
     with LedgerReader(path) as reader:
-        runs = {item.id: item for item in reader.list_runs()}
-        if run not in runs:
-            known = ", ".join(map(str, runs)) or "none"
-            raise LedgerError(f"{path}: there is no run {run}; there are {known}")
+        recorded = reader.get_run(run)
         stored = {each.id: each for each in reader.list_decisions(run, "long")}
         cases = {int(case.provenance["decision"]): case for case in cases_of(reader, run)}
     wanted = [each for each in stored if decision in {None, each}]
@@ -59,7 +56,7 @@ def load_run(path: Path, run: int, decision: int | None) -> Recorded:
             f"{path}: run {run}: no situation is recorded with its {len(wanted)} long decisions "
             "(ledgers of older versions hold none)"
         )
-    return Recorded(_config(path, runs[run]), pairs, len(wanted) - len(pairs))
+    return Recorded(_config(path, recorded), pairs, len(wanted) - len(pairs))
 
 
 def _config(path: Path, run: Run) -> Config:

@@ -47,12 +47,9 @@ def replay_short(path: Path, run: int) -> list[ShortReplayed]:
         LedgerError: no such run, or none of its short states can be read.
     """
     with LedgerReader(path) as reader:
-        runs = {item.id: item for item in reader.list_runs()}
-        if run not in runs:
-            known = ", ".join(map(str, runs)) or "none"
-            raise LedgerError(f"{path}: there is no run {run}; there are {known}")
+        recorded = reader.get_run(run)
         stored = reader.list_decisions(run, "short")
-    agents = _agents(runs[run].config)
+    agents = _agents(recorded.config)
     roster = Roster(agents)
     replayed, unread = [], ""
     for number, each in enumerate(stored):

@@ -79,9 +79,14 @@ def explain(error: Exception) -> tuple[int, str]:
 
 def _usage(error: Any) -> str:
     """An error of use; one that we raise names the option itself."""
+    from serving.near_names import near
+
     named = getattr(error, "param", None) or getattr(error, "param_hint", None)
     own = isinstance(error, typer.BadParameter) and not named
     message = error.message if own else error.format_message()
+    if (possible := getattr(error, "possibilities", None)) is not None:  # any, near or not
+        one = near(error.option_name, possible)
+        message = error.message + (f" - did you mean {one}?" if one else "")
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "hmas"
     return f"{message.rstrip('.')} ({path} --help says more)"

@@ -160,6 +160,8 @@ def _situations(
         return list(SAMPLE_STATES), f"{len(SAMPLE_STATES)} built-in situations"
     states, unreadable = [], 0
     with LedgerReader(path) as reader:
+        if run is not None:
+            reader.get_run(run)
         for stored in reader.list_decisions(run, "long", limit=MAX_SITUATIONS):
             try:
                 states.append(decode(LongState, stored.record.state))

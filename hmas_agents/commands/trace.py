@@ -1,6 +1,8 @@
 """`hmas trace`: what did the agents decide, why, and was it right? Reads the ledger."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,14 +18,16 @@ from hmas_agents.forms import clock, decision_text, percent, read_clock
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.ledger.writer import to_json
-from hmas_agents.records import Horizon
+from hmas_agents.records import DecisionRecord, Horizon
 
 app = typer.Typer(help="Read the decision ledger.", no_args_is_help=True)
 
+WIDE_COLUMNS = 100  # a terminal so wide has room for dates and epochs
+
+WIDE_COLUMNS = 100  # a terminal so wide has room for dates and epochs
+
 RunOption = Annotated[int | None, typer.Option("--run", help="This run only; `list` shows them.")]
-HorizonOption = Annotated[
-    str | None, typer.Option("--horizon", help="long or short only.", metavar="long|short")
-]
+HorizonOption = Annotated[Horizon | None, typer.Option("--horizon", help="Of this horizon only.")]
 SinceOption = Annotated[
     str | None, typer.Option("--since", help="Decided then or later.", metavar="TIME")
 ]
@@ -70,10 +74,10 @@ def list_decisions(
 
       hmas trace list --json | jq .[].policy
     """
-    with _open(ledger, config) as reader:
+    with _open(ledger, config, run) as reader:
         found = reader.list_decisions(
             run,
-            _horizon(horizon),
+            horizon,
             policy,
             limit,
             trigger=trigger,
@@ -85,34 +89,60 @@ def list_decisions(
         if as_json:
             typer.echo(to_json([_row(stored, with_situation=False) for stored in found]))
             return
-        for item in reader.list_runs():
-            if run in {None, item.id}:
-                counts = f"{item.decisions} decisions, {item.outcomes} requests"
-                typer.echo(f"run {item.id}  {item.label or '(no label)'}  {counts}")
+        runs = [item for item in reader.list_runs() if run in {None, item.id}]
+    for item in runs:
+        counts = f"{item.decisions} decisions, {item.outcomes} requests"
+        mode = f", {item.config.get('control', {}).get('mode', '?')} mode"
+        typer.echo(f"run {item.id}  {item.label or '(no label)'}{mode}  {counts}")
     if not found:
         typer.echo("no decision fits")
         return
-    table = Table("id", "run", "time", "horizon", "mode", "trigger", box=None, pad_edge=False)
-    table.add_column("decision", overflow="fold")
-    table.add_column("epoch", justify="right")
-    for name in ("pred.", "real", "faults"):
-        table.add_column(name, justify="right")
-    for stored in found:
-        record = stored.record
-        table.add_row(
-            str(stored.id),
-            str(stored.run_id),
-            clock(record.at_s, "%m-%d %H:%M:%S"),
-            record.horizon,
-            record.mode,
-            Text(record.trigger),
-            Text(decision_text(record)),
-            _epochs(stored),
-            percent(record.predicted),
-            percent(record.realised),
-            str(len(record.faults) or ""),
+    _print_list(found)
+
+
+def _print_list(found: list[StoredDecision]) -> None:
+    """One line per decision. What does not fit is cut; in 80 columns there are fewer columns."""
+    console = Console()
+    is_wide = console.width >= WIDE_COLUMNS
+    days = {clock(stored.record.at_s, "%m-%d") for stored in found}
+    form = "%H:%M:%S" if len(days) == 1 and not is_wide else "%m-%d %H:%M:%S"
+    columns: dict[str, Callable[[StoredDecision], str]] = {
+        "id": lambda stored: str(stored.id),
+        "run": lambda stored: str(stored.run_id),
+        "time": lambda stored: clock(stored.record.at_s, form),
+        "tick": lambda stored: _tick(stored.record),
+        "decision": lambda stored: decision_text(stored.record),
+        "epoch": _epochs,
+        "pred.": lambda stored: percent(stored.record.predicted),
+        "real": lambda stored: percent(stored.record.realised),
+        "faults": lambda stored: str(len(stored.record.faults) or ""),
+    }
+    if len({stored.run_id for stored in found}) == 1:
+        del columns["run"]
+    if not is_wide:
+        del columns["epoch"]
+    if not any(stored.record.faults for stored in found):
+        del columns["faults"]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(
+            name,
+            justify="right" if name in {"epoch", "pred.", "real", "faults"} else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=int(name == "decision") or None,
+            max_width=12 if name == "tick" and not is_wide else None,
         )
-    Console().print(table)
+    for stored in found:
+        table.add_row(*(Text(cell(stored)) for cell in columns.values()))
+    unlimited = console.options.update(max_width=10_000)
+    table.expand = console.measure(table, options=unlimited).maximum > console.width
+    console.print(table)
+
+
+def _tick(record: DecisionRecord) -> str:
+    """`long`, or `short start`: the horizon, and the trigger where it is no usual tick."""
+    return record.horizon + ("" if record.trigger == "tick" else f" {record.trigger}")
 
 
 @app.command("show")
@@ -138,9 +168,9 @@ def show_decision(
 
       hmas trace show 42 --json | jq .situation
     """
-    with _open(ledger, config) as reader:
+    with _open(ledger, config, run) as reader:
         if decision == "last":
-            newest = reader.list_decisions(run, _horizon(horizon), limit=1)
+            newest = reader.list_decisions(run, horizon, limit=1)
             if not newest:
                 raise LedgerError(f"{reader.path}: no such decision yet")
             stored = newest[0]
@@ -185,7 +215,7 @@ def export(
     """
     if cases is not None and out is not None:
         raise typer.BadParameter("--cases names the file itself: leave --out away")
-    with _open(ledger, config) as reader:
+    with _open(ledger, config, run) as reader:
         if cases is not None:
             from hmas_agents.cases import export_cases
 
@@ -203,15 +233,13 @@ def export(
     typer.echo(f"{out}: {count} lines")
 
 
-def _open(ledger: Path | None, config: Path | None) -> LedgerReader:
-    return LedgerReader(ledger or read_config(config).ledger.path)
-
-
-def _horizon(name: str | None) -> Horizon | None:
-    match name:
-        case None | "long" | "short":
-            return name
-    raise typer.BadParameter(f"--horizon is long or short, not {name!r}")
+@contextmanager
+def _open(ledger: Path | None, config: Path | None, run: int | None) -> Iterator[LedgerReader]:
+    """The ledger, if it holds the run that was named."""
+    with LedgerReader(ledger or read_config(config).ledger.path) as reader:
+        if run is not None:
+            reader.get_run(run)
+        yield reader
 
 
 def _time(reader: LedgerReader, run: int | None, text: str | None, option: str) -> float | None:

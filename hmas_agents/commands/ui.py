@@ -46,7 +46,7 @@ def ui(
 
       hmas ui --port 8400 --no-open          over SSH: forward the same port (-L)
     """
-    from hmas_agents.ledger import LedgerError
+    from hmas_agents.ledger import LedgerError, LedgerReader
     from hmas_agents.ui.ledgers import Ledgers
     from hmas_agents.ui.server import LOOPBACK, bind, build_app, build_server
 
@@ -56,6 +56,9 @@ def ui(
             raise LedgerError(state.problem)
         if state.state == "waiting":
             typer.echo(f"{state.path}: no ledger there yet; `hmas run` writes one", err=True)
+            continue
+        with LedgerReader(Path(state.path)) as reader:
+            reader.check()
     with bind(port) as listener, ExitStack() as stack:
         number = listener.getsockname()[1]
         token = secrets.token_urlsafe(24)

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hmas_agents.commands.exits import CommandError
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
 from hmas_agents.commands.why_text import tell
 from hmas_agents.explain.explanation import LEAD_S, Explanation, explain
@@ -17,7 +18,6 @@ from hmas_agents.ledger.writer import to_json
 from serving.contracts import encode
 from serving.policies import parse_policy
 
-EXIT_NOT_FOUND = 1
 SHOWN_MATCHES = 8
 
 
@@ -62,11 +62,11 @@ def why(
       hmas why abc --policy edf:kappa=3 --policy density
 
       hmas why abc --json | jq .twin.replays
-
-    Exit codes: 0 found, 1 not found, 2 wrong use.
     """
     _check(request, pick, tenant, policy or [])
     with LedgerReader(ledger or read_config(config).ledger.path) as reader:
+        if run is not None:
+            reader.get_run(run)
         if request is None:
             assert pick is not None
             found = pick_request(reader, pick, run, tenant)
@@ -174,10 +174,8 @@ def _leave(reader: LedgerReader, what: str) -> NoReturn:
     runs = reader.list_runs()
     kept = runs[-1].config.get("ledger", {}).get("max_outcomes") if runs else None
     newest = "" if kept is None else f" (it keeps the newest {kept:,})"
-    typer.echo(
-        f"hmas why: {reader.path}: {what}; it holds {sum(r.outcomes for r in runs)} requests"
+    raise CommandError(
+        f"{reader.path}: {what}; it holds {sum(r.outcomes for r in runs)} requests"
         f"{newest}, and only those that have ended. Their ids: "
-        "hmas trace export | jq -r 'select(.kind == \"outcome\").request_id'",
-        err=True,
+        "hmas trace export | jq -r 'select(.kind == \"outcome\").request_id'"
     )
-    raise typer.Exit(EXIT_NOT_FOUND)

@@ -77,6 +77,24 @@ class LedgerReader:
         )
         return [Run(**{**dict(row), "config": json.loads(row["config"])}) for row in rows]
 
+    def get_run(self, run_id: int) -> Run:
+        """One run by id.
+
+        Raises:
+            LedgerError: there is none of that id; says which there are.
+        """
+        runs = {run.id: run for run in self.list_runs()}
+        if run_id not in runs:
+            known = ", ".join(map(str, runs)) or "none"
+            raise LedgerError(f"{self.path}: there is no run {run_id}; there are {known}")
+        return runs[run_id]
+
+    def check(self) -> None:
+        """Read the whole file. Raises LedgerError where a part of it is damaged."""
+        found = next(self.rows("PRAGMA quick_check(1)"))[0]
+        if found != "ok":
+            raise LedgerError(f"{self.path}: damaged ({found}); move it away or name another file")
+
     def list_decisions(
         self,
         run: int | None = None,
@@ -192,7 +210,7 @@ class LedgerReader:
         """The rows of a query, for the modules of this package."""
         try:
             yield from self._connection.execute(query, values)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # a number that is no id can be of any size
             raise LedgerError(f"{self.path}: cannot be read: {error}") from error
 
     def _stored(self, row: sqlite3.Row) -> StoredDecision:

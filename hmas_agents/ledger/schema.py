@@ -96,6 +96,8 @@ def open_ledger(path: Path, *, write: bool) -> sqlite3.Connection:
     try:
         if write:
             path.parent.mkdir(parents=True, exist_ok=True)
+        elif path.is_dir():
+            raise LedgerError(f"{path}: is a folder; name the ledger in it")
         elif not path.is_file():
             raise LedgerError(f"{path}: no ledger there; `hmas run` writes one")
         uri = f"{path.resolve().as_uri()}?mode={'rwc' if write else 'ro'}"

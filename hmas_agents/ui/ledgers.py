@@ -114,7 +114,7 @@ class Ledgers:
     def _state(self, path: Path) -> LedgerState:
         try:
             # SQLite creates the file before anything is in it.
-            if not path.is_file() or path.stat().st_size == 0:
+            if not path.exists() or (path.is_file() and path.stat().st_size == 0):
                 return LedgerState(str(path), "waiting")
             open_ledger(path, write=False).close()
             files = (path, path.with_name(f"{path.name}-wal"))

@@ -28,7 +28,7 @@ def path(tmp_path):
 def test_list_is_one_line_per_decision(hmas, path):
     code, out, _ = hmas("trace", "list")
     assert code == 0
-    assert "run 1  demo  2 decisions, 1 requests" in out
+    assert "run 1  demo, advise mode  2 decisions, 1 requests" in out
     assert "keep edf" in out
     assert "edf > slide" in out
     assert "81.0%" in out
@@ -43,7 +43,7 @@ def test_list_filters(hmas, path):
     assert listed("--horizon", "long") == [2]
     assert listed("--limit", "1") == [2]
     assert listed("--policy", "slide") == [2]
-    assert listed("--run", "7") == []
+    assert listed("--run", "1") == [1, 2]
     assert hmas("trace", "list", "--horizon", "medium")[0] == 2
 
 
@@ -113,6 +113,28 @@ def test_a_list_fits_on_100_columns(hmas, path, monkeypatch):
     assert "edf > slide" in lines[3]
     assert "83.0%" in lines[3]
     assert "…" not in out
+
+
+def test_a_decision_is_one_line_on_80_columns(hmas, tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path / "l.sqlite", config=Config())
+    start = ToolCall("switch_policy", {"policy": "edf", "params": {"kappa": 3.0}}, True, "")
+    rules = [rule_call(name) for name in ("slack", "serial", "triage")]
+    chosen = {"policy": "edf", "switch_policy": {"policy": "edf", "params": {"kappa": 3.0}}}
+    for changes in (
+        {"trigger": "start", "horizon": "short", "chosen": chosen, "policy_before": "fcfs",
+         "snapshot_before": {"policy": "fcfs"}, "tool_calls": [start, *rules]},
+        {"trigger": "rate_up,mix,lengths"},
+        {"tool_calls": [budget_call(reason="x" * 200, accepted=False)]},
+    ):  # fmt: skip
+        ledger.record_decision(record(**changes))
+    ledger.close()
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = hmas("trace", "list", "--ledger", tmp_path / "l.sqlite")[1].splitlines()
+    assert len(lines) == 5  # the run, the heads of the columns, and three decisions
+    assert max(map(len, lines)) <= 80
+    assert "short start  fcfs > edf:kappa=3 +slack +serial +" in lines[2]
+    assert "long rate_u… edf > slide:kappa=40  " in lines[3]
+    assert "81.0%" in lines[3]
 
 
 def rule_call(rule, on=True, reason="advise mode: not applied"):
@@ -322,7 +344,17 @@ def test_decisions_are_exported_as_cases(hmas, path, tmp_path, monkeypatch):
         (("list", "--since", "soon"), "'soon' is no time"),
         (("show", "42"), "there is no decision 42"),
         (("show", "first"), "neither an id nor"),
-        (("show", "last", "--run", "9"), "no such decision yet"),
+        (("show", "last", "--run", "9"), "there is no run 9; there are 1"),
+        (("list", "--run", "-1"), "there is no run -1; there are 1"),
+        (("export", "--run", "77"), "there is no run 77; there are 1"),
+        (("list", "--run", str(2**63)), "9223372036854775808 is too large"),
+        (("list", "--limit", str(2**64)), "18446744073709551616 is too large"),
+        (("show", str(2**64)), "cannot be read: Python int too large"),
+        (("list", "--ledger", "."), ".: is a folder; name the ledger in it"),
+        (("export", "--out", "."), ". is a folder: name a file"),
+        (("export", "--out", "none/run.jsonl"), "there is no folder none"),
+        (("show", "last", "--nope"), "No such option: --nope (hmas trace show --help says more)"),
+        (("list", "--limits", "3"), "did you mean --limit?"),
         (("list", "--ledger", "none.sqlite"), "none.sqlite: no ledger there"),
     ],
 )
@@ -330,3 +362,5 @@ def test_what_is_not_there_is_said_in_one_line(hmas, path, argv, words):
     code, _, err = hmas("trace", *argv)
     assert code == 2
     assert words in err
+    assert err.startswith(f"hmas trace {argv[0]}: ")
+    assert "internal error" not in err

@@ -50,6 +50,25 @@ def test_a_file_that_is_no_ledger_is_an_error(hmas, ended, tmp_path):
     assert not ended
 
 
+def test_a_damaged_ledger_is_an_error(hmas, ended, tmp_path):
+    path = tmp_path / "l.sqlite"
+    write_ledger(path)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2 // 4096 * 4096
+    data[middle : middle + 4096] = b"\xff" * 4096
+    path.write_bytes(data)
+    code, _, err = hmas("ui", "--ledger", path, "--no-open")
+    assert code == 2
+    assert err.startswith(f"hmas ui: {path}: ")
+    assert not ended
+
+
+def test_a_folder_is_no_ledger_that_could_still_come(hmas, ended, tmp_path):
+    code, _, err = hmas("ui", "--ledger", tmp_path, "--no-open")
+    assert (code, err) == (2, f"hmas ui: {tmp_path}: is a folder; name the ledger in it\n")
+    assert not ended
+
+
 def test_a_port_that_is_taken_is_an_error(hmas, ended):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -125,11 +125,12 @@ def test_one_that_was_never_served_is_explained_too(hmas, small):
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (("nobody",), 1, "no request 'nobody'"),
-        (("nobody",), 1, "hmas trace export"),
-        (("nobody",), 1, "keeps the newest 500,000"),
-        (("abc", "--run", "7"), 1, "in run 7"),
-        (("--pick", "met", "--tenant", "acme"), 1, "no request of tenant 'acme' met its SLO"),
+        (("nobody",), 2, "no request 'nobody'"),
+        (("nobody",), 2, "hmas trace export"),
+        (("nobody",), 2, "keeps the newest 500,000"),
+        (("abc", "--run", "7"), 2, "there is no run 7; there are 1"),
+        (("--pick", "missed", "--run", "99"), 2, "there is no run 99; there are 1"),
+        (("--pick", "met", "--tenant", "acme"), 2, "no request of tenant 'acme' met its SLO"),
         (("ab",), 2, "the beginning of 2 requests"),
         ((), 2, "id or --pick, one of the two"),
         (("abc", "--pick", "met"), 2, "id or --pick, one of the two"),
