@@ -36,6 +36,7 @@ logger = logging.getLogger("vllm.hmas")
 # What the hook reads on a scheduler that has been built; dots lead into its parts.
 _ATTRIBUTES = (
     "requests", "num_spec_tokens", "pause_state", "connector", "finished_recving_kv_req_ids",
+    "num_waiting_for_streaming_input",
     "max_num_scheduled_tokens", "max_num_running_reqs", "max_model_len", "block_size",
     "scheduler_config.max_num_scheduled_tokens", "scheduler_config.max_num_batched_tokens",
     "scheduler_config.long_prefill_token_threshold", "scheduler_config.policy",
@@ -205,8 +206,13 @@ def max_active(scheduler: Any) -> int:
     return int(getattr(scheduler, "max_num_active_reqs", scheduler.max_num_running_reqs))
 
 
+def silent_sessions(scheduler: Any) -> int:
+    """Streaming-input sessions between two inputs: vLLM counts them as running when it admits."""
+    return int(scheduler.num_waiting_for_streaming_input)
+
+
 def set_max_active(scheduler: Any, count: int, hidden: int = 0) -> None:
-    """Admit to the running batch while it has fewer than `count` (drains down, never kills).
+    """Admit while fewer than `count` run or are silent sessions (drains down, never kills).
 
     To be called before each step: up to vLLM 0.30 the bound that is set depends on what
     runs, less the `hidden` requests that this step will not find in the batch.

@@ -86,7 +86,10 @@ class StepControl:
         running = len(scheduler.running)
         # vLLM starts those first that hold remote KV. To hold them back would free nothing.
         kept = running + compat.ready_elsewhere(scheduler)
-        most = self._max_active(limits, state, kept)
+        # A session that waits for its client does not run, but keeps one of vLLM's slots.
+        silent = compat.silent_sessions(scheduler)
+        slots = self._envelope.max_active_requests - silent
+        most = min(self._max_active(limits, state, kept), slots)
         threshold = limits.long_prefill_threshold
         # No prefill yields to a head that this step would not admit.
         if limits.prefill_by_key and partial and queue and most > running:
@@ -101,7 +104,7 @@ class StepControl:
             self._order_victims(now_s)
         # What is hidden is not in the batch that vLLM will see, so it does not count there.
         self.hidden = self.passing.yielding + rest
-        compat.set_max_active(scheduler, most - len(self.hidden), len(self.hidden))
+        compat.set_max_active(scheduler, most + silent - len(self.hidden), len(self.hidden))
 
     def reveal(self) -> None:
         """Hide no request."""
