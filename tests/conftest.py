@@ -13,6 +13,15 @@ FLAGS = (
 )  # fmt: skip
 PATIENCE_MS = 30_000  # what is waited for comes; a busy machine takes longer
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, where several run at a time, the tests of a file and those of real servers."""
+    for item in items:
+        real = item.get_closest_marker("real_vllm") is not None
+        item.add_marker(pytest.mark.xdist_group("real" if real else item.path.as_posix()))
+
+
 settings.register_profile("hmas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hmas")
 
