@@ -107,7 +107,7 @@ class SchedulerHook(_Base):
         if settings.model_file:
             self._open_model_file(settings.model_file)
         self.queue = PolicyQueue(
-            self._queued_view, settings.max_wait_s, self._policy_fault, lanes, self._put_off
+            self._queued_view, settings.max_wait_s, self._policy_fault, lanes, self._deprioritised
         )
         self.waiting = self.queue
         self.control = StepControl(self, self.queue, self.observer, self.envelope)
@@ -330,7 +330,7 @@ class SchedulerHook(_Base):
     def _policy_fault(self, policy: str, error: Exception) -> None:
         self._note_fault(f"policy {policy}, now fcfs", error)
 
-    def _put_off(self, request: Request, standing: int, now_s: float) -> None:
+    def _deprioritised(self, request: Request, standing: int, now_s: float) -> None:
         self._safely("observer", self.observer.deprioritised, request, standing, now_s)
 
     def _note_fault(self, where: str, error: Exception) -> None:

@@ -49,7 +49,7 @@ class Order:
         on_policy_error: called with the failing policy's name and the exception,
             after the queue has fallen back to first come, first served.
         lanes: the tenants' work, weights, floors and buckets.
-        on_put_off: called with a request, its standing and the time when others go before it.
+        on_deprioritised: called with a request, its standing and the time when others go before it.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Order:
         max_wait_s: float,
         on_policy_error: Callable[[str, Exception], None],
         lanes: Lanes | None = None,
-        on_put_off: Callable[[Any, int, float], None] = lambda *_: None,
+        on_deprioritised: Callable[[Any, int, float], None] = lambda *_: None,
     ) -> None:
         self._view_of = view_of
-        self._on_policy_error, self._on_deprioritised = on_policy_error, on_put_off
+        self._on_policy_error, self._on_deprioritised = on_policy_error, on_deprioritised
         self.lanes = Lanes({}, {}, 64) if lanes is None else lanes
         self.buckets = False
         self._standings = standings()

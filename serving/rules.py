@@ -94,9 +94,14 @@ def table() -> str:
         high = f"the server's `{knob.high}`" if isinstance(knob.high, str) else knob.high
         values = f"{knob.unit}, {knob.low} .. {high}" if knob.unit else "on, off"
         rule = knob.rule and f"{knob.rule}{'' if knob.on is True else f' = {knob.on}'}"
-        counters = "<br>".join(f"`{key}`: {text}" for key, text in knob.counts.items()) or "none"
-        rows.append(f"| `{name}` | {values} | {rule} | {knob.text} | {counters} |")
+        rows.append(f"| `{name}` | {values} | {rule} | {knob.text} | {_told(knob.counts)} |")
+    kept = "What holds under every decision: tenants' floors, and the ceiling on waiting."
+    rows.append(f"| (guarantees) | always on |  | {kept} | {_told(GUARANTEE_COUNTS)} |")
     return "\n".join(rows)
+
+
+def _told(counts: Mapping[str, str]) -> str:
+    return "<br>".join(f"`{name}`: {text}" for name, text in counts.items()) or "none"
 
 
 if __name__ == "__main__":

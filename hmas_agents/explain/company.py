@@ -1,4 +1,4 @@
-"""Whom did a request wait for, whom did it overtake, and who overtook it?
+"""Which requests did a request wait for, which did it overtake, and which overtook it?
 
 Pure functions over the outcomes of one run; called by `hmas why`.
 """
@@ -77,7 +77,7 @@ def company(outcome: Outcome, others: Iterable[Outcome]) -> Company:
 
 
 def crowd(members: Sequence[Outcome]) -> Crowd:
-    """These requests, counted; the ids are those that came first."""
+    """These requests, counted; the ids are of the first to arrive."""
     first = sorted(members, key=lambda o: (o.arrival_s, o.seq))[:SHOWN_IDS]
     tenants = Counter(o.tenant for o in members)
     return Crowd(

@@ -56,7 +56,7 @@ class Agreement:
 
     Attributes:
         same_verdict: share (0..1) of all judged requests on which both agree.
-        ttft_error_s: median of |twin - real| over those that got a first token in both.
+        ttft_error_s: median of |twin - real| over the requests with a first token in both.
         real_met / requests: of all judged requests, the explained one among them.
     """
 
@@ -123,7 +123,7 @@ def serve(
     policy: tuple[str, dict[str, float]] | None,
     on_progress: Callable[[int], None],
 ) -> list[Outcome]:
-    """One outcome for each request offered; `policy` None means those that were in force.
+    """One outcome for each request offered; `policy` None means the policies in force.
 
     Raises:
         ForecastError: the simulator refused.
@@ -178,7 +178,7 @@ def _agreement(stretch: Stretch, outcomes: list[Outcome]) -> Agreement:
 
 
 def _judged(stretch: Stretch, outcomes: list[Outcome]) -> list[tuple[int, Outcome]]:
-    """The explained request, and those that came by its end and were really served."""
+    """The explained request, and the requests that came by its end and were really served."""
     return [
         (i, twin)
         for i, (real, twin) in enumerate(zip(stretch.real, outcomes, strict=True))

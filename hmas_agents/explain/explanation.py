@@ -21,7 +21,7 @@ LEAD_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One request: what came of it, under what, among whom, and how else it could have gone.
+    """One request: its outcome, the decisions and requests around it, and how else it could end.
 
     Attributes:
         lived_under: policies and limits in force from its arrival to its end, oldest first.

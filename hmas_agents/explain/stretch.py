@@ -26,9 +26,9 @@ class Stretch:
     Attributes:
         start_s: on the run's clock; everything else counts from there.
         judged_until_s: requests that arrive later are served, and not counted.
-        begun: who was inside at the start, running ones first, and the true length in
+        begun: the requests inside at the start, running ones first, and the true length in
             tokens of the whole answer.
-        offered / real: who came after that, and what came of each.
+        offered / real: the requests that came after that, and what came of each.
         index: the place of the explained request among them.
         served: (tenant, prompt, max_tokens, output) of answers that had ended by the start.
         notes: what the reader must know of it.
@@ -80,9 +80,9 @@ def cut_stretch(
     ]
     if cut := sum(o.finish == "aborted" for o in kept):
         notes.append(
-            f"{cut} of {len(kept)} requests were aborted, and how long their answers would have "
-            "been is not known: they are replayed with their tenant's mean length, as if nobody "
-            "had given up; of the others those that were served are counted"
+            f"{cut} of {len(kept)} requests were aborted, so the length of their answers is not "
+            "known: they are replayed to the end, with their tenant's mean length; counted are "
+            "only requests that were served"
         )
     return Stretch(
         start_s,

@@ -136,9 +136,9 @@ class Feedback:
     def realised(self, since_s: float, until_s: float) -> tuple[float, int] | None:
         """Attainment and number of the requests that [since, until) concerned.
 
-        Those are the arrivals up to `until_s` and the requests inside at `since_s` whose
-        first token was not late by then, as far as they are decided: those that left, and
-        of those inside the ones already lost. None when there are none.
+        These are the arrivals up to `until_s`, and the requests inside at `since_s` whose first
+        token was not late by then. Only decided ones count: requests that left, and requests
+        inside that have missed a target already. None when there are none.
         """
         concerned = [
             o
@@ -158,7 +158,7 @@ class Feedback:
         """The arrivals of the last window as a trace, oldest first, the first at 0, and its span.
 
         When there are more than `max_requests`, the newest: thinning would change the load.
-        Output lengths are the true ones of requests that left, else 1: nobody knows yet.
+        Output lengths are the true ones of requests that left, else 1: not known yet.
         """
         since_s = self._seen().now_s - window_s
         offered = self._offered.between(since_s, math.inf)[-max_requests:]
@@ -197,10 +197,10 @@ class Feedback:
     def _miss_weights(self, offered: list[Offered]) -> list[float]:
         """For each request, how much of it is already a miss although it is still inside.
 
-        The journal does not say who still waits for a first token; a request past its
-        deadline may well be decoding, in time. The engine says how many waiting ones are
-        past saving: that number is spread evenly over all inside that are past theirs and
-        not older than the oldest waiting one.
+        The journal does not say which requests still wait for a first token: a request past its
+        deadline may be decoding, in time. The engine says how many waiting requests are past
+        saving. This number is spread evenly over the requests inside that are past their deadline
+        and not older than the oldest waiting one.
         """
         snapshot = self._seen()
         queue = snapshot.queue

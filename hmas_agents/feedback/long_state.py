@@ -102,7 +102,7 @@ def offered_load(
     a full engine decodes, the smaller of its request limit and the contexts that fit its KV
     cache; the batch seen *now* would price a
     lone request with whole steps and call every engine that is not idle saturated. Output is
-    the mean of those that left, so None until one has, or while the cost model is not usable.
+    the mean of the requests that left, so None until one has, or while the cost model is unusable.
     Data-parallel ranks, of which the snapshot's envelope describes one, share the rate.
     """
     served = [o.output_tokens for o in outcomes if o.output_tokens > 0]

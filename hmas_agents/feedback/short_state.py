@@ -58,9 +58,9 @@ def build_short_state(
 
     `recompute_share` is recomputed over all prefill work, the latter taken as recomputed
     plus newly arrived prompt tokens. `kv_predicted_peak` above 1 announces preemptions.
-    Shares in vain count those served in time beside those waiting: the hopeless pile up in
-    the queue, and of the queue alone they are most even where most are served. They tell of
-    misses long before outcomes do: who is hopeless is served last.
+    Shares in vain are of the waiting requests and the ones served in time: hopeless requests pile
+    up in the queue, so they are most of it even where most requests are served. These shares tell
+    of misses long before outcomes do, because hopeless requests are served last.
     """
     queue, batch, kv = snapshot.queue, snapshot.batch, snapshot.kv
     sheddable = snapshot.envelope.sheddable

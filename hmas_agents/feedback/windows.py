@@ -70,8 +70,8 @@ class Offered:
     def was_undecided(self, at_s: float) -> bool:
         """Whether it was inside at `at_s`, and its first token not late by then.
 
-        Of one that is still inside nobody knows when its first token came: in time, if it
-        was not late yet.
+        When the first token of a request still inside came is not known: it counts as in time
+        while its deadline is not over.
         """
         outcome = self.outcome
         if outcome is None:

@@ -157,7 +157,7 @@ class HMASEndpoints:
             await asyncio.sleep(_POLL_S)
 
     async def _follow(self) -> None:
-        """Tell the engine whom the gate has refused, and take over its totals."""
+        """Tell the engine what the gate has refused, and take over its totals."""
         more = True
         while more:
             untold = self._door.take_untold()

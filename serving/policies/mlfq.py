@@ -16,7 +16,7 @@ class Mlfq(Policy):
     unlike the answer's, is known at arrival. Its promotion against starvation is the
     queue's ceiling here.
 
-    Regime: mixed prompt lengths and answers that nobody can predict.
+    Regime: mixed prompt lengths and answers of unpredictable length.
     """
 
     name = "mlfq"
