@@ -144,7 +144,7 @@ def build_parts(
         config=config,
         session=session,
         watch=EngineWatch(engine, config, ledger),
-        tools=ReloadedTools(session),
+        tools=ReloadedTools(session, reload=config.control.reload_tools),
         roster=Roster(config.agents),
         prompt=prompt,
         agent=agent,

@@ -78,6 +78,11 @@ class ControlConfig(Section):
         min_length=1,
         description="Policies that may be chosen.",
     )
+    reload_tools: bool = Field(
+        True,
+        description="Take edits of tool files while running; false: at the next start. Only files "
+        "that you or root own, and that nobody else may write.",
+    )
     min_dwell_s: float = Field(30.0, ge=0, description="Shortest stay with a policy.")
     max_switches_per_hour: int = Field(20, ge=0, description="Most policy switches in an hour.")
 

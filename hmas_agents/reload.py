@@ -84,12 +84,19 @@ class ReloadedPrompt:
 class ReloadedTools:
     """The tools as their files are now, writing through one session. Thread-safe.
 
+    Args:
+        session: what the tools write through.
+        folder: of the tools.
+        reload: take edits; else the tools stay what they were at the start.
+
     Raises:
         ToolError: at construction, when a file in the folder is no usable tool.
     """
 
-    def __init__(self, session: ControlSession, folder: Path = FOLDER) -> None:
-        self._session = session
+    def __init__(
+        self, session: ControlSession, folder: Path = FOLDER, *, reload: bool = True
+    ) -> None:
+        self._session, self._reload = session, reload
         self._lock = threading.Lock()
         self._folder = ToolFolder(folder)
         if self._folder.problems:
@@ -102,7 +109,7 @@ class ReloadedTools:
     def current(self) -> dict[str, BaseTool]:
         """Tools by name; the same dictionary as before while no tool has changed."""
         with self._lock:
-            if self._folder.refresh():
+            if self._reload and self._folder.refresh():
                 self._bind()
             for problem in set(self._folder.problems.values()) - self._told:
                 logger.warning("a tool is broken, its last good version stays: %s", problem)

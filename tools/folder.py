@@ -2,11 +2,14 @@
 
 A file named verb_noun is one tool: the function of that name in it, decorated with
 `@tool`. `tools.discover` reads the folder once; `hmas_agents.reload` asks again at every
-tick, so that an edit needs no restart and a broken one leaves the last good version.
+tick, so that an edit needs no restart and a broken one leaves the last good version. What others
+than the user (or root) may write is not run by a process that has begun.
 """
 
 import importlib.util
+import os
 import re
+import stat
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +19,7 @@ from tools.tool import Tool, ToolError
 
 FOLDER = Path(__file__).parent
 _VERB_NOUN = re.compile(r"[a-z]+(_[a-z0-9]+)+")
-_Stamp = tuple[int, int, int]
+_Stamp = tuple[int, ...]
 
 
 class ToolFolder:
@@ -32,7 +35,9 @@ class ToolFolder:
         self.tools: dict[str, Tool] = {}
         self.problems: dict[str, str] = {}
         self._seen: dict[str, _Stamp] = {}
+        self._started = False
         self.refresh()
+        self._started = True
 
     def refresh(self) -> bool:
         """Import what is new or was edited since the last time; True when a tool changed.
@@ -44,6 +49,8 @@ class ToolFolder:
             if self._seen.get(name) == found[name]:
                 continue
             try:
+                if self._started:
+                    _check_owner(self.folder / f"{name}.py")
                 fresh[name] = _load(self.folder / f"{name}.py")
                 self.problems.pop(name, None)
             except ToolError as error:
@@ -59,15 +66,39 @@ class ToolFolder:
         return bool(fresh)
 
     def _stamps(self) -> dict[str, _Stamp]:
-        stamps = {}
+        stamps: dict[str, _Stamp] = {}
         for path in self.folder.glob("*_*.py"):
             if _VERB_NOUN.fullmatch(path.stem):
                 try:
-                    stat = path.stat()
+                    found = path.stat()
                 except OSError:  # renamed in between
                     continue
-                stamps[path.stem] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                stamps[path.stem] = (
+                    found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode, found.st_uid,
+                )  # fmt: skip
         return stamps
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse an edit that another user of the machine may have made.
+
+    Raises:
+        ToolError: who else may write the file, and what to do.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:  # renamed in between
+        raise ToolError(f"{path}:1: {error.strerror}") from error
+    if found.st_uid not in {os.geteuid(), 0}:
+        raise ToolError(
+            f"{path}:1: is not reloaded: it belongs to another user (uid {found.st_uid}); restart "
+            "to use it all the same"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ToolError(
+            f"{path}:1: is not reloaded: others may write it (mode {found.st_mode & 0o777:o}); "
+            "chmod go-w it, or restart to use it all the same"
+        )
 
 
 def _load(path: Path) -> Tool:

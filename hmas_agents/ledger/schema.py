@@ -95,7 +95,11 @@ def open_ledger(path: Path, *, write: bool) -> sqlite3.Connection:
     """
     try:
         if write:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # It tells what clients sent and when: for its owner only. SQLite gives the files beside
+            # it (-wal, -shm) the same mode. What is there already keeps what it has.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not path.exists():
+                path.touch(mode=0o600)
         elif path.is_dir():
             raise LedgerError(f"{path}: is a folder; name the ledger in it")
         elif not path.is_file():

@@ -1,6 +1,7 @@
 """Edits reach a running loop; a broken one leaves the last good and is told once."""
 
 import logging
+import os
 import shutil
 
 import pytest
@@ -117,6 +118,44 @@ def test_a_new_tool_writes_through_the_session_and_an_edit_changes_what_it_does(
     write(path, GOOD.replace("min(share, MOST)", "share / 2"))
     reloaded.current()["set_test_share"].invoke(args)
     assert engine.limits.kv_reserve == 0.05
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])
+def test_an_edit_that_others_could_have_made_is_not_run(path, mode):  # noqa: F811
+    write(path, GOOD)
+    reloaded = ReloadedTools(session(), path.parent)
+    good = reloaded.current()
+    write(path, GOOD.replace("MOST = ", "MOST = 0 * "))
+    path.chmod(mode)
+    assert reloaded.current() is good
+    assert f"set_test_share.py:1: is not reloaded: others may write it (mode {mode:o})" in (
+        reloaded.problem
+    )
+    path.chmod(0o644)
+    assert reloaded.current() is not good
+    assert reloaded.problem == ""
+
+
+def test_an_edit_of_another_users_file_is_not_run(path, monkeypatch):  # noqa: F811
+    write(path, GOOD)
+    reloaded = ReloadedTools(session(), path.parent)
+    good = reloaded.current()
+    write(path, GOOD.replace("MOST = ", "MOST = 0 * "))
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert reloaded.current() is good
+    assert "belongs to another user" in reloaded.problem
+
+
+def test_reloading_can_be_switched_off(path):  # noqa: F811
+    write(path, GOOD)
+    reloaded = ReloadedTools(session(), path.parent, reload=False)
+    good = reloaded.current()
+    write(path, GOOD.replace("MOST = ", "MOST = 0 * "))
+    assert reloaded.current() is good
+    assert reloaded.faults == []
 
 
 def test_a_broken_tool_leaves_the_last_good_one_and_is_told_once(path, caplog):  # noqa: F811

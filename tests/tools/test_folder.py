@@ -44,6 +44,7 @@ def write(path: Path, text: str) -> None:
     """Replace the file as editors do; equal times and sizes must not hide it."""
     path.unlink(missing_ok=True)
     path.write_text(text)
+    path.chmod(0o644)
     os.utime(path, ns=(0, path.stat().st_ino))
 
 

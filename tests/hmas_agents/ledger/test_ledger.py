@@ -31,6 +31,21 @@ def ledger(path):
     ledger.close()
 
 
+def test_a_ledger_is_for_its_owner_only(ledger, path):
+    ledger.record_decision(record())
+    files = sorted(path.parent.iterdir())
+    assert [file.name for file in files] == [f"ledger.sqlite{end}" for end in ("", "-shm", "-wal")]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_ledger_that_is_there_keeps_its_mode(ledger, path):
+    ledger.close()
+    path.chmod(0o640)
+    Ledger(path, label="test", config=Config()).close()
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_decision_reads_back_equal(ledger, path):
     decision_id = ledger.record_decision(record())
     with LedgerReader(path) as reader:
