@@ -17,9 +17,9 @@ from typing import Any, Literal
 import httpx
 
 from evals.completion_stream import Served, StreamError, stream_completion
-from evals.workloads.mooncake import BLOCK_TOKENS
 from serving.accounting import judge
 from serving.contracts import SLO, Finish, Outcome, TraceRequest
+from serving.contracts.requests import PREFIX_BLOCK_TOKENS
 from serving.settings import EngineSettings
 
 TOKEN_IDS = (100, 40_000)
@@ -156,7 +156,7 @@ def prompt_ids(request: TraceRequest, token_seed: int, index: int) -> list[int]:
     """Random token ids; equal blocks for equal prefix ids, the rest unique to the request."""
     ids: list[int] = []
     for block in request.prefix:
-        ids += _draw(f"{token_seed}:block:{block}", BLOCK_TOKENS)
+        ids += _draw(f"{token_seed}:block:{block}", PREFIX_BLOCK_TOKENS)
     ids += _draw(f"{token_seed}:{index}", max(0, request.prompt_tokens - len(ids)))
     return ids[: request.prompt_tokens]
 

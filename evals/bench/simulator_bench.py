@@ -21,7 +21,7 @@ from typing import Any
 from evals.arms import Arm, fixed_decision
 from evals.bench.simulated_once import JobFile, Timing
 from evals.workloads.scaling import Requests, scale_to_rate, span_s
-from serving.contracts import Limits
+from serving.contracts import Limits, TraceRequest
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
 
@@ -136,12 +136,18 @@ def job_of(
         limits = Limits(profile.max_active_requests, profile.token_budget)
         decision = dataclasses.asdict(fixed_decision(arm, limits, 1, _LEASE_S))
     return JobFile(
-        requests=[dataclasses.asdict(request) for request in requests],
-        profile=dataclasses.asdict(profile),
         # What is not set is left out: an older tree may not know it.
+        requests=[_set_fields(request) for request in requests],
+        profile=_set_fields(profile),
         settings=settings.model_dump(mode="json", exclude_unset=True),
         decision=decision,
     )  # fmt: skip
+
+
+def _set_fields(message: TraceRequest | EngineProfile) -> dict[str, Any]:
+    """The fields that are not at their defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(message)}
+    return {k: v for k, v in dataclasses.asdict(message).items() if v != defaults[k]}
 
 
 def _at_scale(requests: Requests, scale: float) -> Requests:

@@ -6,7 +6,8 @@ from typing import Any
 from evals.fidelity.calibrate import Calibration
 from evals.fidelity.fit import as_dict
 
-_SIZES = ("max_active_requests", "token_budget", "kv_blocks", "block_size", "max_model_len")
+_SIZES = ("max_active_requests", "token_budget", "kv_blocks", "block_size", "max_model_len",
+          "prefix_caching")  # fmt: skip
 
 
 def profile_text(calibration: Calibration, command: str) -> str:
@@ -65,4 +66,4 @@ def _others(facts: dict[str, Any]) -> str:
 
 def _toml(value: str | int) -> str:
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"' if isinstance(value, str) else str(value)
+    return f'"{escaped}"' if isinstance(value, str) else str(value).lower()

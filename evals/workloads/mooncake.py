@@ -19,8 +19,7 @@ from evals.workloads.trace import (
     token_count,
 )
 from serving.contracts import TraceRequest
-
-BLOCK_TOKENS = 512
+from serving.contracts.requests import PREFIX_BLOCK_TOKENS
 
 
 def read(path: Path) -> Trace:
@@ -67,10 +66,10 @@ def _blocks(value: object, prompt_tokens: int) -> tuple[int, ...]:
     for item in value:
         if isinstance(item, bool) or not isinstance(item, int) or item < 0:
             raise BadLineError(f"hash_ids: expected whole numbers >= 0, got {shown(item)}")
-    most = math.ceil(prompt_tokens / BLOCK_TOKENS)
+    most = math.ceil(prompt_tokens / PREFIX_BLOCK_TOKENS)
     if len(value) > most:
         raise BadLineError(
-            f"hash_ids: {len(value)} blocks of {BLOCK_TOKENS} do not fit "
+            f"hash_ids: {len(value)} blocks of {PREFIX_BLOCK_TOKENS} do not fit "
             f"input_length {prompt_tokens} (at most {most})"
         )
     return tuple(value)

@@ -9,8 +9,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from evals.workloads.mooncake import BLOCK_TOKENS
 from serving.contracts import TraceRequest
+from serving.contracts.requests import PREFIX_BLOCK_TOKENS
 
 Requests = tuple[TraceRequest, ...]
 
@@ -95,7 +95,7 @@ def truncate(
 
 
 def _with_lengths(request: TraceRequest, prompt_tokens: int, output_tokens: int) -> TraceRequest:
-    blocks = math.ceil(prompt_tokens / BLOCK_TOKENS)
+    blocks = math.ceil(prompt_tokens / PREFIX_BLOCK_TOKENS)
     return replace(
         request,
         prompt_tokens=prompt_tokens,

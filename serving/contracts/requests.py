@@ -25,6 +25,9 @@ class SLO:
         return SLO(*(None if v is None else v * factor for v in dataclasses.astuple(self)))
 
 
+PREFIX_BLOCK_TOKENS = 512  # of each block that `prefix` names
+
+
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
     """One request of a workload: what is offered, and how long its answer truly is.

@@ -11,7 +11,13 @@ from serving.contracts import CostCoefficients, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """An engine as the simulator needs it. `provenance` says how the figures were got."""
+    """An engine as the simulator needs it.
+
+    Attributes:
+        provenance: how the figures were got.
+        prefix_caching: the KV cache keeps prompts for those that begin alike, as vLLM's does
+            by default.
+    """
 
     name: str
     provenance: str
@@ -21,6 +27,7 @@ class EngineProfile:
     kv_blocks: int
     block_size: int = 16
     max_model_len: int = 16_384
+    prefix_caching: bool = False
 
 
 def profile_from_snapshot(snapshot: Snapshot) -> EngineProfile:
@@ -38,4 +45,5 @@ def profile_from_snapshot(snapshot: Snapshot) -> EngineProfile:
         kv_blocks=envelope.kv_blocks,
         block_size=envelope.block_size,
         max_model_len=envelope.max_model_len,
+        prefix_caching=envelope.prefix_caching,
     )

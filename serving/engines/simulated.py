@@ -76,7 +76,7 @@ class SimulatedEngine:
         self._now_s = 0.0
         self._tracks: dict[str, RequestTrack] = {}
         self._true_tokens: dict[str, int] = {}
-        self._requests = VirtualRequests()
+        self._requests = VirtualRequests(profile)
         self._outcomes: dict[str, Outcome] = {}
         self._awaited: set[str] = set()
         self._begun = 0
@@ -193,7 +193,7 @@ class SimulatedEngine:
             self._true_tokens[name] = one.output_tokens
             request = self._requests.build(
                 name, known.arrival_s, known.prompt_tokens, known.max_tokens, known.priority,
-                one.arguments(self.settings),
+                one.arguments(self.settings), one.output_tokens,
             )  # fmt: skip
             inside.append((known, request))
         put_back(self.scheduler, inside, prefill_s_per_token)
@@ -271,7 +271,7 @@ class SimulatedEngine:
         self._true_tokens[f"r{index}"] = offered.output_tokens
         request = self._requests.build(
             f"r{index}", offered.arrival_s, offered.prompt_tokens, max_tokens, offered.priority,
-            request_arguments(offered, self.settings),
+            request_arguments(offered, self.settings), offered.output_tokens, offered.prefix,
         )  # fmt: skip
         self.scheduler.add_request(request)
 
@@ -302,6 +302,7 @@ class SimulatedEngine:
             if track.admitted_s is not None:  # a vLLM that lists resumed ones as new
                 continue
             track.admitted_s = self._now_s
+            track.cached_tokens = min(new.num_computed_tokens, track.prompt_tokens)
             if isinstance(scheduler, SchedulerHook):
                 track.policy, track.epoch = scheduler.queue.policy.name, scheduler.lease.epoch
         request_ids = list(output.num_scheduled_tokens)

@@ -4,6 +4,7 @@ Everything is vLLM's own: configuration classes, scheduler, KV-cache manager. Th
 model is a one-layer shape that nobody ever runs.
 """
 
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from vllm.config import (
     VllmConfig,
 )
 from vllm.sampling_params import SamplingParams
+from vllm.v1.core.kv_cache_utils import BlockHash
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -29,10 +31,12 @@ from vllm.v1.structured_output import StructuredOutputManager
 
 from serving.contracts import Contract
 from serving.contracts.contract import CUSTOM
+from serving.contracts.requests import PREFIX_BLOCK_TOKENS
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
 
 STOP_TOKEN, TOKEN = 1, 7
+_HASH_BYTES, _BLOCK_BITS = 6, 20  # a million blocks per request
 _SHAPE = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
     "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
@@ -44,13 +48,11 @@ def build_scheduler(
     scheduler_cls: Callable[..., Scheduler],
     profile: EngineProfile,
     settings: EngineSettings,
-    *,
-    prefix_caching: bool = False,
 ) -> Any:
     """A scheduler of the given class with the sizes of `profile`; nothing is loaded.
 
-    The same call works on every vLLM that `serving.compat` knows. With `prefix_caching`,
-    requests need a `block_hasher`, as vLLM's engine core gives them one.
+    The same call works on every vLLM that `serving.compat` knows. With prefix caching, requests
+    need a `block_hasher`, as vLLM's engine core gives them one.
     """
     with tempfile.TemporaryDirectory() as folder:
         shape = {**_SHAPE, "max_position_embeddings": profile.max_model_len}
@@ -59,7 +61,9 @@ def build_scheduler(
             model=folder, skip_tokenizer_init=True, dtype="bfloat16",
             max_model_len=profile.max_model_len, seed=0,
         )  # fmt: skip
-        cache = CacheConfig(block_size=profile.block_size, enable_prefix_caching=prefix_caching)
+        cache = CacheConfig(
+            block_size=profile.block_size, enable_prefix_caching=profile.prefix_caching
+        )
         cache.num_gpu_blocks = profile.kv_blocks
         config = VllmConfig(
             scheduler_config=SchedulerConfig(
@@ -111,28 +115,68 @@ def as_the_trace_says(contract: Contract) -> Contract:
     return contract.model_copy(update={"tenants": tenants, "believe_clients": True})
 
 
+class SharedBlocks:
+    """Names the full KV blocks of virtual requests, in place of vLLM's hashes of their tokens.
+
+    Blocks have one name where two prompts are alike up to their last token: as long as the same
+    `prefix` ids lead there. All others, and answers, are a request's own.
+    """
+
+    def __init__(self, block_size: int) -> None:
+        self._block_size = block_size
+        self._paths: dict[tuple[int, int], int] = {}  # (path before, prefix id) -> path
+        self._numbers = itertools.count(1)
+
+    def names(
+        self, prefix: Sequence[int], prompt_tokens: int, answer_tokens: int
+    ) -> list[BlockHash]:
+        """Of all full blocks of a prompt and its whole answer: vLLM looks at what it needs."""
+        size, path, paths = self._block_size, 0, list[int]()
+        for block in prefix:
+            path = self._paths.get((path, block), 0) or self._paths.setdefault(
+                (path, block), next(self._numbers)
+            )
+            paths.append(path)
+        shared = min(len(paths) * PREFIX_BLOCK_TOKENS, prompt_tokens) // size
+        own, full = next(self._numbers), (prompt_tokens + answer_tokens) // size
+        leads = [paths[((i + 1) * size - 1) // PREFIX_BLOCK_TOKENS] for i in range(shared)]
+        leads += [own] * (full - shared)
+        return [
+            BlockHash((lead << _BLOCK_BITS | i).to_bytes(_HASH_BYTES, "big"))
+            for i, lead in enumerate(leads)
+        ]
+
+
 class VirtualRequests:
     """Builds requests for one virtual scheduler; those that allow the same share parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: EngineProfile) -> None:
         # The scheduler only reads them, and vLLM checks each new one at length.
         self._params: dict[tuple[Any, ...], SamplingParams] = {}
+        self._blocks = SharedBlocks(profile.block_size) if profile.prefix_caching else None
 
     def build(
         self, name: str, arrival_s: float, prompt_tokens: int, max_tokens: int, priority: int,
-        arguments: dict[str, str | float],
+        arguments: dict[str, str | float], answer_tokens: int, prefix: Sequence[int] = (),
     ) -> Request:  # fmt: skip
-        """A request of so many prompt tokens; `arguments` are its `vllm_xargs`."""
+        """A request of so many prompt tokens; `arguments` are its `vllm_xargs`.
+
+        `answer_tokens` is how long its answer will be at most; `prefix` is as in a
+        `TraceRequest`. Both mean nothing without prefix caching.
+        """
         key = (*arguments.items(), max_tokens)
         if key not in self._params:
             self._params[key] = SamplingParams(
                 max_tokens=max_tokens, stop_token_ids=[STOP_TOKEN], extra_args=arguments
             )
-        return Request(
+        request = Request(
             request_id=name, prompt_token_ids=[TOKEN] * prompt_tokens,
             sampling_params=self._params[key], pooling_params=None, arrival_time=arrival_s,
             priority=priority,
         )  # fmt: skip
+        if self._blocks is not None:
+            request.block_hashes = self._blocks.names(prefix, prompt_tokens, answer_tokens)
+        return request
 
 
 def skip_idle_allocations(scheduler: Any) -> None:
@@ -140,19 +184,24 @@ def skip_idle_allocations(scheduler: Any) -> None:
 
     Each token of an answer makes vLLM ask; only one in `block_size` needs a block, and for the
     others the manager changes nothing and returns its empty list: a fifth of a simulation's
-    time. Holds for `build_scheduler`'s one group of full attention without prefix caching or
-    speculation, where a running request's blocks cover its computed tokens.
+    time. Holds for `build_scheduler`'s one group of full attention without speculation, where a
+    running request's blocks cover its computed tokens. With prefix caching, a block that becomes
+    full can be found from then on.
     """
     manager, block_size = scheduler.kv_cache_manager, scheduler.block_size
     allocate, nothing = manager.allocate_slots, manager.empty_kv_cache_blocks
+    cache, caches = manager.cache_blocks, manager.enable_caching
 
     def allocate_slots(request: Request, num_new_tokens: int, *args: Any, **kwargs: Any) -> Any:
         room = -request.num_computed_tokens % block_size  # in its last block
         if num_new_tokens <= room and request.status == RequestStatus.RUNNING:
+            if caches and num_new_tokens == room:
+                cache(request, request.num_computed_tokens + num_new_tokens)
             return nothing
         return allocate(request, num_new_tokens, *args, **kwargs)
 
     manager.allocate_slots = allocate_slots
+    manager.cache_blocks = lambda *_: None  # once more after each token: done by then
 
 
 def skip_model_input(scheduler: Any) -> None:

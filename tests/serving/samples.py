@@ -116,6 +116,30 @@ def mixed_load(
     return requests
 
 
+def sessions(
+    count: int, rate_rps: float, seed: int, mean_output_tokens: float = 40.0
+) -> list[TraceRequest]:
+    """Turns of chats: each prompt is the chat so far, under its tenant's system prompt."""
+    rng, chats = random.Random(seed), list[tuple[int, ...]]()
+    now_s, requests = 0.0, list[TraceRequest]()
+    for i in range(count):
+        now_s += rng.expovariate(rate_rps)
+        chat = rng.randrange(40)
+        while len(chats) <= chat:
+            chats.append((len(chats) % 3,))
+        if len(chats[chat]) > 4:
+            chats[chat] = chats[chat][:1]  # a new chat
+        chats[chat] = (*chats[chat], 1000 + i)
+        prompt = len(chats[chat]) * 512 - rng.randrange(300)
+        requests.append(
+            TraceRequest(
+                now_s, prompt, 1 + int(rng.expovariate(1 / mean_output_tokens)), f"t{chat % 3}",
+                rng.choice(CLASSES), rng.randrange(3), chats[chat],
+            )
+        )  # fmt: skip
+    return requests
+
+
 def outcome(seq: int = 0) -> Outcome:
     """A served request that met its targets."""
     return Outcome(

@@ -71,9 +71,8 @@ class Shaped:
 
     def __post_init__(self) -> None:
         self.now_s, self.epoch = 1000.0, 0
-        self.scheduler = build_scheduler(
-            self.scheduler_cls, self.profile, self.settings, prefix_caching=self.prefix_caching
-        )
+        profile = replace(self.profile, prefix_caching=self.prefix_caching)
+        self.scheduler = build_scheduler(self.scheduler_cls, profile, self.settings)
         self.hooked = hasattr(self.scheduler, "hmas_snapshot")
         if self.hooked:
             self.scheduler.clock = lambda: self.now_s

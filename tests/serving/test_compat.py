@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -160,7 +161,8 @@ def test_a_bound_does_not_count_the_requests_that_a_step_will_not_find(stock):
 
 
 def test_what_the_cache_holds_of_a_waiting_request_is_what_vllm_will_find():
-    scheduler = build_scheduler(AsyncScheduler, MACHINE, EngineSettings(), prefix_caching=True)
+    caching = replace(MACHINE, prefix_caching=True)
+    scheduler = build_scheduler(AsyncScheduler, caching, EngineSettings())
     init_none_hash(sha256)
     first, second, other = (
         Request(

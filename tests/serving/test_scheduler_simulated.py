@@ -5,6 +5,7 @@ vLLM's real scheduler and KV-cache manager in virtual time.
 
 import functools
 import itertools
+from dataclasses import replace
 
 import pytest
 from vllm.config import SchedulerConfig
@@ -15,7 +16,7 @@ from serving.engines import simulated, virtual_vllm
 from serving.engines.simulated import SimulatedEngine
 from serving.engines.tickers import Ticker
 from serving.rules import RULES, with_rules
-from tests.serving.samples import decision, mixed_load, profile
+from tests.serving.samples import decision, mixed_load, profile, sessions
 from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
 
 ROOMY, TIGHT = profile(20_000), profile(900, max_active_requests=128)
@@ -34,6 +35,28 @@ def test_without_a_controller_2000_requests_are_scheduled_exactly_as_by_stock_vl
     assert hooked.steps == stock.steps
     assert [o.finished_s for o in hooked.outcomes] == [o.finished_s for o in stock.outcomes]
     assert hooked.engine.snapshot().policy_errors == 0
+
+
+@pytest.mark.parametrize(
+    ("machine", "answer_tokens"), [(ROOMY, 40.0), (TIGHT, 160.0)], ids=["roomy", "tight"]
+)
+def test_with_prefix_caching_too_the_schedule_is_stocks(machine, answer_tokens):
+    """Chats that grow: what a turn finds in the cache depends on all that came before it."""
+    caching, load = replace(machine, prefix_caching=True), sessions(400, 12.0, 3, answer_tokens)
+    stock, hooked = simulate(caching, load, stock=True), simulate(caching, load)
+    assert hooked.steps == stock.steps
+    assert [o.finished_s for o in hooked.outcomes] == [o.finished_s for o in stock.outcomes]
+    found = [o.cached_tokens for o in stock.outcomes]
+    assert [o.cached_tokens for o in hooked.outcomes] == found
+    _, noted = journal_of(hooked.engine)
+    assert {o.request_id: o.cached_tokens for o in noted} == {
+        f"r{i}": tokens for i, tokens in enumerate(found)
+    }
+    assert (stock.preemptions > 20) == (machine is TIGHT), "the case is worth its name"
+    assert 0.15 < sum(found) / sum(r.prompt_tokens for r in load) < 0.9
+    assert hooked.engine.snapshot().policy_errors == 0
+    cold = simulate(machine, load, stock=True)
+    assert cold.outcomes[-1].finished_s > stock.outcomes[-1].finished_s
 
 
 def test_preemptions_and_resumptions_are_stock_vllms_too(tight):
@@ -169,7 +192,13 @@ def test_ticks_come_once_per_period_also_while_idle(period_s):
 
 @pytest.mark.parametrize("stock", [True, False], ids=["stock", "hook"])
 @pytest.mark.parametrize(
-    ("machine", "load"), [(ROOMY, CALM[:1000]), (TIGHT, LONG_ANSWERS)], ids=["roomy", "tight"]
+    ("machine", "load"),
+    [
+        (ROOMY, CALM[:1000]),
+        (TIGHT, LONG_ANSWERS),
+        (replace(TIGHT, prefix_caching=True), sessions(200, 12.0, 4, 160.0)),
+    ],
+    ids=["roomy", "tight", "tight, prefix caching"],
 )
 def test_what_is_skipped_for_speed_changes_no_step(machine, load, stock, monkeypatch):
     def decide(engine: SimulatedEngine) -> None:
@@ -183,7 +212,7 @@ def test_what_is_skipped_for_speed_changes_no_step(machine, load, stock, monkeyp
     plain = simulate(machine, load, stock=stock, before=decide)
     assert quick.outcomes == plain.outcomes
     assert quick.steps == plain.steps
-    assert (quick.preemptions > 20) == (machine is TIGHT), "the case is worth its name"
+    assert (quick.preemptions > 20) == (machine is not ROOMY), "the case is worth its name"
     assert quick.engine.recomputed_tokens == plain.engine.recomputed_tokens
     if not stock:
         assert quick.engine.snapshot() == plain.engine.snapshot()

@@ -3,9 +3,16 @@
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from vllm.sampling_params import SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.metrics.stats import PrefixCacheStats
+from vllm.v1.request import Request
 
 from serving.contracts import Outcome
+from serving.engines.virtual_vllm import SharedBlocks
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
@@ -173,3 +180,26 @@ def test_every_request_is_charged_what_was_computed_for_it_and_floors_follow():
 
 def outcomes(engine: Shaped) -> list[Outcome]:
     return list(engine.scheduler.hmas_journal(0, 1000).outcomes)
+
+
+@given(
+    prompts=st.lists(
+        st.tuples(st.lists(st.integers(0, 2), max_size=3), st.integers(1, 1600)),
+        min_size=2, max_size=4,
+    ),
+    size=st.sampled_from([4, 16, 24, 128, 1024]),
+)  # fmt: skip
+@example(prompts=[([5, 7], 1100), ([6, 7], 1100)], size=16)
+def test_virtual_blocks_have_one_name_where_vllm_gives_their_tokens_one_hash(prompts, size):
+    """Tokens as the load generator draws them: equal blocks for equal ids, the rest unique."""
+    init_none_hash(sha256)
+    blocks, real, virtual = SharedBlocks(size), list[Any](), list[Any]()
+    for i, (prefix, tokens) in enumerate(prompts):
+        ids = [token for block in prefix for token in [100 + block] * 512]
+        ids = (ids + [200 + i] * tokens)[:tokens]
+        hasher = get_request_block_hasher(size, sha256)
+        request = Request(f"r{i}", ids, SamplingParams(max_tokens=60), None, block_hasher=hasher)
+        request.append_output_token_ids([300 + i] * 50)
+        real += request.block_hashes
+        virtual += blocks.names(prefix, tokens, 50)
+    assert [a == b for a in real for b in real] == [a == b for a in virtual for b in virtual]
