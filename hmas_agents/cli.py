@@ -33,6 +33,15 @@ COMMANDS = {
         passes_through=True,
     ),
     "run": CommandEntry("graphs.commands:run", "Run the agents beside a running server."),
+    "apply": CommandEntry(
+        "hmas_agents.commands.hand:apply", "Put a policy or limits in force by hand, for a while."
+    ),
+    "pin": CommandEntry("hmas_agents.commands.hand:pin", "Hold what is in force until released."),
+    "release": CommandEntry("hmas_agents.commands.hand:release", "End what a person holds."),
+    "stop": CommandEntry(
+        "hmas_agents.commands.hand:stop", "Kill switch: the default policy, and nobody decides."
+    ),
+    "start": CommandEntry("hmas_agents.commands.hand:start", "End `hmas stop`."),
     "status": CommandEntry("hmas_agents.commands.status:status", "Show the engine, live."),
     "demo": CommandEntry("evals.demo.commands:demo", "Measure stock vLLM against H-MAS, here."),
     "soak": CommandEntry("evals.soak.commands:soak", "Random traffic and decisions, for long."),

@@ -54,7 +54,7 @@ class DecisionRecord:
 
     Attributes:
         state: the ShortState or LongState as a dictionary.
-        trigger: `tick`, `start`, `rollback`, or the alarms that fired.
+        trigger: `tick`, `start`, `rollback`, `person`, or the alarms that fired.
         prompt_*: name, version and SHA-256 of the text exactly as sent.
         messages: the prompt as sent, message by message.
         model_tokens / model_prompt_tokens: of prompt and reply together, and of the prompt.

@@ -17,9 +17,10 @@ from hmas_agents.commands.options import (
     UrlOption,
     read_config,
 )
-from serving.contracts import Snapshot, encode
+from serving.contracts import PERSON, Snapshot, encode
 from serving.engines.protocol import Engine, EngineUnavailable
 from serving.engines.ranks import in_step
+from serving.lease import owned_by, stopped_by
 from serving.policies import format_policy
 from serving.rules import format_rules, rules_in_force
 
@@ -75,6 +76,10 @@ def render_snapshot(snapshot: Snapshot) -> Group:
     queue, batch, kv, limits = snapshot.queue, snapshot.batch, snapshot.kv, snapshot.limits
     owner = snapshot.controller_id or "none: the engine's default policy is in force"
     lease = f", lease {snapshot.lease_left_s:.0f} s left" if snapshot.controller_id else ""
+    if snapshot.controller_id.startswith(PERSON):
+        owner, lease = owned_by(snapshot.controller_id, snapshot.lease_left_s), ""
+    if snapshot.stopped is not None:
+        owner = stopped_by(snapshot.stopped, snapshot.now_s)
     limited = "limits per rank" if snapshot.ranks else "limits"
     facts = Table.grid(padding=(0, 2))
     rows = {
@@ -134,17 +139,18 @@ def _tenants(snapshot: Snapshot) -> Table:
     for name in (*counts, "attainment", "cached", "tokens out"):
         table.add_column(name, justify="right")
     for c in snapshot.counters:
-        left = c.finished + c.aborted + c.rejected
+        gone = c.finished + c.aborted  # rejected ones were never received
+        judged = gone + c.rejected
         table.add_row(
             Text(c.tenant),
             Text(c.slo_class),
             str(c.received),
-            str(c.received - left),
+            str(c.received - gone),
             str(c.finished),
             str(c.aborted),
             str(c.rejected),
             str(c.met),
-            f"{c.met / left:.1%}" if left else "-",
+            f"{c.met / judged:.1%}" if judged else "-",
             f"{c.cached_prompt_tokens / c.prompt_tokens:.1%}" if c.prompt_tokens else "-",
             str(c.output_tokens),
         )

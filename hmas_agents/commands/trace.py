@@ -43,7 +43,8 @@ def list_decisions(
     horizon: HorizonOption = None,
     policy: Annotated[str | None, typer.Option(help="Only decisions for this policy.")] = None,
     trigger: Annotated[
-        str | None, typer.Option(help="Only this trigger: tick, start, rollback, or an alarm.")
+        str | None,
+        typer.Option(help="Only this trigger: tick, start, rollback, person, or an alarm."),
     ] = None,
     changed: Annotated[
         bool,

@@ -48,11 +48,17 @@ class Ledger:
 
     `dropped` counts writes that the disk refused; the first is logged.
 
+    Args:
+        label, config: of the run that begins.
+        joins: write into the newest run instead, if there is one.
+
     Raises:
         LedgerError: at construction, when the file cannot be used.
     """
 
-    def __init__(self, path: Path, *, label: str = "", config: Config) -> None:
+    def __init__(
+        self, path: Path, *, label: str = "", config: Config, joins: bool = False
+    ) -> None:
         self.path = path
         self.dropped = 0
         self._limits, self._url = config.ledger, config.engine.url
@@ -65,7 +71,9 @@ class Ledger:
         self._closing = threading.Event()
         self._to_disk = threading.Thread(target=self._move_log, name="hmas-ledger", daemon=True)
         self._to_disk.start()
-        self.run_id = self._write(lambda cursor: _start_run(cursor, label, config), 0)
+        self.run_id = self._write(
+            lambda cursor: (joins and _newest_run(cursor)) or _start_run(cursor, label, config), 0
+        )
 
     def record_decision(self, record: DecisionRecord) -> int:
         """Store a decision; its id, or 0 when the disk refused."""
@@ -207,6 +215,10 @@ def _start_run(cursor: sqlite3.Cursor, label: str, config: Config) -> int:
     values = (label, config.model_dump_json())
     cursor.execute("INSERT INTO runs (label, config) VALUES (?, ?)", values)
     return cursor.lastrowid or 0
+
+
+def _newest_run(cursor: sqlite3.Cursor) -> int:
+    return int(cursor.execute("SELECT max(id) FROM runs").fetchone()[0] or 0)
 
 
 def _insert_into(table: str, row: dict[str, Any]) -> str:

@@ -78,6 +78,47 @@ def test_a_stopped_controller_gives_the_engine_back(
     assert engine.snapshot().policy == "fcfs"
 
 
+def hmas(server: RealServer, ledger: Path, *words: str) -> None:
+    """Run a command of a person's, in a process of its own."""
+    where = ["--url", server.url, "--token-file", str(server.token_file), "--ledger", str(ledger)]
+    command = [str(Path(sys.executable).parent / "hmas"), *words, "--yes", *where]
+    subprocess.run(command, check=True, cwd=ledger.parent)
+
+
+def test_the_kill_switch_keeps_a_running_controller_out_until_start(
+    server: RealServer, engine: LiveEngine, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "stopped.sqlite"
+    controller = start_controller(server, ledger)
+    try:
+        wait_for(lambda: engine.snapshot().policy == "edf")
+        hmas(server, ledger, "stop", "--reason", "a trial")
+        shot = engine.snapshot()
+        assert (shot.policy, shot.controller_id) == ("fcfs", "")
+        assert shot.stopped is not None
+        assert shot.stopped.reason == "a trial"
+        assert not shot.limits.follow_slack
+        head = shot.journal_head
+        send(server, traffic(12), "halted-")  # some seconds of it, several short ticks
+        assert {o.policy for o in engine.journal(head).outcomes} == {"fcfs"}
+        assert engine.snapshot().controller_id == ""
+        assert controller.poll() is None, "it stands by"
+        hmas(server, ledger, "start")
+        wait_for(lambda: engine.snapshot().policy == "edf")
+        hmas(server, ledger, "pin", "--policy", "sjf")
+        shot = engine.snapshot()
+        assert (shot.policy, shot.controller_id[:7]) == ("sjf", "person:")
+        hmas(server, ledger, "release")
+        wait_for(lambda: engine.snapshot().policy == "edf")
+    finally:
+        engine.start("the test")
+        controller.send_signal(signal.SIGINT)
+        controller.wait(timeout=30)
+    with LedgerReader(ledger) as reader:
+        by_hand = [row.record.trigger for row in reader.list_decisions(trigger="person")]
+    assert by_hand == ["person,stop", "person,start", "person,pin", "person,release"]
+
+
 def holds_decisions(ledger: Path) -> bool:
     try:
         with LedgerReader(ledger) as reader:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hmas_agents.commands import status
-from serving.contracts import QueueState, Snapshot, decode
+from serving.contracts import QueueState, Snapshot, TenantCounters, decode
 from serving.engines.protocol import EngineUnavailable
 from tests.hmas_agents.samples import snapshot
 
@@ -18,6 +18,14 @@ def test_one_look_shows_policy_lease_limits_and_tenants(hmas, server):
         assert words in out
     row = next(line.split() for line in out.splitlines() if "acme" in line)
     assert row == ["acme", "interactive", "5", "1", "3", "1", "0", "2", "50.0%", "25.0%", "400"]
+
+
+def test_refused_requests_never_were_inside(hmas, server):
+    shed = TenantCounters("acme", "batch", received=5, finished=3, aborted=1, met=2, rejected=8)
+    server.rank_changes = [{"counters": (shed,)}]
+    _, out, _ = hmas("status", "--once", "--url", server.url, "--token-file", server.token_file)
+    row = next(line.split() for line in out.splitlines() if "acme" in line)
+    assert row[2:9] == ["5", "1", "3", "1", "8", "2", "16.7%"]
 
 
 def test_ranks_have_a_row_each_and_differing_ones_are_said(hmas, server):
