@@ -19,7 +19,7 @@ from serving.pacing import HASTE, TURNS, keeps_pace, resting
 from serving.rules import with_rules
 from serving.settings import EngineSettings
 from serving.step_limits import AHEAD, PREFILL_FLOOR
-from tests.serving.samples import decision, profile
+from tests.serving.samples import decision, profile, shares
 from tests.serving.simulation import Run, simulate, stock_limits
 
 COST = CostCoefficients(0.005, 1e-4, 1e-3)  # a step of 20 decodes takes 25 ms
@@ -195,7 +195,7 @@ def test_who_sits_out_keeps_the_place_in_the_batch():
 @pytest.mark.parametrize("policy", ["edf", "fair"])
 def test_a_decode_that_sits_out_a_step_costs_its_tenant_nothing(policy):
     """Lanes follow the tokens that each step gave, for `fair` and for floors."""
-    settings = SETTINGS.model_copy(update={"tenant_floors": {"long": 0.3}})
+    settings = SETTINGS.model_copy(update={"contract": shares({}, {"long": 0.3})})
     steps = []
 
     def watch(engine: SimulatedEngine) -> None:
