@@ -91,8 +91,8 @@ def run(
         Path | None, typer.Option(help="Put this trace in place of the suite's.")
     ] = None,
     trace_format: Annotated[
-        TraceFormat, typer.Option("--format", help="Format of --trace.")
-    ] = TraceFormat.AZURE,
+        TraceFormat | None, typer.Option("--format", help="Format of --trace; default: azure.")
+    ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
@@ -145,17 +145,20 @@ def run(
     from evals.progress import CaseProgress
     from evals.scenario import TraceFile
 
+    if trace is None and trace_format is not None:
+        raise typer.BadParameter(f"--format {trace_format.value}: goes with --trace")
     live = serve or engine is EngineKind.LIVE
     if live and cassette is not None:
         raise typer.BadParameter("--cassette: a live run asks the model itself")
     if server and not live:
         raise typer.BadParameter(f"--server {server[0]}: goes with --serve or --engine live")
+    form = (trace_format or TraceFormat.AZURE).value
     request = EvalRequest(
         suite_file=suite_file,
         seed=seed,
         requests=requests,
         arms=arms,
-        trace_file=None if trace is None else TraceFile(trace, trace_format.value),
+        trace_file=None if trace is None else TraceFile(trace, form),
         controller=ControllerOptions(config_path=config, model_url=model_url, cassette=cassette),
         out=out,
         jobs=jobs or os.cpu_count() or 1,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from evals.arms import ControllerOptions, expand_arms, listed_arms, parse_arm
+from evals.arms import ControllerOptions, controller_config, expand_arms, listed_arms, parse_arm
+from evals.capacity import LEAST_COMPLETIONS
 from evals.case_store import CaseStore
 from evals.own_server import own_server
 from evals.plain_server import PlainServer, connect, named_urls
@@ -19,7 +20,10 @@ from evals.run_result import SuiteRun, git_state
 from evals.scenario import TraceFile, Workload, build_workload
 from evals.suite import Suite, load_profile, load_suite
 from evals.toml_file import SuiteError
-from serving.launcher import ServerError
+from evals.workloads.scaling import WorkloadError
+from hmas_agents.commands.exits import CommandError
+
+ANY_LENGTH_TOKENS = 1 << 30  # while no server has said what it takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +62,22 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
 
     Raises:
         SuiteError, TraceError: a broken input; names file, line and key.
+        ConfigError: the configuration of the controller is broken, or does not fit an arm.
+        WorkloadError: too few requests to measure anything by.
         ArmError, CapacityError, EngineUnavailable: the live server is not fit for it.
         ServerError: the server that should be started did not start.
         WorkerError: a simulation failed.
     """
     suite = _resolved(load_suite(request.suite_file), request)
+    for arm in map(parse_arm, suite.arms):  # before the first case runs, not after the fourth
+        if arm.controlled:
+            controller_config(request.controller, {}, arm)
     if request.live is None:
         run = _simulate(suite, request, progress)
     else:
         suite = _live_suite(suite, progress)
+        if request.trace_file is not None:  # before a server is started
+            build_workloads(suite, request.trace_file, ANY_LENGTH_TOKENS, lambda _: None)
         # Before a server is started: what is wrong here shall not be said after two minutes.
         plain = [connect(named) for named in named_urls(request.live.plain, suite.arms)]
         if request.live.serve:
@@ -137,22 +148,29 @@ def build_workloads(
             said.add(line)
             warn(line)
 
-    return [
+    workloads = [
         build_workload(
             scenario, seed=seed, max_model_len=max_model_len, trace_file=trace_file, warn=warn_once
         )
         for scenario in suite.scenarios
         for seed in suite.every_seed
     ]
+    for workload in workloads:
+        if (count := len(workload.requests)) < LEAST_COMPLETIONS:
+            raise WorkloadError(
+                f"{workload.scenario}: {count} requests from {workload.provenance}: at least "
+                f"{LEAST_COMPLETIONS} are needed to measure capacity"
+            )
+    return workloads
 
 
 def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
+    profile = load_profile(suite.profile)
+    workloads = build_workloads(suite, request.trace_file, profile.max_model_len, progress.warn)
     from evals.jobs import RunOptions
     from evals.report.arms_drawn import drawn_arms
     from evals.runner import run_suite
 
-    profile = load_profile(suite.profile)
-    workloads = build_workloads(suite, request.trace_file, profile.max_model_len, progress.warn)
     out = request.out
     options = RunOptions(
         request.jobs,
@@ -175,7 +193,7 @@ def _serve_and_run(
 ) -> SuiteRun:
     where = urlsplit(target.url)
     if where.hostname not in ("127.0.0.1", "localhost") or where.port is None:
-        raise ServerError(f"--url {target.url}: --serve wants one like http://127.0.0.1:8000")
+        raise CommandError(f"--url {target.url}: --serve wants one like http://127.0.0.1:8000")
     out = request.out or Path("var/evals") / suite.name
     progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
     with own_server(

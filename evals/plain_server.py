@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from evals.arms import is_arm
 from evals.live_arm import ArmError
+from evals.toml_file import SuiteError
 from serving.contracts import TraceRequest
 
 _NAME = re.compile(r"[\w.\-]{1,64}")  # as names in a suite
@@ -78,20 +79,20 @@ def named_urls(options: Iterable[str], arms: Collection[str]) -> tuple[NamedUrl,
         arms: of the suite; a name must differ from them, and from every arm there could be.
 
     Raises:
-        ArmError: names the option and its value.
+        SuiteError: names the option and its value.
     """
     named: list[NamedUrl] = []
     for option in options:
         name, equals, url = option.partition("=")
         url = url.rstrip("/").removesuffix("/v1")
         if not equals or not _NAME.fullmatch(name) or not _is_url(url):
-            raise ArmError(
+            raise SuiteError(
                 f"--server {option}: expected NAME=URL, such as sglang=http://127.0.0.1:30000"
             )
         if name in arms or is_arm(name):
-            raise ArmError(f"--server {option}: {name!r} is the name of an arm: choose another")
+            raise SuiteError(f"--server {option}: {name!r} is the name of an arm: choose another")
         if name in {each.name for each in named}:
-            raise ArmError(f"--server {option}: a second server of the name {name!r}")
+            raise SuiteError(f"--server {option}: a second server of the name {name!r}")
         named.append(NamedUrl(name, url))
     return tuple(named)
 

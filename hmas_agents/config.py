@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from serving.near_names import choices
 from serving.policies import POLICIES, parse_policy
 from serving.rules import RULES
 
@@ -88,16 +89,15 @@ class ControlConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ControlConfig":
-        unknown = sorted(set(self.allow_policies) - set(POLICIES))
-        if unknown:
-            known = ", ".join(POLICIES)
-            raise ValueError(f"allow_policies: {unknown[0]!r} does not exist; there are {known}")
+        if unknown := sorted(set(self.allow_policies) - set(POLICIES)):
+            known = choices(unknown[0], POLICIES)
+            raise ValueError(f"allow_policies: {unknown[0]!r} does not exist; {known}")
         start, _ = parse_policy(self.start_policy)
         if start not in self.allow_policies:
             raise ValueError(f"start_policy {start!r} is not in allow_policies")
         if strange := sorted(set(self.start_rules) - set(RULES)):
-            known = ", ".join(RULES)
-            raise ValueError(f"start_rules: {strange[0]!r} does not exist; there are {known}")
+            known = choices(strange[0], RULES)
+            raise ValueError(f"start_rules: {strange[0]!r} does not exist; {known}")
         if self.ttl_s <= self.short_tick_s:
             raise ValueError(
                 f"ttl_s {self.ttl_s:g} must exceed short_tick_s {self.short_tick_s:g}, "
@@ -327,8 +327,8 @@ def _explain(error: Any, path: Path | None, text: str, given: dict[str, Any]) ->
     """One line for one pydantic error: where, which key, what, and the value."""
     key, table = _key_of([str(part) for part in error["loc"]])
     if error["type"] == "extra_forbidden":
-        known = ", ".join(table.model_fields)
-        return f"{_place(key, path, text, given)}{key}: unknown key (known: {known})"
+        known = choices(key.rpartition(".")[2], table.model_fields)
+        return f"{_place(key, path, text, given)}{key}: unknown key; {known}"
     message = error["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
     return f"{_place(key, path, text, given)}{key}: {message}{shown}"

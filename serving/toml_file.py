@@ -5,12 +5,14 @@ Used for contracts, and by the evals for suites and profiles.
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
+
+from serving.near_names import choices
 
 T = TypeVar("T")
 
@@ -37,7 +39,8 @@ def read_toml(path: Path, kind: type[T], error_type: type[ValueError]) -> T:
     except ValidationError as error:
         # An unknown key first: it is often the misspelling behind a missing one.
         problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise error_type("\n".join(_explain(path, text, each) for each in problems)) from error
+        lines = [_explain(path, text, each, kind) for each in problems]
+        raise error_type("\n".join(lines)) from error
 
 
 def described(path: Path, text: str, loc: Sequence[int | str], problem: str) -> str:
@@ -46,14 +49,39 @@ def described(path: Path, text: str, loc: Sequence[int | str], problem: str) -> 
     return f"{path}:{line_of(text, loc)}: {key + ': ' if key else ''}{problem}"
 
 
-def _explain(path: Path, text: str, error: ErrorDetails) -> str:
+def _explain(path: Path, text: str, error: ErrorDetails, kind: type[Any]) -> str:
     plain = not isinstance(error["input"], dict | list)
     given = f" (got {error['input']!r})" if plain else ""
     context = error.get("ctx", {})
     if "at" in context:  # found by looking at the whole: it knows the key itself
         return described(path, text, context["at"], context["problem"])
+    if error["type"] == "extra_forbidden":
+        known = choices(str(error["loc"][-1]), _keys(kind, error["loc"]))
+        return described(path, text, error["loc"], f"unknown key; {known}")
     problem = error["msg"].removeprefix("Value error, ") + given
     return described(path, text, error["loc"], problem)
+
+
+def _keys(kind: type[Any], loc: Sequence[int | str]) -> list[str]:
+    """The keys that the table around `loc` may have."""
+    table: Any = kind
+    for part in loc[:-1]:  # places in lists and names of tables change nothing
+        if part in _fields(table):
+            table = next(_tables(_fields(table)[part]), None)
+    return list(_fields(table))
+
+
+def _fields(table: Any) -> dict[Any, Any]:
+    fields = getattr(table, "model_fields", None) or getattr(table, "__dataclass_fields__", {})
+    return {key: getattr(field, "annotation", None) or field.type for key, field in fields.items()}
+
+
+def _tables(annotation: Any) -> Iterator[Any]:
+    """The tables in an annotation such as `tuple[Scenario, ...]`."""
+    if _fields(annotation):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _tables(inner)
 
 
 def line_of(text: str, loc: Sequence[int | str]) -> int:

@@ -106,6 +106,7 @@ class Model:
         cassette: Cassette | None = None,
         at_once: int = 1,
     ) -> None:
+        self.url = config.base_url
         self._prompt, self._rotations = prompt, rotations
         self._is_timed = cassette is None
         self._cassette = cassette

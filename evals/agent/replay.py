@@ -28,6 +28,10 @@ SEED = 3000  # futures that neither the twin of the run nor a case set has seen
 SOURCES = ("model", "rules")  # who is asked; the twin and a rollback are not
 
 
+class ReplayError(RuntimeError):
+    """The model that should be asked again does not answer; names its URL."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """A run's long decisions that hold their situation, as cases."""
@@ -74,7 +78,11 @@ def _config(path: Path, run: Run) -> Config:
 def ask_again(
     recorded: Recorded, model: Model | None, on_done: Callable[[int], object]
 ) -> list[Replayed]:
-    """Put each decision to the model (None: to the rule table) again; no labels yet."""
+    """Put each decision to the model (None: to the rule table) again; no labels yet.
+
+    Raises:
+        ReplayError: the model cannot be reached; the rule table would stand in for every reply.
+    """
     replayed = []
     for number, (stored, case) in enumerate(recorded.pairs, start=1):
         record = stored.record
@@ -101,7 +109,7 @@ def label(
     kept_in: Path | None,
     progress: CaseProgress,
 ) -> list[Replayed]:
-    """The same with the twin's goodput of each proposal, and of the best policy.
+    """The same with the twin's attainment of each proposal, and of the best policy.
 
     Each decision looks as far ahead as it did then.
 
@@ -162,6 +170,8 @@ def _by_rules(case: Case) -> Said:
 
 def _by_model(case: Case, model: Model) -> Said:
     reply = model(case).asked[0]
+    if away := [fault for fault in reply.faults if fault.startswith("model_unreachable")]:
+        raise ReplayError(f"{model.url}: {away[0]}: is the model served there?")
     said = _by_rules(case)
     if reply.choice is not None:
         policy, params = reply.choice
@@ -191,13 +201,13 @@ def _with_labels(each: Replayed, case: Case) -> Replayed:
 
     def judged(said: Said) -> Said:
         key = candidate_key(*said.candidate)
-        return replace(said, goodput=means[key], regret=regret_of(case, said.candidate))
+        return replace(said, attainment=means[key], regret=regret_of(case, said.candidate))
 
     return replace(
         each,
         old=judged(each.old),
         new=judged(each.new),
-        chosen_goodput=means[each.chosen],
+        chosen_attainment=means[each.chosen],
         best=best,
-        best_goodput=means[best],
+        best_attainment=means[best],
     )

@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,7 +36,7 @@ def replay(
         bool, typer.Option("--rules", help="Ask the rule table alone: an edited rule, replayed.")
     ] = False,
     horizon: Annotated[
-        str, typer.Option(metavar="long|short", help="short: the rule agents, without the twin.")
+        Literal["long", "short"], typer.Option(help="short: the rule agents, without the twin.")
     ] = "long",
     decision: Annotated[int | None, typer.Option(help="This decision only.")] = None,
     draws: Annotated[
@@ -71,8 +71,6 @@ def replay(
       hmas replay 3 --decision 42 --draws 10 --json
     """
     path = ledger or read_config(config).ledger.path
-    if horizon not in {"long", "short"}:
-        raise typer.BadParameter(f"--horizon is long or short, not {horizon!r}")
     asks = prompt is not None or model_url is not None or model is not None or cassette is not None
     if asks and (rules or horizon == "short"):
         raise typer.BadParameter("--prompt, --model-url, --model and --cassette ask a model")
@@ -146,22 +144,23 @@ def _show(replayed: "list[Replayed]", summary: "Summary") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hmas_agents.forms import clock
+    from hmas_agents.forms import clock, percent
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("id", "time", "in force", "old", "goodput", "new", "goodput", "best", "goodput"):
-        table.add_column(column, justify="right" if column == "goodput" else "left")
+    met = "attainment"
+    for column in ("id", "time", "in force", "old", met, "new", met, "best", met):
+        table.add_column(column, justify="right" if column == met else "left")
     for each in replayed:
         table.add_row(
             str(each.decision),
             clock(each.at_s),
             each.in_force,
             _named(each.old),
-            _share(each.old.goodput),
+            percent(each.old.attainment),
             _named(each.new),
-            _share(each.new.goodput),
+            percent(each.new.attainment),
             each.best or "-",
-            _share(each.best_goodput),
+            percent(each.best_attainment),
             style="bold" if each.changed else "",
         )
     console = Console()
@@ -194,12 +193,9 @@ def summary_lines(summary: "Summary") -> list[str]:
 
 
 def _named(said: "Said") -> str:
-    params = " ".join(f"{key}={value:g}" for key, value in said.params.items())
-    return f"{said.policy} {params}".strip() + f" ({said.source})"
+    from serving.policies import format_policy
 
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return f"{format_policy(said.policy, said.params)} ({said.source})"
 
 
 def _short(path: Path, run: int, as_json: bool) -> None:
@@ -237,7 +233,8 @@ def _show_short(changed: "list[ShortReplayed]") -> None:
 
 
 def _calls(calls: dict[str, dict[str, Any]]) -> str:
-    return "; ".join(
-        f"{tool}({', '.join(f'{key}={value}' for key, value in args.items())})"
-        for tool, args in calls.items()
-    ) or "nothing"  # fmt: skip
+    from hmas_agents.forms import call_text
+    from hmas_agents.records import ToolCall
+
+    made = [ToolCall(tool, args, accepted=True, reason="") for tool, args in calls.items()]
+    return ", ".join(map(call_text, made)) or "nothing"

@@ -16,7 +16,7 @@ class Said:
     Attributes:
         source: `model`, or `rules` where no model was asked or its reply was of no use.
         valid: the model's reply was usable; None where none was asked.
-        goodput: mean label (0..1) of the proposal; None without labels.
+        attainment: mean label (0..1) of the proposal; None without labels.
         regret: of the best allowed policy's label over it; None without labels.
     """
 
@@ -28,7 +28,7 @@ class Said:
     latency_s: float | None = None
     tokens: int | None = None
     faults: tuple[str, ...] = ()
-    goodput: float | None = None
+    attainment: float | None = None
     regret: float | None = None
 
     @property
@@ -52,9 +52,9 @@ class Replayed:
     old: Said
     new: Said
     chosen: str
-    chosen_goodput: float | None = None
+    chosen_attainment: float | None = None
     best: str = ""
-    best_goodput: float | None = None
+    best_attainment: float | None = None
 
     @property
     def changed(self) -> bool:

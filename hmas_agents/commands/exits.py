@@ -35,6 +35,7 @@ KNOWN_ERRORS = {
     "LedgerError": UNUSABLE,
     "ModelError": FAILED,
     "PromptError": UNUSABLE,
+    "ReplayError": FAILED,
     "ServerError": FAILED,
     "SimulatorBenchError": UNUSABLE,
     "SituationError": UNUSABLE,

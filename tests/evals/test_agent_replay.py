@@ -104,11 +104,11 @@ def test_a_model_is_asked_again_and_what_it_says_is_priced(ledger, known_labels)
     first, second = replay.label(
         recorded, replayed, 2, jobs=1, kept_in=None, progress=CaseProgress()
     )
-    assert (first.old.policy, first.old.valid, first.old.goodput) == ("fcfs", True, 0.2)
+    assert (first.old.policy, first.old.valid, first.old.attainment) == ("fcfs", True, 0.2)
     assert (first.new.source, first.new.policy, first.new.reason) == ("model", "slide", "try slide")
     assert first.changed
     assert first.best == "slide"
-    assert first.best_goodput == pytest.approx(0.8)
+    assert first.best_attainment == pytest.approx(0.8)
     assert first.old.regret == pytest.approx(0.6)
     assert first.new.regret == pytest.approx(0.0)
     assert (second.old.source, second.old.valid) == ("rules", False)
@@ -166,11 +166,32 @@ def test_the_command_names_what_is_missing(ledger, capsys):
         ([1, "--decision", 77], "has no long decision 77"),
         ([1, "--prompt", "current"], "name one with --model-url"),
         ([1, "--rules", "--model", "x"], "ask a model"),
-        ([1, "--horizon", "middle"], "not 'middle'"),
+        ([1, "--horizon", "middle"], "'--horizon'"),
     ):
         code, _, err = hmas(capsys, "replay", *args, "--draws", 0, "--ledger", ledger)
         assert code == 2
         assert told in " ".join(err.replace("│", " ").split())
+
+
+def test_a_model_that_does_not_answer_fails_the_replay_and_is_named(ledger, capsys):
+    url = "http://127.0.0.1:9/v1"
+    args = ["replay", 1, "--model-url", url, "--model", "m", "--draws", 0, "--ledger", ledger]
+    code, out, err = hmas(capsys, *args)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith(f"hmas replay: {url}: model_unreachable: ")
+
+
+def test_old_and_new_are_priced_in_attainment_and_written_as_policies(
+    ledger, known_labels, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "160")
+    args = ["replay", 1, "--rules", "--draws", 2, "--jobs", 1, "--ledger", ledger]
+    code, out, _ = hmas(capsys, *args)
+    assert code == 0
+    assert "goodput" not in out
+    assert out.count("attainment") == 3
+    assert "edf:kappa=3 (rules)" in out
+    assert "80.0%" in out
 
 
 # -- the short horizon ---------------------------------------------------------------

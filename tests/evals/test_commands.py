@@ -121,6 +121,42 @@ def test_another_trace_takes_the_suites_place_and_bad_lines_are_named(suite, tmp
     assert "1 failed requests left out" in result.stderr
 
 
+def test_the_controllers_configuration_is_refused_before_an_arm_runs(suite, tmp_path):
+    config = tmp_path / "mine.toml"
+    config.write_text("[twin]\nmargn = 0.1\n")
+    out = tmp_path / "out"
+    result = run(suite, "--config", config, "--out", out)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"hmas eval run: {config}:2: twin.margn: unknown key; did you mean 'margin'? there are "
+        "enabled, explore, horizon_s, draws, window_s, max_requests, budget_s, margin\n"
+    )
+    assert not out.exists()
+
+
+def test_a_trace_of_one_row_is_refused_before_an_arm_runs(suite, tmp_path):
+    trace = tmp_path / "one.csv"
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n")
+    result = run(suite, "--trace", trace, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "conv: 1 requests from one.csv (azure" in result.stderr
+    assert "at least 10 are needed to measure capacity" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_format_without_a_trace_is_refused(suite):
+    result = run(suite, "--format", "mooncake")
+    assert result.exit_code == 2
+    assert "--format mooncake: goes with --trace" in result.stderr
+
+
+def test_a_misspelt_key_of_a_suite_is_answered_by_the_near_one(suite):
+    suite.write_text(TINY.replace("loads = ", "load = "))
+    result = run(suite)
+    assert result.exit_code == 2
+    assert "tiny.toml:3: load: unknown key; did you mean 'loads'? there are name, " in result.stderr
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -153,19 +189,19 @@ def test_a_server_is_started_here_or_not_at_all(suite):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "code", "says"),
     [
-        (["--server", "sglang=http://h:1"], "--server sglang=http://h:1: goes with --serve"),
-        (["--serve", "--server", "hmas=http://h:1"], "--server hmas=http://h:1: 'hmas' is"),
-        (["--serve", "--server", "a=http://127.0.0.1:9"], "--server a=http://127.0.0.1:9: /v1"),
+        (["--server", "sglang=http://h:1"], 2, "--server sglang=http://h:1: goes with --serve"),
+        (["--serve", "--server", "hmas=http://h:1"], 2, "--server hmas=http://h:1: 'hmas' is"),
+        (["--serve", "--server", "a=http://127.0.0.1:9"], 1, "--server a=http://127.0.0.1:9: /v1"),
     ],
 )
 def test_a_server_by_url_that_does_not_fit_is_said_before_anything_starts(
-    suite, tmp_path, options, says
+    suite, tmp_path, options, code, says
 ):
     out = tmp_path / "out"
     result = run(suite, *options, "--out", out)
-    assert result.exit_code == 2
+    assert result.exit_code == code
     assert says in result.stderr.replace("\n", " ")
     assert not out.exists()
 

@@ -11,6 +11,7 @@ from evals.plain_server import (
     named_urls,
     wait_until_at_rest,
 )
+from evals.toml_file import SuiteError
 from tests.evals.fake_openai import FakeOpenAI, serving
 from tests.evals.samples import offered
 
@@ -43,7 +44,7 @@ def test_options_are_names_and_urls():
     ],
 )
 def test_an_option_that_does_not_fit_is_named_with_its_value(options, says):
-    with pytest.raises(ArmError, match=says) as raised:
+    with pytest.raises(SuiteError, match=says) as raised:
         named_urls(options, ["mine"])
     assert f"--server {options[-1]}: " in str(raised.value)
 

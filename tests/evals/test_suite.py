@@ -86,7 +86,7 @@ def test_a_good_suite_is_read(tmp_path):
     ("old", "new", "line", "says"),
     [
         ("loads = [0.8]", "loads = [-1]", 2, "loads.0: "),
-        ("loads = [0.8]", "load = [0.8]", 2, "load: Extra inputs"),
+        ("loads = [0.8]", "load = [0.8]", 2, "load: unknown key; did you mean 'loads'?"),
         ("loads = [0.8]", "loads = [0.8, 0.8]", 2, "loads: named twice"),
         ('arms = ["vllm-fcfs"]', 'arms = ["fixed-magic"]', 3, "unknown arm 'fixed-magic'; known: "),
         ("slo_scale = 2.0", "slo_scale = 0", 6, "settings.slo_scale: "),
@@ -159,7 +159,7 @@ def test_scenarios_without_tenants_have_the_suites_and_may_scale_slos(tmp_path):
     ("old", "new", "line", "says"),
     [
         ("at = [0.5]", "at = [1.5]", 19, "scenarios.0.mix.at.0: "),
-        ("at = [0.5]", "cycle = 2", 19, "scenarios.0.mix.cycle: Extra inputs"),
+        ("at = [0.5]", "cycle = 2", 19, "scenarios.0.mix.cycle: unknown key; did you mean"),
         ('shape = "step"', 'shape = "steep"', 18, "scenarios.0.mix.shape: "),
         ("factor = 3", "factor = 1", 27, "scenarios.1.burst.factor: "),
         ("seeds = [4, 5]", "seeds = [4, 4]", 2, "seeds: named twice"),

@@ -21,8 +21,8 @@ def test_what_is_overridden_is_printed_and_reads_back_equal():
 
 @pytest.mark.parametrize(("text", "expected"), [
     ('[agents]\nmin_gap_s = 1\n[agents.model]\nreplaces = "x"\n',
-     ":4: agents.model.replaces: Input should be '', 'kv'"),
-    ("[agents.model]\nfresh = 1\n", ":2: agents.model.fresh: unknown key (known: replaces,"),
+     ":4: agents.model.replaces: Input should be '', 'memory'"),
+    ("[agents.model]\nfresh = 1\n", ":2: agents.model.fresh: unknown key; did you mean 'fresh_s'?"),
     ("[agents]\n[agents.model]\nfresh_s = 0\n", ":3: agents.model.fresh_s: "),
     ('[agents]\nenabled = ["memory"]\n[agents.model]\nreplaces = "batching"\n',
      ":1: agents: model.replaces 'batching' is not in enabled"),

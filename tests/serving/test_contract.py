@@ -49,7 +49,7 @@ def test_the_example_is_a_contract_and_explains_every_key():
 @pytest.mark.parametrize(
     ("text", "line", "named"),
     [
-        ("[tenants.acme]\nwieght = 4\n", 2, "tenants.acme.wieght: Extra inputs"),
+        ("[tenants.acme]\nwieght = 4\n", 2, "tenants.acme.wieght: unknown key; did you mean"),
         ("[tenants.acme]\nfloor = 0.1\nweight = -1\n", 3, "tenants.acme.weight"),
         ("[tenants.a]\nfloor = 0.5\n[tenants.b]\nfloor = 0.5\n", 1, "tenants: floors add up to 1"),
         ('[tenants."a.b c"]\nclasses = ["gold"]\n', 2, "tenants.a.b c.classes: unknown SLO class"),
