@@ -13,13 +13,12 @@ from serving.contracts import ContractError, contract_changes
 from serving.settings import EngineSettings, read_settings
 
 MEANT = "HMAS_SETTINGS"
-SHEDDING = "serving.plugin.shedding.SheddingMiddleware"
 GATEWAY = "serving.plugin.gateway.GatewayMiddleware"
 
 
 def middleware_of(settings: EngineSettings) -> list[str]:
-    """The middleware that these settings need, in vLLM's order: the last is the outer one."""
-    return [SHEDDING] * bool(settings.contract.sheddable) + [GATEWAY] * (settings.gateway != "off")
+    """The middleware that these settings need on vLLM's command line."""
+    return [GATEWAY] * (settings.gateway != "off")
 
 
 def settings_in_force(additional_config: object) -> EngineSettings:
@@ -72,13 +71,14 @@ def check_tokens(settings: EngineSettings) -> None:
     Raises:
         ContractError: one is missing.
     """
-    needed = ["HMAS_TOKEN"] * (settings.gateway != "off")
-    needed += ["HMAS_GATEWAY_TOKEN"] * (settings.gateway == "token")
-    for variable in needed:
+    gateway = f"hmas.gateway={settings.gateway!r}"
+    needed = [(gateway, "HMAS_TOKEN")] * (settings.gateway != "off")
+    needed += [(gateway, "HMAS_GATEWAY_TOKEN")] * (settings.gateway == "token")
+    needed += [("an API key in the contract", "HMAS_TOKEN")] * settings.contract.has_keys
+    for what, variable in needed:
         if not os.environ.get(variable):
             raise ContractError(
-                f"hmas.gateway={settings.gateway!r} needs {variable} in vLLM's environment: "
-                "set it there"
+                f"{what} needs {variable} in vLLM's environment: set it there"
             )
 
 

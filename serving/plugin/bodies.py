@@ -1,12 +1,13 @@
 """How does a middleware look at a request before vLLM does? ASGI plumbing.
 
-Used by the gateway's middleware and by the one that sheds.
+Used by the gateway's middleware and by the one that admits.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from serving.in_force import settings_in_force
+from serving.plugin.admission_gate import AdmissionGate, Size
 from serving.settings import EngineSettings
 
 Scope = MutableMapping[str, Any]
@@ -15,6 +16,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+# Nobody has tokenised the request yet: prompts come to about so many bytes per token.
+_BYTES_PER_TOKEN = 4
+_LONGEST = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_MOST = 10**6  # of a number that a client names
 _XARGS = ("vllm_xargs",)
 # Routes that serve a model, and where their bodies carry extra arguments.
 _PLACES = {
@@ -27,14 +32,26 @@ _PLACES = {
 }
 
 
+# What the gateway has named, for the middleware inside its own: clients cannot write it.
+NAMED = "hmas_tenant"
+
+
 def settings_of(scope: Scope) -> EngineSettings:
-    """The engine's settings, as vLLM's API server has them.
+    """The engine's settings, with the contract in force as far as this API server knows.
 
     Raises:
         ContractError: they do not fit, or are not those that were meant.
     """
-    state = getattr(scope.get("app"), "state", None)
-    return settings_in_force(getattr(getattr(state, "args", None), "additional_config", None))
+    if (known := known_settings(scope)) is not None:
+        return known
+    args = getattr(getattr(scope.get("app"), "state", None), "args", None)
+    return settings_in_force(getattr(args, "additional_config", None))
+
+
+def known_settings(scope: Scope) -> EngineSettings | None:
+    """Those that the gate of this API server goes by; None if there is none yet."""
+    gate = getattr(getattr(scope.get("app"), "state", None), "hmas_gate", None)
+    return gate.settings if isinstance(gate, AdmissionGate) else None
 
 
 def place_of(scope: Scope) -> tuple[str, ...] | None:
@@ -69,3 +86,50 @@ def before(message: Message, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replayed
+
+
+def set_length(scope: Scope, length: int) -> None:
+    """The content-length of a body that was rewritten."""
+    scope["headers"] = [
+        (name, str(length).encode() if name.lower() == b"content-length" else value)
+        for name, value in scope["headers"]
+    ]
+
+
+def header(scope: Scope, wanted: bytes) -> str:
+    """The last header of that name; empty if there is none."""
+    found = [value for name, value in scope["headers"] if name.lower() == wanted]
+    return found[-1].decode("latin-1").strip() if found else ""
+
+
+def arguments_of(message: Any, place: Sequence[str]) -> Mapping[str, Any]:
+    """The extra arguments in a decoded body; empty where there are none."""
+    for key in place:
+        message = message.get(key) if isinstance(message, dict) else None
+    return message if isinstance(message, dict) else {}
+
+
+def size_of(message: Any, body: bytes) -> Size:
+    """What a request asks of the engine, as far as its body says.
+
+    An answer without a limit counts as nothing, and of a prompt in text the tokens are estimated.
+    """
+    if not isinstance(message, dict):
+        return Size(1, 1, 0)
+    inner = message.get("sampling_params")
+    said = {**message, **inner} if isinstance(inner, dict) else message
+    prompt = said.get("token_ids") or said.get("prompt")
+    prompts, tokens = 1, max(1, len(body) // _BYTES_PER_TOKEN)
+    if isinstance(prompt, list) and prompt:
+        if isinstance(prompt[0], int):
+            tokens = len(prompt)
+        else:
+            prompts = len(prompt)
+            if all(isinstance(one, list) for one in prompt):
+                tokens = sum(map(len, prompt))
+    longest = next((value for name in _LONGEST if (value := _whole(said.get(name))) > 0), 0)
+    return Size(prompts * max(1, _whole(said.get("n"))), tokens, longest)
+
+
+def _whole(value: object) -> int:
+    return min(value, _MOST) if isinstance(value, int) else 0

@@ -10,13 +10,16 @@ import logging
 from serving.contracts import ContractError
 from serving.in_force import check_tokens
 from serving.plugin.bodies import (
+    NAMED,
     App,
     Receive,
     Scope,
     Send,
     before,
+    known_settings,
     place_of,
     read_body,
+    set_length,
     settings_of,
     whole,
 )
@@ -59,9 +62,11 @@ class GatewayMiddleware:
             body, last = await read_body(receive)
             if last is None:
                 body = rewritten(body, claims, place)
-                _set_length(scope, len(body))
+                set_length(scope, len(body))
                 last = whole(body)
             receive = before(last, receive)
+        if claims is not None and claims.tenant is not None:
+            scope[NAMED] = claims.tenant
         await self._app(scope, receive, send)
 
     async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +80,8 @@ class GatewayMiddleware:
         await self._app(scope, receive, send)
 
     def _settings_of(self, scope: Scope) -> EngineSettings:
+        if (known := known_settings(scope)) is not None:
+            return known
         if self._settings is None:  # a server without lifespan events
             try:
                 self._settings = _read_settings(scope)
@@ -123,10 +130,3 @@ def _take(scope: Scope) -> dict[str, str]:
 
 def _drop(scope: Scope, header: bytes) -> None:
     scope["headers"] = [item for item in scope["headers"] if item[0].lower() != header]
-
-
-def _set_length(scope: Scope, length: int) -> None:
-    scope["headers"] = [
-        (name, str(length).encode() if name.lower() == b"content-length" else value)
-        for name, value in scope["headers"]
-    ]

@@ -7,8 +7,10 @@ reaches every data-parallel rank and answers `{"ranks": [...]}`, one message per
 
 import asyncio
 import contextlib
+import math
 import os
 import secrets
+import time
 from argparse import Namespace
 from typing import Annotated, Any
 
@@ -17,13 +19,15 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import Field
 
 from serving.compat import call_every_core
-from serving.contracts import ContractError
+from serving.contracts import ContractError, ContractInForce, decode
 from serving.in_force import check_api_server, fingerprint
+from serving.plugin.admission import AdmissionMiddleware
+from serving.plugin.admission_gate import AdmissionGate
 from serving.plugin.metrics import TenantCollector, take_over_metrics
-from serving.plugin.shedding_gate import SheddingGate
 from serving.settings import EngineSettings
 
 _POLL_S = 1.0
+_REFRESH_S = 0.02  # between two questions in doubt about a quota
 _MAX_EVENTS = _MAX_INSIDE = 20_000
 Who = Annotated[str, Body(embed=True, min_length=1, max_length=200)]
 Why = Annotated[str, Body(embed=True, max_length=200)]
@@ -50,11 +54,19 @@ class HMASEndpoints:
         self._collector = TenantCollector()
         self._registry: CollectorRegistry = REGISTRY
         self._poller: asyncio.Task[None] | None = None
-        self._door = SheddingGate()
+        self._gate = AdmissionGate()
+        self._gate.refresh = self._refresh
+        self._asking: asyncio.Task[None] | None = None
+        self._asked_s = -math.inf
+        self._following = asyncio.Lock()  # what ended before a question is settled by its answer
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes, which answer 503 until the engine is up, and the gate for shedding."""
-        app.state.hmas_shedding_gate = self._door
+        """Add the routes, which answer 503 until the engine is up, and the gate of admission.
+
+        vLLM adds the middleware of its command line later, so that the gateway's is outside.
+        """
+        app.state.hmas_gate = self._gate
+        app.add_middleware(AdmissionMiddleware, gate=self._gate)
         self._registry = take_over_metrics(app) or self._registry
         router = APIRouter(prefix="/hmas", dependencies=[Depends(check_token)])
         empty: dict[str, Any] = {}
@@ -102,7 +114,10 @@ class HMASEndpoints:
 
         @router.post("/contract")
         async def apply_contract(change: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008
-            return await self._call("apply_contract", change)
+            answer = await self._call("apply_contract", change)
+            with contextlib.suppress(HTTPException):  # the other API servers follow in a second
+                await self._follow()
+            return answer
 
         app.include_router(router)
 
@@ -114,6 +129,7 @@ class HMASEndpoints:
         """
         self._client = engine_client
         settings = check_api_server(args)
+        self._gate.go_by(settings)
         if engine_client is not None:
             await self._check_cores(settings)
             self._registry.register(self._collector)
@@ -156,16 +172,40 @@ class HMASEndpoints:
                 await self._follow()
             await asyncio.sleep(_POLL_S)
 
+    async def _refresh(self) -> None:
+        """The engine's totals as of a question that is asked from now on, or soon."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_soon())
+        await asyncio.shield(self._asking)
+
+    async def _ask_soon(self) -> None:
+        try:
+            await asyncio.sleep(max(0.0, self._asked_s + _REFRESH_S - time.monotonic()))
+        finally:
+            self._asking = None  # who comes now waits for the next answer
+        self._asked_s = time.monotonic()
+        with contextlib.suppress(HTTPException):  # the engine is gone: by what is known then
+            await self._follow()
+
     async def _follow(self) -> None:
-        """Tell the engine what the gate has refused, and take over its totals."""
+        """Tell the engine what the gate has refused, and take over totals and contract."""
+        async with self._following:
+            await self._exchange()
+
+    async def _exchange(self) -> None:
         more = True
         while more:
-            untold = self._door.take_untold()
+            untold = self._gate.take_untold()
             try:
                 totals = (await self._call("totals", untold))["ranks"]
             except HTTPException:
-                self._door.put_back(untold)
+                self._gate.put_back(untold)
                 raise
             more = bool(untold)
         self._collector.update(totals)
-        self._door.follow(totals)
+        newest = max((rank["contract_epoch"] for rank in totals), default=0)
+        if newest != self._gate.epoch and self._gate.settings is not None:
+            ranks = (await self._call("contract_with_keys", {}))["ranks"]
+            held = max((decode(ContractInForce, one) for one in ranks), key=lambda one: one.epoch)
+            self._gate.go_by(self._gate.settings.under(held.contract), held.epoch)
+        self._gate.follow(totals)

@@ -1,15 +1,10 @@
 """Shedding: only sheddable classes, only while a live decision says so, and never uncounted."""
 
-import asyncio
 import json
-from argparse import Namespace
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import Body, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,21 +12,16 @@ from serving.contracts import SLO, Decision, Envelope, Limits, TraceRequest, wit
 from serving.engines.simulated import SimulatedEngine
 from serving.lease import clamp
 from serving.perception.attributes import sign_tenant
-from serving.plugin.engine_methods import hmas_call
-from serving.plugin.gateway import GatewayMiddleware
-from serving.plugin.routes import HMASEndpoints
-from serving.plugin.shedding import SheddingMiddleware
-from serving.plugin.shedding_gate import LAPSE_S, SheddingGate
+from serving.plugin.admission_gate import LAPSE_S, AdmissionGate
 from serving.policies import RequestView
 from serving.settings import EngineSettings
 from serving.shedding import OVERDUE_S, Shedding, is_in_vain
+from tests.serving.api_server import BAD, OK, ApiServer
 from tests.serving.samples import profile
 from tests.serving.simulation import journal_of
 
 CONTRACT = with_classes({}, ["batch"]).model_copy(update={"believe_clients": True})
 SETTINGS = EngineSettings(contract=CONTRACT, retry_after_s=7)
-CHAT = "/v1/chat/completions"
-OK, BAD = httpx.codes.OK, httpx.codes.BAD_REQUEST
 REFUSED = httpx.codes.SERVICE_UNAVAILABLE
 
 
@@ -90,12 +80,12 @@ class Clock:
 
 
 def totals(share: float, left_s: float = 60.0, rank: int = 0) -> dict[str, Any]:
-    return {"rank": rank, "shed": share, "lease_left_s": left_s}
+    return {"rank": rank, "shed": share, "lease_left_s": left_s, "counters": [], "loads": []}
 
 
 def test_the_door_closes_again_by_itself():
     clock = Clock()
-    gate = SheddingGate(clock)
+    gate = AdmissionGate(clock)
     assert gate.share == 0.0
     gate.follow([totals(0.5)])
     clock.now_s += LAPSE_S - 0.1
@@ -108,7 +98,7 @@ def test_the_door_closes_again_by_itself():
 
 
 def test_of_several_ranks_the_least_counts():
-    gate = SheddingGate(Clock())
+    gate = AdmissionGate(Clock())
     gate.follow([totals(0.5, rank=3), totals(0.25, rank=1)])
     assert gate.share == 0.25
     gate.follow([totals(1.0), totals(0.0)])
@@ -120,65 +110,12 @@ def test_of_several_ranks_the_least_counts():
 # -- a server, end to end, with the real scheduler behind it -------------------------------
 
 
-class Server:
-    """An API server with both middlewares, the plugin, and the hook of a simulated engine."""
-
-    def __init__(self, settings: EngineSettings = SETTINGS) -> None:
-        self.engine = SimulatedEngine(profile(), settings)
-        self.engine.scheduler.hmas_apply(self.decision(0.0))
-        self.endpoints, self.served = HMASEndpoints(), list[dict[str, Any]]()
-        self.endpoints._client = SimpleNamespace(engine_core=self)
-        self.down = False
-        self.app = FastAPI()
-        extra = {"hmas": settings.model_dump(mode="json", exclude_defaults=True)}
-        self.app.state.args = Namespace(additional_config=extra)
-        self.endpoints.attach_router(self.app)
-
-        @self.app.post(CHAT)
-        async def serve(body: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008
-            self.served.append(body)
-            return body
-
-        @self.app.exception_handler(RequestValidationError)
-        async def bad_body(request: Request, error: RequestValidationError) -> Response:
-            return Response(status_code=BAD)  # as vLLM answers it
-
-        self.app.add_middleware(SheddingMiddleware)
-        self.app.add_middleware(GatewayMiddleware)
-
-    def decision(self, share: float) -> Decision:
-        limits = Limits(8, 512, shed=share)
-        return Decision("me", self.engine.snapshot().epoch + 1, 60.0, "edf", {}, limits)
-
-    async def call_utility_all_async(self, name: str, *args: Any) -> list[dict[str, Any]]:
-        if self.down:
-            raise RuntimeError("EngineCore died")
-        return [hmas_call(SimpleNamespace(scheduler=self.engine.scheduler), *args)]
-
-    def shed(self, share: float) -> None:
-        assert self.engine.apply(self.decision(share)).accepted
-        self.poll()
-
-    def poll(self) -> None:
-        asyncio.run(self.endpoints._follow())
-
-    def post(self, slo_class: str, path: str = CHAT, **more: Any) -> httpx.Response:
-        body = {"vllm_xargs": {"tenant": "acme", "slo_class": slo_class}, "max_tokens": 5}
-
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://vllm") as client:
-                return await client.post(path, **{"json": body, **more})
-
-        return asyncio.run(send())
-
-
-def counted(server: Server) -> dict[str, int]:
+def counted(server: ApiServer) -> dict[str, int]:
     return {row.slo_class: row.rejected for row in server.engine.snapshot().counters}
 
 
 def test_it_is_answered_503_with_retry_after_in_vllms_form_and_never_reaches_the_engine():
-    server = Server()
+    server = ApiServer(SETTINGS)
     server.shed(1.0)
     reply = server.post("batch")
     assert reply.status_code == REFUSED
@@ -193,7 +130,7 @@ def test_it_is_answered_503_with_retry_after_in_vllms_form_and_never_reaches_the
 
 
 def test_nothing_is_refused_before_a_decision_says_so_nor_after():
-    server = Server()
+    server = ApiServer(SETTINGS)
     assert server.post("batch").status_code == OK
     server.shed(1.0)
     assert server.post("batch").status_code == REFUSED
@@ -206,7 +143,7 @@ def test_nothing_is_refused_before_a_decision_says_so_nor_after():
 
 
 def test_a_refusal_is_a_miss_in_the_journal_and_in_the_counters():
-    server = Server()
+    server = ApiServer(SETTINGS)
     server.shed(0.5)
     codes = [server.post("batch").status_code for _ in range(6)]
     assert codes.count(REFUSED) == 3
@@ -226,7 +163,7 @@ def test_a_refusal_is_a_miss_in_the_journal_and_in_the_counters():
 
 
 def test_what_could_not_be_told_is_told_later():
-    server = Server()
+    server = ApiServer(SETTINGS)
     server.shed(1.0)
     server.post("batch")
     server.down = True
@@ -238,14 +175,14 @@ def test_what_could_not_be_told_is_told_later():
 
 
 def test_a_flood_of_refusals_is_told_whole_and_in_pages():
-    server = Server()
+    server = ApiServer(SETTINGS)
     server.shed(1.0)
     sent = 1203
     for _ in range(sent):
-        server.endpoints._door.refuses("batch", CONTRACT.sheddable)
+        server.gate.sheds("batch")
     server.post("batch")
-    note = server.endpoints._door._untold[0]
-    server.endpoints._door._untold.extend([note] * (sent - 1))
+    note = server.gate._untold[0]
+    server.gate._untold.extend([note] * (sent - 1))
     server.poll()
     assert counted(server) == {"batch": sent}
 
@@ -253,7 +190,7 @@ def test_a_flood_of_refusals_is_told_whole_and_in_pages():
 def test_believed_headers_of_a_gateway_count(monkeypatch):
     monkeypatch.setenv("HMAS_TOKEN", "t")
     assert sign_tenant("x")
-    server = Server(SETTINGS.model_copy(update={"gateway": "always"}))
+    server = ApiServer(SETTINGS.model_copy(update={"gateway": "always"}))
     server.shed(1.0)
     headers = {"x-hmas-slo-class": "interactive"}
     assert server.post("batch", headers=headers).status_code == OK
@@ -265,21 +202,21 @@ def test_believed_headers_of_a_gateway_count(monkeypatch):
     b"\xff\xfe", b"[" * 100_000,
 ])  # fmt: skip
 def test_what_cannot_be_judged_is_vllms_to_answer(content):
-    server = Server(EngineSettings(contract=with_classes({}, ["best_effort"])))
+    server = ApiServer(EngineSettings(contract=with_classes({}, ["best_effort"])))
     server.shed(1.0)
     assert server.post("x", json=None, content=content).status_code in {OK, BAD}
 
 
 def test_only_routes_that_serve_a_model_are_looked_at():
-    server = Server()
+    server = ApiServer(SETTINGS)
     server.shed(1.0)
     assert server.post("batch", path="/v1/embeddings").status_code == httpx.codes.NOT_FOUND
 
 
 def test_a_fault_of_ours_lets_the_request_pass(monkeypatch):
-    server = Server()
+    server = ApiServer(SETTINGS)
     server.shed(1.0)
-    monkeypatch.setattr(SheddingGate, "refuses", lambda *_: 1 / 0)
+    monkeypatch.setattr(AdmissionGate, "sheds", lambda *_: 1 / 0)
     assert server.post("batch").status_code == OK
     assert json.dumps(server.served[0]), "with its whole body"
 

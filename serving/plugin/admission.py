@@ -1,0 +1,212 @@
+"""Whose is a request, and may it pass? By the contract: API keys, classes, quotas, shedding.
+
+The plugin puts the middleware into every API server, inside the gateway's, so that believed headers
+count. Where the contract asks nothing of requests and none are shed, they are passed on unread.
+"""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from serving.contracts import SLO, Arrival
+from serving.perception.attributes import asked_class, signed_tenant, slo_of, tenant_of
+from serving.plugin.admission_gate import AdmissionGate, Size
+from serving.plugin.bodies import (
+    NAMED,
+    App,
+    Receive,
+    Scope,
+    Send,
+    arguments_of,
+    before,
+    header,
+    place_of,
+    read_body,
+    set_length,
+    settings_of,
+    size_of,
+    whole,
+)
+from serving.plugin.gateway_headers import Claims, rewritten
+from serving.settings import EngineSettings
+
+logger = logging.getLogger("vllm.hmas")
+
+# What a server is watched and steered by, and what asks nothing of the model.
+_OPEN_PATHS = ("/hmas/", "/ping")
+_OPEN_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """The answer to a request that may not pass; `noted` ones are told to the engine."""
+
+    status: int
+    kind: str
+    message: str
+    retry_after_s: int | None = None
+    noted: tuple[str, SLO] | None = None
+
+
+class AdmissionMiddleware:
+    """Pure ASGI middleware: what the gate does not let pass is answered here.
+
+    Args:
+        app: what is inside.
+        gate: of this API server.
+    """
+
+    def __init__(self, app: App, gate: AdmissionGate) -> None:
+        self._app, self._gate = app, gate
+        self._failed = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection. A body that cannot be read is vLLM's to answer."""
+        gate = self._gate
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        if gate.settings is None:
+            gate.go_by(settings_of(scope))
+        settings = gate.settings
+        if settings is None or gate.is_open:
+            await self._app(scope, receive, send)
+            return
+        place, body, message = place_of(scope), b"", None
+        if place is not None:
+            body, last = await read_body(receive)
+            if last is not None:  # the client is gone
+                await self._app(scope, before(last, receive), send)
+                return
+            message = _decoded(body)
+        extra = arguments_of(message, place or ())
+        tenant, by_key = self._whose(scope, extra, settings)
+        if tenant is None:
+            await _refuse(scope, send, _NO_KEY)
+            return
+        if place is None:
+            await self._app(scope, receive, send)
+            return
+        if by_key:
+            scope = {**scope}
+            body = rewritten(body, Claims(tenant, {}, None), place)
+            set_length(scope, len(body))
+        size = size_of(message, body)
+        if (refusal := await self._judge(settings, tenant, extra, size)) is not None:
+            request_id = await _refuse(scope, send, refusal)
+            if refusal.noted is not None:
+                gate.note(Arrival(
+                    0, request_id, time.time(), tenant, *refusal.noted, size.prompt_tokens,
+                    max(1, size.max_tokens),
+                ))  # fmt: skip
+            return
+        leave = gate.enter(tenant, size)
+        try:
+            await self._app(scope, before(whole(body), receive), send)
+        finally:
+            leave()
+
+    def _whose(
+        self, scope: Scope, extra: Mapping[str, Any], settings: EngineSettings
+    ) -> tuple[str | None, bool]:
+        """The tenant, None if it may not send this, and whether its API key has named it.
+
+        The word of the gateway, or of another holder of HMAS_TOKEN, goes before that of a key.
+        """
+        named = scope.get(NAMED) or signed_tenant(extra)
+        if named is not None:
+            return named, False
+        contract = settings.contract
+        if contract.has_keys:
+            scheme, _, bearer = header(scope, b"authorization").partition(" ")
+            key = header(scope, b"x-api-key") or (bearer if scheme.lower() == "bearer" else "")
+            if (owner := self._gate.owner_of(key.strip())) is not None:
+                return owner, True
+            if contract.require_keys and not _is_open(scope):
+                return None, False
+        return tenant_of(extra, None, settings), False
+
+    async def _judge(
+        self, settings: EngineSettings, tenant: str, extra: Mapping[str, Any], size: Size
+    ) -> _Refusal | None:
+        """Why a request may not pass; None if it may."""
+        try:
+            contract, gate = settings.contract, self._gate
+            asked, terms = asked_class(extra, contract), contract.terms_of(tenant)
+            if asked is not None and not terms.allows(asked):
+                return _Refusal(
+                    httpx.codes.FORBIDDEN, "PermissionDeniedError",
+                    f"tenant {tenant!r} may not ask for SLO class {asked!r}; it may ask for "
+                    f"{', '.join(terms.classes)}",
+                )  # fmt: skip
+            noted = slo_of(extra, settings, tenant)
+            if gate.sheds(noted[0]):
+                wait_s = settings.retry_after_s
+                return _Refusal(
+                    httpx.codes.SERVICE_UNAVAILABLE, "ServiceUnavailableError",
+                    f"overloaded: requests of SLO class {noted[0]!r} are being refused; try again "
+                    f"in {wait_s} s", wait_s, noted,
+                )  # fmt: skip
+            if (over := await gate.over_quota(tenant, size)) is not None:
+                return _Refusal(
+                    httpx.codes.TOO_MANY_REQUESTS, "RateLimitError",
+                    f"tenant {tenant!r} is over its quota: {over.reason}; try again in "
+                    f"{over.retry_after_s} s", over.retry_after_s, noted,
+                )  # fmt: skip
+        except Exception:
+            if not self._failed:
+                logger.exception("H-MAS lets pass what it cannot judge (said once)")
+            self._failed = True
+        return None
+
+
+_NO_KEY = _Refusal(
+    httpx.codes.UNAUTHORIZED,
+    "AuthenticationError",
+    "no or an unknown API key: send one as x-api-key or Authorization: Bearer",
+)
+
+
+async def _refuse(scope: Scope, send: Send, refusal: _Refusal) -> str:
+    """Answer in the form of vLLM's errors; returns the id that the request is given."""
+    request_id = "refused-" + (header(scope, b"x-request-id")[:64] or secrets.token_hex(8))
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.message[:120]})
+        return request_id
+    error = {
+        "message": refusal.message, "type": refusal.kind, "param": None, "code": refusal.status,
+    }  # fmt: skip
+    body = json.dumps({"error": error}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode("latin-1")),
+    ]
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", str(refusal.retry_after_s).encode()))
+    if refusal is _NO_KEY:
+        headers.append((b"www-authenticate", b"Bearer"))
+    start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+    return request_id
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return json.loads(body)  # as FastAPI reads it, so that both see the same
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_open(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return scope["type"] == "http" and (
+        scope["method"] in _OPEN_METHODS or path.startswith(_OPEN_PATHS)
+    )
