@@ -18,6 +18,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
 from serving import compat
+from serving.batch import Batch
 from serving.contracts import (
     Ack,
     Arrival,
@@ -100,9 +101,9 @@ class SchedulerHook(_Base):
             self.max_model_len, 2 * self.envelope.kv_blocks * self.block_size
         )
         self.contract = ContractInForce(0, settings.contract, settings.slo_scale)
-        self.observer = Observer(settings, lanes, self._cached_tokens)
-        if self.num_spec_tokens:
-            self.observer.batch.resync_steps = 1
+        pipelined = self.parallel_config.pipeline_parallel_size > 1
+        batch = Batch(int(self.num_spec_tokens), pipelined=pipelined)
+        self.observer = Observer(settings, lanes, self._cached_tokens, batch)
         self._model_file: ModelFile | None = None
         if settings.model_file:
             self._open_model_file(settings.model_file)

@@ -54,10 +54,11 @@ class Observer:
         settings: EngineSettings,
         lanes: Lanes,
         cached_tokens: Callable[[Request], int],
+        batch: Batch,
     ) -> None:
         self.accounting = Accounting(settings.journal_size, settings.max_tenants)
         self.cost, self.lengths = CostModel(), LengthModel()
-        self.batch = Batch()
+        self.batch = batch
         self.mean_ttft_target_s, self.last_step_s, self.steps = 2.0, 0.0, 0
         self.preemptions = self.recomputed_tokens = 0
         self._lanes, self._cached_tokens = lanes, cached_tokens
@@ -79,7 +80,8 @@ class Observer:
         group = self.lengths.group(tenant, request.num_prompt_tokens, request.max_tokens)
         mean, q90 = self.lengths.predicted(group)
         expected = min(mean, request.max_tokens)
-        decode_s = expected * max(self.last_step_s, self.cost.coefficients.base_s)
+        steps = expected / (self.batch.tokens_per_decode * self.batch.turns)
+        decode_s = steps * max(self.last_step_s, self.cost.coefficients.base_s)
         arrival_s, cached = request.arrival_time, self._cached_tokens(request)
         lane = self._lanes.of(tenant)
         view = RequestView(
@@ -158,7 +160,8 @@ class Observer:
         """Engine seconds that one more output token costs in a step that runs anyway, tau."""
         cost, shape = self.cost.coefficients, self._decode_shape
         context = shape.decode_context / max(1, shape.decodes)
-        return cost.per_decode_s + cost.per_context_token_s * context
+        step_s = cost.per_decode_s + cost.per_context_token_s * context
+        return step_s / self.batch.tokens_per_decode
 
     def busy_until_s(self, now_s: float) -> float:
         """When the step in flight will probably end (async scheduling runs one ahead)."""

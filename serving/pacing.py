@@ -49,7 +49,7 @@ def resting(
     room_s = float(slack_s[keeps].min()) / (1.0 + margin)
     room_s = room_s / (1.0 + PREFILL_FLOOR * prompts_wait) - cost.base_s
     if prompts_wait:
-        tightest_s = float(state.tpot_s[keeps].min())
+        tightest_s = float(_pace_s(state)[keeps].min())
         room_s = min(room_s, HASTE * float((each_s * _share(state, tightest_s)).sum()))
     decoding = np.flatnonzero(state.decoding)
     if each_s[decoding].sum() <= room_s:
@@ -66,27 +66,34 @@ def resting(
 def keeps_pace(state: DecodeState, cost: CostCoefficients) -> np.ndarray:
     """Which decodes can still reach their mean TPOT if from now on each goes at its own pace.
 
-    For a target tau a step then takes base + sum over j of c_j min(1, tau / tau_j) on average,
-    with c_j the time that decode j adds. In `DecodeState.recoverable` all decode in every step.
+    For a pace tau, the target times the tokens that a step brings, a step then takes
+    base + sum over j of c_j min(1, tau / tau_j) on average, with c_j the time that decode j
+    adds. In `DecodeState.recoverable` all decode in every step.
     """
     each_s = _each_s(state, cost)
     found = np.zeros(len(each_s), bool)
-    for tau_s in np.unique(state.tpot_s[state.decoding & (state.tpot_s > 0.0)]):
+    pace_s, steps = _pace_s(state), state.remaining / state.tokens_per_step
+    for tau_s in np.unique(pace_s[state.decoding & (pace_s > 0.0)]):
         step_s = cost.base_s + float((each_s * _share(state, tau_s)).sum())
-        in_time = state.slack_s + state.remaining * (tau_s - step_s) >= 0.0
-        found |= (state.tpot_s == tau_s) & in_time
+        in_time = state.slack_s + steps * (tau_s - step_s) >= 0.0
+        found |= (pace_s == tau_s) & in_time
     found &= state.decoding & np.isfinite(state.slack_s)
     return found
 
 
 def _each_s(state: DecodeState, cost: CostCoefficients) -> np.ndarray:
-    """What each decode adds to a step."""
+    """What each decode adds to a step, on average if a step takes along only a share."""
     each_s = cost.per_decode_s + cost.per_context_token_s * state.tokens
-    return np.where(state.decoding, each_s, 0.0)
+    return np.where(state.decoding, each_s * state.turns, 0.0)
+
+
+def _pace_s(state: DecodeState) -> np.ndarray:
+    """How long a step may take for each to keep its TPOT; 0 without a target."""
+    return state.tpot_s * state.tokens_per_step
 
 
 def _share(state: DecodeState, tau_s: float) -> np.ndarray:
     """In which share of the steps of a pace `tau_s` each has to take part."""
-    tpot_s = np.where(state.tpot_s > 0.0, state.tpot_s, TURNS * tau_s)
-    share: np.ndarray = np.minimum(1.0, tau_s / tpot_s)
+    pace_s = _pace_s(state)
+    share: np.ndarray = np.minimum(1.0, tau_s / np.where(pace_s > 0.0, pace_s, TURNS * tau_s))
     return share

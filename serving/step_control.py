@@ -109,7 +109,7 @@ class StepControl:
     def reveal(self) -> None:
         """Hide no request."""
         self.hidden = []
-        self._observer.batch.resting_context = 0
+        self._observer.batch.resting = 0
         self.passing.clear()
 
     def end_step(self, scheduled: Mapping[str, int]) -> None:

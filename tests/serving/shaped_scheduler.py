@@ -68,6 +68,7 @@ class Shaped:
     profile: EngineProfile = field(default_factory=machine)
     prefix_caching: bool = False
     ahead: int = 0  # steps in flight when the next one is scheduled
+    right: int | None = None  # how many draft tokens are; None: it varies
 
     def __post_init__(self) -> None:
         self.now_s, self.epoch = 1000.0, 0
@@ -214,6 +215,8 @@ class Shaped:
     def _sample(self, name: str, drafts: int) -> list[int]:
         # How many drafts are right depends on the request and its place, so both arms agree.
         right = (len(name) + 3 * self.got[name]) % (drafts + 1)
+        if self.right is not None:
+            right = min(self.right, drafts)
         left = self.answers[name] - self.got[name]
         tokens = [TOKEN] * min(1 + right, max(left, 1))
         return [*tokens[:-1], STOP_TOKEN] if left <= len(tokens) else tokens
@@ -263,6 +266,11 @@ def attention(block_size: int, window: int = 0) -> KVCacheSpec:
     if window:
         return SlidingWindowSpec(block_size=block_size, sliding_window=window, **sizes)
     return FullAttentionSpec(block_size=block_size, **sizes)
+
+
+def with_stages(monkeypatch: pytest.MonkeyPatch, stages: int = 2) -> None:
+    """Engines built from now on are a pipeline: a request is in one step of those in flight."""
+    _configure(monkeypatch, **{"parallel_config.pipeline_parallel_size": stages})
 
 
 def _with(cls: Any, instead: dict[str, Any], **kwargs: Any) -> Any:

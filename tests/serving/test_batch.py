@@ -62,10 +62,9 @@ class Watched(Shaped):
                 decodes += 1
         assert (shape.prefill_tokens, shape.decodes) == (prefill, decodes)
         assert shape.prefill_square == square
-        rest = {r.request_id for r in self.scheduler.control.hidden}
         answering = [
-            r for r in self.scheduler.running
-            if r.num_output_tokens > self.seen[r.request_id] and r.request_id not in rest
+            self.requests[name] for name in output.num_scheduled_tokens
+            if self.requests[name].num_output_tokens > self.seen[name]
         ]
         assert shape.decode_context == sum(r.num_computed_tokens for r in answering)
         return output

@@ -85,7 +85,7 @@ def test_a_long_prompt_that_another_engine_computes_is_not_hopeless():
     assert engine.scheduler.hmas_snapshot().queue.waiting_tokens == 3
     engine.drain()
     rules = engine.scheduler.hmas_snapshot().rules
-    assert (rules.demoted, rules.parked) == (0, 0)
+    assert (rules["demoted"], rules["parked"]) == (0, 0)
 
 
 def test_a_prompt_counts_in_full_again_once_its_remote_kv_is_lost():

@@ -1,0 +1,185 @@
+"""Does the hook count tokens, not steps: with speculation, and with pipeline parallelism?"""
+
+import math
+
+import numpy as np
+import pytest
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from serving.batch import DecodeState
+from serving.contracts import CostCoefficients
+from serving.pacing import keeps_pace
+from serving.perception.cost_model import CostModel
+from serving.rules import RULES
+from serving.scheduler import HMASScheduler, HMASSyncScheduler
+from serving.settings import EngineSettings
+from tests.serving.driven_scheduler import machine
+from tests.serving.samples import shares
+from tests.serving.shaped_scheduler import STEP_S, Shaped, with_drafts, with_stages
+from tests.serving.test_shapes import aborts, plain
+
+ALL_RULES = {name: value for rule in RULES.values() for name, value in rule.items()}
+TPOT_S = 0.6 * STEP_S  # faster than one token per step
+
+
+def speculating(monkeypatch, right: int | None, ahead: int = 0, budget: int = 32) -> Shaped:
+    """Four answers with three draft tokens a step, and a model of what steps cost."""
+    with_drafts(monkeypatch, 3)
+    engine = Shaped(profile=machine(200, 8, budget), ahead=ahead, right=right)
+    engine.scheduler.observer.cost = CostModel(CostCoefficients(0.8 * STEP_S, 1e-3, 0.0))
+    engine.scheduler.observer.cost.learn = lambda shape, seconds: None
+    for name in ("w", "r"):  # the first ones show how many tokens come
+        engine.drain()
+        for i in range(4):
+            engine.add(f"{name}{i}", 4, 40, slo_tpot_ms=1000 * TPOT_S)
+    return engine
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize("right", [0, 3])
+def test_a_decode_is_lost_or_not_by_the_tokens_that_it_gets(monkeypatch, ahead, right):
+    engine = speculating(monkeypatch, right, ahead)
+    engine.step(1 + ahead)
+    observer = engine.scheduler.observer
+    kept = observer.batch.state(engine.now_s).recoverable(observer.cost.coefficients)
+    assert list(kept) == [right == 3] * 4
+
+
+@pytest.mark.parametrize("right", [0, 3])
+def test_a_step_is_sized_for_decodes_that_several_tokens_a_step_keep_in_pace(monkeypatch, right):
+    """One token a step is too few whatever the step costs: then nothing is left to protect."""
+    engine = speculating(monkeypatch, right, budget=48)
+    engine.decide("fcfs", follow_slack=True)
+    engine.step()
+    engine.add("long", 44, 1)
+    engine.add("next", 44, 1)
+    engine.step()
+    prefill = sum(tokens for name, tokens in engine.steps[-1][0] if not name.startswith("r"))
+    assert (0 < prefill < 32) == (right == 3), prefill
+    assert {tokens for name, tokens in engine.steps[-1][0] if name.startswith("r")} == {4}
+    engine.drain()
+    engine.check_books()
+
+
+@pytest.mark.parametrize("right", [0, 1, 3])
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_slack_is_until_the_tokens_of_the_coming_step_are_due(monkeypatch, ahead, right):
+    """As a plain loop has it; of what is in flight, so many tokens count as usually come."""
+    engine = speculating(monkeypatch, right, ahead)
+    engine.step(8)
+    batch = engine.scheduler.observer.batch
+    state = batch.state(engine.now_s)
+    assert state.tokens_per_step == pytest.approx(1 + right, abs=0.51)
+    names = [name for name in engine.got if name.startswith("r")]
+    for name, slack_s, gain in zip(names, state.slack_s, state.tokens_per_step, strict=True):
+        first_s = engine.scheduler.observer.track(engine.requests[name]).first_token_s
+        due_s = first_s + TPOT_S * (engine.got[name] + gain * ahead + gain - 1.0)
+        assert slack_s == pytest.approx(due_s - engine.now_s)
+
+
+def test_answers_that_get_several_tokens_a_step_are_expected_to_end_sooner(monkeypatch):
+    deadlines = []
+    for right in (0, 3):
+        with monkeypatch.context() as one:
+            engine = speculating(one, right)
+        engine.step(12)
+        request = engine.add("new", 10, 5, slo_e2e_ms=60_000)
+        deadlines.append(engine.scheduler.observer.view_of(request).deadline_s - engine.now_s)
+        assert deadlines[-1] < 60.0
+    assert 60.0 - deadlines[1] < (60.0 - deadlines[0]) / 2
+
+
+def test_pace_keeps_or_gives_up_a_decode_by_the_tokens_that_it_gets():
+    """A step of 20 ms is too long for 12 ms a token, unless it brings four of them."""
+    both, cost = np.array([True, True]), CostCoefficients(20e-3, 1e-3, 1e-6)
+    state = DecodeState(
+        both, np.array([0.01, 0.01]), np.array([100.0, 100.0]), np.array([50.0, 50.0]),
+        np.array([12e-3, 12e-3]), np.array([4.0, 1.0]),
+    )  # fmt: skip
+    assert list(keeps_pace(state, cost)) == [True, False]
+    assert list(state.recoverable(cost)) == [True, False]
+
+
+# -- pipeline parallelism ----------------------------------------------------------------
+
+
+def staged(monkeypatch, *, hooked: bool = True, ahead: int = 1) -> Shaped:
+    with_stages(monkeypatch)
+    return Shaped(
+        HMASSyncScheduler if hooked else Scheduler, profile=machine(200, 8, 16), ahead=ahead
+    )
+
+
+def two_batches(engine: Shaped) -> None:
+    """Three requests decode in one step, two in the next."""
+    for i in range(3):
+        engine.add(f"a{i}", 4, 40, slo_tpot_ms=1000)
+    engine.schedule()
+    for i in range(2):
+        engine.add(f"b{i}", 6, 40, slo_tpot_ms=1000)
+    engine.step(9)
+
+
+def test_a_step_of_a_pipeline_is_measured_by_the_requests_in_it(monkeypatch):
+    engine = staged(monkeypatch)
+    two_batches(engine)
+    shapes: list[tuple[int, int]] = []
+    observer = engine.scheduler.observer
+    observer.cost.learn = lambda shape, seconds: shapes.append(
+        (shape.decodes, shape.decode_context)
+    )
+    expected = []
+    for _ in range(6):
+        counts = engine.schedule().num_scheduled_tokens
+        context = sum(engine.requests[name].num_computed_tokens for name in counts)
+        expected.append((len(counts), context))
+        engine.update()
+    assert {decodes for decodes, _ in expected} == {2, 3}
+    assert shapes[1:] == expected[: len(shapes) - 1]
+
+
+def test_a_decode_of_a_pipeline_gets_a_token_in_every_other_step(monkeypatch):
+    """So a step may take half of its TPOT target, as long as nothing was saved."""
+    engine = staged(monkeypatch)
+    two_batches(engine)
+    engine.step(60)
+    state = engine.scheduler.observer.batch.state(engine.now_s)
+    assert state.tokens_per_step == pytest.approx(0.5, abs=0.15)
+    assert state.shape.decodes in (2, 3)
+
+
+@pytest.mark.parametrize("feed", [plain, aborts])
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_without_a_controller_a_pipeline_is_scheduled_as_by_stock_vllm(monkeypatch, feed, ahead):
+    stock, hooked = (staged(monkeypatch, hooked=one, ahead=ahead) for one in (False, True))
+    for arm in (stock, hooked):
+        feed(arm)
+        arm.drain()
+    assert hooked.steps == stock.steps
+    assert (hooked.got, hooked.finished) == (stock.got, stock.finished)
+    hooked.check_books()
+
+
+@pytest.mark.parametrize("policy", ["slide", "fair"])
+@pytest.mark.parametrize("scheduler_cls", [HMASScheduler, HMASSyncScheduler])
+@pytest.mark.parametrize("feed", [plain, aborts])
+def test_a_pipeline_serves_everybody_with_a_policy_and_all_rules(
+    monkeypatch, policy, scheduler_cls, feed
+):
+    with_stages(monkeypatch)
+    settings = EngineSettings(contract=shares({}, {"t0": 0.3}), bucket_s=0.1, max_wait_s=1.0)
+    engine = Shaped(scheduler_cls, settings, profile=machine(40, 6, 16), ahead=2)
+    engine.decide(policy, **ALL_RULES)
+    feed(engine)
+    engine.drain()
+    engine.check_books()
+
+
+def test_without_either_a_token_per_step_is_what_counts():
+    engine = Shaped(profile=machine(200, 8, 16))
+    for i in range(3):
+        engine.add(f"r{i}", 4, 20, slo_tpot_ms=50)
+    engine.step(6)
+    state = engine.scheduler.observer.batch.state(engine.now_s)
+    assert np.all(state.tokens_per_step == 1.0)
+    assert math.isclose(state.turns, 1.0)
