@@ -195,7 +195,8 @@ def test_who_sits_out_keeps_the_place_in_the_batch():
 @pytest.mark.parametrize("policy", ["edf", "fair"])
 def test_a_decode_that_sits_out_a_step_costs_its_tenant_nothing(policy):
     """Lanes follow the tokens that each step gave, for `fair` and for floors."""
-    settings = SETTINGS.model_copy(update={"contract": shares({}, {"long": 0.3})})
+    floors = shares({}, {"long": 0.3}).tenants
+    settings = SETTINGS.under(SETTINGS.contract.model_copy(update={"tenants": floors}))
     steps = []
 
     def watch(engine: SimulatedEngine) -> None:
