@@ -276,6 +276,15 @@ class Config(Section):
     metrics: MetricsConfig = Field(MetricsConfig(), description="The controller's metrics.")
     telemetry: TelemetryConfig = Field(TelemetryConfig(), description="Spans of the controller.")
 
+    @property
+    def own_tenants(self) -> tuple[str, ...]:
+        """Tenants that the controller's own requests are charged to: nobody's attainment."""
+        asking = {
+            self.model.tenant if self.model.enabled else "",
+            self.agents.model.tenant if self.agents.model.replaces else "",
+        }
+        return tuple(sorted(asking - {""}))
+
 
 def load_config(path: Path | None, overrides: dict[str, Any] | None = None) -> Config:
     """The configuration of a file, with overrides on top.

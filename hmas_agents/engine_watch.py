@@ -84,6 +84,7 @@ class EngineWatch:
                 ),
                 inside=inside,
                 served=self._feedback.served(MAX_SERVED),
+                own_tenants=self._config.own_tenants,
             )
 
     def alarms(self) -> tuple[str, ...]:

@@ -90,7 +90,8 @@ def forecast(
         for request, outcome in zip(inside, engine.resumed_outcomes, strict=True)
         if not first_token_is_late(request.slo, request.arrival_s, request.first_token_s, 0.0)
     ]
-    return _count([*undecided, *outcomes[:counted]])
+    own = situation.own_tenants
+    return _count(o for o in (*undecided, *outcomes[:counted]) if o.tenant not in own)
 
 
 def _count(outcomes: Iterable[Outcome]) -> Forecast:

@@ -41,6 +41,7 @@ class Situation:
             already scaled: of one class, `custom` above all, they may differ.
         inside: the requests that the engine holds, on the snapshot's clock.
         served: recent answers that ended, oldest first.
+        own_tenants: of the controller's own requests: served in a forecast, and not counted.
     """
 
     snapshot: Snapshot
@@ -50,6 +51,7 @@ class Situation:
     settings: EngineSettings
     inside: ResidentPage
     served: tuple[Served, ...] = ()
+    own_tenants: tuple[str, ...] = ()
 
     @property
     def limits(self) -> Limits:

@@ -69,7 +69,8 @@ class LongState:
     `load` is offered work over capacity as the engine's cost model prices it;
     `dispersion` is the index of dispersion of arrivals at 1, 10 and 60 s;
     `misses` maps a cause (contracts.Miss) to its share of all finished requests;
-    `alarms` names what fired (`rate_up`, `rate_down`, `lengths`, `mix`).
+    `alarms` names what fired (`rate_up`, `rate_down`, `lengths`, `mix`);
+    `own_*` are the controller's own requests, which nothing else but `load` counts.
     """
 
     now_s: float
@@ -98,3 +99,5 @@ class LongState:
     waiting: int
     queued_prefill_s: float
     params: dict[str, float] = field(default_factory=dict)
+    own_arrivals: int = 0
+    own_attainment: float | None = None

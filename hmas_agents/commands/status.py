@@ -47,32 +47,36 @@ def status(
     from serving.engines.live import LiveEngine, read_token
 
     given = {"engine.url": url, "engine.token_file": token_file}
-    engine_config = read_config(config, given).engine
+    resolved = read_config(config, given)
+    engine_config, own = resolved.engine, resolved.own_tenants
     engine: Engine = LiveEngine(engine_config.url, read_token(engine_config.token_file))
     if as_json:
         typer.echo(json.dumps(encode(engine.snapshot()), indent=2))
     elif once:
-        Console().print(render_snapshot(engine.snapshot()))
+        Console().print(render_snapshot(engine.snapshot(), own))
     else:
-        _follow(engine, every_s)
+        _follow(engine, every_s, own)
 
 
-def _follow(engine: Engine, every_s: float) -> None:
+def _follow(engine: Engine, every_s: float, own: tuple[str, ...] = ()) -> None:
     """Redraw until interrupted; an engine that goes away is shown, and waited for."""
-    with Live(render_snapshot(engine.snapshot()), auto_refresh=False) as live:
+    with Live(render_snapshot(engine.snapshot(), own), auto_refresh=False) as live:
         try:
             while True:
                 time.sleep(every_s)
                 try:
-                    live.update(render_snapshot(engine.snapshot()), refresh=True)
+                    live.update(render_snapshot(engine.snapshot(), own), refresh=True)
                 except EngineUnavailable as error:
                     live.update(Text(f"waiting for the engine: {error}"), refresh=True)
         except KeyboardInterrupt:
             return
 
 
-def render_snapshot(snapshot: Snapshot) -> Group:
-    """The snapshot as text, a table of ranks if there are several, and one of tenants."""
+def render_snapshot(snapshot: Snapshot, own: tuple[str, ...] = ()) -> Group:
+    """The snapshot as text, a table of ranks if there are several, and one of tenants.
+
+    `own`: tenants of the controller's own requests, which come last.
+    """
     queue, batch, kv, limits = snapshot.queue, snapshot.batch, snapshot.kv, snapshot.limits
     owner = snapshot.controller_id or "none: the engine's default policy is in force"
     lease = f", lease {snapshot.lease_left_s:.0f} s left" if snapshot.controller_id else ""
@@ -107,7 +111,7 @@ def render_snapshot(snapshot: Snapshot) -> Group:
         rows["ranks"] = "hold different decisions; the next one brings them together"
     for name, text in rows.items():
         facts.add_row(Text(name, style="bold"), Text(text))
-    tables = [_ranks(snapshot), _tenants(snapshot)] if snapshot.ranks else [_tenants(snapshot)]
+    tables = [*([_ranks(snapshot)] if snapshot.ranks else []), _tenants(snapshot, own)]
     return Group(facts, *tables)
 
 
@@ -133,16 +137,16 @@ def _ranks(snapshot: Snapshot) -> Table:
     return table
 
 
-def _tenants(snapshot: Snapshot) -> Table:
+def _tenants(snapshot: Snapshot, own: tuple[str, ...]) -> Table:
     table = Table("tenant", "class", box=None)
     counts = ("received", "inside", "finished", "aborted", "rejected", "met")
     for name in (*counts, "attainment", "cached", "tokens out"):
         table.add_column(name, justify="right")
-    for c in snapshot.counters:
+    for c in sorted(snapshot.counters, key=lambda counter: counter.tenant in own):
         gone = c.finished + c.aborted  # rejected ones were never received
         judged = gone + c.rejected
         table.add_row(
-            Text(c.tenant),
+            Text(c.tenant + (" (the controller's own)" if c.tenant in own else "")),
             Text(c.slo_class),
             str(c.received),
             str(c.received - gone),

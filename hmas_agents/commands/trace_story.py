@@ -15,6 +15,7 @@ from serving.policies import format_policy
 SEEN_LONG = (
     "alarms", "policy", "window_s", "arrivals", "rate_rps", "load", "attainment", "goodput_rps",
     "waiting", "queued_prefill_s", "misses", "attainment_by_class", "attainment_by_tenant",
+    "own_arrivals", "own_attainment",
 )  # fmt: skip
 SEEN_SHORT = (
     "policy", "waiting", "running", "decoding", "prefilling", "queued_prefill_s", "p10_laxity_s",

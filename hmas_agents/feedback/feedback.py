@@ -21,11 +21,13 @@ class Feedback:
     """Windows over what was observed, and the states read from them.
 
     Memory is bounded: events by age and by number, groups by number. Nothing reads a
-    clock; "now" is the time of the last snapshot.
+    clock; "now" is the time of the last snapshot. The controller's own requests count as load
+    and as what the twin replays, and for nothing else.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config.feedback
+        self._own = frozenset(config.own_tenants)
         retention_s = max(
             MIN_RETENTION_S,
             config.feedback.long_window_s,
@@ -59,19 +61,23 @@ class Feedback:
         for arrival in page.arrivals:
             at_s = arrival.arrival_s
             if isfinite(at_s) and self._offered.arrive(arrival):
+                first_s = min(first_s, at_s)
+                if arrival.tenant in self._own:
+                    continue
                 self._rate.arrive(at_s)
                 self._recent.arrive(arrival)
                 self._drift.add(at_s, arrival.prompt_tokens, arrival.tenant, arrival.slo_class)
-                first_s = min(first_s, at_s)
         for outcome in page.outcomes:
             at_s = outcome.finished_s
             times_are_sane = isfinite(outcome.arrival_s) and isfinite(at_s)
             if times_are_sane and self._offered.leave(outcome):
                 self._outcomes.add(at_s, outcome)
+                first_s = min(first_s, at_s)
+                if outcome.tenant in self._own:
+                    continue
                 self._recent.leave(outcome)
                 self._by_class.add(outcome.slo_class, at_s, outcome.met)
                 self._by_tenant.add(outcome.tenant, at_s, outcome.met)
-                first_s = min(first_s, at_s)
         self._first_s = first_s
         if not math.isfinite(snapshot.now_s):
             return
@@ -126,7 +132,12 @@ class Feedback:
             offered=offered,
             outcomes=self._outcomes.since(since_s),
             weights=self._miss_weights(offered),
-            arrivals_s=[o.arrival_s for o in self._offered.between(-math.inf, math.inf)],
+            arrivals_s=[
+                o.arrival_s
+                for o in self._offered.between(-math.inf, math.inf)
+                if o.tenant not in self._own
+            ],
+            own=self._own,
             observed_since_s=max(self._first_s, snapshot.now_s - self._offered.span_s),
             alarms=self.alarms(),
             psi_lengths=self._drift.lengths()[0],
@@ -143,7 +154,8 @@ class Feedback:
         concerned = [
             o
             for o in self._offered.between(-math.inf, until_s)
-            if o.arrival_s >= since_s or o.was_undecided(since_s)
+            if o.tenant not in self._own
+            and (o.arrival_s >= since_s or o.was_undecided(since_s))
         ]
         weights = self._miss_weights(concerned)
         left = [o.outcome for o in concerned if o.outcome is not None]

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from hmas_agents.feedback.drift import dispersion
 from hmas_agents.feedback.short_state import finite, finite_or_none
@@ -26,6 +26,7 @@ def build_long_state(
     alarms: tuple[str, ...],
     psi_lengths: float,
     psi_mix: float,
+    own: Collection[str] = (),
 ) -> LongState:
     """The long state.
 
@@ -40,6 +41,7 @@ def build_long_state(
         alarms: names of the alarms in force.
         psi_lengths: shift of prompt lengths of the newest quarter against the rest.
         psi_mix: the same of tenants and SLO classes.
+        own: tenants of the controller's own requests: part of the load, and told apart.
 
     Attainment is over requests that *arrived* in the window, so that a growing queue is
     not hidden behind the few that were served; goodput and causes of misses are over
@@ -51,6 +53,12 @@ def build_long_state(
     now_s = snapshot.now_s
     # Under a second, single arrivals would read as enormous rates.
     span_s = max(1.0, window_s)
+    load = offered_load(snapshot, len(offered) / span_s, offered, outcomes)
+    everyone = list(zip(offered, weights, strict=True))
+    pairs = [(o, weight) for o, weight in everyone if o.tenant not in own]
+    ours = [(o, weight) for o, weight in everyone if o.tenant in own]
+    offered = [o for o, _ in pairs]
+    outcomes = [outcome for outcome in outcomes if outcome.tenant not in own]
     rate_rps = len(offered) / span_s
     newer = sum(o.arrival_s >= now_s - window_s / 2 for o in offered)
     indices = {
@@ -59,7 +67,6 @@ def build_long_state(
     }
     misses = Counter(o.miss for o in outcomes if o.miss)
     outputs = [o.output_tokens for o in outcomes]
-    pairs = list(zip(offered, weights, strict=True))
     return LongState(
         now_s=now_s,
         window_s=window_s,
@@ -69,7 +76,7 @@ def build_long_state(
         arrivals=len(offered),
         rate_rps=rate_rps,
         rate_trend=(2 * newer - len(offered)) / (span_s / 2) ** 2,
-        load=offered_load(snapshot, rate_rps, offered, outcomes),
+        load=load,
         dispersion={name: value for name, value in indices.items() if math.isfinite(value)},
         prompt_p50=quantile([o.prompt_tokens for o in offered], 0.5),
         prompt_p90=quantile([o.prompt_tokens for o in offered], 0.9),
@@ -87,6 +94,8 @@ def build_long_state(
         e2e_p95_s=quantile([o.e2e_s for o in outcomes], 0.95),
         waiting=snapshot.queue.waiting,
         queued_prefill_s=finite(snapshot.queue.queued_prefill_s),
+        own_arrivals=len(ours),
+        own_attainment=_attainment(ours),
     )
 
 

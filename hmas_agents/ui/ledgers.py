@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hmas_agents.config import Config
 from hmas_agents.ledger import LedgerError, LedgerReader, Run
 from hmas_agents.ledger.schema import open_ledger
 from hmas_agents.ui.decision_rows import DecisionRow, read_rows
@@ -100,7 +101,10 @@ class Ledgers:
             raise UnknownRun(f"{path}: there is no run {run_id}")
         inode = path.stat().st_ino  # a new file of the same name is another ledger
         with self._lock, _connected(path) as connection:
-            data = self._runs.setdefault((self.paths.index(path), inode, run_id), RunData())
+            place = (self.paths.index(path), inode, run_id)
+            if place not in self._runs:
+                self._runs[place] = RunData(outcomes=OutcomeBins(_own_tenants(run)))
+            data = self._runs[place]
             data.read(connection, run_id)
             yield run, data
 
@@ -122,6 +126,14 @@ class Ledgers:
         except (LedgerError, OSError, ValueError) as error:
             return LedgerState(str(path), "broken", str(error))
         return LedgerState(str(path), "ready", written_s=written_s)
+
+
+def _own_tenants(run: Run) -> tuple[str, ...]:
+    """Whose requests were the controller's own; nobody's in a run of another version's."""
+    try:
+        return Config.model_validate(run.config).own_tenants
+    except ValueError:
+        return ()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Kept per second, so that any bin width can be drawn without reading the outcomes
 import math
 import sqlite3
 from collections import Counter, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,9 +59,15 @@ class Series:
 
 
 class OutcomeBins:
-    """Outcomes of one run, read as they come."""
+    """Outcomes of one run, read as they come.
 
-    def __init__(self) -> None:
+    Args:
+        own_tenants: of the controller's own requests, which count for nothing but `own`.
+    """
+
+    def __init__(self, own_tenants: Collection[str] = ()) -> None:
+        self._own_tenants = own_tenants
+        self.own = Counts()
         self.tenants: dict[str, Counts] = {}
         self.misses: Counter[str] = Counter()
         self.count = 0
@@ -77,6 +84,11 @@ class OutcomeBins:
         self._recent_e2e_s.extend(row["e2e_s"] for row in reversed(newest))
         for row in connection.execute(COUNTED, (run_id, self._last_id)).fetchall():
             second, number, tenant = row["second"], row["number"], row["tenant"]
+            self._last_id = max(self._last_id, row["last_id"])
+            if tenant in self._own_tenants:
+                self.own.offered[second] += number
+                self.own.met[second] += number * row["met"]
+                continue
             if tenant not in self.tenants:
                 self.tenants[tenant] = Counts()
             self.tenants[tenant].offered[second] += number
@@ -89,7 +101,6 @@ class OutcomeBins:
             self.first_s = min(self.first_s, second)
             self.last_s = max(self.last_s, second + 1.0)
             self._last_finish_s = max(self._last_finish_s, row["finished_s"])
-            self._last_id = max(self._last_id, row["last_id"])
 
     @property
     def provisional_from_s(self) -> float | None:

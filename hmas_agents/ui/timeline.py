@@ -74,6 +74,8 @@ def summarise_run(key: str, run: Run, data: RunData) -> dict[str, Any]:
         "met": outcomes.met,
         "attainment": outcomes.met / outcomes.count if outcomes.count else None,
         "goodput_rps": outcomes.met / (end_s - start_s) if outcomes.count else None,
+        "own_requests": outcomes.own.offered.total(),
+        "own_met": outcomes.own.met.total(),
         "worst_tenant": min(attained.values(), default=None),
         "attainment_by_tenant": attained,
         "misses": dict(outcomes.misses),

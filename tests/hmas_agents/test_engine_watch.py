@@ -61,6 +61,8 @@ def test_what_happened_after_the_snapshot_happens_at_it_so_that_the_twin_can_beg
     assert (late.arrival_s, late.admitted_s, late.first_token_s) == (now_s,) * 3
     # The early one's first token was late already: nothing to predict.
     assert forecast(situation, "edf", {}, seed=0, horizon_s=5.0).offered == 1
+    ours = replace(situation, own_tenants=("acme",))
+    assert forecast(ours, "edf", {}, seed=0, horizon_s=5.0).offered == 0
 
 
 def test_the_newest_requests_are_kept_when_there_are_too_many_for_the_twin():

@@ -99,9 +99,10 @@ export class RunView {
       ["attainment", percent(summary.attainment)],
       ["goodput", summary.goodput_rps === null ? "–" : `${number(summary.goodput_rps, 3)}/s`],
       ["worst tenant", percent(summary.worst_tenant)],
+      summary.own_requests > 0 && ["the controller's own", `${number(summary.own_met)} of ${number(summary.own_requests)} met`],
       ["switches", number(summary.switches)],
       ["prediction off by", summary.predictions ? `${percent(summary.prediction_error)} over ${summary.predictions}` : "–"],
-    ];
+    ].filter(Boolean);
     return el("dl", { class: "facts" }, facts.map(([key, value]) => el("div", {}, el("dt", {}, key), el("dd", {}, value))));
   }
 

@@ -28,6 +28,15 @@ def test_refused_requests_never_were_inside(hmas, server):
     assert row[2:9] == ["5", "1", "3", "1", "8", "2", "16.7%"]
 
 
+def test_the_controllers_own_requests_come_last_and_are_marked(hmas, server):
+    own = TenantCounters("hmas", "custom", received=7, finished=7, met=1)
+    acme = TenantCounters("zeta", "batch", received=5, finished=5, met=5)
+    server.rank_changes = [{"counters": (own, acme)}]
+    _, out, _ = hmas("status", "--once", "--url", server.url, "--token-file", server.token_file)
+    assert out.splitlines()[-2].split()[0] == "zeta"
+    assert out.splitlines()[-1].strip().startswith("hmas (the controller's own)")
+
+
 def test_ranks_have_a_row_each_and_differing_ones_are_said(hmas, server):
     where = ("--url", server.url, "--token-file", server.token_file)
     server.rank_changes = [{}, {}]

@@ -67,6 +67,29 @@ def test_a_steady_stream(feedback):
     assert all(index < 0.1 for index in long.dispersion.values())
 
 
+def test_the_controllers_own_requests_are_nobodys_attainment(feedback):
+    """They fail, in a class of their own and in a burst: only the load knows of them."""
+    steady(feedback, until_s=60.0)
+    before = feedback.long_state()
+    ours = {"tenant": "hmas", "slo_class": "custom", "prompt_tokens": 9000}
+    came = [arrival(9000 + i, 59.5, **ours) for i in range(50)]
+    left = [
+        outcome(9000 + i, 59.5, after_s=0.5, met=False, miss="e2e", **ours) for i in range(50)
+    ]
+    feedback.observe(snapshot(60.0), page(came, left))
+    short, long = feedback.short_state(), feedback.long_state()
+    assert (long.own_arrivals, long.own_attainment) == (50, 0.0)
+    assert (long.attainment, long.misses, long.alarms) == (1.0, {}, ())
+    assert long.attainment_by_tenant == before.attainment_by_tenant == {"acme": 1.0}
+    assert long.attainment_by_class == before.attainment_by_class
+    assert (long.arrivals, long.prompt_p90) == (before.arrivals, 1000)
+    assert set(short.attainment_by_tenant) == set(short.offered_by_tenant) == {"acme"}
+    assert feedback.realised(0.0, 60.0)[0] == 1.0
+    assert before.load is not None
+    assert long.load > 1.5 * before.load
+    assert "hmas" in {request.tenant for request in feedback.recent_requests(60.0, 9999)[0]}
+
+
 def test_the_window_is_as_young_as_the_controller(feedback):
     feedback.observe(snapshot(1000.0), page())
     feedback.observe(snapshot(1010.0), page([arrival(i, 1000.0 + i) for i in range(10)]))

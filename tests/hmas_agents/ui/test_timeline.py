@@ -9,7 +9,7 @@ from hmas_agents.ledger import Ledger
 from hmas_agents.ui.decision_view import judge_prediction
 from hmas_agents.ui.ledgers import Ledgers
 from hmas_agents.ui.outcome_bins import MAX_TENANTS, bin_width_s
-from hmas_agents.ui.timeline import build_timeline
+from hmas_agents.ui.timeline import build_timeline, summarise_run
 from tests.hmas_agents.samples import outcome
 from tests.hmas_agents.ui.written_ledger import START_S, keep, limit, short, switch
 
@@ -48,6 +48,17 @@ def test_outcomes_fall_into_the_bin_of_their_arrival(ledger, timeline):
     )
     assert (acme["name"], acme["offered"]) == ("acme", [2, 1, 1])
     assert (globex["name"], globex["offered"], globex["met"]) == ("globex", [0, 1, 0], [0, 0, 0])
+
+
+def test_the_controllers_own_requests_are_told_apart(ledger):
+    ledger.record_outcomes(at(0, 1) + at(2, 3, 4, first=2, met=False, tenant="hmas"))
+    with Ledgers([ledger.path]).read_run("0-1") as (run, data):
+        told = summarise_run("0-1", run, data)
+        series = build_timeline(data)["series"]
+    assert (told["offered"], told["attainment"], told["worst_tenant"]) == (2, 1.0, 1.0)
+    assert (told["own_requests"], told["own_met"]) == (3, 0)
+    assert told["misses"] == {}
+    assert [line["name"] for line in series] == ["overall", "acme"]
 
 
 def test_later_outcomes_are_added_and_none_counts_twice(ledger, timeline):
