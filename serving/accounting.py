@@ -7,7 +7,7 @@ arm is measured by the same code). All memory is bounded.
 import math
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from serving.contracts import (
     SLO,
@@ -102,7 +102,9 @@ class Accounting:
 
     Args:
         journal_size: events kept for readers that follow by sequence number.
-        max_tenants: tenants counted apart; later ones are counted as `other`.
+        max_tenants: tenants counted apart, beside the listed ones. When there are so many, the
+            counts of the one that was left longest ago move to `other`; while all of them have
+            something inside, a further tenant is counted as `other`.
 
     Attributes:
         listed: tenants that the contract names: they are always counted apart.
@@ -114,7 +116,7 @@ class Accounting:
         self._journal: deque[Arrival | Outcome] = deque(maxlen=journal_size)
         self.head = 0  # sequence number of the next event
         self._max_tenants = max_tenants
-        self._tenants: set[str] = set()
+        self._inside: dict[str, int] = {}  # tenants counted apart, the last to arrive at the end
         self._counters: dict[tuple[str, str], TenantCounters] = {}
         self.latencies = Latencies()
 
@@ -122,7 +124,9 @@ class Accounting:
         """A request came in."""
         view = track.view
         self.tracks[view.request_id] = track
-        track.counted_as = self._counted(view.tenant)
+        track.counted_as = name = self._counted(view.tenant)
+        if name != OTHER:
+            self._inside[name] = self._inside.pop(name) + 1
         self._count(track.counted_as, view.slo_class, received=1)
         arrival = Arrival(
             self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
@@ -150,12 +154,14 @@ class Accounting:
             aborted=int(not served), met=int(outcome.met), output_tokens=outcome.output_tokens,
         )  # fmt: skip
         self._append(outcome)
-        self._measure(outcome)
+        self._measure(outcome, self.group_of(track))
+        if track.counted_as != OTHER:
+            self._inside[track.counted_as] -= 1
         return outcome
 
-    def group_of(self, tenant: str, slo_class: str) -> int:
-        """The histograms' number of a tenant, or of all that are not counted apart."""
-        return self.latencies.group(self._counted(tenant), slo_class)
+    def group_of(self, track: RequestTrack) -> int:
+        """The histograms' number of what a request is counted under."""
+        return self.latencies.group(track.counted_as, track.view.slo_class)
 
     def refuse(self, refused: Arrival, policy: str, epoch: int) -> None:
         """A request was turned away before it reached the engine: an arrival, and a miss."""
@@ -203,14 +209,30 @@ class Accounting:
 
     def _counted(self, tenant: str) -> str:
         """The name that a tenant is counted under."""
-        if tenant not in self._tenants:
-            if len(self._tenants) >= self._max_tenants and tenant not in self.listed:
+        if tenant not in self._inside and tenant != OTHER:
+            if tenant not in self.listed and not self._has_room():
                 return OTHER
-            self._tenants.add(tenant)
+            self._inside[tenant] = 0
         return tenant
 
-    def _measure(self, outcome: Outcome) -> None:
-        group, latencies = self.group_of(outcome.tenant, outcome.slo_class), self.latencies
+    def _has_room(self) -> bool:
+        """Whether one more tenant can be counted apart, perhaps in the place of one that left."""
+        if len(self._inside) < self._max_tenants:
+            return True
+        gone = (name for name, n in self._inside.items() if not n and name not in self.listed)
+        left = next(gone, None)
+        if left is None:
+            return False
+        del self._inside[left]
+        for key in [key for key in self._counters if key[0] == left]:
+            counted = asdict(self._counters.pop(key))
+            del counted["tenant"], counted["slo_class"]
+            self._count(OTHER, key[1], **counted)
+            self.latencies.move(key, (OTHER, key[1]))
+        return True
+
+    def _measure(self, outcome: Outcome, group: int) -> None:
+        latencies = self.latencies
         latencies.observe("ttft_seconds", group, outcome.ttft_s)
         latencies.observe("queue_seconds", group, outcome.queue_s)
         used = slo_used(outcome.slo, outcome.ttft_s, outcome.tpot_s, outcome.e2e_s)

@@ -122,6 +122,7 @@ class Batch:
             self._columns = np.concatenate([self._columns, np.zeros((slot, 9))])
         self._requests.append(request)
         self._lanes.append(lane)
+        lane.running += 1
         self._slots[request.request_id] = slot
         first_s, tpot_ms = track.first_token_s, track.view.slo.tpot_ms
         row = self._columns[slot]
@@ -145,6 +146,7 @@ class Batch:
         if slot is None:
             return 0, 0.0
         group, last_s = int(self._columns[slot, 7]), float(self._columns[slot, 6])
+        self._lanes[slot].running -= 1
         if self._prefills.pop(request.request_id, None) is None:
             self._lanes[slot].decoding -= 1
         self._context -= request.num_computed_tokens

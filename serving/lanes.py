@@ -24,6 +24,7 @@ class Lane:
         head: the first of them, as the queue knows it.
         waiting: how many of them are still valid.
         inside: its requests that arrived and have not left.
+        running: its requests in the batch.
         decoding: its requests that produce tokens.
         work: weighted work so far, in tokens; lifted when a backlog begins.
         owed: work that its floor promises and that was not done yet, in tokens.
@@ -37,14 +38,19 @@ class Lane:
     head: Any = None
     waiting: int = 0
     inside: int = 0
+    running: int = 0
     decoding: int = 0
     work: float = 0.0
     owed: float = 0.0
     ahead_s: float = 0.0
+    entered: int = 0  # number of its last arrival
 
 
 class Lanes:
-    """All lanes; at most `max_tenants`, and one more for everybody else.
+    """All lanes; at most `max_tenants` and the configured ones, and one for everybody else.
+
+    Whoever may name tenants may invent some, so a lane is a tenant's for as long as it has
+    something inside: when all are taken, the one that was left longest ago is given away.
 
     Args:
         weights: relative weight per tenant; 1 where none is given. These tenants always have a
@@ -69,21 +75,45 @@ class Lanes:
         self._by_tenant: dict[str, Lane] = {}
         self.floored: list[Lane] = []
         self.most_owed = math.inf
+        self._arrivals = 0
         self._virtual = 0.0  # the least work of a backlogged lane, when it was last served
 
+    def enter(self, tenant: str) -> Lane:
+        """The lane of a request that arrives between two steps."""
+        if tenant not in self._by_tenant and not self._is_configured(tenant):
+            self._make_room()
+        lane = self.of(tenant)
+        self._arrivals = lane.entered = self._arrivals + 1
+        return lane
+
     def of(self, tenant: str) -> Lane:
-        """The tenant's lane; that of all others once there are `max_tenants`."""
+        """The tenant's lane; that of all others while there is no room for one of its own."""
         lane = self._by_tenant.get(tenant)
         if lane is not None:
             return lane
-        configured = tenant in self._weights or tenant in self._floors
-        if len(self._by_tenant) >= self._most and not configured:
+        if not self._is_configured(tenant) and len(self._borrowed()) >= self._most:
             tenant = OTHER
             if tenant in self._by_tenant:
                 return self._by_tenant[tenant]
         lane = self._by_tenant[tenant] = Lane(tenant, 1.0, 0.0)
         self._give(lane)
         return lane
+
+    def _is_configured(self, tenant: str) -> bool:
+        return tenant in self._weights or tenant in self._floors
+
+    def _borrowed(self) -> list[Lane]:
+        """The lanes of tenants that nobody has configured."""
+        return [one for one in self if one.tenant != OTHER and not self._is_configured(one.tenant)]
+
+    def _make_room(self) -> None:
+        """Give away the lane that was left longest ago, if all are taken."""
+        borrowed = self._borrowed()
+        if len(borrowed) < self._most:
+            return
+        left = [lane for lane in borrowed if not (lane.inside or lane.waiting or lane.running)]
+        if left:
+            del self._by_tenant[min(left, key=lambda lane: lane.entered).tenant]
 
     def _give(self, lane: Lane) -> None:
         """Weight and floor as they are promised now."""

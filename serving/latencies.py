@@ -42,17 +42,35 @@ class Latencies:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], int] = {}
+        self._free: list[int] = []
         self._counts = {name: np.zeros((8, len(edges) + 1), int) for name, edges in BOUNDS.items()}
         self._sums = {name: np.zeros(8) for name in BOUNDS}
 
     def group(self, tenant: str, slo_class: str) -> int:
         """The number of a tenant and SLO class."""
-        number = self._groups.setdefault((tenant, slo_class), len(self._groups))
+        number = self._groups.get((tenant, slo_class))
+        if number is not None:
+            return number
+        number = self._free.pop() if self._free else len(self._groups)
+        self._groups[tenant, slo_class] = number
         for name, counts in self._counts.items():
             if number == len(counts):
                 self._counts[name] = np.concatenate([counts, np.zeros_like(counts)])
                 self._sums[name] = np.concatenate([self._sums[name], np.zeros(len(counts))])
         return number
+
+    def move(self, group: tuple[str, str], into: tuple[str, str]) -> None:
+        """Count what was counted for one tenant and SLO class under another; none may be inside."""
+        number = self._groups.get(group)
+        if number is None:
+            return
+        to = self.group(*into)
+        for name in BOUNDS:
+            for counts in (self._counts[name], self._sums[name]):
+                counts[to] += counts[number]
+                counts[number] = 0
+        del self._groups[group]
+        self._free.append(number)
 
     def observe(self, name: Measure, group: int, value: float | None) -> None:
         """Count one value; None was not measured."""

@@ -83,7 +83,7 @@ class Observer:
         steps = expected / (self.batch.tokens_per_decode * self.batch.turns)
         decode_s = steps * max(self.last_step_s, self.cost.coefficients.base_s)
         arrival_s, cached = request.arrival_time, self._cached_tokens(request)
-        lane = self._lanes.of(tenant)
+        lane = self._lanes.enter(tenant)
         view = RequestView(
             request_id=request.request_id, tenant=tenant, slo_class=slo_class, slo=slo,
             arrival_s=arrival_s, deadline_s=deadline_s(slo, arrival_s, decode_s),
@@ -260,8 +260,7 @@ class Observer:
             found = request.num_computed_tokens - counts[name]
             self.accounting.admit(track, max(0, min(found, track.prompt_tokens)))
             track.expected_tokens = min(self.lengths.predicted(track.group)[0], track.max_tokens)
-        view = track.view
-        group = self.accounting.group_of(view.tenant, view.slo_class)
+        view, group = track.view, self.accounting.group_of(track)
         self.batch.admit(request, track, self._lanes.of(view.tenant), counts[name], group)
 
     def _measured(self, shape: StepShape, seconds: float) -> None:

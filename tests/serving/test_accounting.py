@@ -85,7 +85,6 @@ def test_memory_is_bounded_by_the_journal_and_the_requests_inside():
         books.leave(f"r{i}", "stop", 11.0)
     assert len(books.tracks) == 0
     assert len(books._journal) == JOURNAL
-    assert len(books._tenants) == TENANTS
     assert len(books.counters()) == TENANTS + 1
     page = books.page(0, 10**6)
     assert (page.lost, len(page.arrivals) + len(page.outcomes)) == (10_000 - JOURNAL, JOURNAL)

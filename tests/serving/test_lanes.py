@@ -32,6 +32,23 @@ def test_tenants_beyond_the_most_share_a_lane_and_configured_ones_have_their_own
     assert len(list(lanes)) == 4
 
 
+def test_the_lane_that_was_left_longest_ago_is_given_away_and_no_other():
+    lanes = lanes_of(max_tenants=3)
+    x, y, z = (lanes.enter(name) for name in "xyz")
+    x.inside = y.waiting = z.running = 1
+    f = lanes.enter("f")  # configured: always a lane of its own
+    assert (f.floor, lanes.enter("w").tenant) == (0.4, OTHER)
+    x.inside = y.waiting = z.running = 0
+    lanes.enter("x")  # the last to come
+    assert lanes.enter("w").tenant == "w"
+    assert {lane.tenant for lane in lanes} == {"x", "z", "w", "f", OTHER}
+    assert lanes.of("y").tenant == OTHER, "nothing is given away within a step"
+    for number in range(100):
+        assert lanes.enter(f"invented{number}").tenant == f"invented{number}"
+    assert len(lanes) == 5
+    assert lanes.of("f") is f
+
+
 def test_work_is_prompt_tokens_and_two_per_decode_by_weight():
     lanes = lanes_of()
     a, b = lanes.of("a"), lanes.of("b")
