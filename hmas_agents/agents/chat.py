@@ -6,6 +6,7 @@ behind when its time is up, and a body ends where it is longer than any reply sh
 """
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
@@ -115,7 +116,7 @@ def model_client(base_url: str, api_key: str, timeout_s: float) -> openai.OpenAI
         timeout=timeout_s,
         max_retries=0,
         # By name: some versions of openai bring their own httpx, with streams of its own.
-        http_client=httpx.Client(event_hooks={"response": [_bound]}, follow_redirects=True),
+        http_client=_Cancellable(event_hooks={"response": [_bound]}, follow_redirects=True),
     )
 
 
@@ -163,6 +164,33 @@ def first_model(client: openai.OpenAI, timeout_s: float) -> str:
     if not listed:
         raise ModelFault("model_unreachable", f"{client.base_url}: the endpoint lists no model")
     return listed[0].id
+
+
+class _Cancellable(httpx.Client):
+    """A client whose `close` ends the calls of other threads, too.
+
+    httpx closes sockets, which wakes nobody who reads from one; shutting it down does, and the
+    endpoint learns that nobody waits for its answer.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._sockets: set[socket.socket] = set()
+        self.event_hooks["request"].append(self._follow)
+
+    def close(self) -> None:
+        for each in tuple(self._sockets):
+            with contextlib.suppress(OSError):  # it is closed already
+                each.shutdown(socket.SHUT_RDWR)
+        super().close()
+
+    def _follow(self, request: httpx.Request) -> None:
+        request.extensions["trace"] = self._note
+
+    def _note(self, event: str, info: dict[str, Any]) -> None:
+        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+            self._sockets = {each for each in self._sockets if each.fileno() >= 0}
+            self._sockets.add(info["return_value"].get_extra_info("socket"))
 
 
 class _ReplyTooLongError(Exception):

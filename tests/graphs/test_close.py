@@ -47,14 +47,16 @@ def deciding(
     yield loop
 
 
-def choices_under_way() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "hmas-long-tick"]
+CHOICE, CALL = "hmas-long-tick", "hmas-model"
 
 
-def wait_for_choices() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "hmas-long-tick":
-            thread.join(SOON_S)
+def under_way(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def wait_for(name: str) -> None:
+    for thread in under_way(name):
+        thread.join(SOON_S)
 
 
 def test_closing_ends_the_wait_for_a_model_that_never_answers(tmp_path, caplog):
@@ -68,7 +70,9 @@ def test_closing_ends_the_wait_for_a_model_that_never_answers(tmp_path, caplog):
             "model__max_latency_s": 1e3, "model__name": "small"}  # fmt: skip
         with deciding(Running(), tmp_path / "l.sqlite", asked, **endless) as loop:
             loop.close()
-            assert choices_under_way() == []
+            assert under_way(CHOICE) == []
+            wait_for(CALL)
+            assert under_way(CALL) == [], "the call is cancelled, not just left behind"
     assert caplog.messages == []
     with LedgerReader(tmp_path / "l.sqlite") as reader:
         assert [row.record.trigger for row in reader.list_decisions()] == ["start"]
@@ -91,7 +95,7 @@ def test_closing_ends_the_wait_for_the_twin_and_no_other_is_started(tmp_path, ca
     patient = {"twin__enabled": True, "twin__budget_s": 1e3}
     with deciding(Running(), tmp_path / "l.sqlite", twin.awaited, twin, **patient) as loop:
         loop.close()
-        assert choices_under_way() == []
+        assert under_way(CHOICE) == []
     assert [each.name for each in multiprocessing.active_children()] == []
     assert caplog.messages == []
 
@@ -117,10 +121,10 @@ def test_the_ledger_stays_open_for_a_choice_that_waits_for_the_engine(
     with deciding(engine, tmp_path / "l.sqlite", engine.asked) as loop:
         serve(engine, 5, at_s=engine.now_s)
         loop.close()
-        assert choices_under_way() == ["hmas-long-tick"]
+        assert len(under_way(CHOICE)) == 1
         serve(engine, 5, at_s=engine.now_s)
         engine.answers.set()
-        wait_for_choices()
+        wait_for(CHOICE)
     assert caplog.messages == [], "no write met a closed ledger"
     with LedgerReader(tmp_path / "l.sqlite") as reader:
         assert [row.record.horizon for row in reader.list_decisions()] == ["short"]
