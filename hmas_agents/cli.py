@@ -42,6 +42,9 @@ COMMANDS = {
         "hmas_agents.commands.hand:stop", "Kill switch: the default policy, and nobody decides."
     ),
     "start": CommandEntry("hmas_agents.commands.hand:start", "End `hmas stop`."),
+    "contract": CommandEntry(
+        "hmas_agents.commands.contract:app", "Tenants, classes, keys and quotas: show, change."
+    ),
     "status": CommandEntry("hmas_agents.commands.status:status", "Show the engine, live."),
     "demo": CommandEntry("evals.demo.commands:demo", "Measure stock vLLM against H-MAS, here."),
     "soak": CommandEntry("evals.soak.commands:soak", "Random traffic and decisions, for long."),

@@ -14,13 +14,12 @@ from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
 from hmas_agents.situation import Situation
 from hmas_agents.states import ShortState
-from serving.contracts import SLO, JournalPage, ResidentPage, Snapshot, with_classes
+from serving.contracts import JournalPage, ResidentPage, Snapshot
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
 from serving.settings import EngineSettings
 
 PAGE_EVENTS = 5000
-MAX_CLASSES = 64
 MAX_INSIDE = 5000
 MAX_WINDOW = 3000
 MAX_SERVED = 2000
@@ -38,7 +37,6 @@ class EngineWatch:
         self._feedback = Feedback(config)
         self._lock = threading.Lock()
         self._cursor: int | None = None
-        self._slos: dict[str, SLO] = {}
         self.arrivals = 0
 
     def look(self) -> tuple[Snapshot, ShortState]:
@@ -67,6 +65,7 @@ class EngineWatch:
         """
         snapshot, _ = self.look()
         inside = _not_after(self._engine.inside(MAX_INSIDE), snapshot.now_s)
+        held = self._engine.contract()
         twin, ranks = self._config.twin, rank_count(snapshot)
         with self._lock:
             window, span_s = self._feedback.recent_requests(twin.window_s, MAX_WINDOW * ranks)
@@ -75,10 +74,9 @@ class EngineWatch:
                 state=self._feedback.long_state(),
                 requests=window[::ranks],
                 span_s=span_s,
-                # Each request brings its own targets, already scaled; those of its class matter
-                # for what is told apart by class.
                 settings=EngineSettings(
-                    contract=with_classes(self._slos, snapshot.envelope.sheddable),
+                    contract=held.contract,
+                    slo_scale=held.slo_scale,
                     max_wait_s=snapshot.envelope.max_wait_s,
                     bucket_s=snapshot.envelope.bucket_s,
                 ),
@@ -101,9 +99,6 @@ class EngineWatch:
         self._feedback.observe(snapshot, page)
         count_lost(page.lost)
         self.arrivals += len(page.arrivals)
-        for arrival in page.arrivals:
-            if arrival.slo_class in self._slos or len(self._slos) < MAX_CLASSES:
-                self._slos[arrival.slo_class] = arrival.slo
         if self._ledger is not None and page.outcomes:
             self._ledger.record_outcomes(page.outcomes)
 

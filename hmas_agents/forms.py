@@ -106,7 +106,7 @@ def call_text(call: ToolCall) -> str:
     elif (knob := BY_TOOL.get(call.tool)) and knob.argument in args:
         parts = limit_changes({}, {knob.name: args[knob.argument]})
     else:
-        parts = [call.tool]
+        parts = list(args.get("changes") or [call.tool])
     return ", ".join(parts) + (" refused" if _refused(call) else "")
 
 

@@ -37,8 +37,9 @@ class Situation:
         state: the last minutes.
         requests: arrivals of the last window, oldest first, the first at 0 s.
         span_s: from that first arrival to the snapshot.
-        settings: the engine's own as far as it shows them. Targets of requests are their own,
-            already scaled: of one class, `custom` above all, they may differ.
+        settings: the engine's own as far as it shows them, the contract in force with them.
+            Targets of requests are their own, already scaled: of one class, `custom` above all,
+            they may differ.
         inside: the requests that the engine holds, on the snapshot's clock.
         served: recent answers that ended, oldest first.
         own_tenants: of the controller's own requests: served in a forecast, and not counted.

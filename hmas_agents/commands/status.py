@@ -88,6 +88,7 @@ def render_snapshot(snapshot: Snapshot, own: tuple[str, ...] = ()) -> Group:
     facts = Table.grid(padding=(0, 2))
     rows = {
         "policy": f"{format_policy(snapshot.policy, snapshot.params)}, epoch {snapshot.epoch}",
+        "contract": f"epoch {snapshot.contract_epoch} (`hmas contract show`)",
         "controller": owner + lease,
         "queue": f"{queue.waiting} waiting ({queue.waiting_tokens} tokens, "
         f"{queue.queued_prefill_s:.1f} s of prefill), oldest {queue.oldest_wait_s:.1f} s, "

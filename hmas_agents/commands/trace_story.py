@@ -23,7 +23,7 @@ SEEN_SHORT = (
     "ttft_miss_share",
 )  # fmt: skip
 # What a decision may change in an engine's snapshot.
-ENGINE_KEYS = ("epoch", "policy", "params", "limits", "controller_id")
+ENGINE_KEYS = ("epoch", "policy", "params", "limits", "controller_id", "contract_epoch")
 
 
 def tell(

@@ -1,6 +1,6 @@
 """How is what a person asks of an engine previewed, asked about, done and recorded?
 
-Used by the commands of `hmas_agents.commands.hand`.
+Used by the commands of `hmas_agents.commands.hand`, and by `hmas contract apply`.
 """
 
 import getpass
@@ -102,8 +102,9 @@ class Hand:
         act: Callable[[], Ack],
         calls: list[ToolCall] | None = None,
         changed: list[str] | None = None,
+        told: dict[str, Any] | None = None,
     ) -> None:
-        """Show, ask, act, record, and say what the engine said."""
+        """Show, ask, act, record (with `told`), and say what the engine said."""
         if not self._as_json:
             for line in [*_now(self.before), *lines]:
                 typer.echo(line)
@@ -111,7 +112,7 @@ class Hand:
             self._ask()
         ack = act()
         after = self.engine.snapshot()
-        self._record(ack, after, calls or [])
+        self._record(ack, after, calls or [], told or {})
         if self._as_json:
             said = {"command": self.verb, "by": self.who, "changes": changed or lines[:1]}
             typer.echo(to_json(said | {"ack": encode(ack), "snapshot": encode(after)}))
@@ -129,12 +130,14 @@ class Hand:
         if not agreed:
             raise CommandError("nothing was changed; scripts give --yes", FAILED)
 
-    def _record(self, ack: Ack, after: Snapshot, calls: list[ToolCall]) -> None:
+    def _record(
+        self, ack: Ack, after: Snapshot, calls: list[ToolCall], told: dict[str, Any]
+    ) -> None:
         """One row of the ledger, in its newest run; a ledger that refuses undoes nothing."""
         before, after_ = encode(self.before), encode(after)
         calls = [replace(call, accepted=ack.accepted) for call in calls]
         done = ToolCall(
-            self.verb, {"by": self.who, "reason": self.reason}, ack.accepted, ack.reason,
+            self.verb, {"by": self.who, "reason": self.reason, **told}, ack.accepted, ack.reason,
             before["limits"], after_["limits"], encode(ack),
         )  # fmt: skip
         switch = {"switch_policy": calls[0].args} if calls else {}

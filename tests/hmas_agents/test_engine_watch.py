@@ -7,10 +7,11 @@ import pytest
 from hmas_agents.config import load_config
 from hmas_agents.engine_watch import MAX_WINDOW, EngineWatch
 from hmas_agents.forecast import forecast
-from serving.contracts import SLO, ResidentPage, ResidentRequest, Snapshot
+from serving.contracts import SLO, ContractInForce, ResidentPage, ResidentRequest, Snapshot
 from serving.engines.ranks import merge_snapshots
 from tests.fakes import FakeEngine
 from tests.hmas_agents.samples import arrival
+from tests.serving.samples import shares
 
 
 class Ranks(FakeEngine):
@@ -111,3 +112,13 @@ def test_the_twin_runs_under_the_engines_ceiling_and_bucket():
     watch = EngineWatch(Impatient(now_s=100.0), load_config(None), None)
     settings = watch.situation().settings
     assert (settings.max_wait_s, settings.bucket_s) == (30.0, 2.0)
+
+
+def test_the_twin_starts_from_the_contract_in_force():
+    """Before, it knew the classes that requests had shown, and no weight or floor."""
+    engine = FakeEngine(now_s=100.0)
+    contract = shares({"acme": 4.0}, {"meek": 0.3})
+    engine.held_contract = ContractInForce(2, contract, slo_scale=4.0)
+    settings = EngineWatch(engine, load_config(None), None).situation().settings
+    assert settings.contract == contract
+    assert settings.slo_of("interactive") == SLO(2000, 120)
