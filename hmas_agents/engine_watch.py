@@ -74,6 +74,7 @@ class EngineWatch:
                 state=self._feedback.long_state(),
                 requests=window[::ranks],
                 span_s=span_s,
+                # Each request brings its own targets, whatever the contract says by now.
                 settings=EngineSettings(
                     contract=held.contract,
                     slo_scale=held.slo_scale,

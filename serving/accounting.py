@@ -55,6 +55,7 @@ class RequestTrack:
     expected_tokens: float  # predicted answer length, refreshed at admission
     prompt_tokens: int  # cached or not; the view has the uncached ones
     cached_tokens: int = 0  # of the prompt, at arrival, then at the first admission
+    prefix: tuple[int, ...] = ()  # as `Arrival` has it
     lane: Lane | None = None  # that counts it as inside
     counted_as: str = ""  # the tenant in the totals
     admitted_s: float | None = None
@@ -131,6 +132,7 @@ class Accounting:
         arrival = Arrival(
             self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
             view.slo, track.prompt_tokens, track.max_tokens, view.priority, track.cached_tokens,
+            track.prefix,
         )  # fmt: skip
         self._append(arrival)
 

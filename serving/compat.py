@@ -28,10 +28,13 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from serving.contracts.requests import PREFIX_BLOCK_TOKENS
+
 TESTED = ("0.26.0", "0.28.0", "0.30.0", "0.32.0", "0.33.0")
 WORKING = f">=0.26,<0.34 (tested: {', '.join(TESTED)})"
 ALLOW_UNTESTED = "HMAS_ALLOW_UNTESTED_VLLM"
 logger = logging.getLogger("vllm.hmas")
+_MOST_PREFIX_IDS, _ID_BYTES = 32, 6
 
 # What the hook reads on a scheduler that has been built; dots lead into its parts.
 _ATTRIBUTES = (
@@ -309,3 +312,17 @@ def cached_tokens(scheduler: Any, request: Any) -> int:
     if not manager.enable_caching or not request.block_hashes:
         return 0
     return int(manager.coordinator.find_longest_cache_hit(request.block_hashes, most)[1])
+
+
+def prefix_ids(scheduler: Any, request: Any) -> tuple[int, ...]:
+    """A number for each whole block of 512 prompt tokens; equal ones mean equal prompts up to it.
+
+    At most 32 of them, and none where vLLM hashes in larger blocks, or not at all.
+    """
+    hashes, manager = request.block_hashes, scheduler.kv_cache_manager
+    size = int(getattr(manager.block_pool, "hash_block_size", scheduler.block_size))
+    count = min(request.num_prompt_tokens // PREFIX_BLOCK_TOKENS, _MOST_PREFIX_IDS)
+    if not manager.enable_caching or not hashes or size > PREFIX_BLOCK_TOKENS:
+        return ()
+    ends = range(PREFIX_BLOCK_TOKENS, (count + 1) * PREFIX_BLOCK_TOKENS, PREFIX_BLOCK_TOKENS)
+    return tuple(int.from_bytes(hashes[end // size - 1][:_ID_BYTES], "big") for end in ends)

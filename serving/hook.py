@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # it is mixed into one of vLLM's schedulers, and uses what th
 else:
     _Base = object
 
+T = TypeVar("T")
 logger = logging.getLogger("vllm.hmas")
 _SAVE_EVERY_S = 60.0
 
@@ -103,7 +104,7 @@ class SchedulerHook(_Base):
         self.contract = ContractInForce(0, settings.contract, settings.slo_scale)
         pipelined = self.parallel_config.pipeline_parallel_size > 1
         batch = Batch(int(self.num_spec_tokens), pipelined=pipelined)
-        self.observer = Observer(settings, lanes, self._cached_tokens, batch)
+        self.observer = Observer(settings, lanes, self._cached_tokens, self._prefix_ids, batch)
         self._model_file: ModelFile | None = None
         if settings.model_file:
             self._open_model_file(settings.model_file)
@@ -309,13 +310,19 @@ class SchedulerHook(_Base):
             return self.observer.view_of(request)
 
     def _cached_tokens(self, request: Request) -> int:
+        return self._look_up(compat.cached_tokens, request, 0)
+
+    def _prefix_ids(self, request: Request) -> tuple[int, ...]:
+        return self._look_up(compat.prefix_ids, request, ())
+
+    def _look_up(self, find: Callable[[Any, Request], T], request: Request, nothing: T) -> T:
         if self._looks_up_cache:
             try:
-                return compat.cached_tokens(self, request)
+                return find(self, request)
             except Exception as error:  # noqa: BLE001  once is enough: it would fail again
                 self._looks_up_cache = False
                 self._note_fault("prefix cache look-up, now off", error)
-        return 0
+        return nothing
 
     def _safely(self, where: str, call: Callable[..., None], *args: Any) -> None:
         try:

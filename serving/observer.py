@@ -41,6 +41,7 @@ class Observer:
         settings: of the engine.
         lanes: the tenants' lanes; the observer counts the requests inside and the decodes.
         cached_tokens: prompt tokens of a request that the KV cache holds now.
+        prefix_ids: what its prompt begins with, as `Arrival.prefix`.
 
     Attributes:
         settings: with the contract in force.
@@ -54,6 +55,7 @@ class Observer:
         settings: EngineSettings,
         lanes: Lanes,
         cached_tokens: Callable[[Request], int],
+        prefix_ids: Callable[[Request], tuple[int, ...]],
         batch: Batch,
     ) -> None:
         self.accounting = Accounting(settings.journal_size, settings.max_tenants)
@@ -61,7 +63,7 @@ class Observer:
         self.batch = batch
         self.mean_ttft_target_s, self.last_step_s, self.steps = 2.0, 0.0, 0
         self.preemptions = self.recomputed_tokens = 0
-        self._lanes, self._cached_tokens = lanes, cached_tokens
+        self._lanes, self._cached_tokens, self._prefix_ids = lanes, cached_tokens, prefix_ids
         self.promise(settings)
         self._decode_shape = StepShape(decodes=8, decode_context=8_000)
         self._full_s, self._full_tokens = 0.0, 1.0  # of steps that left prompt over, fading
@@ -95,7 +97,7 @@ class Observer:
             self.mean_ttft_target_s += 0.05 * (slo.ttft_ms / 1000 - self.mean_ttft_target_s)
         track = RequestTrack(
             view, request.max_tokens, group, expected, request.num_prompt_tokens, cached,
-            lane=lane,
+            self._prefix_ids(request), lane=lane,
         )  # fmt: skip
         self.accounting.arrive(track)
         lane.inside += 1

@@ -184,12 +184,14 @@ def _inside(request: Request, track: RequestTrack) -> ResidentRequest:
     # them may be. The newest one is then only about to be: it goes through the next step,
     # and a request of which nothing is left to compute would never be scheduled again.
     computed = min(request.num_computed_tokens, request.num_tokens - 1)
+    running = request.status == RequestStatus.RUNNING
     return ResidentRequest(
         request_id=request.request_id, arrival_s=view.arrival_s, tenant=view.tenant,
         slo_class=view.slo_class, slo=view.slo, prompt_tokens=request.num_prompt_tokens,
         max_tokens=track.max_tokens, priority=request.priority,
-        running=request.status == RequestStatus.RUNNING,
+        running=running,
         computed_tokens=computed, output_tokens=request.num_output_tokens,
         admitted_s=track.admitted_s, first_token_s=track.first_token_s,
-        preemptions=track.preemptions, cached_tokens=track.cached_tokens,
+        preemptions=track.preemptions, prefix=track.prefix,
+        cached_tokens=track.cached_tokens if running else view.cached_tokens,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from hmas_agents.explain.life import SERVED, admitted_s
-from serving.contracts import SLO, Outcome, ResidentRequest, TraceRequest, with_classes
+from serving.contracts import Outcome, ResidentRequest, TraceRequest, with_classes
 from serving.settings import EngineSettings
 
 TAIL_S = 15.0  # traffic goes on behind its end, as it did
@@ -72,7 +72,6 @@ def cut_stretch(
     if not any(o.arrival_s < start_s < o.finished_s for o in known):
         start_s = kept[0].arrival_s  # an idle engine until then
     answers, longest = _Answers(known), max(1, *(o.output_tokens for o in known))
-    names = _class_names(kept)
     begun = [
         one
         for o in [o for o in known if o.arrival_s < start_s < o.finished_s][::ranks]
@@ -87,12 +86,12 @@ def cut_stretch(
     return Stretch(
         start_s,
         outcome.finished_s,
-        EngineSettings(contract=with_classes({name: slo for (_, slo), name in names.items()})),
+        EngineSettings(contract=with_classes({o.slo_class: o.slo for o in kept})),
         tuple(sorted(begun, key=lambda one: (not one[0].running, one[0].admitted_s or 0.0))),
         tuple(
             TraceRequest(
-                o.arrival_s - start_s, o.prompt_tokens, answers(o), o.tenant,
-                names[o.slo_class, o.slo], max_tokens=longest,
+                o.arrival_s - start_s, o.prompt_tokens, answers(o), o.tenant, o.slo_class,
+                max_tokens=longest, slo=o.slo, cached_tokens=o.cached_tokens,
             )
             for o in kept
         ),
@@ -125,6 +124,7 @@ def inside_at(
     waits = ResidentRequest(
         outcome.request_id, outcome.arrival_s - at_s, outcome.tenant, outcome.slo_class,
         outcome.slo, outcome.prompt_tokens, max(max_tokens, total),
+        cached_tokens=outcome.cached_tokens,
     )  # fmt: skip
     if admitted is None or admitted > at_s:
         return waits, total
@@ -168,13 +168,3 @@ def _keep(offered: list[Outcome], at: int) -> list[Outcome]:
     stop = sum(o.arrival_s <= ended_s for o in offered)
     first = min(at, max(0, stop - MAX_REPLAYED))
     return offered[first : first + MAX_REPLAYED]
-
-
-def _class_names(outcomes: Sequence[Outcome]) -> dict[tuple[str, SLO], str]:
-    """A name for each SLO class as promised: requests of one class may differ in targets."""
-    names: dict[tuple[str, SLO], str] = {}
-    for o in outcomes:
-        if (o.slo_class, o.slo) not in names:
-            same = sum(slo_class == o.slo_class for slo_class, _ in names)
-            names[o.slo_class, o.slo] = o.slo_class + (f"/{same + 1}" if same else "")
-    return names

@@ -12,6 +12,7 @@ from hmas_agents.feedback.windows import DecayedShare, Offered, OfferedWindow, T
 from hmas_agents.situation import Served
 from hmas_agents.states import LongState, ShortState
 from serving.contracts import JournalPage, Outcome, Snapshot, TraceRequest
+from serving.contracts.requests import PREFIX_BLOCK_TOKENS
 
 # Five bins of the slowest dispersion index.
 MIN_RETENTION_S = 300.0
@@ -184,6 +185,9 @@ class Feedback:
                 priority=o.priority,
                 max_tokens=o.max_tokens or None,
                 slo=o.slo,
+                cached_tokens=o.cached_tokens,
+                # What was cached is all that it is known to share: the rest is its own.
+                prefix=o.prefix[: o.cached_tokens // PREFIX_BLOCK_TOKENS],
             )
             for o in offered
         )

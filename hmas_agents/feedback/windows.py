@@ -54,6 +54,7 @@ class Offered:
     max_tokens: int
     priority: int
     cached_at_arrival: int = 0
+    prefix: tuple[int, ...] = ()
     outcome: Outcome | None = None
 
     @property
@@ -108,6 +109,7 @@ class OfferedWindow:
             arrival.max_tokens,
             arrival.priority,
             arrival.cached_tokens,
+            arrival.prefix,
         )
         self._drop_oldest()
         return True

@@ -6,6 +6,7 @@ from typing import Literal
 
 from serving.contracts.codec import STRICT
 
+PREFIX_BLOCK_TOKENS = 512  # of each block that a `prefix` names
 Finish = Literal["stop", "length", "aborted", "error", "rejected", "unfinished"]
 Miss = Literal["", "ttft_queue", "ttft_execution", "tpot", "e2e", "not_served"]
 Deprioritised = Literal["over_share", "parked", "demoted"]
@@ -25,14 +26,12 @@ class SLO:
         return SLO(*(None if v is None else v * factor for v in dataclasses.astuple(self)))
 
 
-PREFIX_BLOCK_TOKENS = 512  # of each block that `prefix` names
-
-
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
     """One request of a workload: what is offered, and how long its answer truly is.
 
     `prefix` names shared 512-token prompt blocks (Mooncake's hash_ids); empty means unique.
+    `cached_tokens` of the prompt are in the KV cache when it arrives, whatever came before it.
     `slo`: targets of its own; None means those of its class.
     """
 
@@ -45,13 +44,15 @@ class TraceRequest:
     prefix: tuple[int, ...] = ()
     max_tokens: int | None = None
     slo: SLO | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A request as the engine saw it come in.
 
-    `cached_tokens` of its prompt were in the KV cache then.
+    `cached_tokens` of its prompt were in the KV cache then. `prefix` has a number for each whole
+    block of 512 tokens of its prompt, from the start: equal numbers, equal prompts up to there.
     """
 
     seq: int
@@ -64,6 +65,7 @@ class Arrival:
     max_tokens: int
     priority: int = 0
     cached_tokens: int = 0
+    prefix: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,9 @@ class JournalPage:
 class ResidentRequest:
     """A request that the engine holds between two steps; one not `running` waits (again).
 
-    `computed_tokens` of prompt and answer have their KV in the cache; `cached_tokens` are as in
-    `Outcome`.
+    `computed_tokens` of prompt and answer have their KV in the cache. `cached_tokens` of one that
+    waits are there for it, as last looked up; of one that runs they were when it was admitted.
+    `prefix` is as in `Arrival`.
     """
 
     request_id: str
@@ -131,6 +134,7 @@ class ResidentRequest:
     first_token_s: float | None = None
     preemptions: int = 0
     cached_tokens: int = 0
+    prefix: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

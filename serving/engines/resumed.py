@@ -125,9 +125,12 @@ def _expect(
 def _put_running(scheduler: Any, inside: ResidentRequest, request: Request) -> bool:
     if len(scheduler.running) >= scheduler.max_num_running_reqs:
         return False
-    computed = inside.computed_tokens
+    computed, manager = inside.computed_tokens, scheduler.kv_cache_manager
     request.status = RequestStatus.RUNNING  # the watermark is for those that wait
-    if computed and scheduler.kv_cache_manager.allocate_slots(request, computed) is None:
+    blocks, found = manager.get_computed_blocks(request)[:2]  # of a prefix that others hold
+    if found >= computed:
+        blocks, found = None, 0
+    if computed and manager.allocate_slots(request, computed - found, found, blocks) is None:
         return False
     request.num_computed_tokens = computed
     request.num_preemptions = inside.preemptions
@@ -156,9 +159,27 @@ def _put_waiting(scheduler: Any, inside: ResidentRequest, request: Request) -> N
         request.status = RequestStatus.PREEMPTED
         request.num_preemptions = max(1, inside.preemptions)
     _append_answer(request, inside)
+    hold_prefix(scheduler, request, inside.cached_tokens)
     scheduler.add_request(request)
     if isinstance(scheduler, SchedulerHook) and (track := scheduler.observer.track(request)):
         _remember(track, inside)
+
+
+def hold_prefix(scheduler: Any, request: Request, tokens: int) -> None:
+    """Let the KV cache hold the first tokens of a request, as if others had just used them.
+
+    In whole blocks, in place of what was used longest ago. Without effect where there is no
+    prefix caching, or all blocks are in use.
+    """
+    manager, size = scheduler.kv_cache_manager, scheduler.block_size
+    wanted = min(tokens, request.num_tokens - 1) // size * size
+    if not manager.enable_caching or not wanted:
+        return
+    blocks, found = manager.get_computed_blocks(request)[:2]
+    if found < wanted and (
+        manager.allocate_slots(request, wanted - found, found, blocks) is not None
+    ):
+        manager.free(request)
 
 
 def _append_answer(request: Request, inside: ResidentRequest) -> None:

@@ -29,7 +29,7 @@ from serving.contracts import (
     TraceRequest,
 )
 from serving.engines.profile import EngineProfile
-from serving.engines.resumed import Begun, put_back, request_arguments
+from serving.engines.resumed import Begun, hold_prefix, put_back, request_arguments
 from serving.engines.tickers import Ticker, Tickers
 from serving.engines.virtual_vllm import (
     STOP_TOKEN,
@@ -194,6 +194,7 @@ class SimulatedEngine:
             request = self._requests.build(
                 name, known.arrival_s, known.prompt_tokens, known.max_tokens, known.priority,
                 one.arguments(self.settings), one.output_tokens,
+                known.prefix,
             )  # fmt: skip
             inside.append((known, request))
         put_back(self.scheduler, inside, prefill_s_per_token)
@@ -273,6 +274,7 @@ class SimulatedEngine:
             f"r{index}", offered.arrival_s, offered.prompt_tokens, max_tokens, offered.priority,
             request_arguments(offered, self.settings), offered.output_tokens, offered.prefix,
         )  # fmt: skip
+        hold_prefix(self.scheduler, request, offered.cached_tokens)
         self.scheduler.add_request(request)
 
     def _is_shed(self, index: int, offered: TraceRequest, max_tokens: int) -> bool:

@@ -7,11 +7,19 @@ import pytest
 from hmas_agents.config import load_config
 from hmas_agents.engine_watch import MAX_WINDOW, EngineWatch
 from hmas_agents.forecast import forecast
-from serving.contracts import SLO, ContractInForce, ResidentPage, ResidentRequest, Snapshot
+from serving.contracts import (
+    SLO,
+    ClassTerms,
+    Contract,
+    ContractInForce,
+    ResidentPage,
+    ResidentRequest,
+    Snapshot,
+    TenantTerms,
+)
 from serving.engines.ranks import merge_snapshots
 from tests.fakes import FakeEngine
-from tests.hmas_agents.samples import arrival
-from tests.serving.samples import shares
+from tests.hmas_agents.samples import arrival, outcome
 
 
 class Ranks(FakeEngine):
@@ -100,25 +108,54 @@ def test_each_request_is_predicted_by_its_own_targets_whichever_came_last(last):
     assert predicted.attainment == pytest.approx(0.5, abs=0.11)
 
 
+CONTRACT = Contract(
+    tenants={"acme": TenantTerms(weight=4.0, floor=0.3)}, classes={"gold": ClassTerms(ttft_ms=90.0)}
+)
+
+
 class Impatient(FakeEngine):
-    """Its operator has set a ceiling and a bucket."""
+    """Its operator has set a ceiling and a bucket, and has a contract with a tenant."""
+
+    def contract(self) -> ContractInForce:
+        return ContractInForce(3, CONTRACT, slo_scale=2.0)
 
     def snapshot(self) -> Snapshot:
         shot = super().snapshot()
         return replace(shot, envelope=replace(shot.envelope, max_wait_s=30.0, bucket_s=2.0))
 
 
-def test_the_twin_runs_under_the_engines_ceiling_and_bucket():
+def test_the_twin_runs_under_the_engines_contract_ceiling_and_bucket():
     watch = EngineWatch(Impatient(now_s=100.0), load_config(None), None)
     settings = watch.situation().settings
     assert (settings.max_wait_s, settings.bucket_s) == (30.0, 2.0)
+    assert settings.contract == CONTRACT
+    assert settings.slo_of("gold") == SLO(ttft_ms=180.0)
 
 
-def test_the_twin_starts_from_the_contract_in_force():
-    """Before, it knew the classes that requests had shown, and no weight or floor."""
-    engine = FakeEngine(now_s=100.0)
-    contract = shares({"acme": 4.0}, {"meek": 0.3})
-    engine.held_contract = ContractInForce(2, contract, slo_scale=4.0)
-    settings = EngineWatch(engine, load_config(None), None).situation().settings
-    assert settings.contract == contract
-    assert settings.slo_of("interactive") == SLO(2000, 120)
+class Caching(FakeEngine):
+    """It caches prefixes."""
+
+    def snapshot(self) -> Snapshot:
+        shot = super().snapshot()
+        return replace(shot, envelope=replace(shot.envelope, prefix_caching=True))
+
+
+@pytest.mark.parametrize(("cached", "met"), [(0, 0.0), (1536, 1.0)], ids=["cold", "hits"])
+def test_the_twins_future_finds_in_the_cache_what_the_engine_has_found(cached, met):
+    """A cold prompt takes 61 ms of prefill, one of every 50 ms; with hits it takes 15 ms."""
+    engine = Caching(now_s=100.0)
+    watch = EngineWatch(engine, load_config(None), None)
+    watch.look()
+    known = {"prompt_tokens": 2040, "max_tokens": 4, "slo": SLO(ttft_ms=50.0)}
+    for i in range(400):
+        engine.events.append(arrival(i, 100.0 + i / 20, prefix=(1, 2, 3), **known))
+        after = outcome(i, 100.0 + i / 20, 0.1, cached_tokens=cached, output_tokens=2,
+                        prompt_tokens=2040)  # fmt: skip
+        engine.events.append(after)
+    engine.now_s = 120.0
+    situation = watch.situation()
+    assert {(r.cached_tokens, r.prefix) for r in situation.requests} == {
+        (cached, (1, 2, 3)[: cached // 512])
+    }
+    predicted = forecast(situation, "fcfs", {}, seed=0, horizon_s=10.0)
+    assert predicted.attainment == pytest.approx(met, abs=0.05)

@@ -30,7 +30,7 @@ from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
 from serving.engines.simulated import SimulatedEngine
 from serving.settings import EngineSettings
-from tests.serving.samples import decision, mixed_load, profile
+from tests.serving.samples import decision, mixed_load, profile, sessions
 from tests.serving.simulation import SETTINGS, stock_limits
 
 ROOMY, TIGHT = profile(20_000, 128, 2048), profile(1_500, 128, 2048)
@@ -353,3 +353,41 @@ def test_an_engine_that_has_begun_is_not_resumed():
     engine = resumed([Begun(decoding(), 12)])
     with pytest.raises(ValueError, match="once and before run"):
         engine.resume([])
+
+
+def test_with_prefix_caching_residents_share_blocks_and_arrivals_find_what_was_there():
+    """What of the cache nobody inside uses, the page does not say: arrivals bring it along."""
+    machine = replace(profile(1_500, 128, 2048), prefix_caching=True)
+    load = [replace(r, max_tokens=400) for r in sessions(400, 25.0, 5, 60.0)]
+    engine = SimulatedEngine(machine, SETTINGS)
+    seen: list[tuple[ResidentPage, Snapshot]] = []
+
+    def look() -> None:
+        if not seen:
+            seen.append((engine.inside(), engine.snapshot()))
+
+    outcomes = engine.run(load, [(8.0, look)])
+    page, before = seen[0]
+    inside = [int(one.request_id[1:]) for one in page.requests]
+    other = SimulatedEngine(machine, SETTINGS)
+    other.resume(
+        [
+            Begun(from_now(one, page.now_s), load[i].output_tokens)
+            for i, one in zip(inside, page.requests, strict=True)
+        ],
+        page.prefill_s_per_token,
+    )
+    after = other.snapshot()
+    assert after.batch.running == before.batch.running > 10
+    assert after.kv.used_blocks == pytest.approx(before.kv.used_blocks, abs=3)
+    held = sum(-(-one.computed_tokens // 16) for one in page.requests if one.running)
+    assert before.kv.used_blocks < 0.9 * held, "they share blocks"
+    first = max(inside) + 1
+    came = [
+        replace(r, arrival_s=r.arrival_s - page.now_s, cached_tokens=o.cached_tokens)
+        for r, o in zip(load[first:], outcomes[first:], strict=True)
+    ]
+    pairs = list(zip(other.run(came), outcomes[first:], strict=True))
+    found = sum(o.cached_tokens for o, _ in pairs) / sum(o.cached_tokens for _, o in pairs)
+    assert found == pytest.approx(1.0, abs=0.1)
+    assert sum(a.met != b.met for a, b in pairs) < 0.05 * len(pairs)

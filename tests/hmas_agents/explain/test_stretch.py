@@ -59,11 +59,11 @@ def test_the_stretch_holds_who_was_inside_and_who_came():
     assert [tokens for _, _, _, tokens in cut.served] == [before.output_tokens]
 
 
-def test_targets_travel_with_their_class_even_where_one_class_has_two():
+def test_each_request_keeps_its_targets_even_where_one_class_has_two():
     strict = replace(IT, seq=2, request_id="strict", slo=SLO(ttft_ms=100))
     cut = cut_stretch(IT, [IT, strict], 10.0)
     targets = {
-        real.request_id: cut.settings.slo_of(offered.slo_class)
+        real.request_id: offered.slo
         for real, offered in zip(cut.real, cut.offered, strict=True)
     }
     assert targets == {IT.request_id: INTERACTIVE, "strict": SLO(ttft_ms=100)}
