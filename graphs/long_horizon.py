@@ -115,7 +115,7 @@ def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
             if (key := key_of(policy, params)) not in known:
                 known.add(key)
                 record.proposals.append(
-                    Proposal("twin", policy, params, reason="nobody proposed it")
+                    Proposal("twin", policy, params, reason="tried beside what was proposed")
                 )
     return {}
 
@@ -287,3 +287,4 @@ def note(
     proposal.interval = prediction.interval(twin.error)
     if incumbent is not None:
         proposal.gain, proposal.margin = twin.weigh(prediction, incumbent)
+        proposal.terms = twin.terms(prediction, incumbent)

@@ -5,9 +5,11 @@ Called by `graphs.long_horizon` after the guardrails and the twin have spoken.
 
 from collections.abc import Sequence
 
+from hmas_agents.forms import points
 from hmas_agents.guardrails import OK
+from hmas_agents.prediction import NOT_PURSUED
 from hmas_agents.records import Proposal
-from serving.policies import POLICIES, complete_params
+from serving.policies import POLICIES, complete_params, format_policy
 
 Key = tuple[str, tuple[tuple[str, float], ...]]
 
@@ -74,14 +76,20 @@ def _by_rule(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Proposal, 
 
 
 def _by_prediction(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Proposal, str]:
+    policy = format_policy(incumbent.policy, incumbent.params)
     known = [(p.gain, p.margin, p) for p in moves if p.gain is not None and p.margin is not None]
     if not known:
-        return incumbent, "no prediction to compare by: stay"
+        of = f"; {policy} alone has one" if incumbent.predicted is not None else ""
+        return incumbent, f"no candidate has a prediction{of}: stay"
     enough = [item for item in known if item[0] > item[1]]
     gain, margin, best = max(enough or known, key=lambda item: item[0])
+    if not enough and margin >= NOT_PURSUED:
+        return incumbent, f"no candidate leads {policy} by enough to be tried further: stay"
     if not enough:
-        return incumbent, f"best gain {gain:+.3f} ({best.policy}) within margin {margin:.3f}: stay"
-    return best, f"twin predicts {gain:+.3f} over {incumbent.policy} (margin {margin:.3f})"
+        name = format_policy(best.policy, best.params)
+        must = f"must exceed {points(margin)}"
+        return incumbent, f"the best lead, {points(gain)} of {name}, {must}: stay"
+    return best, f"twin predicts {points(gain)} over {policy}, more than {points(margin)}"
 
 
 def _worse(candidate: Proposal) -> bool:

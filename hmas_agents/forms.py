@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hmas_agents.records import DecisionRecord, ToolCall
+from hmas_agents.prediction import NOT_PURSUED
+from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 from serving.policies import format_policy
 from serving.rules import BY_TOOL, KNOBS, RULES, format_rules
 
@@ -69,6 +70,41 @@ def seconds(value_s: float | None) -> str:
 def points(share: float) -> str:
     """A difference of two shares, in percentage points."""
     return f"{share * 100:+.1f} points"
+
+
+def verdict_text(proposal: Proposal) -> str:
+    """What the guardrails say of it, which is not yet that it wins."""
+    return {"ok": "allowed", "": "-"}.get(proposal.verdict, proposal.verdict)
+
+
+def judgement(proposal: Proposal) -> str:
+    """The lead over what is in force, less what chance gives, against what it must exceed.
+
+    Empty where the twin compared nothing.
+    """
+    gain, margin, terms = proposal.gain, proposal.margin, proposal.terms
+    if gain is None or margin is None:
+        return ""
+    if margin >= NOT_PURSUED:
+        return f"lead {points(gain)} on one future: not tried on more"
+    if not terms:  # of a ledger of an older version
+        return f"lead {points(gain)}, must exceed {points(margin)}"
+    chance, count = terms["chance"], int(terms["futures"])
+    larger = "bias" if terms["bias"] > terms["least"] else "margin"
+    twice = "" if count > 1 else "twice "  # one future does not know what chance gives
+    return (
+        f"lead {points(gain)} on {count} {'futures' if count > 1 else 'future'}, less "
+        f"{100 * chance:.1f} of chance: {points(gain - chance)}, must exceed "
+        f"{points(margin - chance)} ({twice}the {larger})"
+    )
+
+
+def against(proposal: Proposal, incumbent: Proposal) -> str:
+    """The prediction of what is in force on the same futures: ` against 83.5% of edf:kappa=3`."""
+    share = proposal.terms.get("against", incumbent.predicted)
+    if proposal is incumbent or proposal.predicted is None or share is None:
+        return ""
+    return f" against {percent(share)} of {format_policy(incumbent.policy, incumbent.params)}"
 
 
 def decision_text(record: DecisionRecord) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 UNTESTED_ERROR = 0.05  # of a twin whose predictions have never met reality
 ERRORS_KEPT = 20
+NOT_PURSUED = 1.0  # the margin of a candidate that was tried on one future alone
 _SIDES = 2.0  # an interval reaches so many standard deviations to either side
 
 
@@ -73,11 +74,30 @@ def gain_margin(candidate: Prediction, incumbent: Prediction, bias: float, least
     """
     differences = _differences(candidate, incumbent)
     if len(differences) < 2 <= len(incumbent.attainments):
-        return 1.0
+        return NOT_PURSUED
     fresh = _fresh(differences)
     if len(fresh) < 2:
         return 2 * max(least, bias)
     return max(least, bias) + _spread(fresh) / math.sqrt(len(fresh))
+
+
+def terms(
+    candidate: Prediction, incumbent: Prediction, bias: float, least: float
+) -> dict[str, float]:
+    """What `gain` and `gain_margin` were made of, for who reads the decision.
+
+    `against`: the incumbent's mean on the candidate's futures; `futures`: how many the gain is
+    taken from; `chance`: the gain's standard error over them; `bias` and `least`, as given.
+    """
+    fresh = _fresh(_differences(candidate, incumbent))
+    shared = incumbent.attainments[: len(candidate.attainments)]
+    return {
+        "against": statistics.fmean(shared),
+        "futures": len(fresh),
+        "chance": _spread(fresh) / math.sqrt(len(fresh)),
+        "bias": bias,
+        "least": least,
+    }
 
 
 def _fresh(differences: list[float]) -> list[float]:

@@ -21,6 +21,7 @@ class Proposal:
         predicted: the twin's attainment (0..1) of the next window under it, or None.
         interval: where the twin expects 95% of such windows; empty without a prediction.
         gain / margin: over the incumbent on the same futures, and what it must exceed.
+        terms: what the two were made of (`hmas_agents.prediction.terms`).
     """
 
     source: Source
@@ -33,6 +34,7 @@ class Proposal:
     interval: tuple[float, ...] = ()
     gain: float | None = None
     margin: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

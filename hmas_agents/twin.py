@@ -18,6 +18,7 @@ from hmas_agents.prediction import (
     gain,
     gain_margin,
     rms,
+    terms,
 )
 from hmas_agents.records import Proposal
 from hmas_agents.situation import Situation
@@ -64,6 +65,10 @@ class Twin:
         """The candidate's gain over the incumbent, and what it must exceed for a switch."""
         margin = gain_margin(candidate, incumbent, bias(self._errors), self._config.margin)
         return gain(candidate, incumbent), margin
+
+    def terms(self, candidate: Prediction, incumbent: Prediction) -> dict[str, float]:
+        """What these two figures were made of."""
+        return terms(candidate, incumbent, bias(self._errors), self._config.margin)
 
     def horizon_s(self, situation: Situation) -> float:
         """How far ahead it looks: less where `twin.max_requests` would come before that."""

@@ -6,7 +6,16 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from hmas_agents.forms import changes, clock, decision_text, percent, points, short
+from hmas_agents.forms import (
+    against,
+    changes,
+    clock,
+    decision_text,
+    judgement,
+    percent,
+    short,
+    verdict_text,
+)
 from hmas_agents.ledger.reader import StoredDecision
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 from serving.policies import format_policy
@@ -124,20 +133,17 @@ def _checked(record: DecisionRecord) -> list[str]:
 
 def _proposal(proposal: Proposal, incumbent: Proposal | None) -> str:
     """One candidate: who, what, what the twin expects of it, and whether it may go live."""
-    against = ""
-    if incumbent is not None and proposal is not incumbent and proposal.predicted is not None:
-        of = format_policy(incumbent.policy, incumbent.params)
-        against = f" against {percent(incumbent.predicted)} of {of}"
+    compared = against(proposal, incumbent) if incumbent is not None else ""
+    predicted = _predicted(proposal.predicted, proposal.interval)
     parts = [
         f"{proposal.source}: {format_policy(proposal.policy, proposal.params)}",
-        f"predicted {_predicted(proposal.predicted, proposal.interval)}{against}",
-        f"verdict: {proposal.verdict or '-'}",
+        f"predicted {predicted}{compared}" if proposal.predicted is not None else "not predicted",
+        f"guardrails: {verdict_text(proposal)}" if proposal is not incumbent else "",
+        judgement(proposal) if proposal is not incumbent else "",
+        "" if proposal.confidence is None else f"confidence {proposal.confidence:g}",
+        f"({proposal.reason})" if proposal.reason else "",
     ]
-    if proposal.gain is not None and proposal.margin is not None:
-        parts.append(f"gain {points(proposal.gain)}, must exceed {points(proposal.margin)}")
-    if proposal.confidence is not None:
-        parts.append(f"confidence {proposal.confidence:g}")
-    return "  ".join(parts) + (f"  ({proposal.reason})" if proposal.reason else "")
+    return "  ".join(filter(None, parts))
 
 
 def _predicted(mean: float | None, interval: tuple[float, ...]) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from hmas_agents.forms import judgement, verdict_text
 from hmas_agents.ledger import StoredDecision
 from hmas_agents.ui.comparison import flatten
 from serving.policies import format_policy
@@ -24,8 +25,10 @@ def view_decision(stored: StoredDecision, ledger: int) -> dict[str, Any]:
     before, after = view.pop("snapshot_before"), view.pop("snapshot_after")
     for call in view["tool_calls"]:
         call["changes"] = changes(call.pop("before"), call.pop("after"))
-    for proposal in view["proposals"]:
-        proposal["text"] = format_policy(proposal["policy"], proposal["params"])
+    for proposal, shown in zip(record.proposals, view["proposals"], strict=True):
+        shown["text"] = format_policy(proposal.policy, proposal.params)
+        shown["verdict"] = verdict_text(proposal)
+        shown["judgement"] = judgement(proposal) if proposal.source != "incumbent" else ""
     chosen = record.chosen
     return view | {
         "chosen_text": format_policy(str(chosen.get("policy", "")), chosen.get("params") or {}),

@@ -51,6 +51,11 @@ def test_the_largest_gain_above_its_own_margin_wins():
     unsure = candidate("twin", "sjf", 0.3, margin=0.4)
     assert choose(INCUMBENT, [better, best, unsure], None, True)[0] is best
     assert choose(INCUMBENT, [unsure], None, True)[0] is INCUMBENT
+    reason = choose(INCUMBENT, [unsure], None, True)[1]
+    assert reason == "the best lead, +30.0 points of sjf, must exceed +40.0 points: stay"
+    dropped = candidate("twin", "sjf", 0.0, margin=1.0)
+    reason = choose(INCUMBENT, [dropped], None, True)[1]
+    assert reason == "no candidate leads fcfs by enough to be tried further: stay"
     even = candidate("rules", "edf", 0.02)
     assert choose(INCUMBENT, [even], None, True)[0] is INCUMBENT
 
@@ -63,7 +68,10 @@ def test_guardrails_outrank_predictions():
 def test_without_a_prediction_nothing_moves():
     chosen, reason = choose(INCUMBENT, [candidate("rules", "slide")], None, True)
     assert chosen is INCUMBENT
-    assert "no prediction" in reason
+    assert reason == "no candidate has a prediction: stay"
+    predicted = Proposal("incumbent", "fcfs", predicted=0.98)
+    reason = choose(predicted, [candidate("rules", "slide")], None, True)[1]
+    assert reason == "no candidate has a prediction; fcfs alone has one: stay"
 
 
 def test_with_the_twin_disabled_rules_switch_and_the_model_does_not():

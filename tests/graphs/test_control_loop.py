@@ -283,7 +283,7 @@ def test_few_requests_predict_nothing_and_nothing_moves():
     loop = with_twin(engine, twin, control__start_policy="slide")
     loop.short(2.0)
     serve(engine, 5, at_s=30.0)
-    assert loop.long(60.0).reason == "no prediction to compare by: stay"
+    assert loop.long(60.0).reason == "no candidate has a prediction: stay"
     assert (engine.policy, twin.asked) == ("slide", [])
 
 

@@ -83,7 +83,7 @@ function acknowledged(ack) {
 }
 
 function proposals(d) {
-  const titles = [["from"], ["policy"], ["twin predicts", "num"], ["verdict"], ["confidence", "num"]];
+  const titles = [["from"], ["policy"], ["twin predicts", "num"], ["guardrails and lead"], ["confidence", "num"]];
   const rows = d.proposals.map((p) => {
     const interval = p.interval.length === 2 ? ` (${percent(p.interval[0])}–${percent(p.interval[1])})` : "";
     const taken = p.policy === d.chosen.policy && p.source === d.chosen.source;
@@ -94,7 +94,7 @@ function proposals(d) {
         [taken ? "▸ " : "", name(p.source)],
         [name(p.text), el("small", { class: "why" }, name(p.reason))],
         [percent(p.predicted), el("small", {}, interval)],
-        [name(p.verdict || "–")],
+        [name(p.verdict), el("small", { class: "why" }, name(p.judgement))],
         [p.confidence === null ? "–" : number(p.confidence, 2)],
       ].map((content, i) => el("td", { class: titles[i][1], "data-title": titles[i][0] }, content)),
     );

@@ -201,7 +201,7 @@ def test_show_tells_the_whole_story_in_order(hmas, path, which):
         'raw: {"proposals": [{"policy": "slide"}]}',
         "model_timeout: no reply within 20 s",
         "What was checked",
-        "model: slide:kappa=40  predicted 81.0% against 54.0% of edf  verdict: ok"
+        "model: slide:kappa=40  predicted 81.0% against 54.0% of edf  guardrails: allowed"
         "  confidence 0.7  (overload)",
         "incumbent: edf",
         "What was done",
@@ -233,16 +233,41 @@ def shown(hmas, tmp_path, *argv, **changes):
 def test_what_the_twin_expected_is_told_with_its_interval_and_its_margin(hmas, tmp_path):
     slide = Proposal(
         "model", "slide", predicted=0.81, verdict="ok", interval=(0.75, 0.87), gain=0.27,
-        margin=0.05,
+        margin=0.07,
+        terms={"against": 0.56, "futures": 3, "chance": 0.02, "bias": 0.05, "least": 0.03},
     )  # fmt: skip
+    # Level with what is in force on the one future that both saw, and so tried no further.
+    level = Proposal(
+        "twin", "density", predicted=0.925, verdict="ok", gain=0.0, margin=1.0,
+        terms={"against": 0.925, "futures": 1, "chance": 0.0, "bias": 0.05, "least": 0.03},
+        reason="tried beside what was proposed",
+    )  # fmt: skip
+    untried = Proposal("twin", "srpt", verdict="allow-list: 'srpt' is not allowed")
+    old = Proposal("rules", "edf", {"kappa": 3.0}, predicted=0.6, gain=0.06, margin=0.05)
     out = shown(
         hmas,
         tmp_path,
-        proposals=[slide, Proposal("incumbent", "edf", predicted=0.54, interval=(0.5, 0.6))],
+        proposals=[
+            slide,
+            level,
+            untried,
+            old,
+            Proposal("incumbent", "edf", predicted=0.54, interval=(0.5, 0.6)),
+        ],
         twin={"horizon_s": 60.0, "futures": 8, "wall_s": 3.5},
     )
-    assert "model: slide  predicted 81.0% [75.0%, 87.0%] against 54.0% of edf" in out
-    assert "gain +27.0 points, must exceed +5.0 points" in out
+    assert "model: slide  predicted 81.0% [75.0%, 87.0%] against 56.0% of edf" in out
+    assert (
+        "guardrails: allowed  lead +27.0 points on 3 futures, less 2.0 of chance: +25.0 points, "
+        "must exceed +5.0 points (the bias)"
+    ) in out
+    assert (
+        "twin: density  predicted 92.5% against 92.5% of edf  guardrails: allowed  "
+        "lead +0.0 points on one future: not tried on more  (tried beside what was proposed)"
+    ) in out
+    assert "twin: srpt  not predicted  guardrails: allow-list: 'srpt' is not allowed\n" in out
+    assert "lead +6.0 points, must exceed +5.0 points\n" in out
+    assert "verdict" not in out
     assert "incumbent: edf  predicted 54.0% [50.0%, 60.0%]" in out
     assert "the twin: horizon_s=60, futures=8, wall_s=3.5" in out
 
