@@ -23,6 +23,7 @@ from serving.contracts import ContractError, ContractInForce, decode
 from serving.in_force import check_api_server, fingerprint
 from serving.plugin.admission import AdmissionMiddleware
 from serving.plugin.admission_gate import AdmissionGate
+from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.metrics import TenantCollector, take_over_metrics
 from serving.settings import EngineSettings
 
@@ -51,6 +52,7 @@ class HMASEndpoints:
 
     def __init__(self) -> None:
         self._client: Any = None
+        self._app: FastAPI | None = None
         self._collector = TenantCollector()
         self._registry: CollectorRegistry = REGISTRY
         self._poller: asyncio.Task[None] | None = None
@@ -65,7 +67,7 @@ class HMASEndpoints:
 
         vLLM adds the middleware of its command line later, so that the gateway's is outside.
         """
-        app.state.hmas_gate = self._gate
+        app.state.hmas_gate, self._app = self._gate, app
         app.add_middleware(AdmissionMiddleware, gate=self._gate)
         self._registry = take_over_metrics(app) or self._registry
         router = APIRouter(prefix="/hmas", dependencies=[Depends(check_token)])
@@ -130,6 +132,7 @@ class HMASEndpoints:
         self._client = engine_client
         settings = check_api_server(args)
         self._gate.go_by(settings)
+        self._check_order()
         if engine_client is not None:
             await self._check_cores(settings)
             self._registry.register(self._collector)
@@ -139,6 +142,15 @@ class HMASEndpoints:
         """Stop following the engine."""
         if self._poller is not None:
             self._poller.cancel()
+
+    def _check_order(self) -> None:
+        # A gateway's headers must be read before anyone asks whose a request is.
+        order: list[Any] = [each.cls for each in self._app.user_middleware] if self._app else []
+        if order and GatewayMiddleware in order[order.index(AdmissionMiddleware) :]:
+            raise ContractError(
+                "H-MAS does not start: this vLLM puts the gateway's middleware inside the one that "
+                "admits, so a gateway's word would come too late; take another vLLM"
+            )
 
     async def _check_cores(self, settings: EngineSettings) -> None:
         try:

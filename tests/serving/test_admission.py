@@ -10,7 +10,14 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from serving.contracts import ClassTerms, Contract, ContractChange, TenantTerms, encode
+from serving.contracts import (
+    ClassTerms,
+    Contract,
+    ContractChange,
+    ContractError,
+    TenantTerms,
+    encode,
+)
 from serving.perception.attributes import sign_tenant, slo_of, tenant_of
 from serving.plugin.admission_gate import AdmissionGate, Size
 from serving.settings import EngineSettings
@@ -330,3 +337,13 @@ def test_requests_pass_unread_where_the_contract_asks_nothing(monkeypatch):
     server = started(Contract(believe_clients=True))
     server.poll()
     assert server.send(vllm_xargs=MINE).status_code == OK
+
+
+def test_a_vllm_that_would_put_the_gateway_inside_does_not_start():
+    server = started(KEYS, gateway="token")
+    args = server.app.state.args
+    args.middleware = ["serving.plugin.gateway.GatewayMiddleware"]
+    asyncio.run(server.endpoints.init_state(None, None, args))
+    server.app.user_middleware.reverse()
+    with pytest.raises(ContractError, match="a gateway's word would come too late"):
+        asyncio.run(server.endpoints.init_state(None, None, args))
