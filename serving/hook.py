@@ -58,7 +58,7 @@ class SchedulerHook(_Base):
     """The policy, limits and accounting of H-MAS, before vLLM's scheduler in a class statement.
 
     Without a controller's lease, and with `fcfs` as its default policy, it orders and
-    sizes steps exactly as stock vLLM does.
+    sizes steps exactly as stock vLLM does, also with vLLM's `--scheduling-policy priority`.
     """
 
     running: list[Request]
@@ -288,6 +288,7 @@ class SchedulerHook(_Base):
             self.observer.decode_s_per_token(),
             demote_hopeless=limits.demote_hopeless, buckets=limits.tenant_buckets,
             triage=limits.triage,
+            as_stock=decision is self.lease.default and self.scheduler_config.policy == "priority",
         )  # fmt: skip
 
     def _open_model_file(self, path: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from serving.lanes import Lane, Lanes
 from serving.policies import POLICIES, Policy, PolicyContext, RequestView, complete_params
 from serving.policies.base import Key, comparable
+from serving.policies.priority import STOCK_PRIORITY
 from serving.rules import COUNTERS
 from serving.standing import (
     DEMOTED,
@@ -63,10 +64,9 @@ class Order:
         self._view_of = view_of
         self._on_policy_error, self._on_deprioritised = on_policy_error, on_deprioritised
         self.lanes = Lanes({}, {}, 64) if lanes is None else lanes
-        self.buckets = False
         self._standings = standings()
         self._triage: Triage | None = None
-        self._max_wait_s = max_wait_s
+        self._max_wait_s, self.buckets = max_wait_s, False
         self._demotes: bool | None = None
         self._entries: dict[str, Entry] = {}
         self._events: list[tuple[float, int, Entry]] = []
@@ -97,8 +97,9 @@ class Order:
         demote_hopeless: bool | None = None,
         buckets: bool = False,
         triage: bool = False,
+        as_stock: bool = False,
     ) -> None:
-        """Order by other rules from now on. O(n); raises ValueError for bad parameters."""
+        """Order by other rules, `as_stock` by vLLM's alone. O(n); ValueError for bad parameters."""
         complete, load = complete_params(name, params), self.context.load
         self.context = PolicyContext(prefill_s_per_token, load, complete, decode_s_per_token)
         self._demotes, self.buckets = demote_hopeless, buckets
@@ -108,7 +109,7 @@ class Order:
             for entry in self._entries.values():  # an earlier triage may have parked them
                 entry.facts &= ~PARKED
             self._triage = Triage(self._entries.values())
-        self._order_by(POLICIES[name])
+        self._order_by(STOCK_PRIORITY if as_stock and name == "priority" else POLICIES[name])
         self._follow_rate()
 
     def set_load(

@@ -74,7 +74,7 @@ class StepControl:
         if limits.follow_slack or limits.pace_decodes or limits.kv_reserve > 0.0:
             state = self._observer.batch.state(self._observer.busy_until_s(now_s))
         partial: list[Any] = []
-        if limits.follow_slack or limits.prefill_by_key or queue.policy.name != "fcfs":
+        if limits.follow_slack or limits.prefill_by_key or not queue.policy.is_stock:
             partial = self._order_running(now_s)
         elif limits.max_partial_prefills:
             partial = self._partial()

@@ -100,6 +100,7 @@ class Policy(ABC):
         card: when it helps and when it hurts.
         demotes: requests that can no longer meet their SLO sort behind all others.
         starvation_free: the order alone bounds waiting, no ceiling is needed.
+        is_stock: the order is vLLM's own, so running requests keep their places.
         shares: the tenant with the least weighted work is served first, and the key
             orders within the tenant.
         follows_load: the key depends on `PolicyContext.load`.
@@ -113,6 +114,7 @@ class Policy(ABC):
     card: PolicyCard
     demotes = False
     starvation_free = False
+    is_stock = False
     shares = False
     follows_load = False
     needs_lengths = False

@@ -14,6 +14,7 @@ class Fcfs(Policy):
 
     name = "fcfs"
     starvation_free = True
+    is_stock = True
     card = PolicyCard(
         helps="calm load, one class of traffic; the reference order",
         hurts="overload: every request waits behind ones that have already missed",

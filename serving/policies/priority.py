@@ -21,3 +21,16 @@ class Priority(Policy):
     def key(self, view: RequestView, context: PolicyContext) -> Key:
         """(priority, arrival)."""
         return (view.priority, view.arrival_s)
+
+
+class StockPriority(Priority):
+    """The same without our guarantees, as vLLM's own queue has it: no ceiling, no resuming first.
+
+    In force under `--scheduling-policy priority` while no controller holds the lease.
+    """
+
+    starvation_free = True  # taken for granted: vLLM bounds no waiting here
+    is_stock = True
+
+
+STOCK_PRIORITY = StockPriority()

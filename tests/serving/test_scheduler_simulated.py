@@ -68,6 +68,24 @@ def test_preemptions_and_resumptions_are_stock_vllms_too(tight):
 
 
 @pytest.mark.parametrize(
+    ("machine", "load"), [(ROOMY, CALM[:600]), (TIGHT, LONG_ANSWERS)], ids=["roomy", "tight"]
+)
+def test_vllms_own_priority_scheduling_is_kept_too_when_not_acting(machine, load, monkeypatch):
+    """Before, our ceiling, resuming first and the order of begun prefills were added to it."""
+    plain = simulate(machine, load, stock=True)
+    config = functools.partial(SchedulerConfig, policy="priority")
+    monkeypatch.setattr(virtual_vllm, "SchedulerConfig", config)
+    stock, hooked = simulate(machine, load, stock=True), simulate(machine, load)
+    assert stock.steps != plain.steps, "the setting matters here"
+    assert hooked.steps == stock.steps
+    assert (stock.preemptions > 20) == (machine is TIGHT), "the case is worth its name"
+    assert hooked.engine.snapshot().policy == "priority"
+    limits = hooked.engine.snapshot().limits
+    assert hooked.engine.apply(decision(1, "priority", ttl_s=9.0, limits=limits)).accepted
+    assert not hooked.engine.scheduler.queue.policy.is_stock, "a controller's has the guarantees"
+
+
+@pytest.mark.parametrize(
     "configured", [{"max_num_active_seqs": 6}, {"long_prefill_token_threshold": 48}], ids=str
 )
 def test_what_the_operator_configured_is_respected_when_not_acting(configured, monkeypatch):
