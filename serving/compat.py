@@ -20,7 +20,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import reduce
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -195,7 +196,7 @@ def caveats(scheduler: Any) -> Iterator[str]:
         yield (
             f"KV connector {type(scheduler.connector).__name__}: what it brings of a prompt is not "
             "known before vLLM asks it, so a waiting prompt counts in full, unless its request "
-            "says do_remote_prefill; requests that hold remote KV go before the policy's order"
+            "says do_remote_prefill; requests that hold remote KV start before all others"
         )
     if block := aligned_block(scheduler):
         yield (
@@ -295,23 +296,39 @@ def ready_elsewhere(scheduler: Any) -> int:
     )
 
 
+def order_elsewhere(scheduler: Any, key: Callable[[Any], Any]) -> None:
+    """Order the requests that hold remote KV, for vLLM starts them in the order of their queue.
+
+    Not up to vLLM 0.30, where requests without KV blocks are among them, nor under its
+    `--scheduling-policy priority`, whose queue has an order of its own.
+    """
+    queue = getattr(scheduler, "kv_holding_waiting", None)
+    if isinstance(queue, deque) and len(queue) > 1:
+        ordered = sorted(queue, key=key)
+        queue.clear()
+        queue.extend(ordered)
+
+
 def cached_tokens(scheduler: Any, request: Any) -> int:
     """Tokens of a queued request that need no computing here; counts in no statistics.
 
     Those that the KV cache holds now; of a prompt that another engine computes (P/D), all
-    but the last. What a KV connector finds beyond that nobody knows before vLLM asks it.
+    but the last. What a KV connector finds beyond that is known once vLLM has asked it, and
+    vLLM asks for the request in front only.
     """
-    manager = scheduler.kv_cache_manager
+    manager, found = scheduler.kv_cache_manager, 0
     most = int(request.num_tokens) - 1
     if getattr(request, "skip_reading_prefix_cache", False):  # prompt logprobs need it all
         return 0
-    if scheduler.connector is not None and (request.kv_transfer_params or {}).get(
-        "do_remote_prefill"
-    ):
-        return most
+    if scheduler.connector is not None and not request.num_preemptions:
+        if (request.kv_transfer_params or {}).get("do_remote_prefill"):
+            return most
+        asked = getattr(request, "prefill_stats", None)
+        found = min(most, getattr(asked, "num_cached_tokens", 0))
     if not manager.enable_caching or not request.block_hashes:
-        return 0
-    return int(manager.coordinator.find_longest_cache_hit(request.block_hashes, most)[1])
+        return found
+    here = int(manager.coordinator.find_longest_cache_hit(request.block_hashes, most)[1])
+    return max(here, found)
 
 
 def prefix_ids(scheduler: Any, request: Any) -> tuple[int, ...]:

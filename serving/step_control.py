@@ -65,7 +65,7 @@ class StepControl:
             self._slide_due_s = now_s + _SLIDE_PERIOD_S
             self._update_load()
         queue.advance(now_s)
-        if self._envelope.prefix_caching:
+        if self._envelope.prefix_caching or scheduler.connector is not None:
             queue.refresh_cached()
         self._would_be = None
         self.reveal()
@@ -86,6 +86,8 @@ class StepControl:
         running = len(scheduler.running)
         # vLLM starts those first that hold remote KV. To hold them back would free nothing.
         kept = running + compat.ready_elsewhere(scheduler)
+        if kept > running and queue.policy.name != "fcfs":
+            compat.order_elsewhere(scheduler, lambda r: self.passing.place(r, now_s))
         # A session that waits for its client does not run, but keeps one of vLLM's slots.
         silent = compat.silent_sessions(scheduler)
         slots = self._envelope.max_active_requests - silent

@@ -161,14 +161,19 @@ def test_without_a_controller_a_pipeline_is_scheduled_as_by_stock_vllm(monkeypat
 
 
 @pytest.mark.parametrize("policy", ["slide", "fair"])
-@pytest.mark.parametrize("scheduler_cls", [HMASScheduler, HMASSyncScheduler])
+@pytest.mark.parametrize(
+    ("scheduler_cls", "second_runner"),
+    [(HMASScheduler, True), (HMASScheduler, False), (HMASSyncScheduler, False)],
+)
 @pytest.mark.parametrize("feed", [plain, aborts])
 def test_a_pipeline_serves_everybody_with_a_policy_and_all_rules(
-    monkeypatch, policy, scheduler_cls, feed
+    monkeypatch, policy, scheduler_cls, second_runner, feed
 ):
+    """With vLLM's second model runner, a request decodes in every other step although ahead."""
     with_stages(monkeypatch)
     settings = EngineSettings(contract=shares({}, {"t0": 0.3}), bucket_s=0.1, max_wait_s=1.0)
     engine = Shaped(scheduler_cls, settings, profile=machine(40, 6, 16), ahead=2)
+    engine.scheduler.use_v2_model_runner = second_runner
     engine.decide(policy, **ALL_RULES)
     feed(engine)
     engine.drain()

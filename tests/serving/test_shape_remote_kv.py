@@ -119,6 +119,69 @@ def test_who_loads_remote_kv_is_counted_as_waiting_and_held():
     engine.check_books()
 
 
+def test_what_a_connector_brings_counts_once_vllm_has_asked_it():
+    """vLLM asks for the request in front, and then finds no KV blocks for it."""
+    engine = Shaped(profile=machine(14, 6, 32))
+    engine.decide("edf", demote_hopeless=True)
+    engine.add("first", 16, 12)
+    engine.step()
+    engine.add("front", 40, 3, **remote(remote_tokens=28))
+    engine.add("next", 36, 3, **remote(remote_tokens=28))
+    assert engine.scheduler.hmas_snapshot().queue.waiting_tokens == 40 + 36
+    engine.step(4)
+    assert engine.scheduler.hmas_snapshot().queue.waiting_tokens == 12 + 36
+    engine.drain()
+    engine.check_books()
+
+
+def test_loads_begin_in_the_order_of_the_policy():
+    engine = Shaped(profile=machine(200, 2, 16))
+    engine.decide("edf", max_active_requests=1)
+    engine.add("first", 4, 3)
+    engine.step()
+    for i, ttft_ms in enumerate([9000, 3000, 6000, 1000]):
+        engine.add(f"r{i}", 20, 3, slo_ttft_ms=ttft_ms, **remote())
+    engine.drain()
+    loads = [name for name in engine.scheduler.connector.asked if name.startswith("r")]
+    assert loads == ["r3", "r1", "r2", "r0"]
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "edf"])
+def test_those_that_hold_their_kv_start_in_the_order_of_the_policy(policy):
+    """One place is free while all of them load, and when all have loaded."""
+    engine = Shaped(profile=machine(200, 2, 16))
+    engine.decide(policy)
+    engine.add("first", 4, 40)
+    engine.step()
+    for i, ttft_ms in enumerate([9000, 3000, 6000, 1000]):
+        params = {"do_remote_prefill": True, "load_steps": 8 - i}
+        engine.add(f"r{i}", 20, 3, slo_ttft_ms=ttft_ms, **remote(**params))
+        engine.step()
+    engine.drain()
+    began = [name for step in engine.steps for name in step[1] if name.startswith("r")]
+    if policy == "edf":
+        assert began == ["r3", "r1", "r2", "r0"]
+    assert sorted(began) == ["r0", "r1", "r2", "r3"]
+    engine.check_books()
+
+
+def test_a_stream_of_remote_prompts_starves_no_prompt_that_is_computed_here():
+    """A hopeless one, behind all others until it has waited for `max_wait_s`."""
+    engine = Shaped(profile=machine(200, 2, 16), settings=EngineSettings(max_wait_s=1.0))
+    engine.decide("edf", demote_hopeless=True)
+    for i in range(150):
+        if i == 20:
+            local = engine.add("local", 40, 3, slo_ttft_ms=1)
+        engine.add(f"r{i}", 20, 6, slo_ttft_ms=60_000, **remote())
+        engine.step()
+        if engine.got.get("local"):
+            break
+    assert engine.now_s - local.arrival_time < 1.5
+    assert engine.scheduler.hmas_snapshot().queue.waiting > 20, "the stream had not ended"
+    engine.drain()
+    engine.check_books()
+
+
 def lane_work(engine: Shaped) -> dict[str, float]:
     return {lane.tenant: lane.work for lane in engine.scheduler.queue.lanes}
 
