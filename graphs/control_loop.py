@@ -123,6 +123,8 @@ class ControlLoop:
             if had_started:
                 parts.session.renew()
             self._short.invoke({}, RUN_CONFIG | traced)
+        if parts.kept_out and had_started:  # what comes now is not of our decisions
+            settle(parts, self._engine.now(), final=True)
         if parts.kept_out and not self._stands_by:
             raise ControllerConflict(f"{parts.kept_out}: wait for that, or run with --mode advise")
         if parts.kept_out and parts.kept_out_by != self._waited_for:

@@ -5,6 +5,7 @@ twin's error, and a switch that disappoints is rolled back to what was last know
 """
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -56,9 +57,13 @@ class Settled:
 
 
 class FollowUp:
-    """Decisions waiting for their window, oldest first, and what has proven good."""
+    """Decisions waiting for their window, oldest first, and what has proven good.
+
+    Either horizon may settle: what one takes, the other does not.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._watched: list[Watched] = []
         self._good: deque[Proposal] = deque(maxlen=KNOWN_GOOD_KEPT)
 
@@ -73,8 +78,9 @@ class FollowUp:
 
     def settle(self, now_s: float, realised: Realised, final: bool = False) -> list[Settled]:
         """Decisions whose window is over by now (all of them if `final`), oldest first."""
-        over = [w for w in self._watched if final or w.until_s <= now_s]
-        self._watched = [w for w in self._watched if w not in over]
+        with self._lock:
+            over = [w for w in self._watched if final or w.until_s <= now_s]
+            self._watched = [w for w in self._watched if w not in over]
         settled = []
         for watched in over:
             result = realised(watched.since_s, min(watched.until_s, now_s))

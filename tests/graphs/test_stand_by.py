@@ -1,5 +1,6 @@
 """A controller that may not act: it waits, says for whom, and takes over when it may."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hmas_agents.ledger.writer import HALF_DONE
 from hmas_agents.records import DecisionRecord
 from serving.contracts import PERSON, PINNED_S, Decision
 from serving.rules import rules_in_force
+from tests.agents.scripted import Scripted
 from tests.fakes import STOCK, FakeEngine
 from tests.graphs.test_control_loop import serve
 from tests.graphs.test_simulated_loop import PROFILE, workload
@@ -93,6 +95,38 @@ def test_a_person_takes_the_engine_and_gives_it_back():
     controller.tick(106.0)
     assert (engine.owner, engine.policy, engine.params) == ("me", "edf", {"kappa": 3.0})
     assert [r.trigger for r in controller.records][:2] == ["start", "start"]
+
+
+def test_what_happens_under_a_person_is_not_held_against_the_switch_before():
+    engine = FakeEngine()
+    twin = Scripted(slide=0.5, edf=0.9)
+    config = load_config(None, QUIET | {"twin.enabled": True, "control.start_policy": "slide",
+        "control.ttl_s": 1000.0})  # fmt: skip
+    records = list[DecisionRecord]()
+    loop = ControlLoop(
+        engine, config, None, stands_by=True, on_decision=records.append, on_notice=lambda _: None,
+        forecaster=twin,
+    )  # fmt: skip
+
+    def at(now_s: float, tick: Callable[[], None]) -> None:
+        engine.now_s = now_s
+        tick()
+
+    at(2.0, loop.short_tick)
+    serve(engine, 116, at_s=2.0)
+    at(60.0, loop.long_tick)
+    assert (engine.policy, records[-1].predicted) == ("edf", 0.9)
+    serve(engine, 40, at_s=61.0)
+    at(82.0, loop.short_tick)
+    engine.stop("alice@desk")
+    at(84.0, loop.short_tick)
+    serve(engine, 60, at_s=85.0, met=False)
+    at(118.0, loop.short_tick)
+    engine.start("alice@desk")
+    at(120.0, loop.short_tick)
+    at(180.0, loop.long_tick)
+    assert records[-1].trigger == "tick", "the misses were the default's, there is no way back"
+    assert records[-1].twin["error"] == pytest.approx(0.1)
 
 
 def test_the_controller_stays_out_of_a_stopped_engine_until_it_is_started():

@@ -19,6 +19,7 @@ from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.records import DecisionRecord
 from serving.engines.live import LiveEngine
 from tests.agents.model_server import completion, serving
+from tests.graphs.test_stand_by import half_done
 from tests.real.conftest import MODEL, RealServer
 from tests.real.test_real_engine import send, traffic, wait_for
 
@@ -66,6 +67,24 @@ def test_a_killed_controller_leaves_the_engine_on_its_default(
     assert after.policy == "fcfs"
     assert not after.limits.follow_slack
     assert after.queue.waiting == after.batch.running == 0
+
+
+def test_the_next_controller_takes_over_from_a_killed_one_and_marks_what_it_left(
+    server: RealServer, engine: LiveEngine, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "inherited.sqlite"
+    dead = start_controller(server, ledger)
+    wait_for(lambda: ledger.exists() and holds_decisions(ledger))
+    dead.kill()
+    dead.wait()
+    heir = start_controller(server, ledger)
+    try:
+        wait_for(lambda: engine.snapshot().controller_id.endswith(f"-{heir.pid}"), 60)
+        wait_for(lambda: bool(half_done(ledger)), 20)
+    finally:
+        heir.send_signal(signal.SIGINT)
+        assert heir.wait(timeout=30) == 0
+    assert half_done(ledger) == [1]
 
 
 def test_a_stopped_controller_gives_the_engine_back(
