@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from graphs.fork import STEPS, Change, Step, fork
 from graphs.long_horizon import MIN_REPLAYED
@@ -19,10 +19,13 @@ from hmas_agents.commands.options import (
     PromptOption,
     read_config,
 )
+from hmas_agents.commands.trace_story import checked
 from hmas_agents.config import Config
+from hmas_agents.forms import decision_text
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.writer import to_json
 from hmas_agents.records import DecisionRecord, Proposal
+from serving.policies import parse_policy
 
 BY_HAND = "asked by hand"
 
@@ -31,10 +34,7 @@ def fork_command(
     decision: Annotated[int, typer.Argument(help="An id of `hmas trace list --horizon long`.")],
     *,
     policy: Annotated[
-        str | None, typer.Option(help="Propose this policy beside what was proposed.")
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A parameter of it. Repeatable.")
+        str | None, typer.Option(help="Propose this one too, also as `slide:kappa=40`.")
     ] = None,
     step: Annotated[
         str | None,
@@ -50,14 +50,15 @@ def fork_command(
     """Run one recorded decision again from a step, with something changed.
 
     The ledger holds what each step started from; the engine is a recorded one, in advise
-    mode. It shows what the guardrails and the twin say of the change. Nothing is applied and
-    nothing is stored. Without --from it starts at verify with --policy, else at summarise.
+    mode. It shows what the guardrails and the twin say of the change; the twin also tries a
+    policy that control.allow_policies does not allow. Nothing is applied or stored. Without
+    --from it starts at verify with --policy, else at summarise.
 
     Try:
 
       hmas fork 42 --policy fcfs                     what would verify have said of fcfs?
 
-      hmas fork 42 --policy slide --param kappa=40
+      hmas fork 42 --policy slide:kappa=40           with parameters
 
       hmas fork 42 --prompt candidate                asked with another prompt
 
@@ -82,7 +83,7 @@ def fork_command(
     change = Change(
         step=first,
         config=_config_of(recorded, prompt, model_url, model),
-        proposals=_by_hand(policy, param or []),
+        proposals=_by_hand(policy),
         switched_at_s=[each.at_s for each in before if each.chosen.get("applied")],
         past=_settled(before, stored.record.at_s),
     )
@@ -130,43 +131,25 @@ def _config_of(
     return config
 
 
-def _by_hand(policy: str | None, params: list[str]) -> list[Proposal]:
-    if policy is None:
-        if params:
-            raise typer.BadParameter(f"--param {params[0]} goes with --policy")
+def _by_hand(text: str | None) -> list[Proposal]:
+    if text is None:
         return []
-    values = {}
-    for pair in params:
-        key, _, value = pair.partition("=")
-        try:
-            values[key] = float(value)
-        except ValueError as error:
-            raise typer.BadParameter(f"--param {pair!r} is not of the form KEY=NUMBER") from error
-    return [Proposal("person", policy, values, reason=BY_HAND)]
+    try:
+        policy, params = parse_policy(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--policy {text}: {error}") from error
+    return [Proposal("person", policy, params, reason=BY_HAND)]
 
 
 def _show(console: Console, stored: StoredDecision, forked: DecisionRecord, step: Step) -> None:
-    old = stored.record
     console.print(
         f"decision {stored.id} of run {stored.run_id}, again from [bold]{step}[/]; "
         "recorded engine, nothing applied"
     )
-    table = Table("", "source", "policy", "predicted", "verdict", "reason", box=None)
-    for when, record in (("then", old), ("now", forked)):
-        for proposal in record.proposals:
-            predicted = "-" if proposal.predicted is None else f"{proposal.predicted:.3f}"
-            params = " ".join(f"{key}={value:g}" for key, value in proposal.params.items())
-            table.add_row(
-                when,
-                proposal.source,
-                f"{proposal.policy} {params}".strip(),
-                predicted,
-                proposal.verdict,
-                proposal.reason,
-            )
-    console.print(table)
-    for when, record in (("then", old), ("now", forked)):
-        chosen = record.chosen.get("policy", "")
-        console.print(f"{when}: [bold]{chosen}[/]  {record.reason}", highlight=False)
+    for when, record in (("then", stored.record), ("now", forked)):
+        chosen, reason = escape(decision_text(record)), escape(record.reason)
+        console.print(f"{when}: [bold]{chosen}[/]  {reason}", highlight=False)
+        for line in checked(record):
+            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     for fault in forked.faults:
-        console.print(f"[yellow]{fault}[/]", highlight=False)
+        console.print(f"[yellow]{escape(fault)}[/]", highlight=False)

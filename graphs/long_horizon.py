@@ -257,7 +257,8 @@ def predict(parts: Parts, work: LongHorizon) -> None:
         return
     candidates: dict[Key, Proposal] = {}
     for proposal in (incumbent, *record.proposals):
-        if proposal is incumbent or proposal.verdict == OK:
+        # Somebody who asks by hand is told of what may not go live, too.
+        if proposal is incumbent or proposal.verdict == OK or proposal.source == "person":
             candidates.setdefault(key_of(proposal.policy, proposal.params), proposal)
     control = parts.config.control
     # Advising, the engine is without the rules that acting would begin with.

@@ -27,7 +27,7 @@ def permit(
     """
     name = proposal.policy
     if name not in control.allow_policies:
-        return f"allow-list: {name!r} is not allowed"
+        return f"allow-list: {name!r} is not allowed by control.allow_policies"
     try:
         complete_params(name, proposal.params)
     except ValueError as error:

@@ -100,7 +100,7 @@ class Twin:
         The first candidate is the incumbent. All are tried on one future. Up to two others,
         for as long as they lead by half of the least gain, go on with the incumbent to
         `twin.draws` of them; without any the incumbent has two. Where it leaves no more than
-        the least gain to be had, the others are not tried. `budget_s` is a
+        the least gain to be had, the others are not tried, unless a person asked. `budget_s` is a
         wall-clock limit for all together, None waits for every one: what was not tried in
         time has fewer futures, or is None; `faults` then says why. `limits` are those that
         would come with a switch, None leaves what is in force.
@@ -140,6 +140,7 @@ class Twin:
     ) -> None:
         """Fill in each candidate's attainments; one that fails is left out from there on."""
         alive = list(range(len(candidates)))
+        by_hand = any(candidate.source == "person" for candidate in candidates)
         for seed in range(self._config.draws):
             for i in alive:
                 policy, params = candidates[i].policy, candidates[i].params
@@ -150,7 +151,7 @@ class Twin:
                         self.faults.append(fault)
                     continue
                 seen[i].append(answer)
-                if i == 0 and seed == 0 and answer >= 1.0 - self._config.margin:
+                if i == seed == 0 and answer >= 1.0 - self._config.margin and not by_hand:
                     return
             if len(seen[0]) <= seed:
                 return  # nothing to compare with

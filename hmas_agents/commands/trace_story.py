@@ -75,7 +75,7 @@ def _chapters(
     if record.faults:
         yield "What went wrong", record.faults
     if record.proposals:
-        yield "What was checked", _checked(record)
+        yield "What was checked", checked(record)
     yield "What was done", _done(record)
     for call in record.tool_calls:
         yield f"Tool call: {call.tool}", _called(call)
@@ -123,7 +123,8 @@ def _costs(record: DecisionRecord) -> Iterator[str]:
         yield f"{percent(record.model_step_share)} of the engine's step time"
 
 
-def _checked(record: DecisionRecord) -> list[str]:
+def checked(record: DecisionRecord) -> list[str]:
+    """A line for each proposal, and one on the twin; also what `hmas fork` shows."""
     incumbent = next((p for p in record.proposals if p.source == "incumbent"), None)
     lines = [_proposal(p, incumbent) for p in record.proposals]
     if record.twin:

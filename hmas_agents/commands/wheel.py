@@ -165,8 +165,7 @@ class Hand:
                 newest = reader.list_decisions(horizon="long", limit=1)
         except LedgerError:
             return []
-        params = "".join(f" --param {key}={value:g}" for key, value in wanted.params.items())
-        ask = f"--policy {wanted.policy}{params}"
+        ask = f"--policy {format_policy(wanted.policy, wanted.params)}"
         return [f"what the twin says of it: hmas fork {each.id} {ask}" for each in newest]
 
 

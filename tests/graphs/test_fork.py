@@ -74,6 +74,19 @@ def test_a_proposal_by_hand_is_judged_as_any_other(ledger):
     assert asked.situation.snapshot.policy == "fcfs"
 
 
+def test_what_may_not_go_live_is_predicted_for_who_asks_and_still_not_chosen(ledger):
+    """Even where what is in force leaves nothing to be gained, and the twin would not look."""
+    allowed = {"control__allow_policies": ("edf", "density", "slide")}
+    stored, _ = decide(ledger, settings(**allowed))
+    asked = scripted(fcfs=0.99, sjf=1.0)
+    by_hand = Proposal("person", "sjf", {})
+    forked = fork(stored, Change("verify", settings(**allowed), proposals=[by_hand]), asked)
+    by_hand = next(each for each in forked.proposals if each.source == "person")
+    assert by_hand.verdict == "allow-list: 'sjf' is not allowed by control.allow_policies"
+    assert by_hand.predicted == 1.0
+    assert forked.chosen["policy"] == "fcfs"
+
+
 @pytest.mark.parametrize("step", ["summarise", "verify"])
 def test_without_a_change_the_decision_repeats_itself(ledger, step):
     stored, _ = decide(ledger, settings())
@@ -169,7 +182,7 @@ def hmas(capsys, *args):
 
 def test_the_command_shows_then_and_now(ledger, capsys):
     stored, _ = decide(ledger, settings(twin__enabled=False))
-    args = ["fork", str(stored.id), "--policy", "slide", "--param", "kappa=40"]
+    args = ["fork", str(stored.id), "--policy", "slide:kappa=40"]
     code, out, err = hmas(capsys, *args, "--ledger", str(ledger), "--json")
     assert (code, err) == (0, "")
     forked = json.loads(out)
@@ -180,16 +193,24 @@ def test_the_command_shows_then_and_now(ledger, capsys):
     )  # fmt: skip
     code, out, _ = hmas(capsys, *args, "--ledger", str(ledger))
     assert code == 0
-    assert "slide kappa=40" in out
+    assert "person: slide:kappa=40  not predicted  guardrails: allowed" in out
     assert out.count("then: ") == out.count("now: ") == 1
+
+
+def test_the_first_example_of_the_help_works_where_the_policy_is_not_allowed(ledger, capsys):
+    decide(ledger, settings(twin__enabled=False, control__allow_policies=("edf", "density")))
+    code, out, _ = hmas(capsys, "fork", "1", "--policy", "sjf", "--ledger", str(ledger))
+    assert code == 0
+    assert "allow-list: 'sjf' is not allowed by control.allow_policies  (asked by hand)" in out
 
 
 @pytest.mark.parametrize(
     ("args", "told"),
     [
         (["--policy", "edf", "--prompt", "current"], "joins what was proposed"),
-        (["--param", "kappa=1"], "goes with --policy"),
-        (["--policy", "slide", "--param", "kappa"], "KEY=NUMBER"),
+        (["--policy", "fastest"], "policy 'fastest' does not exist; there are fcfs, priority"),
+        (["--policy", "slyde"], "did you mean 'slide'? there are fcfs"),
+        (["--policy", "slide:kappa"], "'kappa' is not of the form parameter=number"),
         (["--from", "act"], "one of summarise, propose, verify"),
         (["--from", "verify", "--prompt", "current"], "comes after what --prompt"),
         (["--from", "propose", "--policy", "edf"], "joins before verify"),

@@ -144,7 +144,7 @@ def test_the_decision_joins_the_newest_run_and_the_twin_may_be_asked(hmas, engin
     ledger.record_decision(record(horizon="long"))
     _, out, _ = hmas("pin", "--policy", "edf:kappa=10", "--yes")
     ledger.close()
-    assert "what the twin says of it: hmas fork 1 --policy edf --param kappa=10" in out
+    assert "what the twin says of it: hmas fork 1 --policy edf:kappa=10" in out
     with LedgerReader(tmp_path / "var" / "ledger.sqlite") as reader:
         assert [(run.label, run.decisions) for run in reader.list_runs()] == [("night", 2)]
 
