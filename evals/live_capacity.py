@@ -60,7 +60,8 @@ async def measure_capacity(
         while len(failures) <= len(finished_s) + concurrency:
             index = next(position)
             request = requests[index % len(requests)]
-            body = completion_body(model, request, token_seed, index, cache_salt=cache_salt)
+            turn = f"{cache_salt}-{index // len(requests)}"  # no turn finds another's prompts
+            body = completion_body(model, request, token_seed, index, cache_salt=turn)
             try:
                 await stream_completion(client, body, f"{run_id}c{index}", Served())
             except StreamError as error:

@@ -16,10 +16,7 @@ from serving.settings import EngineSettings
 
 MODEL_NAME = "served"
 # SmolLM2 on a small machine: as `hmas demo` serves it, and for the same reasons.
-SMALL_MACHINE = (
-    "--max-model-len", "2048", "--max-num-seqs", "32", "--enforce-eager",
-    "--no-enable-prefix-caching",
-)  # fmt: skip
+SMALL_MACHINE = ("--max-model-len", "2048", "--max-num-seqs", "32", "--enforce-eager")
 
 
 @dataclass(frozen=True, slots=True)

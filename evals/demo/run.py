@@ -78,7 +78,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
     arguments = [
         "--served-model-name", MODEL_NAME,
         "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(MAX_NUM_SEQS),
-        "--enforce-eager", "--no-enable-prefix-caching",
+        "--enforce-eager",
     ]  # fmt: skip
     console.print(f"starting vLLM with the hook (1-2 minutes; log: {log})")
     settings, model = believing(suite.settings), str(SMOLLM2.resolve())

@@ -14,7 +14,7 @@ import httpx
 
 from evals.completion_stream import Served, StreamError, stream_completion
 from evals.fidelity.steps import CalibrationError
-from evals.load_generator import completion_body
+from evals.load_generator import completion_body, new_cache_salt
 from serving.contracts import Envelope, TraceRequest
 
 _RUNGS = 6
@@ -66,10 +66,11 @@ async def load_for(
     Raises:
         CalibrationError: the server failed a request; says how.
     """
+    cache_salt = new_cache_salt()  # an earlier calibration's prompts may still be cached
 
     async def client_loop(client: httpx.AsyncClient) -> None:
         for index, request in requests:
-            body = completion_body(model, request, seed, index)
+            body = completion_body(model, request, seed, index, cache_salt=cache_salt)
             try:
                 await stream_completion(client, body, f"calibrate-{seed}-{index}", Served())
             except StreamError as error:

@@ -20,6 +20,7 @@ Flavour = Literal["plain", "grammar", "stop", "twice", "adapter"]
 _LEAVERS, _BAD = 0.15, 0.15  # shares
 _PROMPT_TOKENS, _OUTPUT_TOKENS = (1, 400), (1, 64)
 _PREFIXES, _PREFIX_TOKENS = 4, 512  # prompts that some requests share, in Mooncake's block size
+_TOKEN_SEED = 1  # one for all: what is shared has the same tokens, what is not goes by the index
 _FLAVOURS: tuple[tuple[Flavour, float], ...] = (
     ("plain", 0.5), ("grammar", 0.12), ("stop", 0.12), ("twice", 0.11), ("adapter", 0.15),
 )  # fmt: skip
@@ -123,7 +124,7 @@ def _good_body(rng: random.Random, index: int, model: str) -> dict[str, Any]:
         slo_class=rng.choice(_CLASSES),
         prefix=prefix,
     )
-    body = completion_body(model, request, rng.randrange(2**31), index)
+    body = completion_body(model, request, _TOKEN_SEED, index)
     if rng.random() < 0.2:  # ends where the model ends it
         # Without a seed of its own: vLLM 0.32 on CPU dies of one (no offset in torch's generator).
         body.update(min_tokens=0, ignore_eos=False, temperature=1.0)

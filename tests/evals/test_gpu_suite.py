@@ -42,6 +42,7 @@ def test_the_server_is_started_with_the_sizes_of_the_profile():
     assert int(given["--max-model-len"]) == profile.max_model_len
     assert int(given["--max-num-seqs"]) == profile.max_active_requests
     assert int(given["--max-num-batched-tokens"]) == profile.token_budget
+    assert profile.prefix_caching == ("--no-enable-prefix-caching" not in given)
 
 
 def test_a_case_is_three_to_five_minutes_of_traffic_at_every_load():

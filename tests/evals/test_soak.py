@@ -143,6 +143,13 @@ def test_every_kind_of_request_comes_up_and_the_seed_decides():
 
     errands = draw()
     assert errands == draw()
+    begins = Counter(
+        tuple(prompt[:512])
+        for errand in errands
+        if errand.kind != "bad" and len(prompt := json.loads(errand.body)["prompt"]) > 512
+    )
+    assert len(begins) == 4, "requests with the same prefix send the same tokens"
+    assert min(begins.values()) > 5
     kinds = Counter(errand.kind for errand in errands)
     assert set(kinds) == {"whole", "leaver", "bad"}
     assert kinds["whole"] > 200

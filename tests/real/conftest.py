@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         port = probe.getsockname()[1]
     arguments = [
         "--served-model-name", MODEL, "--max-model-len", "2048",
-        "--max-num-seqs", "16", "--enforce-eager", "--no-enable-prefix-caching",
+        "--max-num-seqs", "16", "--enforce-eager",
         "--scheduler-cls", "tests.real.broken_policy.SchedulerWithBrokenPolicy",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

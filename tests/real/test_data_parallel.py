@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         port = probe.getsockname()[1]
     arguments = [
         "--served-model-name", MODEL, "--max-model-len", "1024",
-        "--max-num-seqs", "8", "--enforce-eager", "--no-enable-prefix-caching",
+        "--max-num-seqs", "8", "--enforce-eager",
         "--data-parallel-size", str(RANKS),
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
