@@ -106,7 +106,11 @@ def load_command(name: str) -> Any:
     if not isinstance(target, typer.Typer):
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")
         settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-        app.command(name, context_settings=settings if entry.passes_through else None)(target)
+        if entry.passes_through:
+            usage = "[MODEL] [OPTIONS] [OPTIONS OF VLLM]"
+            app.command(name, context_settings=settings, options_metavar=usage)(target)
+        else:
+            app.command(name)(target)
     command = typer.main.get_command(app)
     command.name = name
     check_values(command)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -300,6 +301,9 @@ def _model_of(option: str | None, given: Given) -> str:
         return named
     if given.model:
         return ""
+    for before, after in pairwise(given.rest):  # a value, and one more: perhaps it is the model
+        if not before.startswith("-") and not after.startswith("-"):
+            raise ServerError(f"{after!r} comes late: name a model right after `hmas serve`")
     if not is_complete(SMOLLM2):
         raise ServerError(
             f"no model given, and none in {SMOLLM2}: name one right after `hmas serve`, or run "

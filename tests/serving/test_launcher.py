@@ -123,6 +123,17 @@ def test_a_scheduler_that_is_made_of_the_hook_may_take_its_place(monkeypatch, tm
     assert served(monkeypatch, tmp_path, "m", "--scheduler-cls", log).args.scheduler_cls == log
 
 
+def test_a_model_in_another_place_is_an_error_and_no_other_model_is_served(monkeypatch, tmp_path):
+    monkeypatch.setattr(launcher, "is_complete", lambda _: True)
+    for options in (["--port", "8001", "m"], ["--served-model-name", "a", "m"]):
+        with pytest.raises(ServerError, match="'m' comes late: name a model right after"):
+            served(monkeypatch, tmp_path, *options)
+    flag = served(monkeypatch, tmp_path, "--enforce-eager", "m")
+    with pytest.raises(SystemExit):  # vLLM: unrecognized arguments
+        parsed(flag.command)
+    assert served(monkeypatch, tmp_path, "m", "--served-model-name", "a", "b").args.model_tag == "m"
+
+
 def test_two_models_are_refused(monkeypatch, tmp_path):
     with pytest.raises(ServerError, match="two models, m and --model n"):
         served(monkeypatch, tmp_path, "m", "--model", "n")
