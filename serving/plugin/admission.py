@@ -117,19 +117,22 @@ class AdmissionMiddleware:
     ) -> tuple[str | None, bool]:
         """The tenant, None if it may not send this, and whether its API key has named it.
 
-        The word of the gateway, or of another holder of HMAS_TOKEN, goes before that of a key.
+        The gateway's word goes before that of a key. A signature in the body, as the controller
+        sends one, does not stand for a tenant that has keys: it would outlive a key.
         """
-        named = scope.get(NAMED) or signed_tenant(extra)
-        if named is not None:
-            return named, False
         contract = settings.contract
+        if (named := scope.get(NAMED)) is not None:
+            return named, False
         if contract.has_keys:
             scheme, _, bearer = header(scope, b"authorization").partition(" ")
             key = header(scope, b"x-api-key") or (bearer if scheme.lower() == "bearer" else "")
             if (owner := self._gate.owner_of(key.strip())) is not None:
                 return owner, True
-            if contract.require_keys and not _is_open(scope):
-                return None, False
+        signed = signed_tenant(extra)
+        if signed is not None and signed in contract.tenants:
+            return (None if contract.terms_of(signed).api_key_hashes else signed), False
+        if signed is None and contract.has_keys and contract.require_keys and not _is_open(scope):
+            return None, False
         return tenant_of(extra, None, settings), False
 
     async def _judge(

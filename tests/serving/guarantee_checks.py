@@ -177,7 +177,7 @@ class Guarantees(RuleBasedStateMachine):
         page = scheduler.hmas_journal(0, 10**6)
         assert len(page.arrivals) + len(page.outcomes) <= self.settings.journal_size
         lanes = list(scheduler.queue.lanes)
-        assert len(lanes) <= self.settings.max_tenants + 1 + 3  # others; those in the settings
+        assert len(lanes) <= self.settings.max_tenants + 1 + 5  # others; those in a contract
         assert len({row.tenant for row in scheduler.hmas_snapshot().counters}) <= len(lanes) + 1
         kept = sum(len(lane.heap) for lane in lanes)
         assert kept <= 2 * waiting + 66 * len(lanes)

@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from vllm.v1.core.sched.interface import PauseState
 
-from serving.contracts import Decision
+from serving.contracts import ContractChange, Decision
+from serving.engines.virtual_vllm import as_the_trace_says
 from serving.policies import POLICIES
 from tests.serving.guarantee_checks import Guarantees
 from tests.serving.guarantee_inputs import (
     ALL_RULES,
+    FLOOR,
     INF,
     MAX_WAIT_S,
     NAN,
+    SETTINGS,
     STOCK,
     TENANTS,
     Faulty,
@@ -25,6 +28,7 @@ from tests.serving.guarantee_inputs import (
     wild_limits,
     wild_params,
 )
+from tests.serving.samples import shares
 
 
 class GuaranteeMachine(Guarantees):
@@ -140,6 +144,19 @@ class GuaranteeMachine(Guarantees):
         assert ack.accepted == (not held or who == self.owner)
         if ack.accepted:
             self.owner = ""
+
+    @precondition(lambda self: self.settings is SETTINGS)
+    @rule(heavy=st.sampled_from([0.2, 1.0, 9.0]), listed=st.sampled_from(["light", "n0", "n5"]))
+    def another_contract(self, heavy, listed):
+        """Other weights, and another tenant with a lane of its own; the floor stays promised."""
+        contract = shares({"heavy": heavy, listed: 2.0}, {"floored": FLOOR})
+        self.contracts += 1
+        ack = self.scheduler.hmas_apply_contract(
+            ContractChange(as_the_trace_says(contract), self.contracts)
+        )
+        assert ack.accepted
+
+    contracts = 0
 
     @rule(state=st.sampled_from([*PauseState, PauseState.UNPAUSED]))
     def pause_or_resume(self, state):

@@ -124,6 +124,16 @@ def test_the_controller_signs_its_own_requests_and_needs_no_key():
     assert seen_by(server, server.send(vllm_xargs=own))[0] == "hmas"
 
 
+@pytest.mark.parametrize("required", [True, False])
+def test_a_signature_does_not_stand_for_a_tenant_that_has_keys(required):
+    """Whoever has seen one could go on with it after its key was taken away."""
+    server = started(KEYS.model_copy(update={"require_keys": required}))
+    seen = {"tenant": "acme", "tenant_proof": sign_tenant("acme")}
+    assert server.send(vllm_xargs=seen).status_code == httpx.codes.UNAUTHORIZED
+    reply = server.send(vllm_xargs=seen, headers={"x-api-key": "k3"})
+    assert seen_by(server, reply)[0] == "bulk"
+
+
 # -- classes -----------------------------------------------------------------------------
 
 
