@@ -14,7 +14,8 @@ from rich.markup import escape
 
 from graphs.control_loop import ControlLoop
 from hmas_agents.collector import rare_collections
-from hmas_agents.config import Config, default_config_path, load_config
+from hmas_agents.commands.options import ConfigOption, TokenOption, UrlOption, read_config
+from hmas_agents.config import Config
 from hmas_agents.controller_metrics import start_metrics_server
 from hmas_agents.forms import decision_text, percent
 from hmas_agents.records import DecisionRecord
@@ -24,13 +25,13 @@ from serving.engines.live import LiveEngine, read_token
 
 def run(
     *,
-    url: Annotated[str | None, typer.Option(help="The server with the hook.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="Token of its control routes.")] = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
     mode: Annotated[
         Literal["advise", "act"] | None,
         typer.Option(help="advise: decide and record. act: also apply."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file; else hmas.toml here.")] = None,
+    config: ConfigOption = None,
     ledger: Annotated[Path | None, typer.Option(help="Where decisions are kept.")] = None,
     label: Annotated[str, typer.Option(help="Name of this run in the ledger.")] = "",
     wait: Annotated[
@@ -59,8 +60,8 @@ def run(
     Options left out come from the configuration (`hmas config`). Exit code 3: another owns
     the engine (--no-wait).
     """
-    settings = load_config(
-        config or default_config_path(),
+    settings = read_config(
+        config,
         {
             "engine.url": url,
             "engine.token_file": token_file,

@@ -72,6 +72,13 @@ COMMANDS = {
 }
 
 
+# What an option takes, in every command that has it and names nothing else.
+PLACEHOLDERS = {
+    **dict.fromkeys(("cassette", "config", "ledger", "step_log", "token_file", "trace"), "FILE"),
+    **dict.fromkeys(("folder", "out"), "FOLDER"),
+    **dict.fromkeys(("model_url", "url"), "URL"),
+    "policy": "POLICY",
+}
 HELP_COLUMNS = 78  # of a terminal of 80, as Typer leaves them
 
 
@@ -120,6 +127,8 @@ def load_command(name: str) -> Any:
 
 def _lay_out_help(command: Any) -> None:
     """Prose as one line that any terminal wraps; examples below each other, comments whole."""
+    for param in command.params:
+        param.metavar = param.metavar or PLACEHOLDERS.get(param.name)
     for inner in getattr(command, "commands", {}).values():
         _lay_out_help(inner)
     blocks: list[str] = []

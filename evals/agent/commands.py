@@ -64,7 +64,7 @@ def agent(
         Path | None, typer.Option(metavar="FILE", help="Its table `model`: limits, extra fields.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For agent.json, agent.md, agent.svg.")
+        Path | None, typer.Option(metavar="FOLDER", help="For agent.json, agent.md, agent.svg.")
     ] = None,
     labels: LabelsOption = None,
     jobs: JobsOption = 0,

@@ -21,6 +21,9 @@ CHANGED = (
 )
 
 
+MAX_ID = 2**63 - 1  # SQLite has no larger one
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run of the controller. `first_s`, `last_s`: its first and last decision."""
@@ -169,7 +172,8 @@ class LedgerReader:
         Raises:
             LedgerError: there is none of that id.
         """
-        rows = list(self.rows("SELECT * FROM decisions WHERE id = ?", (decision_id,)))
+        query = "SELECT * FROM decisions WHERE id = ?"
+        rows = list(self.rows(query, (decision_id,))) if decision_id <= MAX_ID else []
         if not rows:
             raise LedgerError(
                 f"{self.path}: there is no decision {decision_id}; `hmas trace list` shows ids"

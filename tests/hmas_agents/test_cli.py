@@ -192,6 +192,20 @@ def test_every_command_helps_and_refuses_in_one_form(capsys, monkeypatch, path):
     assert err.count("\n") == 1
 
 
+def test_an_option_takes_the_same_thing_in_every_command():
+    taken: dict[str, set[str]] = {}
+    for path in every_command():
+        command = cli.load_command(path[0])
+        for name in path[1:]:
+            command = command.commands[name]
+        for param in command.params:
+            taken.setdefault(param.name, set()).add(str(param.metavar))
+    assert taken["out"] == {"FILE", "FOLDER"}
+    assert {name: taken[name] for name in cli.PLACEHOLDERS if name != "out"} == {
+        name: {what} for name, what in cli.PLACEHOLDERS.items() if name != "out"
+    }
+
+
 def help_of(path: tuple[str, ...]) -> str:
     command = cli.load_command(path[0])
     for name in path[1:]:

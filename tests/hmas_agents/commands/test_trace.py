@@ -374,7 +374,7 @@ def test_decisions_are_exported_as_cases(hmas, path, tmp_path, monkeypatch):
         (("export", "--run", "77"), "there is no run 77; there are 1"),
         (("list", "--run", str(2**63)), "9223372036854775808 is too large"),
         (("list", "--limit", str(2**64)), "18446744073709551616 is too large"),
-        (("show", str(2**64)), "cannot be read: Python int too large"),
+        (("show", str(2**64)), "there is no decision 18446744073709551616"),
         (("list", "--ledger", "."), ".: is a folder; name the ledger in it"),
         (("export", "--out", "."), ". is a folder: name a file"),
         (("export", "--out", "none/run.jsonl"), "there is no folder none"),
