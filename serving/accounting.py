@@ -28,7 +28,7 @@ from serving.policies.base import RequestView
 def judge(
     slo: SLO, queue_s: float | None, ttft_s: float | None, tpot_s: float | None, e2e_s: float
 ) -> tuple[bool, Miss]:
-    """Did a finished request meet all its targets, and if not, which one did it miss first?
+    """Has a request met all its targets so far, and if not, which one did it miss first?
 
     A late first token counts as `ttft_queue` when half or more of the target was
     spent waiting, else as `ttft_execution`.
@@ -61,7 +61,11 @@ class RequestTrack:
     admitted_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float = 0.0
-    output_tokens: int = 0
+    output_tokens: int = 0  # of a session, those of its present answer
+    answer_s: float | None = None  # when the present answer began; a session has several
+    earlier_tokens: int = 0  # of a session's answers before
+    earlier_gaps: int = 0
+    earlier_gaps_s: float = 0.0
     policy: str = ""
     epoch: int = 0
     preemptions: int = 0
@@ -70,32 +74,60 @@ class RequestTrack:
 
     def on_tokens(self, count: int, now_s: float) -> None:
         """`count` output tokens became visible at `now_s`."""
-        if self.first_token_s is None:
-            self.first_token_s = now_s
+        self.begin_answer(now_s)
         self.last_token_s = now_s
         self.output_tokens += count
 
+    def begin_answer(self, now_s: float) -> None:
+        """An answer's first token came, unless it has begun already."""
+        if self.answer_s is None:
+            self.answer_s = now_s
+        if self.first_token_s is None:
+            self.first_token_s = now_s
+
+    def end_answer(self, tokens: int, now_s: float) -> None:
+        """A session's answer ended. Until its client goes on no token is due."""
+        self.begin_answer(now_s)
+        self.earlier_gaps += tokens - 1
+        self.earlier_gaps_s += now_s - (self.answer_s or now_s)
+        self.earlier_tokens += tokens
+        self.answer_s, self.output_tokens, self.last_token_s = None, 0, 0.0
+
     def outcome(self, seq: int, finish: Finish, now_s: float) -> Outcome:
-        """The finished request's outcome. TPOT is the mean over tokens after the first."""
+        """What came of the request. TPOT is the mean over tokens after an answer's first."""
         view, start_s = self.view, self.view.arrival_s
         first = self.first_token_s
         ttft_s = None if first is None else first - start_s
-        tpot_s = None
-        if first is not None and self.output_tokens > 1:
-            tpot_s = (self.last_token_s - first) / (self.output_tokens - 1)
         queue_s = None if self.admitted_s is None else self.admitted_s - start_s
-        met, miss = judge(view.slo, queue_s, ttft_s, tpot_s, now_s - start_s)
-        if finish not in ("stop", "length"):
+        tpot_s, e2e_s = self._tpot_s(finish, now_s), now_s - start_s
+        met, miss = judge(view.slo, queue_s, ttft_s, tpot_s, e2e_s)
+        if finish == "aborted" and first is None:  # is the first token late by now?
+            late = not judge(view.slo, queue_s, e2e_s, None, e2e_s)[0]
+            met, miss = False, "not_served" if late else ""
+        elif finish not in ("stop", "length", "aborted"):
             met, miss = False, miss or "not_served"
         return Outcome(
             seq=seq, request_id=view.request_id, arrival_s=start_s, finished_s=now_s,
             tenant=view.tenant, slo_class=view.slo_class, slo=view.slo,
-            prompt_tokens=self.prompt_tokens, output_tokens=self.output_tokens,
-            queue_s=queue_s, ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=now_s - start_s,
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=self.earlier_tokens + self.output_tokens,
+            queue_s=queue_s, ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s,
             met=met, miss=miss, finish=finish, policy=self.policy, epoch=self.epoch,
             preemptions=self.preemptions, deprioritised=tuple(self.deprioritised.items()),
             cached_tokens=self.cached_tokens,
         )  # fmt: skip
+
+    def _tpot_s(self, finish: Finish, now_s: float) -> float | None:
+        gaps, gaps_s = self.earlier_gaps, self.earlier_gaps_s
+        began_s, tokens = self.answer_s, self.output_tokens
+        if began_s is not None and tokens > 1:
+            gaps, gaps_s = gaps + tokens - 1, gaps_s + max(0.0, self.last_token_s - began_s)
+        tpot_s = gaps_s / gaps if gaps else None
+        if finish == "aborted" and began_s is not None and tokens:
+            # As if the token that was still to come had come now: it may have been overdue.
+            stalled_s = (self.earlier_gaps_s + now_s - began_s) / (self.earlier_gaps + tokens)
+            tpot_s = max(stalled_s, tpot_s or 0.0)
+        return tpot_s
 
 
 class Accounting:
@@ -153,7 +185,8 @@ class Accounting:
         served = finish in ("stop", "length")
         self._count(
             track.counted_as, track.view.slo_class, finished=int(served),
-            aborted=int(not served), met=int(outcome.met), output_tokens=outcome.output_tokens,
+            aborted=int(not served), met=int(outcome.met), withdrawn=int(outcome.withdrawn),
+            output_tokens=outcome.output_tokens,
         )  # fmt: skip
         self._append(outcome)
         self._measure(outcome, self.group_of(track))

@@ -124,7 +124,7 @@ class Batch:
         self._lanes.append(lane)
         lane.running += 1
         self._slots[request.request_id] = slot
-        first_s, tpot_ms = track.first_token_s, track.view.slo.tpot_ms
+        first_s, tpot_ms = track.answer_s, track.view.slo.tpot_ms
         row = self._columns[slot]
         row[0], row[1] = request.num_prompt_tokens, request.num_tokens
         row[2] = np.inf if first_s is None or tpot_ms is None else first_s
@@ -221,8 +221,8 @@ class Batch:
                 del self._prefills[name]
                 slot = self._slots[name]
                 self._lanes[slot].decoding += 1
-                if one.track.first_token_s is None:
-                    one.track.first_token_s = now_s
+                if one.track.answer_s is None:
+                    one.track.begin_answer(now_s)
                     if one.track.view.slo.tpot_ms is not None:
                         self._columns[slot, 2] = now_s
 

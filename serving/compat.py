@@ -36,6 +36,7 @@ WORKING = f">=0.26,<0.34 (tested: {', '.join(TESTED)})"
 ALLOW_UNTESTED = "HMAS_ALLOW_UNTESTED_VLLM"
 logger = logging.getLogger("vllm.hmas")
 _MOST_PREFIX_IDS, _ID_BYTES = 32, 6
+_MARK, _MOST_MARKS = "hmas-ended:", 10_000
 
 # What the hook reads on a scheduler that has been built; dots lead into its parts.
 _ATTRIBUTES = (
@@ -343,3 +344,52 @@ def prefix_ids(scheduler: Any, request: Any) -> tuple[int, ...]:
         return ()
     ends = range(PREFIX_BLOCK_TOKENS, (count + 1) * PREFIX_BLOCK_TOKENS, PREFIX_BLOCK_TOKENS)
     return tuple(int.from_bytes(hashes[end // size - 1][:_ID_BYTES], "big") for end in ends)
+
+
+def mark_ended_answers(client: Any) -> bool:
+    """Have the API server tell the engine which aborts are answers that ended on a stop string.
+
+    vLLM's API server finds stop strings in the text and then aborts the request, as it does for
+    a client that has left. The abort message gets a marked id beside the request's own; vLLM
+    ignores ids that it does not know, and `without_marks` reads them.
+
+    Args:
+        client: vLLM's engine client in the API server.
+
+    Returns:
+        False if this vLLM has no such places; all aborts look alike then.
+    """
+    processor: Any = getattr(client, "output_processor", None)
+    core: Any = getattr(client, "engine_core", None)
+    process, send = getattr(processor, "process_outputs", None), getattr(core, "_send_input", None)
+    if process is None or send is None:
+        return False
+    ended: set[str] = set()
+
+    def process_outputs(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        processed = process(outputs, *args, **kwargs)
+        if names := getattr(processed, "reqs_to_abort", ()):
+            refused = {item.request_id for item in outputs if getattr(item, "error", None)}
+            if len(ended) > _MOST_MARKS:  # vLLM sends none for what has left in the meantime
+                ended.clear()
+            ended.update(name for name in names if name not in refused)
+        return processed
+
+    def send_input(kind: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        if ended and getattr(kind, "name", "") == "ABORT":
+            marks = [_MARK + name for name in request if name in ended]
+            ended.difference_update(request)
+            request = [*request, *marks]
+        return send(kind, request, *args, **kwargs)
+
+    processor.process_outputs, core._send_input = process_outputs, send_input
+    return True
+
+
+def without_marks(request_ids: Any) -> tuple[Any, frozenset[str]]:
+    """What `finish_requests` was given less marked ids, and the ids that were marked."""
+    if request_ids is None or isinstance(request_ids, str):
+        return request_ids, frozenset()
+    names = list(request_ids)
+    marked = frozenset(name.removeprefix(_MARK) for name in names if name.startswith(_MARK))
+    return ([name for name in names if not name.startswith(_MARK)] if marked else names), marked

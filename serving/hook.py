@@ -204,9 +204,21 @@ class SchedulerHook(_Base):
 
     def add_request(self, request: Request) -> None:
         """Classify and queue a request."""
-        if request.request_id not in self.requests:
+        name = request.request_id
+        if name not in self.requests:
             self._safely("arrival", self.observer.arrive, request)
+        elif not request.resumable:  # a session's client has sent its last input
+            self.observer.ended = frozenset((name,))
         super().add_request(request)
+        self.observer.ended = frozenset()
+
+    def finish_requests(self, request_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        """Requests are aborted; of some the API server says that their answers are complete."""
+        request_ids, marked = compat.without_marks(request_ids)
+        self.observer.ended |= marked
+        finished = super().finish_requests(request_ids, *args, **kwargs)
+        self.observer.ended = frozenset()
+        return finished
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """One step: set limits and order, let vLLM schedule, note what it scheduled."""
@@ -253,7 +265,7 @@ class SchedulerHook(_Base):
 
     def _handle_stopped_request(self, request: Request) -> bool:
         if request.resumable:  # before vLLM takes its tokens in flight back
-            self._safely("observer", self.observer.paused, request)
+            self._safely("observer", self.observer.paused, request, self.clock())
         return bool(super()._handle_stopped_request(request))
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:

@@ -48,6 +48,7 @@ class Observer:
         batch: the running requests in arrays.
         mean_ttft_target_s: mean TTFT target of recent arrivals: the time queued prefill has.
         steps, last_step_s: steps measured, and the duration of the last one.
+        ended: requests that are aborted now because their answers are complete.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Observer:
         self._last_output_s = 0.0
         self._just_looked_up = ""  # a request that arrived a moment ago
         self._served: list[tuple[str, Finish]] = []  # their last step is being reported
+        self._between_answers: set[str] = set()  # sessions that wait for their client
+        self.ended: frozenset[str] = frozenset()
 
     def arrive(self, request: Request) -> None:
         """Classify a new request and start following it."""
@@ -203,11 +206,12 @@ class Observer:
             after_s = max(0.0, now_s - track.view.arrival_s)
             track.deprioritised.setdefault(_DEPRIORITISED[standing], after_s)
 
-    def paused(self, request: Request) -> None:
+    def paused(self, request: Request, now_s: float) -> None:
         """A streaming-input session has answered and waits for more: it leaves the batch."""
         self.batch.remove(request)
-        if track := self.track(request):  # the time until the client sends more is no gap
-            track.last_token_s = 0.0
+        if track := self.track(request):
+            track.end_answer(request.num_output_tokens, now_s)
+            self._between_answers.add(request.request_id)
 
     def completed(self, scheduler_output: SchedulerOutput, now_s: float) -> None:
         """Learn from a finished step: its duration, and the first tokens it produced."""
@@ -232,7 +236,10 @@ class Observer:
 
     def leaving(self, request: Request, now_s: float) -> None:
         """A request is being freed; a served one ends with the step that is being reported."""
+        name = request.request_id
         finish = _FINISHES.get(str(request.get_finished_reason()), "error")
+        paused = name in self._between_answers
+        self._between_answers.discard(name)
         track = self.track(request)
         if track is None:
             return
@@ -240,14 +247,17 @@ class Observer:
         if finish in _SERVED and last_token_s:
             gap_s = now_s - last_token_s
             self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
-        track.output_tokens = request.num_output_tokens
+        track.output_tokens = 0 if paused else request.num_output_tokens
         track.last_token_s = self._last_output_s
         if track.lane is not None:
             track.lane.inside -= 1
-        if finish in _SERVED:
-            self._served.append((request.request_id, finish))
+        if finish == "aborted" and name in self.ended:  # its tokens were reported before
+            self.lengths.learn(track.group, track.earlier_tokens + track.output_tokens)
+            self.accounting.leave(name, "stop", now_s)
+        elif finish in _SERVED:
+            self._served.append((name, finish))
         else:
-            self.accounting.leave(request.request_id, finish, now_s)
+            self.accounting.leave(name, finish, now_s)
 
     def _admitted(
         self, name: str, counts: dict[str, int], requests: dict[str, Request], now_s: float,
@@ -257,6 +267,7 @@ class Observer:
         if track is None:
             return
         request = requests[name]
+        self._between_answers.discard(name)
         if track.admitted_s is None:
             track.admitted_s, track.policy, track.epoch = now_s, policy, epoch
             found = request.num_computed_tokens - counts[name]
@@ -278,8 +289,7 @@ class Observer:
         served, self._served = self._served, []
         for request_id, finish in served:
             if track := self.accounting.tracks.get(request_id):
-                if track.first_token_s is None:
-                    track.first_token_s = now_s
+                track.begin_answer(now_s)
                 track.last_token_s = now_s
-                self.lengths.learn(track.group, track.output_tokens)
+                self.lengths.learn(track.group, track.earlier_tokens + track.output_tokens)
             self.accounting.leave(request_id, finish, now_s)

@@ -113,9 +113,7 @@ def _problem(visit: Visit, arrived: int, finishes: Sequence[str]) -> str:
         return f"the engine received it {arrived} times and ended it {len(finishes)} times"
     if visit.end == "failed":
         return visit.detail
-    # vLLM's API server finds a stop string, and aborts the request in the engine then.
-    served = (*_SERVED, "aborted") if visit.flavour == "stop" else _SERVED
-    whole = arrived == visit.answers and all(finish in served for finish in finishes)
+    whole = arrived == visit.answers and all(finish in _SERVED for finish in finishes)
     if visit.end == "finished" and not whole:
         return f"its client saw the end, the engine says {finishes or 'nothing'}"
     if visit.end == "refused" and (arrived or visit.kind != "bad"):

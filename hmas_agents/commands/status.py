@@ -145,7 +145,6 @@ def _tenants(snapshot: Snapshot, own: tuple[str, ...]) -> Table:
         table.add_column(name, justify="right")
     for c in sorted(snapshot.counters, key=lambda counter: counter.tenant in own):
         gone = c.finished + c.aborted  # rejected ones were never received
-        judged = gone + c.rejected
         table.add_row(
             Text(c.tenant + (" (the controller's own)" if c.tenant in own else "")),
             Text(c.slo_class),
@@ -155,7 +154,7 @@ def _tenants(snapshot: Snapshot, own: tuple[str, ...]) -> Table:
             str(c.aborted),
             str(c.rejected),
             str(c.met),
-            f"{c.met / judged:.1%}" if judged else "-",
+            f"{c.met / c.judged:.1%}" if c.judged else "-",
             f"{c.cached_prompt_tokens / c.prompt_tokens:.1%}" if c.prompt_tokens else "-",
             str(c.output_tokens),
         )

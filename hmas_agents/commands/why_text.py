@@ -48,8 +48,12 @@ def _verdict(told: Explanation) -> Iterator[str]:
         f"{o.tenant}, {o.slo_class}: prompt {o.prompt_tokens} tokens, "
         f"answer {o.output_tokens} tokens, {o.finish}"
     )
-    missed = [target for target in told.targets if not target.met]
-    if o.met:
+    missed = [target for target in told.targets if not target.met and o.miss]
+    if o.withdrawn:
+        yield "neither met nor missed its SLO: its client left before anything was due"
+    elif o.met and o.finish not in SERVED:
+        yield "MET its SLO, as far as it was due when its client left"
+    elif o.met:
         yield "MET its SLO" if told.targets else "it was served, and had no SLO to miss"
     elif o.finish not in SERVED:
         yield f"MISSED its SLO: {o.finish} {seconds(o.e2e_s)} after it came"

@@ -77,8 +77,9 @@ class Feedback:
                 if outcome.tenant in self._own:
                     continue
                 self._recent.leave(outcome)
-                self._by_class.add(outcome.slo_class, at_s, outcome.met)
-                self._by_tenant.add(outcome.tenant, at_s, outcome.met)
+                if not outcome.withdrawn:
+                    self._by_class.add(outcome.slo_class, at_s, outcome.met)
+                    self._by_tenant.add(outcome.tenant, at_s, outcome.met)
         self._first_s = first_s
         if not math.isfinite(snapshot.now_s):
             return
@@ -159,7 +160,7 @@ class Feedback:
             and (o.arrival_s >= since_s or o.was_undecided(since_s))
         ]
         weights = self._miss_weights(concerned)
-        left = [o.outcome for o in concerned if o.outcome is not None]
+        left = [o.outcome for o in concerned if o.outcome and not o.outcome.withdrawn]
         decided = len(left) + math.fsum(weights)
         if decided <= 0:
             return None

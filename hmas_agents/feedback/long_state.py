@@ -139,7 +139,9 @@ def quantile(values: Iterable[float], q: float) -> float | None:
 
 def _attainment(pairs: Sequence[tuple[Offered, float]]) -> float | None:
     """Requests that met their SLOs over those decided."""
-    decided = math.fsum(1.0 if o.outcome is not None else weight for o, weight in pairs)
+    decided = math.fsum(
+        weight if o.outcome is None else not o.outcome.withdrawn for o, weight in pairs
+    )
     met = sum(o.outcome.met for o, _ in pairs if o.outcome is not None)
     return met / decided if decided > 0 else None
 

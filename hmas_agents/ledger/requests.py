@@ -23,10 +23,14 @@ _LATENESS = (
     " coalesce(json_extract(outcome, '$.e2e_s') * 1e3"
     " / json_extract(outcome, '$.slo.e2e_ms'), 0))"
 )
+_MISSED = (  # not those whose client left while nothing was due
+    "json_extract(outcome, '$.met') = 0 AND"
+    " (json_extract(outcome, '$.miss') <> '' OR json_extract(outcome, '$.finish') <> 'aborted')"
+)
 _PICKS: dict[Pick, tuple[str, str]] = {
-    "missed": ("json_extract(outcome, '$.met') = 0", "id DESC"),
+    "missed": (_MISSED, "id DESC"),
     "met": ("json_extract(outcome, '$.met') = 1", "id DESC"),
-    "worst": ("json_extract(outcome, '$.met') = 0", f"{_LATENESS} DESC, id DESC"),
+    "worst": (_MISSED, f"{_LATENESS} DESC, id DESC"),
 }
 # Apart, so that SQLite looks for ids in an index alone and not in whole rows.
 _BY_ID = "id IN (SELECT id FROM outcomes WHERE {})"

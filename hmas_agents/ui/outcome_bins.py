@@ -22,7 +22,9 @@ SELECT json_extract(outcome, '$.tenant') AS tenant,
   CAST(json_extract(outcome, '$.arrival_s') AS INTEGER) AS second,
   json_extract(outcome, '$.met') AS met, json_extract(outcome, '$.miss') AS miss,
   count(*) AS number, max(json_extract(outcome, '$.finished_s')) AS finished_s, max(id) AS last_id
-FROM outcomes WHERE +run_id = ? AND id > ? GROUP BY tenant, second, met, miss
+FROM outcomes WHERE +run_id = ? AND id > ?
+  AND (met OR miss <> '' OR json_extract(outcome, '$.finish') <> 'aborted')
+GROUP BY tenant, second, met, miss
 """
 NEWEST = """
 SELECT json_extract(outcome, '$.e2e_s') AS e2e_s FROM outcomes

@@ -72,6 +72,10 @@ class Arrival:
 class Outcome:
     """A request as it left. `epoch` and `policy` were in force when it was admitted.
 
+    One that was aborted after its first token is judged by its targets so far: it met them, or
+    missed one. Before its first token it missed (`not_served`) if that was late by then or the
+    whole answer was; else it is `withdrawn`. What ends on a stop string has the finish `stop`.
+
     `deprioritised`: why it stood behind others, and since how long after its arrival (seconds).
     `cached_tokens` of its prompt came from the KV cache when it was admitted; those of one that
     was not, as of its arrival. A client cannot know: 0.
@@ -98,6 +102,11 @@ class Outcome:
     preemptions: int = 0
     deprioritised: tuple[tuple[Deprioritised, float], ...] = ()
     cached_tokens: int = 0
+
+    @property
+    def withdrawn(self) -> bool:
+        """Its client left while nothing was due: neither met nor missed, and in no share."""
+        return self.finish == "aborted" and not self.met and not self.miss
 
 
 @dataclass(frozen=True, slots=True)

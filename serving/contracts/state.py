@@ -70,8 +70,10 @@ class KVState:
 class TenantCounters:
     """Totals since start for one tenant and SLO class; offered = received + rejected.
 
-    received = finished + aborted + still inside; met counts finished ones only. Prompt tokens
-    are those of admitted requests; the KV cache held the cached ones of them.
+    received = finished + aborted + still inside. Of the aborted ones some met their targets so
+    far, and the `withdrawn` neither met nor missed them: the share that met is
+    met / (finished + aborted + rejected - withdrawn). Prompt tokens are those of admitted
+    requests; the KV cache held the cached ones of them.
     """
 
     tenant: str
@@ -84,6 +86,12 @@ class TenantCounters:
     rejected: int = 0
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
+    withdrawn: int = 0
+
+    @property
+    def judged(self) -> int:
+        """Requests that met their targets or missed them."""
+        return self.finished + self.aborted + self.rejected - self.withdrawn
 
 
 @dataclass(frozen=True, slots=True)

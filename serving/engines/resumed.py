@@ -189,6 +189,7 @@ def _append_answer(request: Request, inside: ResidentRequest) -> None:
 
 def _remember(track: RequestTrack, inside: ResidentRequest) -> None:
     track.admitted_s, track.first_token_s = inside.admitted_s, inside.first_token_s
+    track.answer_s = inside.first_token_s
     track.preemptions = inside.preemptions
 
 

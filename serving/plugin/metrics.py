@@ -32,6 +32,7 @@ _COUNTERS = {
     "finished": "Requests that were served to their end",
     "aborted": "Requests that were aborted or failed",
     "met": "Requests that met all their SLO targets",
+    "withdrawn": "Aborted requests that left while nothing was due, neither met nor missed",
     "rejected": "Requests that were refused before they reached the engine",
     "output_tokens": "Output tokens of finished requests",
     "prompt_tokens": "Prompt tokens of admitted requests",

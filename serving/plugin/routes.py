@@ -7,6 +7,7 @@ reaches every data-parallel rank and answers `{"ranks": [...]}`, one message per
 
 import asyncio
 import contextlib
+import logging
 import math
 import os
 import secrets
@@ -18,7 +19,7 @@ from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Req
 from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import Field
 
-from serving.compat import call_every_core
+from serving.compat import call_every_core, mark_ended_answers
 from serving.contracts import ContractError, ContractInForce, decode
 from serving.in_force import check_api_server, fingerprint
 from serving.plugin.admission import AdmissionMiddleware
@@ -27,6 +28,7 @@ from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.metrics import TenantCollector, take_over_metrics
 from serving.settings import EngineSettings
 
+logger = logging.getLogger("vllm.hmas")
 _POLL_S = 1.0
 _REFRESH_S = 0.02  # between two questions in doubt about a quota
 _MAX_EVENTS = _MAX_INSIDE = 20_000
@@ -135,6 +137,11 @@ class HMASEndpoints:
         self._check_order()
         if engine_client is not None:
             await self._check_cores(settings)
+            if not mark_ended_answers(engine_client):
+                logger.warning(
+                    "this vLLM does not tell answers that end on a stop string from clients that "
+                    "leave: both count as aborted"
+                )
             self._registry.register(self._collector)
             self._poller = asyncio.create_task(self._poll())
 

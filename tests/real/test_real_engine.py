@@ -122,7 +122,28 @@ def test_a_client_that_goes_away_is_counted_as_aborted(
         next(response.iter_lines())
     wait_for(lambda: any(o.tenant == "leaver" for o in engine.journal(head).outcomes))
     outcome = next(o for o in engine.journal(head).outcomes if o.tenant == "leaver")
-    assert (outcome.finish, outcome.met) == ("aborted", False)
+    assert (outcome.finish, outcome.met) == ("aborted", True)
+
+
+def test_an_answer_that_ends_on_a_stop_string_is_served(
+    server: RealServer, engine: LiveEngine
+) -> None:
+    head = engine.snapshot().journal_head
+    body = {
+        "model": MODEL, "prompt": "The letters are a b c d", "max_tokens": 400, "min_tokens": 4,
+        "ignore_eos": True, "temperature": 1.0, "stop": list("aeiou "), "n": 2,
+        "vllm_xargs": {"tenant": "stopper"},
+    }  # fmt: skip
+    reply = httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+    assert reply.status_code == 200, reply.text
+    assert [choice["finish_reason"] for choice in reply.json()["choices"]] == ["stop", "stop"]
+
+    def left() -> list[Outcome]:
+        return [o for o in engine.journal(head).outcomes if o.tenant == "stopper"]
+
+    wait_for(lambda: len(left()) == 2)
+    assert [(outcome.finish, outcome.met) for outcome in left()] == [("stop", True)] * 2
+    assert all(0 < outcome.output_tokens < 400 for outcome in left())
 
 
 def test_a_second_controller_is_refused(engine: LiveEngine) -> None:

@@ -28,7 +28,7 @@ from vllm.v1.kv_cache_interface import (
 from vllm.v1.outputs import DraftTokenIds, KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from serving.contracts import Limits
+from serving.contracts import Limits, Outcome
 from serving.engines import virtual_vllm
 from serving.engines.profile import EngineProfile
 from serving.engines.virtual_vllm import build_scheduler
@@ -174,6 +174,11 @@ class Shaped:
         while self._in_flight:
             self.update()
         assert not self.scheduler.requests, f"{sorted(self.scheduler.requests)} are left"
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """What the engine's journal says of those that have left."""
+        page = self.scheduler.hmas_journal(0, 10_000)
+        return {outcome.request_id: outcome for outcome in page.outcomes}
 
     def check(self) -> None:
         """What the hook believes runs is what runs; nothing of it has failed."""

@@ -52,7 +52,48 @@ def test_an_outcome_is_timed_from_arrival_and_tpot_is_the_mean_after_the_first_t
     assert books.leave("r", "stop", 14.0) is None, "it leaves once"
 
 
-@pytest.mark.parametrize("finish", ["aborted", "error", "rejected", "unfinished"])
+@pytest.mark.parametrize(
+    ("tokens_s", "left_s", "met", "miss"),
+    [
+        ([], 2.0, False, ""),  # nothing was due yet: neither
+        ([], 2.1, False, "not_served"),
+        ([1.0], 1.1, True, ""),
+        ([2.1], 2.2, False, "ttft_execution"),
+        ([1.0, 1.5, 2.0], 2.3, True, ""),
+        ([1.0, 2.0, 3.0], 3.1, False, "tpot"),
+        ([1.0, 1.5], 4.0, False, "tpot"),  # it waited 2.5 s for the third one
+        ([1.0], 1.7, False, "tpot"),
+        ([1.0, *(1.5 + 0.5 * i for i in range(20))], 11.1, False, "e2e"),
+    ],
+)
+def test_a_request_whose_client_left_is_judged_by_what_was_due(tokens_s, left_s, met, miss):
+    books = Accounting(JOURNAL, TENANTS)
+    one = track("r", slo=SLO(2000, 600, 11_000))
+    books.arrive(one)
+    for after_s in tokens_s:
+        one.on_tokens(1, 10.0 + after_s)
+    left = books.leave("r", "aborted", 10.0 + left_s)
+    assert left is not None
+    assert (left.met, left.miss, left.withdrawn) == (met, miss, not met and not miss)
+    (row,) = books.counters()
+    assert (row.received, row.finished, row.aborted) == (1, 0, 1)
+    assert (row.met, row.withdrawn, row.judged) == (met, left.withdrawn, 1 - left.withdrawn)
+
+
+def test_a_sessions_tpot_leaves_out_the_time_until_its_client_goes_on():
+    books = Accounting(JOURNAL, TENANTS)
+    one = track("s", slo=SLO(2000, 600))
+    books.arrive(one)
+    for began_s in (11.0, 50.0):
+        one.on_tokens(1, began_s)
+        one.on_tokens(2, began_s + 1.0)
+        one.end_answer(3, began_s + 1.0)
+    left = books.leave("s", "aborted", 90.0)
+    assert left is not None
+    assert (left.tpot_s, left.output_tokens, left.met) == (0.5, 6, True)
+
+
+@pytest.mark.parametrize("finish", ["error", "rejected", "unfinished"])
 def test_what_was_not_served_to_its_end_has_met_nothing(finish):
     books = Accounting(JOURNAL, TENANTS)
     one = track("r", slo=SLO(2000))
@@ -149,7 +190,7 @@ class AccountingMachine(RuleBasedStateMachine):
         inside = len(self.books.tracks)
         assert sum(row.received for row in rows) == self.count
         assert sum(row.finished + row.aborted for row in rows) + inside == self.count
-        assert all(row.met <= row.finished <= row.received for row in rows)
+        assert all(row.met + row.withdrawn <= row.finished + row.aborted for row in rows)
         left = sum(self.tokens.values()) - sum(t.output_tokens for t in self.books.tracks.values())
         assert sum(row.output_tokens for row in rows) == left
         assert len({row.tenant for row in rows}) <= TENANTS + 1

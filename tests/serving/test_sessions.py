@@ -70,5 +70,26 @@ def test_a_session_goes_on_when_its_client_does():
     engine.add("session", [7] * 5, 3, resumable=True)
     engine.step(30)
     assert (engine.got["session"], engine.finished["r0"]) == (3, "stop")
-    engine.abort("session")
-    engine.check_books()
+
+
+@pytest.mark.parametrize("ends", ["client closes", "client leaves"])
+def test_a_session_that_was_answered_in_time_has_met_its_targets(ends):
+    """However long its client takes to go on; vLLM aborts it either way."""
+    engine = Shaped(profile=machine(200, 8, 16))
+    engine.add("session", 6, 4, resumable=True, slo_ttft_ms=100, slo_tpot_ms=30)
+    engine.add("other", 5, 40)
+    engine.step(20)
+    engine.add("session", [7] * 5, 3, resumable=True)
+    engine.step(20)
+    assert "session" not in engine.outcomes(), "it waits for its client"
+    if ends == "client closes":
+        engine.add("session", [7], 3)
+    else:
+        engine.abort("session")
+    outcome = engine.outcomes()["session"]
+    assert outcome.finish == {"client closes": "stop", "client leaves": "aborted"}[ends]
+    assert (outcome.met, outcome.output_tokens) == (True, 4 + 3)
+    assert outcome.tpot_s == pytest.approx(0.02)
+    engine.drain()
+    rows = engine.scheduler.hmas_snapshot().counters
+    assert sum(row.received for row in rows) == sum(row.finished + row.aborted for row in rows) == 2
