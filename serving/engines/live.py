@@ -28,7 +28,6 @@ from serving.engines.protocol import EngineUnavailable
 from serving.engines.ranks import merge_acks, merge_contract_acks, merge_snapshots
 
 T = TypeVar("T")
-_IN_TIME = 1 / 3  # of a lease: time for two more tries
 DEFAULT_TOKEN_FILE = Path("var/hmas.token")
 
 
@@ -92,13 +91,13 @@ class LiveEngine:
 
     def apply(self, decision: Decision) -> Ack:
         """Put a decision in force."""
-        limit_s = decision.ttl_s * _IN_TIME
+        limit_s = _in_time_s(decision.ttl_s)
         return merge_acks(self._call(Ack, "POST", "/hmas/apply", limit_s, json=encode(decision)))
 
     def renew(self, controller_id: str, ttl_s: float) -> Ack:
         """Extend a lease."""
         body = {"controller_id": controller_id, "ttl_s": ttl_s}
-        acks = self._call(Ack, "POST", "/hmas/renew", ttl_s * _IN_TIME, json=body)
+        acks = self._call(Ack, "POST", "/hmas/renew", _in_time_s(ttl_s), json=body)
         return merge_acks(acks, one_epoch=True)
 
     def release(self, controller_id: str) -> Ack:
@@ -177,6 +176,14 @@ class LiveEngine:
             )
         self._ranks = sorted(by_rank)
         return {rank: by_rank[rank] for rank in self._ranks}
+
+
+def _in_time_s(ttl_s: float) -> float:
+    """How late an answer about a lease may come: a third of it, time for two more tries.
+
+    A length that makes no sense is for the engine to refuse.
+    """
+    return ttl_s / 3 if ttl_s > 0 else math.inf
 
 
 def _explain(response: httpx.Response) -> str:

@@ -143,8 +143,8 @@ def test_both_ranks_return_to_their_default_when_the_lease_ends(
     served: list[Outcome], engine: LiveEngine
 ) -> None:
     start = engine.snapshot()
-    assert engine.apply(decision(start, policy="edf", ttl_s=2.0)).accepted
-    assert engine.renew("test", 1.0).accepted
+    assert engine.apply(decision(start, policy="edf", ttl_s=12.0)).accepted
+    assert engine.renew("test", 6.0).accepted
     assert engine.snapshot().policy == "edf"
     wait_for(lambda: not any(r.controller_id for r in engine.snapshot().ranks), 20)
     assert [(r.policy, r.limits) for r in engine.snapshot().ranks] == [

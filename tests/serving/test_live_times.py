@@ -82,6 +82,15 @@ def test_a_late_answer_is_no_renewal_and_no_decision(bytewise):
         engine.close()
 
 
+@pytest.mark.parametrize("ttl_s", [0.0, -1.0])
+def test_a_lease_that_makes_no_sense_is_for_the_engine_to_refuse(ttl_s):
+    with serving(Server()) as server:
+        server.go.set()
+        engine = LiveEngine(server.url, "token")
+        assert engine.renew("me", ttl_s) == Ack(True, 1, "in force"), "the engine was asked"
+        engine.close()
+
+
 def test_a_page_may_take_longer_than_a_lease():
     with serving(Server()) as server:
         engine = LiveEngine(server.url, "token", look_s=LEASE_S / 3)
