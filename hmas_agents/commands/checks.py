@@ -138,7 +138,7 @@ def _check_ranks(snapshot: Snapshot) -> list[Check]:
     ]
     if not in_step(snapshot):
         todo = "the controller's next decision brings them together; is one running?"
-        checks.append(Check("ranks", "warn", "they hold different decisions", todo))
+        checks.append(Check("ranks", "warn", "they hold different decisions or contracts", todo))
     return checks
 
 

@@ -109,7 +109,7 @@ def render_snapshot(snapshot: Snapshot, own: tuple[str, ...] = ()) -> Group:
     if snapshot.policy_errors:
         rows["errors"] = f"{snapshot.policy_errors} in the hook, last: {snapshot.last_error}"
     if not in_step(snapshot):
-        rows["ranks"] = "hold different decisions; the next one brings them together"
+        rows["ranks"] = "hold different decisions or contracts; the next one brings them together"
     for name, text in rows.items():
         facts.add_row(Text(name, style="bold"), Text(text))
     tables = [*([_ranks(snapshot)] if snapshot.ranks else []), _tenants(snapshot, own)]

@@ -77,13 +77,16 @@ def merge_snapshots(ranks: Sequence[Snapshot]) -> Snapshot:
     )
 
 
-def merge_acks(acks: Mapping[int, Ack], *, one_epoch: bool = False) -> Ack:
+def merge_acks(
+    acks: Mapping[int, Ack], *, one_epoch: bool = False, what: str = "decision"
+) -> Ack:
     """One answer for all ranks: accepted only if each has accepted.
 
     Args:
         acks: by rank.
         one_epoch: refuse ranks that are not at the same epoch, so that whoever renews
             learns that they hold different decisions, and applies its own again.
+        what: is applied.
 
     The reason names the ranks that refused, and those where the decision is in force
     nevertheless: until the next one, whose epoch is above all, or the end of the lease.
@@ -101,7 +104,7 @@ def merge_acks(acks: Mapping[int, Ack], *, one_epoch: bool = False) -> Ack:
             reason = f"every rank refused: {reasons.pop()}"
         elif len(refused) < len(acks):
             done = ", ".join(str(rank) for rank in acks if rank not in refused)
-            reason += f"; accepted by rank {done}: the next decision brings them together"
+            reason += f"; accepted by rank {done}: the next {what} brings them together"
     elif one_epoch and len({ack.epoch for ack in acks.values()}) > 1:
         epochs = ", ".join(f"rank {rank} at {ack.epoch}" for rank, ack in acks.items())
         reason = f"the ranks hold different decisions (epochs: {epochs}): apply one to all"
@@ -116,7 +119,7 @@ def merge_acks(acks: Mapping[int, Ack], *, one_epoch: bool = False) -> Ack:
 def merge_contract_acks(acks: Mapping[int, ContractAck]) -> ContractAck:
     """One answer for all ranks, as `merge_acks` gives it for decisions."""
     plain = {rank: Ack(ack.accepted, ack.epoch, ack.reason) for rank, ack in acks.items()}
-    merged = merge_acks(plain)
+    merged = merge_acks(plain, what="contract")
     lead = max(acks.values(), key=lambda ack: len(ack.changes))  # ranks may hold different ones
     before = max(ack.epoch_before for ack in acks.values())
     return ContractAck(merged.accepted, merged.epoch, before, merged.reason, lead.changes)

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
+from serving.contracts import Contract, ContractChange, ContractInForce
 from serving.engines.live import LiveEngine
 from serving.engines.protocol import EngineUnavailable
 from serving.engines.ranks import in_step
 from serving.plugin import routes
-from tests.serving.samples import arrival, decision, outcome
+from tests.serving.samples import arrival, decision, outcome, shares
 from tests.serving.served_ranks import TOKEN, EngineClient, live_engine
 from tools.session import ControlSession
 
@@ -140,3 +141,21 @@ def test_two_cores_that_call_themselves_the_same_rank_are_refused(engine, ranks)
     ranks.hooks[1].parallel_config.data_parallel_index = 0
     with pytest.raises(EngineUnavailable, match=r"2 engine cores answered as ranks \[0\]"):
         engine.renew("me", 1.0)
+
+
+def test_a_contract_reaches_every_rank_or_the_answer_names_those_that_refused(engine, ranks):
+    first = engine.apply_contract(ContractChange(shares({"acme": 2.0}), 1, "me"))
+    assert (first.accepted, first.epoch_before, first.epoch) == (True, 0, 1)
+    assert first.changes == ("tenants.acme: new", "tenants.acme.weight: 1 -> 2")
+    assert [hook.engine.held_contract.epoch for hook in ranks.hooks] == [1, 1]
+    ranks.hooks[1].engine.held_contract = ContractInForce(5, Contract(), by="another")
+    assert not in_step(engine.snapshot())
+    assert engine.contract().by == "another", "the newest"
+    ack = engine.apply_contract(ContractChange(shares({"acme": 3.0}), 2, "me"))
+    assert not ack.accepted
+    assert ack.reason.startswith("rank 1 refused: epoch 2 is not above the present 5")
+    assert ack.reason.endswith("accepted by rank 0: the next contract brings them together")
+    last = engine.apply_contract(ContractChange(shares({"acme": 3.0}), 6, "me"))
+    assert last.accepted
+    assert last.changes == ("tenants.acme: new", "tenants.acme.weight: 1 -> 3"), "on rank 1"
+    assert in_step(engine.snapshot())
