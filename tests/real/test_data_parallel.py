@@ -1,7 +1,7 @@
 """Do two data-parallel engine cores of a real vLLM follow one controller?
 
 A server of its own, which this module starts and stops: two ranks, each with its own
-hook, behind one API server that spreads requests over them.
+hook, behind two API servers (vLLM's default) that each spread requests over both.
 """
 
 import socket
