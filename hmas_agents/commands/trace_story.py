@@ -90,7 +90,9 @@ def _chapters(
 
 def _seen(record: DecisionRecord) -> list[str]:
     state = record.state
-    keys = SEEN_LONG if record.horizon == "long" else SEEN_SHORT
+    keys: tuple[str, ...] = SEEN_LONG if record.horizon == "long" else SEEN_SHORT
+    if not state.get("own_arrivals"):
+        keys = tuple(key for key in keys if not key.startswith("own_"))
     lines = [f"{key}: {short(state[key])}" for key in keys if key in state]
     return lines or ["nothing recorded"]
 

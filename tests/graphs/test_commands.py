@@ -73,6 +73,13 @@ def test_it_stands_by_until_the_other_is_gone_and_says_so(invoke):
     assert "fcfs > edf:kappa=3" in said
 
 
+@pytest.mark.parametrize("duration", ["-5", "nan", "inf", "soon"])
+def test_a_duration_that_is_none_is_refused(invoke, duration):
+    result = invoke(FakeEngine(), "--duration", duration)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("hmas run: Invalid value for '--duration': ")
+
+
 def test_help_teaches(invoke):
     result = invoke(FakeEngine(), "--help")
     assert result.exit_code == 0

@@ -285,6 +285,12 @@ def test_what_came_of_it_is_held_against_the_interval(hmas, tmp_path, realised, 
     assert f"realised: {realised:.1%} over 99 requests{words}" in out
 
 
+def test_the_controllers_own_requests_are_told_apart_where_there_were_any(hmas, tmp_path):
+    assert "own_" not in shown(hmas, tmp_path, state={"policy": "edf", "own_arrivals": 0})
+    state = {"policy": "edf", "own_arrivals": 3, "own_attainment": 0.5}
+    assert "own_arrivals: 3\n  own_attainment: 0.5\n" in shown(hmas, tmp_path, state=state)
+
+
 def test_the_prompt_as_sent_is_shown_when_asked_for(hmas, tmp_path):
     changes = {
         "messages": [{"role": "system", "content": "Choose."}, {"role": "user", "content": "Now?"}],
