@@ -51,7 +51,8 @@ def why(
 ) -> None:
     """Explain one request: its timeline, what it waited for, and how it could have gone.
 
-    What a client called abc, vLLM calls cmpl-abc-0-1a2b3c4d: abc finds it. Try:
+    What a client called abc, vLLM calls cmpl-abc-0-1a2b3c4d: abc finds it, and with n > 1 its
+    answers, 0_cmpl-abc-0-1a2b3c4d and so on. Try:
 
       hmas why abc                              one request
 
@@ -162,8 +163,12 @@ def _found(reader: LedgerReader, text: str, run: int | None) -> StoredOutcome:
     ids = list(dict.fromkeys(match.outcome.request_id for match in matches))
     if len(ids) > 1:
         more = f" and {len(ids) - SHOWN_MATCHES} more" if len(ids) > SHOWN_MATCHES else ""
+        several = "is the beginning of {} requests"
+        asked = {name.partition("_")[2] for name in ids}
+        if len(asked) == 1 and asked != {""}:
+            several = "has {} answers, each a request of the engine"
         raise typer.BadParameter(
-            f"{text!r} is the beginning of {len(ids)} requests: "
+            f"{text!r} {several.format(len(ids))}: "
             f"{', '.join(ids[:SHOWN_MATCHES])}{more}; write one of them"
         )
     return matches[0]

@@ -36,6 +36,8 @@ _PICKS: dict[Pick, tuple[str, str]] = {
 _BY_ID = "id IN (SELECT id FROM outcomes WHERE {})"
 # What vLLM's API server puts before the id that a client sends.
 _SERVER_PREFIXES = ("", "cmpl-", "chatcmpl-")
+# With n > 1 each answer is a request of its own, whose id has its number before it: `0_cmpl-abc`.
+_ANSWER_OF = "substr(request_id, instr(request_id, '_') + 1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,17 @@ class StoredOutcome:
 def find_requests(reader: LedgerReader, text: str, run: int | None = None) -> list[StoredOutcome]:
     """Requests of that id; else those whose id begins so, newest first.
 
-    vLLM calls what a client calls `abc` `cmpl-abc-0-1a2b3c4d`: both beginnings count.
+    vLLM calls what a client calls `abc` `cmpl-abc-0-1a2b3c4d`, and its answers with n > 1
+    `0_cmpl-abc-0-1a2b3c4d` and so on: all these beginnings count.
     """
     exact = list(_select(reader, _BY_ID.format("request_id = ?"), (text,), run))
     if exact:
         return exact
     begins = [prefix + text for prefix in _SERVER_PREFIXES]
-    term = " OR ".join(["(request_id >= ? AND request_id < ?)"] * len(begins))
-    values = [bound for begin in begins for bound in (begin, begin + "\U0010ffff")]
+    of_them = " OR ".join(["(request_id >= ? AND request_id < ?)"] * len(begins))
+    answers = of_them.replace("request_id", _ANSWER_OF)
+    term = f"({of_them}) OR (request_id >= '0' AND request_id < ':' AND ({answers}))"
+    values = [bound for begin in begins for bound in (begin, begin + "\U0010ffff")] * 2
     return list(_select(reader, _BY_ID.format(term), tuple(values), run))
 
 

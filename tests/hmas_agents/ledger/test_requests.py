@@ -47,6 +47,20 @@ def test_the_client_s_id_is_found_in_what_the_server_makes_of_it(reader):
     assert found(reader, "%") == []
 
 
+def test_the_answers_of_one_request_are_found_by_its_id(tmp_path):
+    """With n > 1 vLLM makes a request of each answer (its `ParentRequest.get_child_info`)."""
+    answers = [f"{number}_cmpl-abc-0-1a2b" for number in range(12)]
+    ledger = Ledger(tmp_path / "l.sqlite", config=Config())
+    names = [*answers, "0_cmpl-xyz"]
+    ledger.record_outcomes([outcome(i, 10.0, request_id=name) for i, name in enumerate(names)])
+    ledger.close()
+    with LedgerReader(tmp_path / "l.sqlite") as reader:
+        for text in ("abc", "cmpl-abc", "cmpl-abc-0-1a2b"):
+            assert {name for _, name in found(reader, text)} == set(answers)
+        assert found(reader, answers[3]) == [(1, answers[3])]
+        assert found(reader, "0_cmpl-x") == [(1, "0_cmpl-xyz")]
+
+
 def picked(reader, which, run=None, tenant=None):
     stored = pick_request(reader, which, run, tenant)
     return stored and (stored.run_id, stored.outcome.request_id)
