@@ -1,11 +1,17 @@
 """Do tenants and classes reach Prometheus, summed over engine cores?"""
 
+from types import SimpleNamespace
 from typing import Any
 
 from serving.contracts import HistogramCounts, TenantCounters, Totals, encode
+from serving.engines.simulated import SimulatedEngine
 from serving.latencies import BOUNDS
+from serving.plugin.admission_gate import AdmissionGate
+from serving.plugin.engine_methods import hmas_call
 from serving.plugin.metrics import TenantCollector
 from serving.rules import COUNTERS
+from serving.settings import EngineSettings
+from tests.serving.samples import arrival, profile
 
 
 def rank(number: int, **changes: Any) -> dict[str, Any]:
@@ -61,3 +67,15 @@ def test_histograms_are_summed_over_ranks_and_cumulated():
     assert list(ours.values()) == sorted(ours.values())
     assert values["hmas_ttft_seconds_count", "acme", "batch"] == 14
     assert values["hmas_ttft_seconds_sum", "acme", "batch"] == 1000.0
+
+
+def test_refusals_of_two_api_servers_are_each_counted_once_and_shown_by_both():
+    core = SimpleNamespace(scheduler=SimulatedEngine(profile(), EngineSettings()).scheduler)
+    servers = [(AdmissionGate(), TenantCollector()) for _ in range(2)]
+    for number in range(5):
+        servers[number % 2][0].note(arrival(number))
+    for _ in range(2):  # two polls each: what was told is not told again
+        for gate, collector in servers:
+            collector.update([hmas_call(core, "totals", gate.take_untold())])
+    for _, collector in servers:
+        assert samples(collector)["hmas_requests_rejected_total", "acme", "batch"] == 5
