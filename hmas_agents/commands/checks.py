@@ -19,6 +19,7 @@ from hmas_agents.config import EngineConfig, ModelConfig
 from serving.contracts import Snapshot
 from serving.engines.protocol import EngineUnavailable
 from serving.engines.ranks import in_step
+from serving.perception.attributes import sign_tenant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
@@ -142,8 +143,8 @@ def _check_ranks(snapshot: Snapshot) -> list[Check]:
     return checks
 
 
-def check_model(config: ModelConfig) -> list[Check]:
-    """The policy agent's model answers one token."""
+def check_model(config: ModelConfig, token_file: Path) -> list[Check]:
+    """The policy agent's model answers one token; it is asked as `hmas run` asks, signed."""
     if not config.enabled:
         return [Check("model", "ok", "off (model.enabled = false): rules decide")]
     headers = {"Authorization": f"Bearer {os.environ.get(config.api_key_env) or 'none'}"}
@@ -156,7 +157,11 @@ def check_model(config: ModelConfig) -> list[Check]:
                 "max_tokens": 1,
             }
             if config.tenant:  # vLLM's own field: counted as the agents' request, not a tenant's
-                request["vllm_xargs"] = {"tenant": config.tenant, "slo_class": "interactive"}
+                said = {"tenant": config.tenant, "slo_class": "interactive"}
+                if token_file.is_file():
+                    token = token_file.read_text().strip()
+                    said["tenant_proof"] = sign_tenant(config.tenant, token)
+                request["vllm_xargs"] = said
             started_s = time.perf_counter()
             reply = client.post(f"{config.base_url}/chat/completions", json=request)
             reply.raise_for_status()

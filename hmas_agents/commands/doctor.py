@@ -43,7 +43,8 @@ def doctor(
     """
     resolved = read_config(config, {"engine.url": url, "engine.token_file": token_file})
     checks = [*check_versions(), *check_origins(), *check_entry_points()]
-    checks += [*check_engine(resolved.engine), *check_model(resolved.model)]
+    engine = resolved.engine
+    checks += [*check_engine(engine), *check_model(resolved.model, engine.token_file)]
     if as_json:
         typer.echo(json.dumps([check.as_dict() for check in checks], indent=2))
     else:

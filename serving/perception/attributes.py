@@ -19,14 +19,14 @@ _LARGEST_MS = 86_400_000.0
 _TARGETS = ("slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms")
 
 
-def sign_tenant(tenant: str) -> str:
+def sign_tenant(tenant: str, token: str | None = None) -> str:
     """The middleware's proof that it named `tenant`, as `vllm_xargs.tenant_proof` carries it.
 
-    HMAC-SHA256 under HMAS_TOKEN, which the processes of one server share and clients do
-    not know. So a claim that took any way around the middleware is not believed. Empty,
-    and worth nothing, where HMAS_TOKEN is not set.
+    HMAC-SHA256 under HMAS_TOKEN (or the `token` given), which the processes of one server share
+    and clients do not know. So a claim that took any way around the middleware is not believed.
+    Empty, and worth nothing, without a token.
     """
-    key = os.environ.get("HMAS_TOKEN", "").encode()
+    key = (os.environ.get("HMAS_TOKEN", "") if token is None else token).encode()
     text = b"hmas tenant " + tenant.encode("utf-8", "surrogatepass")
     return hmac.digest(key, text, "sha256").hex() if key else ""
 

@@ -7,6 +7,7 @@ import pytest
 
 from hmas_agents.commands import checks
 from hmas_agents.config import load_config
+from serving.perception.attributes import sign_tenant
 
 
 def engine_config(server, **changes):
@@ -28,7 +29,7 @@ def test_a_sane_server_is_ok_throughout(server):
         "hook": "ok",
         "clock": "ok",
     }
-    assert results(checks.check_model(model_config(server))) == {"model": "ok"}
+    assert results(checks.check_model(model_config(server), server.token_file)) == {"model": "ok"}
 
 
 def test_no_server_is_a_warning(tmp_path):
@@ -86,21 +87,26 @@ def test_each_rank_is_listed_and_one_that_differs_warns(server):
 )
 def test_a_model_that_does_not_answer_warns_because_rules_go_on(server, path, answer):
     server.routes[path] = answer
-    (check,) = checks.check_model(model_config(server))
+    (check,) = checks.check_model(model_config(server), server.token_file)
     assert check.result == "warn"
     assert "rules decide" in check.todo
 
 
 def test_the_model_is_asked_as_the_agents_tenant(server):
-    checks.check_model(model_config(server))
-    checks.check_model(model_config(server, **{"model.tenant": "", "model.name": "mine"}))
-    assert server.posted[0]["vllm_xargs"] == {"tenant": "hmas", "slo_class": "interactive"}
+    checks.check_model(model_config(server), server.token_file)
+    unnamed = model_config(server, **{"model.tenant": "", "model.name": "mine"})
+    checks.check_model(unnamed, server.token_file)
+    proof = sign_tenant("hmas", "secret")  # a server that believes no client believes this
+    assert proof
+    said = {"tenant": "hmas", "slo_class": "interactive", "tenant_proof": proof}
+    assert server.posted[0]["vllm_xargs"] == said
     assert "vllm_xargs" not in server.posted[1]
     assert [request["model"] for request in server.posted] == ["smollm2", "mine"]
 
 
 def test_a_model_switched_off_is_fine(server):
-    assert checks.check_model(model_config(server, **{"model.enabled": False}))[0].result == "ok"
+    config = model_config(server, **{"model.enabled": False})
+    assert checks.check_model(config, server.token_file)[0].result == "ok"
     assert not server.posted
 
 
