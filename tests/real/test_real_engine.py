@@ -249,3 +249,28 @@ def test_decodes_that_sit_out_steps_lose_no_token(server: RealServer, engine: Li
 def test_a_dead_server_is_a_clear_error() -> None:
     with pytest.raises(EngineUnavailable, match="is `hmas serve` running there"):
         LiveEngine("http://127.0.0.1:9", "token", timeout_s=2).snapshot()
+
+
+def test_turns_of_a_chat_are_found_in_the_prefix_cache(
+    server: RealServer, engine: LiveEngine
+) -> None:
+    """SmolLM2's CPU server has blocks of 128 tokens: of 700 tokens five blocks can be shared."""
+    start = engine.snapshot()
+    assert start.envelope.prefix_caching
+    turns = [TraceRequest(3.0 * i, 700, 4, "chat", "batch", prefix=(1, 2)) for i in range(3)]
+    assert [o.finish for o in send(server, turns, "chat-")] == ["length"] * 3
+    page = engine.journal(start.journal_head)
+    came = [a for a in page.arrivals if a.tenant == "chat"]
+    assert [a.cached_tokens for a in came] == [0, 640, 640]
+    assert len({a.prefix for a in came}) == 1
+    left = [o for o in page.outcomes if o.tenant == "chat"]
+    assert [o.cached_tokens for o in left] == [0, 640, 640]
+    (row,) = (c for c in engine.snapshot().counters if c.tenant == "chat")
+    assert (row.prompt_tokens, row.cached_prompt_tokens) == (2100, 1280)
+
+    def exported() -> bool:
+        text = httpx.get(f"{server.url}/metrics", follow_redirects=True).text
+        ours = (line for line in text.splitlines() if 'tenant="chat"' in line)
+        return any(n.startswith("hmas_cached_prompt_tokens_total") and "1280" in n for n in ours)
+
+    wait_for(exported, 10)
