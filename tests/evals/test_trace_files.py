@@ -175,7 +175,7 @@ def test_of_a_mix_the_file_takes_the_first_part_and_both_are_named(suite, tmp_pa
         ("burstgpt", "", "Timestamp: column missing"),
         ("burstgpt", BURST_HEADER, "no usable request (0 malformed lines, 0 failed)"),
         ("mooncake", "\n".join(MOONCAKE_BROKEN), "no usable request (8 malformed lines, 0 failed)"),
-        ("mooncake", MOONCAKE[0], "requests are too few"),
+        ("mooncake", MOONCAKE[0], "at least 10 are needed to measure capacity"),
         ("mooncake", gzip.compress(b"\n".join([MOONCAKE[0].encode()] * 99))[:-9], "cannot be read"),
     ],
     ids=[
