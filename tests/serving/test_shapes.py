@@ -11,6 +11,7 @@ from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import RequestStatus
 
+from serving.compat import mark_ended_answers
 from serving.contracts import Limits
 from serving.rules import RULES, with_rules
 from serving.scheduler import HMASScheduler, HMASSyncScheduler, hmas_scheduler
@@ -18,6 +19,7 @@ from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_drafts, with_lora
+from tests.serving.test_ended_answers import Client
 
 ROOMY, TIGHT = machine(200, 8, 16), machine(30, 6, 16)
 ALL_RULES = {
@@ -110,6 +112,43 @@ def sessions(engine: Shaped) -> None:
     engine.abort("s0", "s1", "s2")
 
 
+def answers(engine: Shaped) -> None:
+    """Three answers to each prompt: vLLM makes a request of each (`ParentRequest`)."""
+    for i in range(6):
+        for number in range(3):
+            prompt = [*PREFIX, 70 + i]
+            engine.add(f"{number}_r{i}", prompt, 3 + 4 * number, tenant=f"t{i % 3}")
+        engine.step(1)
+    engine.step(4)
+    engine.abort(*(f"{number}_r4" for number in range(3)))  # the client of all three left
+
+
+def stop_strings(engine: Shaped) -> None:
+    """The API server aborts, with a mark that stock vLLM ignores as it does unknown ids."""
+    client = Client(engine)
+    assert mark_ended_answers(client)
+    for i in range(18):
+        engine.add(f"r{i}", 3 + 2 * i % 30, 12, tenant=f"t{i % 3}", slo_ttft_ms=500)
+    for _ in range(12):
+        engine.step(3)
+        inside = engine.got.keys() - engine.finished.keys()
+        for name in sorted(n for n in inside if engine.got[n] > 2)[:2]:
+            client.stop(name)
+            engine.finished[name] = "stop"
+            engine.answers[name] = engine.requests[name].num_output_tokens
+
+
+def crowded_loras(engine: Shaped) -> None:
+    """Seven adapters and two slots, in no order; some wait for a grammar too."""
+    rng = random.Random(7)
+    for i in range(28):
+        engine.add(f"r{i}", rng.randint(3, 40), rng.randint(2, 9), lora=rng.randint(0, 7),
+                   grammar=i % 7 == 3, slo_ttft_ms=rng.choice([300, 3000, 600_000]))  # fmt: skip
+        engine.step(1)
+    for i in range(3, 28, 7):
+        engine.compiled(f"r{i}")
+
+
 SHAPES: dict[str, tuple[Feed, dict[str, Any]]] = {
     "chunked prefill, preemptions": (plain, {"profile": TIGHT}),
     "prefix caching": (prefixes, {"profile": ROOMY, "prefix_caching": True}),
@@ -124,6 +163,9 @@ SHAPES: dict[str, tuple[Feed, dict[str, Any]]] = {
     "pause and resume": (pauses, {"profile": ROOMY}),
     "cache resets": (resets, {"profile": TIGHT, "prefix_caching": True}),
     "streaming input": (sessions, {"profile": ROOMY}),
+    "several answers": (answers, {"profile": TIGHT, "prefix_caching": True}),
+    "stop strings": (stop_strings, {"profile": TIGHT}),
+    "LoRA, more adapters than slots": (crowded_loras, {"profile": ROOMY}),
 }
 SCHEDULERS = [(AsyncScheduler, HMASScheduler), (Scheduler, HMASSyncScheduler)]
 
@@ -131,7 +173,7 @@ SCHEDULERS = [(AsyncScheduler, HMASScheduler), (Scheduler, HMASSyncScheduler)]
 @pytest.fixture(params=list(SHAPES))
 def shape(request, monkeypatch):
     if "LoRA" in request.param:
-        with_lora(monkeypatch)
+        with_lora(monkeypatch, 2 if "slots" in request.param else 1)
     if "drafts" in request.param:
         with_drafts(monkeypatch)
     return SHAPES[request.param]
