@@ -22,6 +22,7 @@ _produced = attrgetter("num_output_tokens")
 _RESYNC_STEPS = 256
 _AT_LEAST_TOKENS = 16.0  # expected of an answer that has outgrown its prediction
 _FOLLOW, _FOLLOW_ALL = 0.125, 0.05  # weight of a new figure: of one request, of the batch
+_LEAST_TURNS = 0.05
 _ROUND = 4.0  # tokens per step are told apart by quarters, so that few paces differ
 _known = attrgetter("num_tokens")
 
@@ -103,7 +104,7 @@ class Batch:
         self._resync_steps = 1 if drafts else _RESYNC_STEPS
         self._pipelined = pipelined
         self.tokens_per_decode = self.turns = 1.0
-        self._gains = 0  # steps that `tokens_per_decode` is made of
+        self._gains, self._turned = 0, 4  # steps that each of the two counts for
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -205,7 +206,10 @@ class Batch:
         answering = len(counts) - starting
         could = len(self._requests) - len(self._prefills) - self.resting
         if self._pipelined and could > 0:
-            self.turns += _FOLLOW_ALL * (min(1.0, answering / could) - self.turns)
+            self._turned += 1
+            weight = max(_FOLLOW_ALL, 1.0 / self._turned)
+            share = min(1.0, answering / could)
+            self.turns = max(_LEAST_TURNS, self.turns + weight * (share - self.turns))
         context = self._context
         if len(counts) < len(self._requests):  # some skip this step, or are in another one
             slots = self._slots

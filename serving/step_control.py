@@ -202,7 +202,8 @@ class StepControl:
             self._counts["share_raised_steps"] += budget > sized(0.0, context)
         # No decode is left out, nor are its draft tokens.
         drafts = int(self._scheduler.num_spec_tokens) * int(state.decoding.sum())
-        budget = min(limits.token_budget, max(budget + drafts, running))
+        least = math.ceil(state.turns * running)
+        budget = min(limits.token_budget, max(budget + drafts, least))
         self._counts["slack_bound_steps"] += budget < limits.token_budget
         return budget
 

@@ -1,6 +1,7 @@
 """Does the hook count tokens, not steps: with speculation, and with pipeline parallelism?"""
 
 import math
+from collections import deque
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from serving.batch import DecodeState
 from serving.contracts import CostCoefficients
 from serving.pacing import keeps_pace
-from serving.perception.cost_model import CostModel
+from serving.perception.cost_model import CostModel, StepShape
 from serving.rules import RULES
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from serving.settings import EngineSettings
@@ -100,6 +101,33 @@ def test_pace_keeps_or_gives_up_a_decode_by_the_tokens_that_it_gets():
     assert list(state.recoverable(cost)) == [True, False]
 
 
+def played(engine: Shaped, steps: int) -> dict[str, float]:
+    """TPOT of the answers that ended while each step took what the cost model says."""
+    cost = engine.scheduler.observer.cost.coefficients
+    lasts = deque([STEP_S] * engine.ahead)  # of the steps in flight
+    for i in range(steps):
+        engine.add(f"long{i}", 44, 1)
+        counts = engine.schedule().num_scheduled_tokens
+        prefill = sum(tokens for name, tokens in counts.items() if name.startswith("long"))
+        decodes = sum(name.startswith("r") for name in counts)
+        lasts.append(StepShape(prefill, decodes).seconds(cost))
+        while len(lasts) > engine.ahead:
+            engine.now_s += lasts.popleft() - STEP_S
+            engine.update()
+    outcomes = engine.scheduler.hmas_journal(0, 10_000).outcomes
+    return {o.request_id: o.tpot_s for o in outcomes if o.request_id[0] == "r"}
+
+
+def test_tpot_is_kept_while_prompts_come_when_steps_bring_several_tokens(monkeypatch):
+    """Prompts come faster than the decodes' pace leaves time for: without a bound it is 15 ms."""
+    engine = speculating(monkeypatch, 3, budget=128)
+    engine.decide("fcfs", follow_slack=True)
+    tpots_s = played(engine, 40)
+    assert len(tpots_s) == 4
+    assert max(tpots_s.values()) <= 1.02 * TPOT_S, tpots_s
+    assert sum(engine.got.get(f"long{i}", 0) for i in range(40)) >= 8, "prompts move"
+
+
 # -- pipeline parallelism ----------------------------------------------------------------
 
 
@@ -146,6 +174,23 @@ def test_a_decode_of_a_pipeline_gets_a_token_in_every_other_step(monkeypatch):
     state = engine.scheduler.observer.batch.state(engine.now_s)
     assert state.tokens_per_step == pytest.approx(0.5, abs=0.15)
     assert state.shape.decodes in (2, 3)
+
+
+def test_tpot_is_kept_while_prompts_come_in_a_pipeline(monkeypatch):
+    """Each answer has a token in every other step."""
+    with_stages(monkeypatch)
+    engine = Shaped(HMASSyncScheduler, profile=machine(400, 16, 128), ahead=1)
+    engine.scheduler.observer.cost = CostModel(CostCoefficients(8e-3, 1e-3, 1e-4))
+    engine.scheduler.observer.cost.learn = lambda shape, seconds: None
+    engine.decide("fcfs", follow_slack=True)
+    for i in range(8):
+        engine.add(f"r{i}", 4, 40, slo_tpot_ms=30)
+        if i % 4 == 3:
+            engine.step()
+    tpots_s = played(engine, 140)
+    assert len(tpots_s) == 8
+    assert max(tpots_s.values()) <= 30e-3, tpots_s
+    assert sum(engine.got.get(f"long{i}", 0) for i in range(140)) >= 8, "prompts move"
 
 
 @pytest.mark.parametrize("feed", [plain, aborts])
