@@ -26,6 +26,8 @@ from serving.plugin.bodies import (
     arguments_of,
     before,
     header,
+    is_unjudged,
+    path_of,
     place_of,
     read_body,
     set_length,
@@ -69,15 +71,20 @@ class AdmissionMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection. A body that cannot be read is vLLM's to answer."""
         gate = self._gate
-        if scope["type"] not in {"http", "websocket"}:
-            await self._app(scope, receive, send)
-            return
-        if gate.settings is None:
+        if gate.settings is None and scope["type"] in {"http", "websocket"}:
             gate.go_by(settings_of(scope))
         settings = gate.settings
-        if settings is None or gate.is_open:
+        if settings is None or (gate.is_open and not self._refuses_route(scope, settings)):
             await self._app(scope, receive, send)
-            return
+        elif scope["type"] in {"http", "websocket"}:
+            await self._admit(scope, receive, send, settings)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _admit(
+        self, scope: Scope, receive: Receive, send: Send, settings: EngineSettings
+    ) -> None:
+        """Find out whose a request is, and answer it or pass it on."""
         place, body, message = place_of(scope), b"", None
         if place is not None:
             body, last = await read_body(receive)
@@ -89,28 +96,33 @@ class AdmissionMiddleware:
         tenant, by_key = self._whose(scope, extra, settings)
         if tenant is None:
             await _refuse(scope, send, _NO_KEY)
-            return
-        if place is None:
+        elif self._refuses_route(scope, settings):
+            await _refuse(scope, send, _UNJUDGED)
+        elif place is None:
             await self._app(scope, receive, send)
-            return
-        if by_key:
-            scope = {**scope}
-            body = rewritten(body, Claims(tenant, {}, None), place)
-            set_length(scope, len(body))
-        size = size_of(message, body)
-        if (refusal := await self._judge(settings, tenant, extra, size)) is not None:
+        else:
+            if by_key:
+                scope = {**scope}
+                body = rewritten(body, Claims(tenant, {}, None), place)
+                set_length(scope, len(body))
+            size = size_of(message, body)
+            refusal = await self._judge(settings, tenant, extra, size)
+            if refusal is None:
+                leave = self._gate.enter(tenant, size)
+                try:
+                    await self._app(scope, before(whole(body), receive), send)
+                finally:
+                    leave()
+                return
             request_id = await _refuse(scope, send, refusal)
             if refusal.noted is not None:
-                gate.note(Arrival(
+                self._gate.note(Arrival(
                     0, request_id, time.time(), tenant, *refusal.noted, size.prompt_tokens,
                     max(1, size.max_tokens),
                 ))  # fmt: skip
-            return
-        leave = gate.enter(tenant, size)
-        try:
-            await self._app(scope, before(whole(body), receive), send)
-        finally:
-            leave()
+
+    def _refuses_route(self, scope: Scope, settings: EngineSettings) -> bool:
+        return (self._gate.asks or settings.gateway != "off") and is_unjudged(scope)
 
     def _whose(
         self, scope: Scope, extra: Mapping[str, Any], settings: EngineSettings
@@ -174,6 +186,12 @@ _NO_KEY = _Refusal(
     "AuthenticationError",
     "no or an unknown API key: send one as x-api-key or Authorization: Bearer",
 )
+_UNJUDGED = _Refusal(
+    httpx.codes.FORBIDDEN,
+    "PermissionDeniedError",
+    "this server holds requests to a contract, and those of this route name no tenant: take "
+    "/v1/chat/completions, /v1/completions, /v1/responses or /v1/messages",
+)
 
 
 async def _refuse(scope: Scope, send: Send, refusal: _Refusal) -> str:
@@ -209,7 +227,6 @@ def _decoded(body: bytes) -> Any:
 
 
 def _is_open(scope: Scope) -> bool:
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
     return scope["type"] == "http" and (
-        scope["method"] in _OPEN_METHODS or path.startswith(_OPEN_PATHS)
+        scope["method"] in _OPEN_METHODS or path_of(scope).startswith(_OPEN_PATHS)
     )

@@ -70,6 +70,7 @@ class AdmissionGate:
     Attributes:
         settings: with the contract in force; None until they are known.
         epoch: of that contract.
+        asks: whether the contract asks anything of requests: keys, classes or quotas.
         share: of sheddable requests that is refused now; 0 once nobody says so.
         refresh: asks the engine for its totals now.
     """
@@ -83,7 +84,7 @@ class AdmissionGate:
         self._rank = 0  # who notes the refusals
         self._shedding = Shedding(())
         self._untold: deque[dict[str, Any]] = deque()
-        self._asks = False
+        self.asks = False
         self._is_followed = False  # whether `counted` was taken over at least once
         self._owners: dict[str, str] = {}
         self._uses: dict[str, _Use] = {}
@@ -95,7 +96,7 @@ class AdmissionGate:
         self.settings, self.epoch = settings, epoch
         self._shedding = Shedding(settings.contract.sheddable)
         tenants = settings.contract.tenants
-        self._asks = any(
+        self.asks = any(
             terms.api_key_hashes or terms.classes or terms.max_waiting or terms.tokens_per_minute
             for terms in tenants.values()
         )
@@ -107,7 +108,7 @@ class AdmissionGate:
     @property
     def is_open(self) -> bool:
         """Whether nothing is to be asked of any request."""
-        return not self._asks and not self.share
+        return not self.asks and not self.share
 
     def owner_of(self, api_key: str) -> str | None:
         """The tenant that an API key belongs to.
@@ -202,7 +203,7 @@ class AdmissionGate:
         self._count(totals)
 
     def _count(self, totals: Sequence[Mapping[str, Any]]) -> None:
-        if self.settings is None or not self._asks:
+        if self.settings is None or not self.asks:
             self._is_followed = False
             return
         counted: dict[str, int] = {}

@@ -30,6 +30,12 @@ _PLACES = {
     "/invocations": _XARGS,
     "/inference/v1/generate": ("sampling_params", "extra_args"),
 }
+# Routes that make the engine work and carry no tenant: forms, websockets, and bodies in which vLLM
+# has no place for extra arguments. A test looks for new ones in vLLM.
+_UNJUDGED = frozenset((
+    "/v1/chat/completions/batch", "/cohere/v2/chat", "/v1/systemone", "/generative_scoring",
+    "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/realtime",
+))  # fmt: skip
 
 
 # What the gateway has named, for the middleware inside its own: clients cannot write it.
@@ -58,7 +64,18 @@ def place_of(scope: Scope) -> tuple[str, ...] | None:
     """Keys that lead to the extra arguments in the body of a model's request; None for others."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
-    return _PLACES.get(scope["path"].removeprefix(scope.get("root_path", "")))
+    return _PLACES.get(path_of(scope))
+
+
+def is_unjudged(scope: Scope) -> bool:
+    """Whether this route makes the engine work for a tenant that nobody could name."""
+    return scope["type"] in {"http", "websocket"} and path_of(scope) in _UNJUDGED
+
+
+def path_of(scope: Scope) -> str:
+    """The route's path, below the server's own."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 async def read_body(receive: Receive) -> tuple[bytes, Message | None]:

@@ -1,0 +1,84 @@
+"""Which routes, proofs and adapters does the gate believe? What must not go round it, or jam it."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from serving.contracts import Contract, TenantTerms
+from serving.settings import EngineSettings
+from tests.serving.api_server import CHAT, ApiServer
+
+HASH = "sha256:" + hashlib.sha256(b"k1").hexdigest()
+KEYS = Contract(tenants={"acme": TenantTerms(api_key_hashes=(HASH,))})
+
+
+@pytest.fixture(autouse=True)
+def _tokens(monkeypatch):
+    monkeypatch.setenv("HMAS_TOKEN", "of-the-server")
+    monkeypatch.setenv("HMAS_GATEWAY_TOKEN", "of-the-gateway")
+
+
+def started(contract: Contract, **more: Any) -> ApiServer:
+    return ApiServer(EngineSettings(contract=contract, **more))
+
+
+# -- routes --------------------------------------------------------------------------------
+
+
+UNJUDGED = (
+    "/v1/chat/completions/batch", "/cohere/v2/chat", "/v1/audio/transcriptions",
+    "/v1/audio/translations", "/v1/systemone", "/generative_scoring",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", UNJUDGED)
+def test_routes_that_carry_no_tenant_are_refused_where_requests_are_held_to_a_contract(path):
+    """vLLM 0.32 serves batches of chats by default: they passed every quota and class."""
+    quotas = Contract(tenants={"default": TenantTerms(max_waiting=1)})
+    for server in (started(quotas), started(KEYS), started(Contract(), gateway="token")):
+        reply = server.send(path=path, headers={"x-api-key": "k1"})
+        assert reply.status_code == httpx.codes.FORBIDDEN
+        assert "those of this route name no tenant" in reply.json()["error"]["message"]
+    assert started(Contract()).send(path=path).status_code == httpx.codes.NOT_FOUND, "as in vLLM"
+
+
+# What vLLM serves by POST that makes the engine schedule nothing of a generating model's.
+HARMLESS = re.compile(
+    r"/hmas/|/ping$|.*/(de)?render$|/(de)?tokenize$|.*/count_tokens$|.*/cancel$|.*abort_requests$"
+    r"|/(v[12]/)?(pooling|classify|score|rerank|embed|embeddings)$"
+    r"|/v1/(un)?load_lora_adapter$|/(start|stop)_profile$|/reset_|/(sleep|wake_up|pause|resume)$"
+    r"|/release_kv_cache_memory$|/collective_rpc$|/(is_scaling|scale)_elastic_ep$|/fault_tolerance/"
+    r"|/.*weight"
+)
+
+
+def test_every_route_of_this_vllm_that_generates_is_judged_or_refused():
+    import vllm
+
+    from serving.plugin.bodies import is_unjudged, place_of
+
+    def is_known(path: str) -> bool:
+        scope = {"type": "http", "method": "POST", "path": path}
+        return place_of(scope) is not None or is_unjudged(scope) or HARMLESS.match(path) is not None
+
+    found = set[str]()
+    for file in Path(vllm.__file__).parent.joinpath("entrypoints").rglob("*.py"):
+        text = file.read_text()
+        found.update(re.findall(r"\.(?:post|websocket|add_api_route)\(\s*[\"'](/[^\"']*)", text))
+    assert {CHAT, "/v1/completions", "/tokenize"} <= found, "this is how vLLM writes its routes"
+    assert [path for path in sorted(found) if not is_known(path)] == []
+
+
+def test_a_websocket_with_a_key_is_closed_too():
+    with (
+        TestClient(started(KEYS).app) as client, pytest.raises(WebSocketDisconnect) as closed,
+        client.websocket_connect("/v1/realtime", headers={"x-api-key": "k1"}),
+    ):  # fmt: skip
+        pass
+    assert "this route" in closed.value.reason
