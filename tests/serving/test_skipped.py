@@ -71,6 +71,8 @@ def test_requests_that_are_skipped_in_every_step_cost_no_memory_and_change_nothi
 ):
     with_lora(monkeypatch)
     engine = engine_that_skips(why, policy)
+    if not hasattr(engine.scheduler, "kv_holding_waiting"):
+        pytest.skip("up to vLLM 0.30 what is skipped waits in a queue of vLLM's")
     engine.step(200)  # 4 s: who can become late or starve has
     looked_up = count_look_ups(engine, monkeypatch)
     before, start = places(), books(engine)
