@@ -1,10 +1,9 @@
 """Which of the waiting requests stands where? The order behind the waiting queue.
 
-Keys do not change while a request waits, except at events: it becomes hopeless, it
-has waited too long, its tenant's bucket covers it again. So: a heap on the key per
-tenant, one heap of events, and entries replaced lazily. A request's facts don't depend on the
-policy, so a switch only recomputes keys: O(n), between steps. A new load,
-other costs or newly cached prefixes re-key a slice per step.
+Keys do not change while a request waits, except at events: it becomes hopeless, it has waited too
+long, its tenant's bucket covers it again. So: a heap on the key per tenant, one heap of events, and
+entries replaced lazily. A request's facts don't depend on the policy, so a switch only recomputes
+keys: O(n), between steps. A new load, other costs, newly cached prefixes re-key a slice per step.
 """
 
 import gc
@@ -73,8 +72,9 @@ class Order:
         self._heads: list[Any] = []  # heads of lanes, best first, and some that were
         self._items = self._last = 0
         self._first = self._first_then = 0  # now, and when a request was taken in this step
-        self._stale = 0  # entries, from the next one in turn on, with keys of another load
-        self._rotation: Iterator[Entry] = iter(())
+        self._changes = self._lap_changes = 0  # of load and costs, and when this lap began
+        self._lap: Iterator[Entry] = iter(())  # entries that are to be re-keyed
+        self._rotation: Iterator[Entry] = iter(())  # whose cached prefix is looked up next
         self._popped: dict[str, Entry] = {}  # taken in this step
         self._loading: dict[str, Entry] = {}  # taken, but not started: remote KV comes first
         self._looked_up = ""  # the head whose cached prefix was looked up last
@@ -127,14 +127,14 @@ class Order:
                 old.prefill_s_per_token, old.decode_s_per_token
             )  # fmt: skip
         self.context = PolicyContext(prefill_s_per_token, load, old.params, decode_s_per_token)
-        if stale:
-            self._stale = len(self._entries)
+        self._changes += stale
         self._follow_rate()
 
     def _follow_rate(self) -> None:
         rate = self.context.prefill_s_per_token
         if abs(rate - self._judged_rate) > _COST_STEP * self._judged_rate:
-            self._judged_rate, self._stale = rate, len(self._entries)
+            self._judged_rate = rate
+            self._changes += 1
 
     def advance(self, now_s: float) -> None:
         """Apply what is due, and re-key a slice if keys are stale. Amortised O(log n) per event."""
@@ -152,19 +152,18 @@ class Order:
                 entry.facts ^= PARKED
                 self.counts["parked"] += entry.facts & PARKED > 0
                 self._push(entry)
-        for entry in self._in_turn(min(_SLICE, self._stale)):
-            if entry.item and self._stale:  # none are left once a policy has raised
-                self._stale -= 1
+        self._rekey_some()
+
+    def _rekey_some(self) -> None:
+        # A lap goes on whatever changes meanwhile, so that every entry gets its turn.
+        found = list(islice(self._lap, _SLICE))
+        if not found and self._lap_changes != self._changes:
+            self._lap_changes, self._lap = self._changes, iter(list(self._entries.values()))
+            found = list(islice(self._lap, _SLICE))
+        for entry in found:
+            if entry.item:
                 self._judge(entry)
                 self._push(entry)
-
-    def _in_turn(self, count: int) -> list[Entry]:
-        # Goes on where it stopped: however often the load changes, every entry gets its turn.
-        found = list(islice(self._rotation, count))
-        if len(found) < count:
-            self._rotation = iter(list(self._entries.values()))
-            found += islice(self._rotation, count - len(found))
-        return found
 
     def end_step(self, scheduled: Mapping[str, int] = MappingProxyType({})) -> None:
         """Who was taken in this step has started: what comes back later was preempted.
@@ -198,7 +197,9 @@ class Order:
         new = [] if head.request.request_id == self._looked_up else [head]
         self._looked_up = head.request.request_id
         rest = min(_CACHE_SLICE, len(self._entries)) - len(new)
-        for entry in (*new, *self._in_turn(rest)):
+        if not (turn := list(islice(self._rotation, rest))):
+            self._rotation = iter(list(self._entries.values()))
+        for entry in (*new, *turn):
             if entry.item and (view := self._view_of(entry.request)) is not entry.view:
                 tokens = view.prompt_tokens - entry.view.prompt_tokens
                 self.backlog_tokens += tokens * (entry.standing != DEMOTED)
@@ -354,7 +355,6 @@ class Order:
             starvation_free=policy.starvation_free, demotes=demotes,
             buckets=self.buckets, triage=self._triage is not None,
         )  # fmt: skip
-        self._stale, self._rotation = 0, iter(())
         try:
             with _collector_paused():  # all that is made here is kept: there is no garbage
                 self._rebuild()

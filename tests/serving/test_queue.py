@@ -1,6 +1,7 @@
 """Does the waiting queue keep every request once, and serve them in the promised order?"""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -186,6 +187,24 @@ def test_a_key_that_cannot_be_compared_is_a_fault_of_the_policy(key, monkeypatch
         queue.add_request(LightRequest(view(f"r{i}")))
     assert errors == ["faulty"]
     assert drain(queue) == ["r0", "r1", "r2"]
+
+
+def test_every_key_follows_a_load_while_cached_prefixes_are_looked_up_too():
+    """Both go through the queue, some entries a step; neither may take the other's turns."""
+    queue, rng = new_queue("slide"), random.Random(3)
+    for i in range(1000):
+        queue.add_request(
+            LightRequest(view(f"r{i}", rng.random(), 50.0 + 100 * rng.random(), rng.randrange(900)))
+        )
+    for step in range(300):
+        if step in (0, 40):  # the second change comes amid the first lap
+            queue.set_load(1.0 if step else 0.5, RATE)
+        queue.advance(2.0)
+        queue.refresh_cached()
+        queue.add_request(LightRequest(view(f"late{step}", 2.0, 60.0 + step, 50 + step)))
+    kept = list(queue)
+    queue.set_policy("slide", {}, RATE)  # re-keys everything at once
+    assert kept == list(queue)
 
 
 def test_memory_follows_the_requests_inside_not_those_that_passed():
