@@ -33,8 +33,16 @@ Milliseconds = Annotated[float | None, Field(gt=0, allow_inf_nan=False)]
 
 
 def tenant_name(claimed: object) -> str | None:
-    """A claimed name without outer spaces, at most 64 characters; None if there is none."""
-    return (claimed.strip()[:_NAME_LENGTH].strip() or None) if isinstance(claimed, str) else None
+    """A claimed name without outer spaces, at most 64 characters; None if there is none.
+
+    Nor is there one where it cannot be written as UTF-8 (a lone surrogate in JSON).
+    """
+    name = claimed.strip()[:_NAME_LENGTH].strip() if isinstance(claimed, str) else ""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return name or None
 
 
 class _Table(BaseModel):

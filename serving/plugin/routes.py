@@ -62,6 +62,7 @@ class HMASEndpoints:
         self._gate.refresh = self._refresh
         self._asking: asyncio.Task[None] | None = None
         self._asked_s = -math.inf
+        self._said = set[str]()
         self._following = asyncio.Lock()  # what ended before a question is settled by its answer
 
     def attach_router(self, app: FastAPI) -> None:
@@ -187,8 +188,12 @@ class HMASEndpoints:
 
     async def _poll(self) -> None:
         while True:
-            with contextlib.suppress(HTTPException):  # the engine is gone: the last totals stay
+            try:
                 await self._follow()
+            except HTTPException:  # the engine is gone: the last totals stay
+                pass
+            except Exception as error:  # noqa: BLE001  without a poll nothing is known any more
+                self._say_once("the engine's totals cannot be read: %r", error)
             await asyncio.sleep(_POLL_S)
 
     async def _refresh(self) -> None:
@@ -215,11 +220,7 @@ class HMASEndpoints:
         more = True
         while more:
             untold = self._gate.take_untold()
-            try:
-                totals = (await self._call("totals", untold))["ranks"]
-            except HTTPException:
-                self._gate.put_back(untold)
-                raise
+            totals = await self._tell(untold)
             more = bool(untold)
         self._collector.update(totals)
         newest = max((rank["contract_epoch"] for rank in totals), default=0)
@@ -228,3 +229,23 @@ class HMASEndpoints:
             held = max((decode(ContractInForce, one) for one in ranks), key=lambda one: one.epoch)
             self._gate.go_by(self._gate.settings.under(held.contract), held.epoch)
         self._gate.follow(totals)
+
+    async def _tell(self, untold: dict[str, Any]) -> list[dict[str, Any]]:
+        """The totals, asked with a page of refusals. One that does not get through is dropped."""
+        try:
+            return (await self._call("totals", untold))["ranks"]  # type: ignore[no-any-return]
+        except HTTPException as error:
+            if not untold:
+                raise
+            try:
+                totals = (await self._call("totals", {}))["ranks"]
+            except HTTPException:  # it is the engine that is gone
+                self._gate.put_back(untold)
+                raise
+            self._say_once("some refusals are not counted: %s", error.detail)
+            return totals  # type: ignore[no-any-return]
+
+    def _say_once(self, message: str, *args: Any) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            logger.error("H-MAS: " + message + " (said once)", *args)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from fastapi import Body, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from vllm.v1.serial_utils import MsgpackEncoder
 
 from serving.contracts import Decision, Limits
 from serving.engines.simulated import SimulatedEngine
@@ -73,6 +74,7 @@ class ApiServer:
     async def call_utility_all_async(self, name: str, *args: Any) -> list[dict[str, Any]]:
         if self.down:
             raise RuntimeError("EngineCore died")
+        MsgpackEncoder().encode(args)  # as vLLM sends it
         return [hmas_call(SimpleNamespace(scheduler=self.engine.scheduler), *args)]
 
     def shed(self, share: float) -> None:

@@ -1,5 +1,6 @@
 """Which routes, proofs and adapters does the gate believe? What must not go round it, or jam it."""
 
+import asyncio
 import hashlib
 import re
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from serving.contracts import Contract, TenantTerms
+from serving.contracts import SLO, Arrival, Contract, TenantTerms, with_classes
+from serving.plugin import routes
 from serving.settings import EngineSettings
 from tests.serving.api_server import CHAT, ApiServer
 
@@ -82,3 +84,67 @@ def test_a_websocket_with_a_key_is_closed_too():
     ):  # fmt: skip
         pass
     assert "this route" in closed.value.reason
+
+
+# -- what must not jam the poll --------------------------------------------------------------
+
+
+def rejected(server: ApiServer) -> dict[str, int]:
+    return {row.tenant: row.rejected for row in server.engine.snapshot().counters if row.rejected}
+
+
+def overloaded() -> ApiServer:
+    contract = with_classes({}, ["batch"]).model_copy(update={"believe_clients": True})
+    server = started(contract)
+    server.shed(1.0)
+    return server
+
+
+def test_a_tenants_name_that_cannot_be_written_is_none():
+    """It could not be told to the engine: every further poll failed until a restart."""
+    server = overloaded()
+    for name in (r"\ud800", "acme"):
+        content = f'{{"messages": [], "vllm_xargs": {{"tenant": "{name}", "slo_class": "batch"}}}}'
+        reply = server.post("batch", json=None, content=content)
+        assert reply.status_code == httpx.codes.SERVICE_UNAVAILABLE
+    server.poll()
+    assert rejected(server) == {"default": 1, "acme": 1}
+
+
+def test_a_refusal_that_cannot_be_told_is_dropped_and_the_poll_goes_on(caplog):
+    server = overloaded()
+    unwritable = Arrival(0, "\ud800", 0.0, "acme", "batch", SLO(), 1, 1)
+    server.gate.note(unwritable)
+    server.poll()
+    assert rejected(server) == {}
+    server.post("batch")
+    server.poll()
+    assert rejected(server) == {"acme": 1}
+    server.gate.note(unwritable)
+    server.poll()
+    assert caplog.text.count("some refusals are not counted") == 1
+
+
+def test_the_poll_outlives_totals_that_cannot_be_read(monkeypatch, caplog):
+    server = overloaded()
+    follow, polls = server.gate.follow, []
+
+    def fails_once(totals: Any) -> None:
+        polls.append(totals)
+        if len(polls) == 1:
+            raise ValueError("unreadable")
+        follow(totals)
+
+    monkeypatch.setattr(server.gate, "follow", fails_once)
+    monkeypatch.setattr(routes, "_POLL_S", 0.0)
+
+    async def scenario() -> None:
+        polling = asyncio.create_task(server.endpoints._poll())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not polling.done()
+        polling.cancel()
+
+    asyncio.run(scenario())
+    assert len(polls) > 1
+    assert "cannot be read: ValueError('unreadable')" in caplog.text
