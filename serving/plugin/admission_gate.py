@@ -19,7 +19,7 @@ from serving.shedding import Shedding
 
 # Without totals for this long the engine is taken to want nothing refused.
 LAPSE_S = 5.0
-_PAGE = 500  # refusals told at once: noting them takes the engine's own time
+PAGE = 500  # refusals told at once: noting them takes the engine's own time
 _MINUTE_S = 60.0
 
 
@@ -179,7 +179,7 @@ class AdmissionGate:
         """The engine is asked: a page of refusals, as its method `totals` takes them."""
         self._settling += self._ended
         self._ended = []
-        page = [self._untold.popleft() for _ in range(min(_PAGE, len(self._untold)))]
+        page = [self._untold.popleft() for _ in range(min(PAGE, len(self._untold)))]
         return {"rank": self._rank, "refused": page} if page else {}
 
     def put_back(self, untold: Mapping[str, Any]) -> None:

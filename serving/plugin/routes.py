@@ -23,7 +23,7 @@ from serving.compat import call_every_core, mark_ended_answers
 from serving.contracts import ContractError, ContractInForce, decode
 from serving.in_force import check_api_server, fingerprint
 from serving.plugin.admission import AdmissionMiddleware
-from serving.plugin.admission_gate import AdmissionGate
+from serving.plugin.admission_gate import PAGE, AdmissionGate
 from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.metrics import TenantCollector, take_over_metrics
 from serving.settings import EngineSettings
@@ -107,7 +107,10 @@ class HMASEndpoints:
 
         @router.post("/stop")
         async def stop(by: Who, reason: Why = "") -> dict[str, Any]:
-            return await self._call("stop", {"by": by, "reason": reason})
+            answer = await self._call("stop", {"by": by, "reason": reason})
+            with contextlib.suppress(HTTPException):  # shedding ends at once
+                await self._follow()
+            return answer
 
         @router.post("/start")
         async def start(by: Who) -> dict[str, Any]:
@@ -221,14 +224,18 @@ class HMASEndpoints:
         while more:
             untold = self._gate.take_untold()
             totals = await self._tell(untold)
-            more = bool(untold)
-        self._collector.update(totals)
+            self._collector.update(totals)
+            await self._follow_contract(totals)
+            self._gate.follow(totals)
+            # What is refused meanwhile can wait for the next poll.
+            more = len(untold.get("refused", ())) == PAGE
+
+    async def _follow_contract(self, totals: list[dict[str, Any]]) -> None:
         newest = max((rank["contract_epoch"] for rank in totals), default=0)
         if newest != self._gate.epoch and self._gate.settings is not None:
             ranks = (await self._call("contract_with_keys", {}))["ranks"]
             held = max((decode(ContractInForce, one) for one in ranks), key=lambda one: one.epoch)
             self._gate.go_by(self._gate.settings.under(held.contract), held.epoch)
-        self._gate.follow(totals)
 
     async def _tell(self, untold: dict[str, Any]) -> list[dict[str, Any]]:
         """The totals, asked with a page of refusals. One that does not get through is dropped."""

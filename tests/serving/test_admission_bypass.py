@@ -148,3 +148,30 @@ def test_the_poll_outlives_totals_that_cannot_be_read(monkeypatch, caplog):
     asyncio.run(scenario())
     assert len(polls) > 1
     assert "cannot be read: ValueError('unreadable')" in caplog.text
+
+
+def test_shedding_ends_with_the_kill_switch_and_not_a_poll_later():
+    server = overloaded()
+    stop = {"by": "test"}
+    token = {"authorization": "Bearer of-the-server"}
+    assert server.send(path="/hmas/stop", headers=token, json=stop).status_code == httpx.codes.OK
+    assert server.post("batch").status_code == httpx.codes.OK
+
+
+def test_a_flood_of_refusals_does_not_keep_the_gate_from_following():
+    """While each answer of the engine found one more refusal, nothing was followed."""
+    server = overloaded()
+    server.gate.note(Arrival(0, "first", 0.0, "acme", "batch", SLO(), 1, 1))
+    tell, told = server.call_utility_all_async, []
+
+    async def told_while_more_come(name: str, *args: Any) -> Any:
+        told.append(args)
+        assert len(told) < 10, "it does not end"
+        server.gate.note(Arrival(0, f"r{len(told)}", 0.0, "acme", "batch", SLO(), 1, 1))
+        return await tell(name, *args)
+
+    server.call_utility_all_async = told_while_more_come  # type: ignore[method-assign]
+    server.poll()
+    assert len(told) == 1
+    server.poll()
+    assert rejected(server) == {"acme": 2}
