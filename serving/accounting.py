@@ -252,7 +252,7 @@ class Accounting:
 
     def _has_room(self) -> bool:
         """Whether one more tenant can be counted apart, perhaps in the place of one that left."""
-        if len(self._inside) < self._max_tenants:
+        if sum(name not in self.listed for name in self._inside) < self._max_tenants:
             return True
         gone = (name for name, n in self._inside.items() if not n and name not in self.listed)
         left = next(gone, None)

@@ -49,6 +49,15 @@ def test_after_a_flood_of_invented_names_a_real_tenant_has_its_own_lane_and_coun
     assert shown == received(engine)
 
 
+def test_listed_tenants_take_no_room_from_the_others():
+    tenants = {f"listed{i}": TenantTerms() for i in range(MOST)}
+    names = [*tenants, *(f"free{i}" for i in range(MOST)), "late"]
+    requests = [TraceRequest(0.001 * i, 40, 4, name, "batch") for i, name in enumerate(names)]
+    engine = run(requests, Contract(tenants=tenants))
+    assert received(engine) == Counter([*names[:-1], "other"])
+    assert {lane.tenant for lane in engine.scheduler.queue.lanes} == set(received(engine))
+
+
 def test_in_the_middle_of_a_flood_a_configured_tenant_has_its_own_lane_and_counts():
     acme = [TraceRequest(0.1, 40, 4, "acme", "batch")]
     contract = Contract(tenants={"acme": TenantTerms(weight=2.0)})
