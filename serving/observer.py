@@ -138,13 +138,15 @@ class Observer:
         if request.request_id == just_looked_up:
             return track.view
         view, cached = track.view, self._cached_tokens(request)
-        if cached != view.cached_tokens or request.num_output_tokens != view.attained_tokens:
-            attained = request.num_output_tokens
+        uncached, attained = request.num_tokens - cached, request.num_output_tokens
+        # All three: a session's prompt grows.
+        if (uncached, cached, attained) != (
+            view.prompt_tokens, view.cached_tokens, view.attained_tokens,
+        ):  # fmt: skip
             left = max(1.0, track.expected_tokens - attained)
             track.view = view = replace(
                 view, cached_tokens=cached, attained_tokens=attained,
-                prompt_tokens=track.prompt_tokens + attained - cached,
-                predicted_output_tokens=left,
+                prompt_tokens=uncached, predicted_output_tokens=left,
                 q90_output_tokens=max(left, view.q90_output_tokens - attained),
             )  # fmt: skip
         return view

@@ -6,6 +6,7 @@ run when it admits others, because it keeps a slot in the model runner.
 
 import pytest
 
+from serving import compat
 from tests.serving.driven_scheduler import machine
 from tests.serving.shaped_scheduler import Shaped
 
@@ -70,6 +71,25 @@ def test_a_session_goes_on_when_its_client_does():
     engine.add("session", [7] * 5, 3, resumable=True)
     engine.step(30)
     assert (engine.got["session"], engine.finished["r0"]) == (3, "stop")
+
+
+@pytest.mark.parametrize("caching", [False, True])
+def test_a_preempted_session_waits_with_its_whole_prompt(caching):
+    """It has grown since the session came; what the cache holds of it is not to be computed."""
+    engine = Shaped(profile=machine(200, 8, 16), prefix_caching=caching)
+    request = engine.add("session", 6, 2, resumable=True)
+    engine.step(4)
+    engine.add("session", list(range(100, 130)), 3, resumable=True)
+    engine.step(3)
+    assert request.num_tokens >= 36
+    assert engine.scheduler.running == [request]
+    engine.scheduler.running.remove(request)
+    engine.scheduler._preempt_request(request, engine.now_s)
+    cached = compat.cached_tokens(engine.scheduler, request)
+    assert (cached > 6) == caching
+    left = request.num_tokens - cached
+    assert engine.scheduler.observer.view_of(request).prompt_tokens == left
+    assert engine.scheduler.queue.backlog_tokens == left
 
 
 @pytest.mark.parametrize("ends", ["client closes", "client leaves"])
