@@ -90,7 +90,7 @@ class ControlSession:
         """Give the engine back to its default policy; later changes are refused."""
         with self.lock:
             self._released = True
-            if self._desired is None:
+            if self._desired is None and not self._unsure:
                 return Ack(True, self.engine.snapshot().epoch, "nothing was in force")
             return self.engine.release(self.controller_id)
 

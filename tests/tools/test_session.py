@@ -3,10 +3,12 @@
 import threading
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.contracts import Limits
+from serving.contracts import Ack, Decision, Limits
+from serving.engines.protocol import EngineUnavailable
 from tests.fakes import ENVELOPE, STOCK, FakeEngine
 from tools import ControlSession
 
@@ -92,6 +94,23 @@ def test_nothing_is_applied_after_release():
     assert not session.change(policy="edf").accepted
     assert not session.renew().accepted
     assert (engine.policy, engine.limits, engine.owner) == ("fcfs", STOCK, "")
+
+
+def test_a_first_decision_that_was_not_answered_is_released():
+    """It may have taken effect: the lease is not left to run out."""
+
+    class Slow(FakeEngine):
+        def apply(self, decision: Decision) -> Ack:
+            super().apply(decision)
+            raise EngineUnavailable("timed out")
+
+    engine = Slow()
+    session = make(engine)
+    with pytest.raises(EngineUnavailable):
+        session.change(policy="slide")
+    assert engine.owner == "me"
+    assert session.release().accepted
+    assert (engine.policy, engine.owner) == ("fcfs", "")
 
 
 def test_concurrent_changes_are_all_kept_in_order():
