@@ -8,27 +8,43 @@ fit is ignored and the default class applies.
 import hmac
 import math
 import os
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from serving.contracts import SLO, Contract, tenant_name
 from serving.contracts.contract import ANONYMOUS, CUSTOM
 from serving.settings import EngineSettings
 
+PROOF_LASTS_S = 300.0
+_CLOCK_SKEW_S = 30.0  # of a controller on another machine
+_LONGEST_PROOF = 200
 _LARGEST_MS = 86_400_000.0
+Signer = Literal["own", "named"]
 _TARGETS = ("slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms")
 
 
-def sign_tenant(tenant: str, token: str | None = None) -> str:
-    """The middleware's proof that it named `tenant`, as `vllm_xargs.tenant_proof` carries it.
+def sign_tenant(tenant: str, token: str = "", signer: Signer = "own") -> str:
+    """A proof that a holder of HMAS_TOKEN named `tenant` now, as `vllm_xargs.tenant_proof`.
 
-    HMAC-SHA256 under HMAS_TOKEN (or the `token` given), which the processes of one server share
-    and clients do not know. So a claim that took any way around the middleware is not believed.
-    Empty, and worth nothing, without a token.
+    HMAC-SHA256 under HMAS_TOKEN, which the processes of one server share and clients do
+    not know. So a claim that took any way around the middleware is not believed. It holds for
+    `PROOF_LASTS_S` only, for what is seen of it could be sent again. Empty, and worth nothing,
+    where HMAS_TOKEN is not set.
+
+    Args:
+        tenant: its name.
+        token: in place of HMAS_TOKEN.
+        signer: `named` by the API server's middleware, which takes no such proof from a client,
+            or a request of the token holder's `own`.
     """
-    key = (os.environ.get("HMAS_TOKEN", "") if token is None else token).encode()
-    text = b"hmas tenant " + tenant.encode("utf-8", "surrogatepass")
-    return hmac.digest(key, text, "sha256").hex() if key else ""
+    return _proof(tenant, token, signer, str(int(time.time())))
+
+
+def _proof(tenant: str, token: str, signer: str, at_s: str) -> str:
+    key = (token or os.environ.get("HMAS_TOKEN", "")).encode()
+    text = f"hmas {signer} {at_s} {tenant}".encode("utf-8", "surrogatepass")
+    return f"{signer}.{at_s}.{hmac.digest(key, text, 'sha256').hex()}" if key else ""
 
 
 def tenant_of(extra: Mapping[str, Any], lora_name: str | None, settings: EngineSettings) -> str:
@@ -39,14 +55,22 @@ def tenant_of(extra: Mapping[str, Any], lora_name: str | None, settings: EngineS
     return claimed or tenant_name(lora_name) or ANONYMOUS
 
 
-def signed_tenant(extra: Mapping[str, Any]) -> str | None:
-    """The tenant that a holder of HMAS_TOKEN vouches for; None if nobody does."""
+def signed_tenant(extra: Mapping[str, Any], only: Signer | None = None) -> str | None:
+    """The tenant that a holder of HMAS_TOKEN vouches for; None if nobody does.
+
+    `only`: what the other signer has signed does not count.
+    """
     claimed, given = tenant_name(extra.get("tenant")), extra.get("tenant_proof")
-    if claimed is None or not isinstance(given, str):
+    if claimed is None or not isinstance(given, str) or len(given) > _LONGEST_PROOF:
         return None
-    proof = sign_tenant(claimed).encode()
+    signer, _, rest = given.partition(".")
+    at_s = rest.partition(".")[0]
+    if signer != (only or signer) or not (at_s.isascii() and at_s.isdigit()):
+        return None
+    proof = _proof(claimed, "", signer, at_s).encode()
     right = hmac.compare_digest(given.encode("utf-8", "surrogatepass"), proof)
-    return claimed if proof and right else None
+    is_new = -_CLOCK_SKEW_S <= time.time() - int(at_s) <= PROOF_LASTS_S
+    return claimed if proof and right and is_new else None
 
 
 def asked_class(extra: Mapping[str, Any], contract: Contract) -> str | None:

@@ -8,7 +8,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ logger = logging.getLogger("vllm.hmas")
 
 # What a server is watched and steered by, and what asks nothing of the model.
 _OPEN_PATHS = ("/hmas/", "/ping")
+_PROOF = "tenant_proof"
 _OPEN_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -74,7 +75,7 @@ class AdmissionMiddleware:
         if gate.settings is None and scope["type"] in {"http", "websocket"}:
             gate.go_by(settings_of(scope))
         settings = gate.settings
-        if settings is None or (gate.is_open and not self._refuses_route(scope, settings)):
+        if settings is None or (gate.is_open and not self._looks_at(scope, settings)):
             await self._app(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
             await self._admit(scope, receive, send, settings)
@@ -93,6 +94,10 @@ class AdmissionMiddleware:
                 return
             message = _decoded(body)
         extra = arguments_of(message, place or ())
+        if _PROOF in extra and NAMED not in scope and signed_tenant(extra, "own") is None:
+            # Seen somewhere, and sent again: only the middleware writes such a proof.
+            scope, body = _with(scope, body, Claims(None, {}, None), place or ())
+            extra = {key: value for key, value in extra.items() if key != _PROOF}
         tenant, by_key = self._whose(scope, extra, settings)
         if tenant is None:
             await _refuse(scope, send, _NO_KEY)
@@ -100,11 +105,11 @@ class AdmissionMiddleware:
             await _refuse(scope, send, _UNJUDGED)
         elif place is None:
             await self._app(scope, receive, send)
+        elif self._gate.is_open:
+            await self._app(scope, before(whole(body), receive), send)
         else:
             if by_key:
-                scope = {**scope}
-                body = rewritten(body, Claims(tenant, {}, None), place)
-                set_length(scope, len(body))
+                scope, body = _with(scope, body, Claims(tenant, {}, None), place)
             size = size_of(message, body)
             refusal = await self._judge(settings, tenant, extra, size)
             if refusal is None:
@@ -120,6 +125,11 @@ class AdmissionMiddleware:
                     0, request_id, time.time(), tenant, *refusal.noted, size.prompt_tokens,
                     max(1, size.max_tokens),
                 ))  # fmt: skip
+
+    def _looks_at(self, scope: Scope, settings: EngineSettings) -> bool:
+        """Whether an open gate looks at a request: a gateway's proofs must not come from others."""
+        unnamed = NAMED not in scope and place_of(scope) is not None
+        return settings.gateway != "off" and (unnamed or is_unjudged(scope))
 
     def _refuses_route(self, scope: Scope, settings: EngineSettings) -> bool:
         return (self._gate.asks or settings.gateway != "off") and is_unjudged(scope)
@@ -217,6 +227,13 @@ async def _refuse(scope: Scope, send: Send, refusal: _Refusal) -> str:
     await send(start)
     await send({"type": "http.response.body", "body": body})
     return request_id
+
+
+def _with(scope: Scope, body: bytes, claims: Claims, place: Sequence[str]) -> tuple[Scope, bytes]:
+    """Scope and body of the request with the claims written into it."""
+    scope, body = {**scope}, rewritten(body, claims, place)
+    set_length(scope, len(body))
+    return scope, body
 
 
 def _decoded(body: bytes) -> Any:

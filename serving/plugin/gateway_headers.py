@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.contracts import tenant_name
-from serving.perception.attributes import sign_tenant, target_ms
+from serving.perception.attributes import sign_tenant, signed_tenant, target_ms
 from serving.settings import EngineSettings
 
 TOKEN_HEADER = "x-hmas-gateway-token"
@@ -84,7 +84,8 @@ def rewritten(body: bytes, claims: Claims, place: Sequence[str]) -> bytes:
     Args:
         body: JSON. What is none, or not of the expected shape, is returned as it is: vLLM
             answers it with 400.
-        claims: they replace what the client wrote about the same thing.
+        claims: they replace what the client wrote about the same thing. A proof that the client
+            sends is dropped, unless it signs a request of the token holder's own.
         place: keys that lead to vLLM's extra arguments.
     """
     try:
@@ -93,7 +94,10 @@ def rewritten(body: bytes, claims: Claims, place: Sequence[str]) -> bytes:
         if arguments is None:
             return body
         if claims.tenant is not None:
-            arguments |= {"tenant": claims.tenant, "tenant_proof": sign_tenant(claims.tenant)}
+            proof = sign_tenant(claims.tenant, signer="named")
+            arguments |= {"tenant": claims.tenant, "tenant_proof": proof}
+        elif signed_tenant(arguments, "own") is None:
+            arguments.pop("tenant_proof", None)
         if claims.slo:
             for key in _SLO_KEYS:  # a client's targets would go before the gateway's class
                 arguments.pop(key, None)

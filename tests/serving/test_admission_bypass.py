@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from serving.contracts import SLO, Arrival, Contract, TenantTerms, with_classes
+from serving.perception.attributes import sign_tenant, signed_tenant, tenant_of
 from serving.plugin import routes
 from serving.settings import EngineSettings
 from tests.serving.api_server import CHAT, ApiServer
@@ -175,3 +177,51 @@ def test_a_flood_of_refusals_does_not_keep_the_gate_from_following():
     assert len(told) == 1
     server.poll()
     assert rejected(server) == {"acme": 2}
+
+
+# -- proofs ----------------------------------------------------------------------------------
+
+GATEWAY = {"x-hmas-gateway-token": "of-the-gateway"}
+
+
+def engine_sees(server: ApiServer) -> str:
+    return tenant_of(server.served[-1].get("vllm_xargs") or {}, None, server.settings)
+
+
+@pytest.mark.parametrize("contract", [Contract(), Contract(tenants={"default": TenantTerms(
+    max_waiting=9)})])  # fmt: skip
+def test_a_proof_that_the_middleware_wrote_is_worth_nothing_to_a_client_that_has_seen_it(contract):
+    server = started(contract, gateway="token")
+    server.send(headers={**GATEWAY, "x-hmas-tenant": "acme"})
+    seen = server.served[-1]["vllm_xargs"]
+    assert engine_sees(server) == "acme"
+    for headers in ({}, {**GATEWAY, "x-hmas-slo-class": "batch"}):
+        server.send(headers=headers, vllm_xargs=seen)
+        assert engine_sees(server) == "default"
+
+
+def test_nor_after_its_tenants_keys_are_gone():
+    server = started(KEYS)
+    server.send(headers={"x-api-key": "k1"})
+    seen = server.served[-1]["vllm_xargs"]
+    after = TenantTerms(api_key_hashes=("sha256:" + "0" * 64,))
+    later = started(Contract(tenants={"acme": TenantTerms(), "bulk": after}, require_keys=False))
+    later.send(vllm_xargs=seen)
+    assert engine_sees(later) == "default"
+
+
+@pytest.mark.parametrize(("age_s", "holds"), [(290, True), (310, False), (-25, True), (-60, False)])
+def test_a_proof_holds_for_some_minutes(monkeypatch, age_s, holds):
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    own = {"tenant": "hmas", "tenant_proof": sign_tenant("hmas")}
+    monkeypatch.setattr(time, "time", lambda: 1e9 + age_s)
+    assert (signed_tenant(own) == "hmas") == holds
+    reply = started(KEYS).send(vllm_xargs=own)
+    assert (reply.status_code == httpx.codes.OK) == holds
+
+
+@pytest.mark.parametrize("proof", [
+    "own.1.00", "own..", "own.\u00b2.00", f"own.{'9' * 150}.00", "x" * 10**6, "own", 7,
+])  # fmt: skip
+def test_a_proof_that_is_none_is_not_believed(proof):
+    assert signed_tenant({"tenant": "hmas", "tenant_proof": proof}) is None

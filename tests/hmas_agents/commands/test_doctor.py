@@ -7,7 +7,7 @@ import pytest
 
 from hmas_agents.commands import checks
 from hmas_agents.config import load_config
-from serving.perception.attributes import sign_tenant
+from serving.perception.attributes import signed_tenant
 
 
 def engine_config(server, **changes):
@@ -92,14 +92,14 @@ def test_a_model_that_does_not_answer_warns_because_rules_go_on(server, path, an
     assert "rules decide" in check.todo
 
 
-def test_the_model_is_asked_as_the_agents_tenant(server):
+def test_the_model_is_asked_as_the_agents_tenant(server, monkeypatch):
     checks.check_model(model_config(server), server.token_file)
     unnamed = model_config(server, **{"model.tenant": "", "model.name": "mine"})
     checks.check_model(unnamed, server.token_file)
-    proof = sign_tenant("hmas", "secret")  # a server that believes no client believes this
-    assert proof
-    said = {"tenant": "hmas", "slo_class": "interactive", "tenant_proof": proof}
-    assert server.posted[0]["vllm_xargs"] == said
+    said = server.posted[0]["vllm_xargs"]
+    assert (said["tenant"], said["slo_class"]) == ("hmas", "interactive")
+    monkeypatch.setenv("HMAS_TOKEN", "secret")
+    assert signed_tenant(said, "own") == "hmas", "a server that believes no client believes this"
     assert "vllm_xargs" not in server.posted[1]
     assert [request["model"] for request in server.posted] == ["smollm2", "mine"]
 
