@@ -111,7 +111,7 @@ class AdmissionMiddleware:
             if by_key:
                 scope, body = _with(scope, body, Claims(tenant, {}, None), place)
             size = size_of(message, body)
-            refusal = await self._judge(settings, tenant, extra, size)
+            refusal = await self._judge(settings, tenant, by_key, extra, size)
             if refusal is None:
                 leave = self._gate.enter(tenant, size)
                 try:
@@ -158,10 +158,13 @@ class AdmissionMiddleware:
         return tenant_of(extra, None, settings), False
 
     async def _judge(
-        self, settings: EngineSettings, tenant: str, extra: Mapping[str, Any], size: Size
+        self, settings: EngineSettings, tenant: str, by_key: bool, extra: Mapping[str, Any],
+        size: Size,
     ) -> _Refusal | None:
-        """Why a request may not pass; None if it may."""
+        """Why a request may not pass; None if it may, as the token holder's own always may."""
         try:
+            if not by_key and signed_tenant(extra, "own") == tenant:
+                return None
             contract, gate = settings.contract, self._gate
             asked, terms = asked_class(extra, contract), contract.terms_of(tenant)
             if asked is not None and not terms.allows(asked):

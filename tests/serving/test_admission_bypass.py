@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from hmas_agents.agents.chat import own_request
 from serving.contracts import SLO, Arrival, Contract, TenantTerms, with_classes
-from serving.perception.attributes import sign_tenant, signed_tenant, tenant_of
+from serving.contracts import contract as contract_module
+from serving.perception.attributes import sign_tenant, signed_tenant, slo_of, tenant_of
 from serving.plugin import routes
+from serving.plugin.admission_gate import Size
 from serving.settings import EngineSettings
 from tests.serving.api_server import CHAT, ApiServer
 
@@ -225,3 +229,21 @@ def test_a_proof_holds_for_some_minutes(monkeypatch, age_s, holds):
 ])  # fmt: skip
 def test_a_proof_that_is_none_is_not_believed(proof):
     assert signed_tenant({"tenant": "hmas", "tenant_proof": proof}) is None
+
+
+def test_the_controller_is_served_what_it_asks_for_under_the_example_contract():
+    """Its own tenant is in no table, so it got 403 for its deadline: the agent never decided."""
+    example = Path(contract_module.__file__).parents[1] / "contract.toml"
+    server = started(Contract.model_validate(tomllib.loads(example.read_text())))
+    for _ in range(30):  # `[tenants.default]` lets 20 wait
+        server.gate.enter("hmas", Size(1, 1, 0))
+    own = own_request("hmas", 4.0)
+    assert server.send(vllm_xargs=own).status_code == httpx.codes.OK
+    assert slo_of(server.served[-1]["vllm_xargs"], server.settings, "hmas") == (
+        "custom", SLO(e2e_ms=4000.0),
+    )  # fmt: skip
+    key = {"x-api-key": "example"}
+    asked = {**own, "slo_class": "document"}
+    del asked["slo_e2e_ms"]
+    reply = server.send(vllm_xargs=asked, headers=key)
+    assert reply.status_code == httpx.codes.FORBIDDEN, "with a key it is that key's tenant"
