@@ -251,24 +251,29 @@ def kv_groups(scheduler: Any) -> tuple[tuple[int, float], ...]:
     """For each KV cache group: tokens per block, and the most blocks that one request holds.
 
     All groups take their blocks out of one pool. Full attention keeps every token; a sliding
-    window, a chunk or a Mamba state is bounded.
+    window, a chunk or a Mamba state is bounded. Where a spec cannot say, there is one group of
+    full attention, and the log says so.
     """
-    found = []
     managers = scheduler.kv_cache_manager.coordinator.single_type_managers
-    for manager, group in zip(managers, scheduler.kv_cache_config.kv_cache_groups, strict=True):
-        spec, size = group.kv_cache_spec, int(manager.block_size)
-        window = getattr(manager, "sliding_window", 0) or getattr(
-            manager, "attention_chunk_size", 0
-        )
-        if window:
-            most = math.ceil(window / size) + 1.0
-        else:
-            most = spec.max_memory_usage_bytes(scheduler.vllm_config) / spec.page_size_bytes
-        mamba = getattr(spec, "mamba_cache_mode", "")
-        if mamba == "all" or (not mamba and most * size >= scheduler.max_model_len):
-            most = math.inf
-        found.append((size, most))
-    return tuple(found)
+    specs = [group.kv_cache_spec for group in scheduler.kv_cache_config.kv_cache_groups]
+    try:
+        return tuple(_kv_group(scheduler, *both) for both in zip(managers, specs, strict=True))
+    except Exception as error:  # noqa: BLE001  a spec of a platform's own must not stop vLLM
+        logger.warning("H-MAS counts KV blocks as of full attention, one group: %r", error)
+        return ((int(scheduler.block_size), math.inf),)
+
+
+def _kv_group(scheduler: Any, manager: Any, spec: Any) -> tuple[int, float]:
+    size = int(manager.block_size)
+    window = getattr(manager, "sliding_window", 0) or getattr(manager, "attention_chunk_size", 0)
+    if window:
+        most = math.ceil(window / size) + 1.0
+    else:
+        most = spec.max_memory_usage_bytes(scheduler.vllm_config) / spec.page_size_bytes
+    mamba = getattr(spec, "mamba_cache_mode", "")
+    if mamba == "all" or (not mamba and most * size >= scheduler.max_model_len):
+        most = math.inf
+    return size, most
 
 
 def aligned_block(scheduler: Any) -> int:

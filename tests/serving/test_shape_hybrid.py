@@ -5,6 +5,7 @@ import math
 import pytest
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from serving import compat
 from serving.contracts import CostCoefficients
@@ -163,6 +164,21 @@ def test_blocks_are_counted_over_all_groups(monkeypatch, shape):
     assert used <= each <= used + 4 * (len(groups) - 1)
     full = sum(math.ceil(tokens / size) for tokens in held)
     assert used == full if shape == "one" else used > full + 3
+
+
+def test_a_kv_spec_that_cannot_give_its_size_does_not_stop_the_start(monkeypatch, caplog):
+    def unknown(self: object, config: object) -> int:
+        raise NotImplementedError("a platform's own spec")
+
+    monkeypatch.setattr(FullAttentionSpec, "max_memory_usage_bytes", unknown)
+    with caplog.at_level("WARNING", logger="vllm.hmas"):
+        engine = Shaped(profile=machine(100, 8, 64))
+    (said,) = [r.getMessage() for r in caplog.records if "one group" in r.getMessage()]
+    assert "a platform's own spec" in said
+    engine.decide("fcfs", kv_reserve=0.1)
+    engine.add("r", 20, 20)
+    engine.drain()
+    engine.check_books()
 
 
 def test_kv_admits_by_the_blocks_of_all_groups(monkeypatch):
