@@ -67,7 +67,8 @@ class DecisionRecord:
         chosen: what was put in force (or would have been, in advise mode).
         predicted / realised: attainment (goodput over offered) of the next window, and the
             interval that was predicted for it.
-        twin: how the prediction was made: `horizon_s`, `draws`, `wall_s`, `margin`, `error`.
+        twin: how the prediction was made: `horizon_s`, `futures` (of all candidates
+            together), `wall_s`, `error`.
         situation: what the twin replays, as `hmas_agents.situation` writes it; empty for
             the short horizon.
     """

@@ -42,9 +42,8 @@ function judged(d) {
 function reach(d) {
   const parts = [];
   if (d.realised_requests !== null) parts.push(`${count(d.realised_requests, "request")} in the window after it`);
-  const { horizon_s, draws, margin, wall_s } = d.twin;
-  if (draws) parts.push(`the twin drew ${count(draws, "future")} of ${number(horizon_s)} s in ${number(wall_s, 2)} s`);
-  if (margin !== undefined) parts.push(`a switch had to gain ${percent(margin)}`);
+  const { horizon_s, futures, wall_s } = d.twin;
+  if (futures) parts.push(`the twin tried ${count(futures, "future")} of ${number(horizon_s)} s in ${number(wall_s, 2)} s`);
   return parts.length > 0 && el("p", { class: "muted" }, parts.join(" · "));
 }
 
