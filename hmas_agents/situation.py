@@ -62,6 +62,8 @@ class Situation:
 
 _ADAPTER = TypeAdapter(Situation)
 # Settings of situations stored before there was a contract; the rest of them were at defaults.
+# The published cases (evals/cases/scenes.jsonl.gz, small.jsonl.gz) are such: their labels and the
+# recorded replies to their prompts hold for them as they are stored.
 _BEFORE_CONTRACTS = (
     "slo_classes", "sheddable", "default_slo_class", "trust_client_tenant", "tenant_weights",
     "tenant_floors",
