@@ -19,7 +19,8 @@ from serving.contracts import (
     Outcome,
     TenantCounters,
 )
-from serving.lanes import OTHER, Lane
+from serving.contracts.contract import OTHER
+from serving.lanes import Lane
 from serving.latencies import Latencies, slo_used
 from serving.perception.length_model import Group
 from serving.policies.base import RequestView

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from serving.contracts.contract import OTHER
+
 # A decode step of one request weighs as much as two prompt tokens (VTC, arXiv 2401.00588).
 DECODE_WORK = 2.0
-OTHER = "other"
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,8 @@ from vllm.v1.request import Request
 from serving.accounting import Accounting, RequestTrack
 from serving.batch import Batch
 from serving.contracts import SLO, Deprioritised, Finish
-from serving.lanes import OTHER, Lanes
+from serving.contracts.contract import OTHER
+from serving.lanes import Lanes
 from serving.perception.attributes import deadline_s, slo_of, tenant_of
 from serving.perception.cost_model import CostModel, StepShape
 from serving.perception.length_model import LengthModel

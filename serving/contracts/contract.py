@@ -24,6 +24,7 @@ SLO_CLASSES: dict[str, SLO] = {
     "best_effort": SLO(),
 }
 CUSTOM = "custom"  # the class of a request that brings targets of its own
+OTHER = "other"  # what tenants without a lane of their own are counted as
 ANONYMOUS = "default"  # the tenant of a request that nobody vouches for
 MAX_FLOORS = 0.9  # what is promised to some must leave room for all others
 _NAME_LENGTH = 64
@@ -127,14 +128,7 @@ class Contract(_Table):
     def _problems(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """What does not fit together: the way to the key, and what is wrong with it."""
         listed = ", ".join(self.class_names)
-        for table in ("tenants", "classes"):
-            for name in getattr(self, table):
-                if tenant_name(name) != name or not name.isprintable():
-                    yield (
-                        (table, name),
-                        f"a name is printable, of 1 to {_NAME_LENGTH} characters, without spaces "
-                        "around it",
-                    )
+        yield from self._bad_names()
         if self.default_class not in self.class_names:
             yield (
                 ("default_class",),
@@ -158,6 +152,22 @@ class Contract(_Table):
             yield (
                 ("believe_clients",),
                 "lets any client claim a tenant that has API keys: leave one of the two out",
+            )
+
+    def _bad_names(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        for table in ("tenants", "classes"):
+            for name in getattr(self, table):
+                if tenant_name(name) != name or not name.isprintable():
+                    yield (
+                        (table, name),
+                        f"a name is printable, of 1 to {_NAME_LENGTH} characters, without spaces "
+                        "around it",
+                    )
+        if OTHER in self.tenants:
+            yield (
+                ("tenants", OTHER),
+                f"{OTHER!r} stands for tenants that are not counted apart: take another name, or "
+                f"{ANONYMOUS!r} for the terms of unlisted tenants",
             )
 
     @property

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.lanes import DECODE_WORK, OTHER, Lanes
+from serving.contracts.contract import OTHER
+from serving.lanes import DECODE_WORK, Lanes
 
 TENANTS = ("a", "b", "f", "g")
 counts = st.integers(0, 5000)
