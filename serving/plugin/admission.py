@@ -43,6 +43,7 @@ logger = logging.getLogger("vllm.hmas")
 # What a server is watched and steered by, and what asks nothing of the model.
 _OPEN_PATHS = ("/hmas/", "/ping")
 _PROOF = "tenant_proof"
+_MOST_UNKEYED_BYTES = 256 * 1024  # of a body without a key; the controller's prompts are shorter
 _OPEN_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -88,11 +89,13 @@ class AdmissionMiddleware:
         """Find out whose a request is, and answer it or pass it on."""
         place, body, message = place_of(scope), b"", None
         if place is not None:
-            body, last = await read_body(receive)
+            lacks_key = self._lacks_key(scope, settings)
+            body, last = await read_body(receive, _MOST_UNKEYED_BYTES if lacks_key else None)
             if last is not None:  # the client is gone
                 await self._app(scope, before(last, receive), send)
                 return
-            message = _decoded(body)
+            # Without a key only the controller's own requests are read, which bring a proof.
+            message = None if lacks_key and _PROOF.encode() not in body else _decoded(body)
         extra = arguments_of(message, place or ())
         if _PROOF in extra and NAMED not in scope and signed_tenant(extra, "own") is None:
             # Seen somewhere, and sent again: only the middleware writes such a proof.
@@ -134,6 +137,17 @@ class AdmissionMiddleware:
     def _refuses_route(self, scope: Scope, settings: EngineSettings) -> bool:
         return (self._gate.asks or settings.gateway != "off") and is_unjudged(scope)
 
+    def _owner(self, scope: Scope) -> str | None:
+        """The tenant whose API key a request brings."""
+        scheme, _, bearer = header(scope, b"authorization").partition(" ")
+        key = header(scope, b"x-api-key") or (bearer if scheme.lower() == "bearer" else "")
+        return self._gate.owner_of(key.strip())
+
+    def _lacks_key(self, scope: Scope, settings: EngineSettings) -> bool:
+        contract = settings.contract
+        asks = contract.has_keys and contract.require_keys and NAMED not in scope
+        return asks and self._owner(scope) is None
+
     def _whose(
         self, scope: Scope, extra: Mapping[str, Any], settings: EngineSettings
     ) -> tuple[str | None, bool]:
@@ -145,11 +159,8 @@ class AdmissionMiddleware:
         contract = settings.contract
         if (named := scope.get(NAMED)) is not None:
             return named, False
-        if contract.has_keys:
-            scheme, _, bearer = header(scope, b"authorization").partition(" ")
-            key = header(scope, b"x-api-key") or (bearer if scheme.lower() == "bearer" else "")
-            if (owner := self._gate.owner_of(key.strip())) is not None:
-                return owner, True
+        if contract.has_keys and (owner := self._owner(scope)) is not None:
+            return owner, True
         signed = signed_tenant(extra)
         if signed is not None and signed in contract.tenants:
             return (None if contract.terms_of(signed).api_key_hashes else signed), False

@@ -224,6 +224,8 @@ class AdmissionGate:
                 self._charge(use, self.settings.contract.terms_of(tenant), counted[tenant])
             elif not (use.requests or use.inside):  # not counted apart by the engine, and idle
                 del self._uses[tenant]
+            else:  # if the engine counts it apart again, it begins at 0
+                use.counted = None
         self._is_followed = True
 
     def _charge(self, use: _Use, terms: TenantTerms, counted: int) -> None:

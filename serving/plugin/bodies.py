@@ -6,6 +6,8 @@ Used by the gateway's middleware and by the one that admits.
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from serving.in_force import settings_in_force
 from serving.plugin.admission_gate import AdmissionGate, Size
 from serving.settings import EngineSettings
@@ -19,6 +21,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Nobody has tokenised the request yet: prompts come to about so many bytes per token.
 _BYTES_PER_TOKEN = 4
 _LONGEST = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_WHOLE = TypeAdapter(int)
 _MOST = 10**6  # of a number that a client names
 _XARGS = ("vllm_xargs",)
 # Routes that serve a model, and where their bodies carry extra arguments.
@@ -78,14 +81,22 @@ def path_of(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-async def read_body(receive: Receive) -> tuple[bytes, Message | None]:
-    """The whole body, which vLLM's routes read whole too; or the event that cut it short."""
-    parts = []
+async def read_body(
+    receive: Receive, most_bytes: int | None = None
+) -> tuple[bytes, Message | None]:
+    """The whole body, which vLLM's routes read whole too; or the event that cut it short.
+
+    Of one over `most_bytes` nothing, and the rest of it is left unread.
+    """
+    parts, size = [], 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return b"", message
         parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if most_bytes is not None and size > most_bytes:
+            return b"", None
         if not message.get("more_body", False):
             return b"".join(parts), None
 
@@ -149,4 +160,8 @@ def size_of(message: Any, body: bytes) -> Size:
 
 
 def _whole(value: object) -> int:
-    return min(value, _MOST) if isinstance(value, int) else 0
+    """A number as vLLM reads it (`"50"` and `50.0` are 50); 0 if it is none."""
+    try:
+        return min(_WHOLE.validate_python(value), _MOST)
+    except ValidationError:
+        return 0

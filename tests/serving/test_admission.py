@@ -234,6 +234,15 @@ def test_tokens_that_the_engine_has_counted_are_charged_and_come_back_with_time(
     assert asks(gate, 1) == 1
 
 
+def test_a_tenant_that_was_counted_with_others_for_a_while_is_charged_from_its_new_row_on():
+    gate, _ = gate_of(TOKENS)
+    followed(gate, used=5000)
+    gate.enter("acme", Size(1, 0, 0))
+    gate.follow(totals(used=5000, waiting=0, inside=0, tenant="other"))
+    followed(gate, used=400)
+    assert asks(gate, 201) == 1
+
+
 def test_two_servers_share_what_the_engine_counts():
     (one, _), (two, _) = gate_of(TOKENS), gate_of(TOKENS)
     for gate in (one, two):
@@ -288,7 +297,9 @@ def test_a_flood_at_once_is_held_to_the_quota():
         ({"prompt": [[1, 2], [3]], "n": 2, "max_tokens": 7}, Size(4, 3, 7)),
         ({"token_ids": [1] * 9, "sampling_params": {"max_tokens": 5, "n": 3}}, Size(3, 9, 5)),
         ({"messages": [], "max_completion_tokens": 8, "max_tokens": 9}, Size(1, 15, 8)),
-        ({"prompt": "x", "n": -1, "max_tokens": "9"}, Size(1, 10, 0)),
+        ({"prompt": "x", "n": -1, "max_tokens": "9"}, Size(1, 10, 9)),
+        ({"prompt": [1], "n": "50", "max_tokens": 9.0}, Size(50, 1, 9)),
+        ({"prompt": [1], "n": 1.5, "max_tokens": "x"}, Size(1, 1, 0)),
         ({"n": 10**9, "max_tokens": True}, Size(10**6, 9, 1)),
         ([], Size(1, 1, 0)),
         (None, Size(1, 1, 0)),
@@ -326,6 +337,7 @@ def test_a_change_reaches_the_server_that_took_it_at_once_and_others_with_the_ne
         ({"contract": {"tenants": {"a": {"wieght": 1}}}, "epoch": 1}, "tenants.a.wieght"),
         ({"contract": {"tenants": {"a": {"floor": 2}}}, "epoch": 1}, "tenants.a.floor"),
         ({"contract": {"default_class": "gold"}, "epoch": 1}, "default_class: unknown SLO class"),
+        ({"contract": {"tenants": {"other": {}}}, "epoch": 1}, "tenants.other: 'other' stands for"),
         ({"contract": {}}, "ContractChange.epoch"),
         ({"contract": 7, "epoch": 1}, "ContractChange.contract"),
     ],

@@ -5,6 +5,7 @@ import hashlib
 import re
 import time
 import tomllib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,18 @@ def test_the_controller_is_served_what_it_asks_for_under_the_example_contract():
     del asked["slo_e2e_ms"]
     reply = server.send(vllm_xargs=asked, headers=key)
     assert reply.status_code == httpx.codes.FORBIDDEN, "with a key it is that key's tenant"
+
+
+def test_without_a_key_a_body_is_not_read_to_its_end_nor_parsed(monkeypatch):
+    server, chunks = started(KEYS), []
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            chunks.append(b" " * 100_000)
+            yield chunks[-1]
+
+    reply = server.post("batch", json=None, content=body())
+    assert reply.status_code == httpx.codes.UNAUTHORIZED
+    assert len(chunks) < 5
+    monkeypatch.setattr("serving.plugin.admission._decoded", None)
+    assert server.send().status_code == httpx.codes.UNAUTHORIZED
