@@ -101,7 +101,7 @@ class AdmissionMiddleware:
             # Seen somewhere, and sent again: only the middleware writes such a proof.
             scope, body = _with(scope, body, Claims(None, {}, None), place or ())
             extra = {key: value for key, value in extra.items() if key != _PROOF}
-        tenant, by_key = self._whose(scope, extra, settings)
+        tenant, by_key = self._whose(scope, extra, _adapter(scope, message), settings)
         if tenant is None:
             await _refuse(scope, send, _NO_KEY)
         elif self._refuses_route(scope, settings):
@@ -149,7 +149,7 @@ class AdmissionMiddleware:
         return asks and self._owner(scope) is None
 
     def _whose(
-        self, scope: Scope, extra: Mapping[str, Any], settings: EngineSettings
+        self, scope: Scope, extra: Mapping[str, Any], lora: str | None, settings: EngineSettings
     ) -> tuple[str | None, bool]:
         """The tenant, None if it may not send this, and whether its API key has named it.
 
@@ -166,7 +166,7 @@ class AdmissionMiddleware:
             return (None if contract.terms_of(signed).api_key_hashes else signed), False
         if signed is None and contract.has_keys and contract.require_keys and not _is_open(scope):
             return None, False
-        return tenant_of(extra, None, settings), False
+        return tenant_of(extra, lora, settings), False
 
     async def _judge(
         self, settings: EngineSettings, tenant: str, by_key: bool, extra: Mapping[str, Any],
@@ -248,6 +248,14 @@ def _with(scope: Scope, body: bytes, claims: Claims, place: Sequence[str]) -> tu
     scope, body = {**scope}, rewritten(body, claims, place)
     set_length(scope, len(body))
     return scope, body
+
+
+def _adapter(scope: Scope, message: Any) -> str | None:
+    """The LoRA adapter that a request names as its model, as vLLM looks it up."""
+    served = getattr(getattr(scope.get("app"), "state", None), "openai_serving_models", None)
+    model = message.get("model") if isinstance(message, dict) else None
+    known = isinstance(model, str) and model in getattr(served, "lora_requests", ())
+    return model if known else None
 
 
 def _decoded(body: bytes) -> Any:

@@ -7,6 +7,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from hmas_agents.agents.chat import own_request
-from serving.contracts import SLO, Arrival, Contract, TenantTerms, with_classes
+from serving.contracts import SLO, Arrival, Contract, TenantTerms, TraceRequest, with_classes
 from serving.contracts import contract as contract_module
 from serving.perception.attributes import sign_tenant, signed_tenant, slo_of, tenant_of
 from serving.plugin import routes
@@ -263,3 +264,32 @@ def test_without_a_key_a_body_is_not_read_to_its_end_nor_parsed(monkeypatch):
     assert len(chunks) < 5
     monkeypatch.setattr("serving.plugin.admission._decoded", None)
     assert server.send().status_code == httpx.codes.UNAUTHORIZED
+
+
+def test_a_lora_adapters_tenant_is_held_to_its_terms():
+    """The engine takes the adapter's name for the tenant; the gate did not know it."""
+    server = started(Contract(tenants={"mine": TenantTerms(classes=("batch",))}))
+    server.app.state.openai_serving_models = SimpleNamespace(lora_requests={"mine": object()})
+    asked = {"slo_class": "interactive"}
+    assert server.send(model="mine", vllm_xargs=asked).status_code == httpx.codes.FORBIDDEN
+    assert server.send(model="base", vllm_xargs=asked).status_code == httpx.codes.OK
+
+
+def test_a_question_about_a_quota_asks_for_no_histograms():
+    """They are most of the totals' cost, and a quota in doubt asks up to 50 times a second."""
+    server = started(Contract(tenants={"default": TenantTerms(max_waiting=1)}))
+    server.poll()
+    tell, asked = server.call_utility_all_async, []
+
+    async def told(name: str, *args: Any) -> Any:
+        ranks = await tell(name, *args)
+        asked.extend(len(rank["histograms"]) for rank in ranks)
+        return ranks
+
+    server.engine.run([TraceRequest(0.0, 50, 4, "acme", "batch")])
+    server.call_utility_all_async = told  # type: ignore[method-assign]
+    server.send_at_once(3)
+    assert asked
+    assert not any(asked)
+    server.poll()
+    assert asked[-1] > 0
