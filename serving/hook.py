@@ -175,9 +175,9 @@ class SchedulerHook(_Base):
         """The state between two steps; O(waiting)."""
         return build_snapshot(self, self._now())
 
-    def hmas_totals(self) -> Totals:
-        """The part of the snapshot that costs nothing to read."""
-        return build_totals(self, self._now())
+    def hmas_totals(self, histograms: bool = True) -> Totals:
+        """The part of the snapshot that costs nothing to read, and the histograms."""
+        return build_totals(self, self._now(), histograms)
 
     def hmas_journal(self, cursor: int, limit: int) -> JournalPage:
         """Arrivals and outcomes from `cursor` on."""

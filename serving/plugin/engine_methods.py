@@ -52,9 +52,12 @@ def _answer(scheduler: Any, rank: int, method: str, payload: dict[str, Any]) -> 
         case "settings":
             return {"fingerprint": fingerprint(scheduler.settings)}
         case "totals":
-            if payload and payload["rank"] == rank:
+            if payload.get("rank") == rank:
                 scheduler.hmas_refused([decode(Arrival, item) for item in payload["refused"]])
-            return encode(scheduler.hmas_totals())
+            light = payload.get("light")  # asked often, where a quota is in doubt
+            return encode(
+                scheduler.hmas_totals(histograms=False) if light else scheduler.hmas_totals()
+            )
         case "journal":
             own = _own(payload["cursors"], rank)
             return encode(scheduler.hmas_journal(own, payload["limit"]))

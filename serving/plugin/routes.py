@@ -13,6 +13,8 @@ import os
 import secrets
 import time
 from argparse import Namespace
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, HTTPException, Query, Request
@@ -212,19 +214,23 @@ class HMASEndpoints:
             self._asking = None  # who comes now waits for the next answer
         self._asked_s = time.monotonic()
         with contextlib.suppress(HTTPException):  # the engine is gone: by what is known then
-            await self._follow()
+            await self._follow({"light": True})
 
-    async def _follow(self) -> None:
-        """Tell the engine what the gate has refused, and take over totals and contract."""
+    async def _follow(self, how: Mapping[str, bool] = MappingProxyType({})) -> None:
+        """Tell the engine what the gate has refused, and take over totals and contract.
+
+        `how`: with `light` the engine leaves the histograms out, and metrics stay as they are.
+        """
         async with self._following:
-            await self._exchange()
+            await self._exchange(how)
 
-    async def _exchange(self) -> None:
+    async def _exchange(self, how: Mapping[str, bool]) -> None:
         more = True
         while more:
             untold = self._gate.take_untold()
-            totals = await self._tell(untold)
-            self._collector.update(totals)
+            totals = await self._tell(untold, how)
+            if not how:
+                self._collector.update(totals)
             await self._follow_contract(totals)
             self._gate.follow(totals)
             # What is refused meanwhile can wait for the next poll.
@@ -237,15 +243,15 @@ class HMASEndpoints:
             held = max((decode(ContractInForce, one) for one in ranks), key=lambda one: one.epoch)
             self._gate.go_by(self._gate.settings.under(held.contract), held.epoch)
 
-    async def _tell(self, untold: dict[str, Any]) -> list[dict[str, Any]]:
+    async def _tell(self, untold: dict[str, Any], how: Mapping[str, bool]) -> list[dict[str, Any]]:
         """The totals, asked with a page of refusals. One that does not get through is dropped."""
         try:
-            return (await self._call("totals", untold))["ranks"]  # type: ignore[no-any-return]
+            return (await self._call("totals", {**untold, **how}))["ranks"]  # type: ignore[no-any-return]
         except HTTPException as error:
             if not untold:
                 raise
             try:
-                totals = (await self._call("totals", {}))["ranks"]
+                totals = (await self._call("totals", {**how}))["ranks"]
             except HTTPException:  # it is the engine that is gone
                 self._gate.put_back(untold)
                 raise

@@ -279,7 +279,7 @@ def test_a_question_about_a_quota_asks_for_no_histograms():
     """They are most of the totals' cost, and a quota in doubt asks up to 50 times a second."""
     server = started(Contract(tenants={"default": TenantTerms(max_waiting=1)}))
     server.poll()
-    tell, asked = server.call_utility_all_async, []
+    tell, asked = server.call_utility_all_async, list[int]()
 
     async def told(name: str, *args: Any) -> Any:
         ranks = await tell(name, *args)
