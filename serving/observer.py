@@ -74,6 +74,8 @@ class Observer:
         self._just_looked_up = ""  # a request that arrived a moment ago
         self._served: list[tuple[str, Finish]] = []  # their last step is being reported
         self._between_answers: set[str] = set()  # sessions that wait for their client
+        # Preempted with a token in flight, which vLLM still delivers; and the tokens seen.
+        self._late: dict[str, tuple[Request, int]] = {}
         self.ended: frozenset[str] = frozenset()
 
     def arrive(self, request: Request) -> None:
@@ -140,6 +142,8 @@ class Observer:
             return track.view
         view, cached = track.view, self._cached_tokens(request)
         uncached, attained = request.num_tokens - cached, request.num_output_tokens
+        if request.request_id in self._late:
+            attained = max(1, attained)  # its first token is on its way
         # All three: a session's prompt grows.
         if (uncached, cached, attained) != (
             view.prompt_tokens, view.cached_tokens, view.attained_tokens,
@@ -199,6 +203,8 @@ class Observer:
         self.preemptions += 1
         self.recomputed_tokens += request.num_computed_tokens
         _, last_token_s = self.batch.remove(request)
+        if request.num_output_placeholders > 0:
+            self._late[request.request_id] = request, request.num_output_tokens
         if track := self.track(request):
             track.preemptions += 1
             track.preempted_s, track.last_token_s = now_s, last_token_s
@@ -212,6 +218,7 @@ class Observer:
     def paused(self, request: Request, now_s: float) -> None:
         """A streaming-input session has answered and waits for more: it leaves the batch."""
         self.batch.remove(request)
+        self._late.pop(request.request_id, None)
         if track := self.track(request):
             track.end_answer(request.num_output_tokens, now_s)
             self._between_answers.add(request.request_id)
@@ -228,6 +235,7 @@ class Observer:
                 self._measured(shape, seconds)
                 break
         self._last_output_s = now_s
+        self._note_late_tokens(now_s)
         self.batch.first_tokens(now_s)
         groups, gaps_s = self.batch.gaps(now_s)
         if len(groups):
@@ -245,8 +253,11 @@ class Observer:
         self._between_answers.discard(name)
         track = self.track(request)
         if track is None:
+            self._late.pop(name, None)
             return
         group, last_token_s = self.batch.remove(request)
+        if self._late.pop(name, None):
+            group, last_token_s = self.accounting.group_of(track), track.last_token_s
         if finish in _SERVED and last_token_s:
             gap_s = now_s - last_token_s
             self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
@@ -266,6 +277,7 @@ class Observer:
         self, name: str, counts: dict[str, int], requests: dict[str, Request], now_s: float,
         policy: str, epoch: int,
     ) -> None:  # fmt: skip
+        self._late.pop(name, None)
         track = self.accounting.tracks.get(name)
         if track is None:
             return
@@ -278,6 +290,18 @@ class Observer:
             track.expected_tokens = min(self.lengths.predicted(track.group)[0], track.max_tokens)
         view, group = track.view, self.accounting.group_of(track)
         self.batch.admit(request, track, self._lanes.of(view.tenant), counts[name], group)
+
+    def _note_late_tokens(self, now_s: float) -> None:
+        for name, (request, seen) in self._late.items():
+            track = self.accounting.tracks.get(name)
+            if track is None or request.num_output_tokens <= seen:
+                continue
+            self._late[name] = request, request.num_output_tokens
+            track.begin_answer(now_s)
+            if track.last_token_s:
+                gap_s, group = now_s - track.last_token_s, self.accounting.group_of(track)
+                self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
+            track.last_token_s = now_s
 
     def _measured(self, shape: StepShape, seconds: float) -> None:
         self.steps += 1

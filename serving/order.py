@@ -254,7 +254,7 @@ class Order:
     def _entry(self, request: Any, order: int) -> Entry:
         view = self._view_of(request)
         # Once tokens were sent, the TTFT deadline says nothing: resume before starting others.
-        resumed = request.num_output_tokens > 0
+        resumed = view.attained_tokens > 0 or request.num_output_tokens > 0
         return Entry(request, view, self.lanes.of(view.tenant), order, resumed)
 
     def _insert(self, entry: Entry, *, new: bool = True) -> None:

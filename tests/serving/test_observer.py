@@ -10,7 +10,9 @@ from serving.contracts import Outcome
 from serving.engines.virtual_vllm import build_scheduler
 from serving.scheduler import HMASScheduler
 from serving.settings import EngineSettings
+from tests.serving.driven_scheduler import machine
 from tests.serving.samples import profile
+from tests.serving.shaped_scheduler import Shaped
 
 
 class Clock:
@@ -153,3 +155,36 @@ def test_a_gap_lasts_until_a_preempted_request_is_back(scheduler, clock):
         clock.now_s += 0.5
         complete(scheduler, output)
     assert gaps(scheduler) == {"interactive": (3, 0.5 + 7.5 + 0.5)}
+
+
+def with_a_first_token_in_flight_at_preemption() -> Shaped:
+    """vLLM schedules a step ahead and takes b's blocks before its first token is delivered."""
+    engine = Shaped(profile=machine(kv_blocks=5, max_active=4, token_budget=32), ahead=1)
+    engine.decide("edf")
+    engine.add("a", 7, 6, slo_class="batch")
+    engine.step()
+    engine.add("b", 8, 3, slo_ttft_ms=50, slo_tpot_ms=500)
+    engine.step(2)
+    assert (engine.scheduler.observer.preemptions, engine.got["b"]) == (1, 1)
+    return engine
+
+
+def test_a_first_token_that_comes_after_a_preemption_is_noted_when_it_comes():
+    engine = with_a_first_token_in_flight_at_preemption()
+    engine.drain()
+    outcome = engine.outcomes()["b"]
+    assert outcome.ttft_s == pytest.approx(0.04)
+    assert outcome.met
+    told = engine.scheduler.hmas_totals().histograms
+    mine = {h.slo_class: sum(h.counts) for h in told if h.measure == "inter_token_seconds"}
+    assert mine == {"batch": 5, "custom": 2}
+    engine.check_books()
+
+
+def test_a_request_whose_first_token_was_in_flight_at_its_preemption_resumes_first():
+    engine = with_a_first_token_in_flight_at_preemption()
+    engine.add("urgent", 8, 3, slo_ttft_ms=1)
+    engine.drain()
+    served = [name for step in engine.steps for name in (*step[1], *step[2])]
+    assert served == ["a", "b", "b", "urgent"]
+    engine.check_books()
