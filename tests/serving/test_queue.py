@@ -36,7 +36,7 @@ def drain(queue: PolicyQueue) -> list[str]:
 requests_of = st.integers(0, 9)  # index into the requests of a differential run
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "prepend", "pop", "peek", "remove", "advance"]),
+        st.sampled_from(["add", "prepend", "pop", "skip", "peek", "remove", "advance"]),
         requests_of,
     )
     | st.tuples(
@@ -57,12 +57,21 @@ def test_fcfs_is_exactly_vllms_own_queue(operations):
         queued = chosen[0] in stock if chosen else False
         match name:
             case "add" | "prepend" if not queued:
+                ours.end_step()  # what was taken before has started: it comes back preempted
                 for queue in (ours, stock):
                     getattr(queue, f"{name}_request")(chosen[0])
             case "prepend_requests":
                 fresh = [request for request in chosen if request not in stock]
+                ours.end_step()
                 for queue in (ours, stock):
                     queue.prepend_requests(fresh)
+            case "skip":  # the first ones cannot start in this step: vLLM hands them back
+                count = min(which % 4, len(stock))
+                for queue in (ours, stock):
+                    skipped = FCFSRequestQueue()
+                    for _ in range(count):
+                        skipped.prepend_request(queue.pop_request())
+                    queue.prepend_requests(skipped)
             case "remove_requests":
                 for queue in (ours, stock):
                     queue.remove_requests(chosen)
