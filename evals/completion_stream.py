@@ -71,11 +71,21 @@ async def stream_completion(
         raise StreamError("error", f"{type(error).__name__}: {error}") from error
 
 
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Lines that end in a newline; httpx ends one at separators that answers hold, too."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest
+
+
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    async for line in response.aiter_lines():
-        if not line.startswith("data:"):
+    async for line in _lines(response):
+        if not line.startswith(b"data:"):
             continue
-        data = line.removeprefix("data:").strip()
+        data = line.removeprefix(b"data:").strip().decode(errors="replace")
         if data == "[DONE]":
             return
         try:

@@ -6,8 +6,10 @@ import time
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 
+from evals.completion_stream import Served, stream_completion
 from evals.live_capacity import CapacityError, measure_capacity, rate_rps
 from evals.load_generator import completion_body, prompt_ids, replay
 from serving.contracts import TraceRequest
@@ -90,6 +92,23 @@ def play(server, requests, **more):
             return await replay(url, "tiny", requests, **options)
 
     return asyncio.run(go())
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"], ids=ascii)
+def test_an_answer_may_hold_any_separator_of_lines(separator):
+    """vLLM writes them into its JSON as they are; only a newline ends an event's line."""
+    text = json.dumps({"text": f"a{separator}b", "finish_reason": "length"}, ensure_ascii=False)
+    body = f'data: {{"choices": [{text}], "usage": {{"completion_tokens": 1}}}}\n\ndata: [DONE]\n\n'
+
+    async def go():
+        chunks = httpx.MockTransport(lambda _: httpx.Response(200, content=body.encode()))
+        served = Served()
+        async with httpx.AsyncClient(transport=chunks, base_url="http://x") as client:
+            await stream_completion(client, {}, "r", served)
+        return served
+
+    served = asyncio.run(go())
+    assert (served.output_tokens, served.finish) == (1, "length")
 
 
 def test_a_served_request_is_timed_counted_and_judged():
