@@ -26,7 +26,7 @@ settings.register_profile("hmas", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("hmas")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, no other test can run an event loop
 def browser():
     """Headless Chromium; without one, a skip that says so, and a failure in CI."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)

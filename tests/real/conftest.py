@@ -26,6 +26,7 @@ class RealServer:
     url: str
     token_file: Path
     log: Path
+    pid: int = 0
 
     def engine(self) -> LiveEngine:
         return LiveEngine(self.url, TOKEN)
@@ -48,8 +49,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HMAS_GATEWAY_TOKEN", GATEWAY_TOKEN)
-        with running_server(SETTINGS, str(SMOLLM2), arguments, port=port, token=TOKEN, log=log):
-            yield RealServer(f"http://127.0.0.1:{port}", token_file, log)
+        with running_server(
+            SETTINGS, str(SMOLLM2), arguments, port=port, token=TOKEN, log=log
+        ) as process:
+            yield RealServer(f"http://127.0.0.1:{port}", token_file, log, process.pid)
 
 
 @pytest.fixture

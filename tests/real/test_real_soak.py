@@ -1,6 +1,5 @@
 """Does half a minute of random traffic and random decisions leave a real vLLM whole?"""
 
-import psutil
 import pytest
 
 from evals.own_server import OwnServer
@@ -10,19 +9,8 @@ from tests.real.conftest import MODEL, RealServer
 pytestmark = pytest.mark.real_vllm
 
 
-def server_pid(url: str) -> int:
-    """The API server's process: the oldest one that was told this port."""
-    port = url.rsplit(":", 1)[1]
-    named = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if {"vllm.entrypoints.openai.api_server", port} <= set(process.info["cmdline"] or ())
-    ]
-    return int(min(named, key=lambda process: process.create_time()).pid)
-
-
 def test_a_short_soak_leaves_balanced_books_and_a_clean_log(server: RealServer) -> None:
-    own = OwnServer(server.url, MODEL, server.token_file, server.log, server_pid(server.url))
+    own = OwnServer(server.url, MODEL, server.token_file, server.log, server.pid)
     ticks: list[float] = []
     report = soak_on(
         own,
