@@ -50,7 +50,7 @@ browser: ## make sure that a browser is there: the tests of the web page drive o
 	echo "no browser ($(BROWSERS)), and none could be installed: the tests of the web page will be skipped" >&2
 
 test: setup model browser ## the whole test suite, real vLLM included
-	@$(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) $(ARGS)
 
 compat: setup ## the scheduler's tests on vLLM 0.26 to 0.33: a table (800 MB the first time, kept in var/compat)
 	@$(PY) -m tests.compat_matrix $(if $(VERSIONS),--versions $(VERSIONS)) $(ARGS)

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # as in the Makefile
 FLAGS = (
@@ -14,12 +15,16 @@ FLAGS = (
 PATIENCE_MS = 30_000  # what is waited for comes; a busy machine takes longer
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where several run at a time, the tests of a file and those of real servers."""
-    for item in items:
-        real = item.get_closest_marker("real_vllm") is not None
-        item.add_marker(pytest.mark.xdist_group("real" if real else item.path.as_posix()))
+class _FilesAndServers(LoadScopeScheduling):
+    """Keeps together, where several run at a time, a file's tests and those of real servers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tests/real" if file.startswith("tests/real/") else file
+
+
+def pytest_xdist_make_scheduler(config, log) -> LoadScopeScheduling:
+    return _FilesAndServers(config, log)
 
 
 settings.register_profile("hmas", deadline=None, suppress_health_check=[HealthCheck.too_slow])

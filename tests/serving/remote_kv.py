@@ -14,7 +14,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 
 
-class RemoteKV(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
+class RemoteKV(KVConnectorBase_V1, SupportsHMA):
     """The scheduler's half of a connector; nobody runs the worker's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
