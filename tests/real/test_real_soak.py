@@ -19,7 +19,7 @@ def test_a_short_soak_leaves_balanced_books_and_a_clean_log(server: RealServer) 
     )
     assert report.problems == []
     books = report.books
-    assert books.sent == books.finished + books.aborted + books.ends["refused"] + books.unseen
+    assert books.asked == books.finished + books.aborted + books.ends["refused"] + books.unseen
     assert books.finished > 0
     assert books.ends["refused"] > 0
     assert sum(counts.get("accepted", 0) for counts in report.answers.values()) > 0
