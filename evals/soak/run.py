@@ -30,6 +30,7 @@ from serving.settings import EngineSettings
 
 REST_S = 300.0  # longest time that what is inside at the end may take
 _WARM_UP_SHARE, _WARM_UP_S = 0.2, 120.0
+_METRICS_LOOKS = 10
 # Small sizes, so that a soak of minutes goes round the journal and past the tenants' bound.
 SETTINGS = EngineSettings(slo_scale=4.0, max_tenants=32, journal_size=2000)
 
@@ -108,7 +109,7 @@ def soak_on(
         wait_until_idle(engine, REST_S)
         after = engine.snapshot()
         steering.follow()
-        broken.update(_metrics_that_differ(exported, read_totals(server.url), before, after))
+        broken.update(_metrics_that_differ(server.url, exported, before, after))
     except (EngineUnavailable, ArmError, psutil.Error) as error:
         broken[f"after the last request: {error}"] += 1
     finally:
@@ -136,9 +137,18 @@ def soak_on(
 
 
 def _metrics_that_differ(
-    exported: Totals, now: Totals, before: Snapshot, after: Snapshot
+    url: str, exported: Totals, before: Snapshot, after: Snapshot
 ) -> list[str]:
-    """What /metrics, from however many API servers, says otherwise than the engine."""
+    """What /metrics, from however many API servers, goes on to say otherwise than the engine."""
+    told: list[str] = []
+    for _ in range(_METRICS_LOOKS):  # they follow the engine once a second, a busy machine later
+        told = _differences(read_totals(url), exported, before, after)
+        if not told:
+            break
+    return told
+
+
+def _differences(now: Totals, exported: Totals, before: Snapshot, after: Snapshot) -> list[str]:
     told = []
     for name, counted in now.items():
         here = counted.total() - exported[name].total()
