@@ -89,7 +89,6 @@ def control(config: Config, label: str, duration_s: float | None, *, wait: bool)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     token = read_token(config.engine.token_file)
-    os.environ.setdefault("HMAS_TOKEN", token)  # signs the agents' own requests
     engine = LiveEngine(config.engine.url, token, look_s=config.control.ttl_s / 3)
     engine.snapshot()
     start_metrics_server(config.metrics.port)
@@ -104,6 +103,7 @@ def control(config: Config, label: str, duration_s: float | None, *, wait: bool)
         config.ledger.path,
         run_label=label,
         controller_id=who,
+        token=token,
         stands_by=wait,
         on_decision=lambda record: console.print(line_of(record)),
         on_notice=lambda line: console.print(escape(line), style="yellow"),

@@ -43,6 +43,7 @@ class ControlLoop:
         ledger_path: where decisions are kept; None keeps none.
         run_label: name of this run in the ledger.
         controller_id: who holds the lease; unique per controller when live.
+        token: of the server, which signs the agents' own requests; empty means HMAS_TOKEN.
         stands_by: wait where another owns the engine or has stopped it, and take over when it is
             free; else that is a ControllerConflict. It looks on meanwhile and decides nothing.
         on_decision: called with each record as it is written.
@@ -62,6 +63,7 @@ class ControlLoop:
         *,
         run_label: str = "",
         controller_id: str = "hmas",
+        token: str = "",
         stands_by: bool = False,
         on_decision: OnDecision = lambda _: None,
         on_notice: Callable[[str], None] = logger.warning,
@@ -81,6 +83,7 @@ class ControlLoop:
             ledger_path,
             run_label=run_label,
             controller_id=controller_id,
+            token=token,
             on_decision=decided,
             forecaster=forecaster,
         )

@@ -124,9 +124,12 @@ def build_parts(
     run_label: str,
     controller_id: str,
     on_decision: OnDecision,
+    token: str = "",
     forecaster: Forecaster | None = None,
 ) -> Parts:
     """Build a controller's parts; starts nothing. `forecaster`: where the twin computes.
+
+    `token`: signs the agents' own requests; empty means HMAS_TOKEN.
 
     Raises:
         PromptError, ToolError: the configured prompt, or a tool, cannot be used.
@@ -137,7 +140,7 @@ def build_parts(
     past = past_predictions(ledger_path)
     agent = None
     if config.model.enabled:
-        agent = PolicyAgent(config.model, prompt.current(), config.engine.url)
+        agent = PolicyAgent(config.model, prompt.current(), config.engine.url, token)
     session = ControlSession(engine, controller_id, control.ttl_s, dry_run=control.mode == "advise")
     ledger = None if ledger_path is None else Ledger(ledger_path, label=run_label, config=config)
     return Parts(
@@ -145,7 +148,7 @@ def build_parts(
         session=session,
         watch=EngineWatch(engine, config, ledger),
         tools=ReloadedTools(session, reload=config.control.reload_tools),
-        roster=Roster(config.agents),
+        roster=Roster(config.agents, token),
         prompt=prompt,
         agent=agent,
         twin=Twin(config.twin, past, forecaster) if config.twin.enabled else None,

@@ -38,4 +38,5 @@ def _parts() -> Parts:
         run_label="studio",
         controller_id=f"hmas-studio-{os.getpid()}",
         on_decision=lambda _: None,
+        token=token,
     )

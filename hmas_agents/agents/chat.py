@@ -269,12 +269,12 @@ def _read(body: bytes) -> Answer:
     return Answer(choice.message.content or "", choice.finish_reason or "", *counted, model)
 
 
-def own_request(tenant: str, within_s: float) -> dict[str, Any]:
+def own_request(tenant: str, within_s: float, token: str = "") -> dict[str, Any]:
     """What vLLM's `vllm_xargs` say of a request of the agents' own: whose it is, and its SLO.
 
-    Signed with HMAS_TOKEN where that is known, as `hmas run` does, so that a server that
-    believes no client's claim believes this one.
+    Signed with the server's `token` (HMAS_TOKEN where it is empty) if either is known, so that a
+    server that believes no client's claim believes this one.
     """
     said: dict[str, Any] = {"tenant": tenant, "slo_e2e_ms": 1000 * within_s}
-    proof = sign_tenant(tenant)
+    proof = sign_tenant(tenant, token)
     return {**said, "tenant_proof": proof} if proof else said

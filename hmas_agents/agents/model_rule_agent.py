@@ -63,15 +63,16 @@ class ModelRuleAgent:
 
     Args:
         rule: what speaks while the model has no fresh answer.
+        token: signs the questions; empty means HMAS_TOKEN.
 
     Attributes:
         faults: questions that came to nothing; the first of a kind is logged.
     """
 
-    def __init__(self, config: RuleModelConfig, rule: RuleAgent) -> None:
+    def __init__(self, config: RuleModelConfig, rule: RuleAgent, token: str = "") -> None:
         assert config.replaces
         self._concern: Concern = config.replaces
-        self._config, self._rule = config, rule
+        self._config, self._rule, self._token = config, rule, token
         self._client = model_client(
             config.base_url, os.environ.get(config.api_key_env) or "none", config.timeout_s
         )
@@ -165,7 +166,7 @@ class ModelRuleAgent:
             },
         }
         if self._config.tenant:  # only vLLM knows vllm_xargs
-            who = own_request(self._config.tenant, self._config.timeout_s)
+            who = own_request(self._config.tenant, self._config.timeout_s, self._token)
             request["extra_body"] = {"vllm_xargs": who}
         return request
 

@@ -83,14 +83,17 @@ class PolicyAgent:
 
     Args:
         engine_url: of the controlled engine, to know whether the model runs on it.
+        token: signs the questions; empty means HMAS_TOKEN.
 
     Raises:
         PromptError: at construction, when the prompt asks for another reply schema.
     """
 
-    def __init__(self, config: ModelConfig, prompt: Prompt, engine_url: str = "") -> None:
+    def __init__(
+        self, config: ModelConfig, prompt: Prompt, engine_url: str = "", token: str = ""
+    ) -> None:
         self.use(prompt)
-        self._config = config
+        self._config, self._token = config, token
         self._model = config.name
         self._client = model_client(
             config.base_url, os.environ.get(config.api_key_env) or "none", config.timeout_s
@@ -213,7 +216,7 @@ class PolicyAgent:
         if config.tenant:  # only vLLM knows vllm_xargs; other endpoints get no tenant
             # On the engine that it steers the agent is a tenant like any other, and in overload a
             # request that cannot be in time comes last: it asks for what it needs, not for less.
-            who = own_request(config.tenant, IN_TIME * config.timeout_s)
+            who = own_request(config.tenant, IN_TIME * config.timeout_s, self._token)
             given = extra.get("vllm_xargs")
             extra["vllm_xargs"] = {**given, **who} if isinstance(given, dict) else who
         return {

@@ -21,17 +21,17 @@ class Roster:
     """The enabled rule agents in order of precedence.
 
     Where `agents.model.replaces` names an enabled one, a model is asked in its place; the
-    rule agent speaks while the model has no fresh answer.
+    rule agent speaks while the model has no fresh answer. `token` signs its questions.
     """
 
-    def __init__(self, config: AgentsConfig) -> None:
+    def __init__(self, config: AgentsConfig, token: str = "") -> None:
         self.agents: dict[Concern, RuleAgent] = {
             concern: RULE_AGENTS[concern] for concern in PRECEDENCE if concern in config.enabled
         }
         self.model: ModelRuleAgent | None = None
         replaced = config.model.replaces
         if replaced and replaced in self.agents:
-            self.model = ModelRuleAgent(config.model, RULE_AGENTS[replaced])
+            self.model = ModelRuleAgent(config.model, RULE_AGENTS[replaced], token)
             self.agents[replaced] = self.model.propose
 
     def ask(self, state: ShortState) -> list[tuple[Concern, RuleCall]]:

@@ -1,6 +1,7 @@
 """`hmas run`: help that teaches, exit codes, and one line per decision."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from graphs import commands
 from graphs.commands import line_of
 from hmas_agents.records import DecisionRecord, ToolCall
+from serving.perception.attributes import signed_tenant
+from tests.agents.model_server import completion, proposals, serving
 from tests.command_line import run_hmas
 from tests.fakes import FakeEngine
 
@@ -71,6 +74,22 @@ def test_it_stands_by_until_the_other_is_gone_and_says_so(invoke):
     assert said.count("controller 'first' owns this engine for another") == 1
     assert "the engine is free: acting from the start policy; nothing to recover" in said
     assert "fcfs > edf:kappa=3" in said
+
+
+def test_the_agents_requests_are_signed_with_the_token_of_the_file(invoke, monkeypatch, tmp_path):
+    monkeypatch.delenv("HMAS_TOKEN", raising=False)
+    with serving(completion(proposals("edf"))) as model:
+        (tmp_path / "hmas.toml").write_text(
+            f'control.short_tick_s = 0.05\ntwin.enabled = false\nmodel.base_url = "{model.url}"\n'
+            f'[agents.model]\nreplaces = "memory"\nbase_url = "{model.url}"\n'
+        )
+        result = invoke(Passing(), "--duration", "2")
+    assert result.exit_code == 0, result.output
+    assert "HMAS_TOKEN" not in os.environ, "later servers of this process would inherit it"
+    monkeypatch.setenv("HMAS_TOKEN", "secret")
+    formats = {asked["response_format"]["json_schema"]["name"] for asked in model.asked}
+    assert formats == {"policy_proposals", "choice"}, "both agents asked"
+    assert {signed_tenant(asked["vllm_xargs"], "own") for asked in model.asked} == {"hmas"}
 
 
 @pytest.mark.parametrize("duration", ["-5", "nan", "inf", "soon"])

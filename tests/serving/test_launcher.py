@@ -288,8 +288,7 @@ def test_serve_keeps_learned_models_unless_told_otherwise(monkeypatch, tmp_path)
 
 
 def test_a_stock_server_gets_neither_hook_nor_plugins(monkeypatch):
-    for name in ("VLLM_PLUGINS", "HMAS_TOKEN", "HMAS_SETTINGS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
     assert "--scheduler-cls" not in server_command(EngineSettings(), "m", Given(), hook=False)
     environment = server_environment(EngineSettings(), "t", hook=False)
     assert "VLLM_PLUGINS" not in environment
