@@ -14,13 +14,17 @@ from serving.contracts import SLO, HistogramCounts
 Measure = Literal["ttft_seconds", "inter_token_seconds", "queue_seconds", "slo_used_ratio"]
 
 # Upper bounds of the buckets; one more bucket holds what lies above the last.
-BOUNDS: dict[Measure, tuple[float, ...]] = {
-    "ttft_seconds": (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0),
-    "inter_token_seconds": (
-        0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0,
+BOUNDS: dict[Measure, np.ndarray] = {
+    "ttft_seconds": np.array(
+        (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
     ),
-    "queue_seconds": (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 300.0),
-    "slo_used_ratio": (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 5.0, 10.0),
+    "inter_token_seconds": np.array((
+        0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0,
+    )),
+    "queue_seconds": np.array(
+        (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 300.0)
+    ),
+    "slo_used_ratio": np.array((0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 5.0, 10.0)),
 }  # fmt: skip
 
 
@@ -75,12 +79,12 @@ class Latencies:
     def observe(self, name: Measure, group: int, value: float | None) -> None:
         """Count one value; None was not measured."""
         if value is not None:
-            self._counts[name][group, np.searchsorted(BOUNDS[name], value)] += 1
+            self._counts[name][group, BOUNDS[name].searchsorted(value)] += 1
             self._sums[name][group] += value
 
     def observe_all(self, name: Measure, groups: np.ndarray, values: np.ndarray) -> None:
         """Count many values at once; arrays of equal shape (n,)."""
-        np.add.at(self._counts[name], (groups, np.searchsorted(BOUNDS[name], values)), 1)
+        np.add.at(self._counts[name], (groups, BOUNDS[name].searchsorted(values)), 1)
         np.add.at(self._sums[name], groups, values)
 
     def histograms(self) -> Iterator[HistogramCounts]:
