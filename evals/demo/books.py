@@ -1,20 +1,12 @@
 """Do the books balance? Every request sent is counted once by the engine, under an epoch."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
-from prometheus_client.parser import text_string_to_metric_families
-
 from evals.metrics import CaseRun
+from evals.totals import Totals
 from serving.engines.protocol import Engine
-
-_SETTLE_S = 2.5  # vLLM's /metrics follows the engine once a second
-_COUNTERS = ("received", "finished", "aborted")
-
-Totals = dict[str, Counter[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +57,12 @@ class Books:
         )
 
 
-def check_books(engine: Engine, url: str, before: Totals, runs: Sequence[CaseRun]) -> Books:
+def check_books(
+    engine: Engine, before: Totals, exported: Totals, runs: Sequence[CaseRun]
+) -> Books:
     """Compare what the clients sent with the engine's journal and vLLM's /metrics.
 
-    `before` are the totals from before the first arm.
+    `before`: the engine's totals before the first arm; `exported`: those on /metrics now.
     """
     journalled: Counter[str] = Counter()
     epochs: Counter[tuple[int, str]] = Counter()
@@ -82,20 +76,6 @@ def check_books(engine: Engine, url: str, before: Totals, runs: Sequence[CaseRun
             if arm == "hmas":
                 epochs[outcome.epoch, outcome.policy] += 1
         cursor, page = page.cursor, engine.journal(page.cursor)
-    after = read_totals(url)
-    counted = {name: after[name] - before[name] for name in _COUNTERS}
+    counted = {name: tenants - before[name] for name, tenants in exported.items()}
     sent = Counter(outcome.tenant for run in runs for outcome in run.outcomes)
     return Books(sent, counted, journalled, epochs)
-
-
-def read_totals(url: str) -> Totals:
-    """The tenant counters on vLLM's /metrics, by counter and tenant, once they have settled."""
-    time.sleep(_SETTLE_S)
-    totals: Totals = {name: Counter() for name in _COUNTERS}
-    text = httpx.get(f"{url}/metrics", timeout=30, follow_redirects=True).text
-    for family in text_string_to_metric_families(text):
-        name = family.name.removeprefix("hmas_requests_")
-        if name in totals and name != family.name:
-            for sample in family.samples:
-                totals[name][sample.labels["tenant"]] += int(sample.value)
-    return totals

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from evals.arms import ControllerOptions, parse_arm
-from evals.demo.books import Books, check_books, read_totals
+from evals.demo.books import Books, check_books
 from evals.demo.view import ArmView
 from evals.live_capacity import clients_for, measure_capacity
 from evals.live_runner import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
@@ -18,7 +18,8 @@ from evals.report import terminal_table, write_report
 from evals.run_result import SuiteRun, to_json, versions
 from evals.scenario import build_workload
 from evals.suite import Suite, load_suite
-from evals.workloads.scaling import scale_to_rate, span_s, truncate
+from evals.totals import engine_totals, exported_totals
+from evals.workloads.scaling import scale_to_rate, span_s
 from hmas_agents.ledger import LedgerReader
 from serving.contracts import TraceRequest
 from serving.engines.live import LiveEngine
@@ -92,9 +93,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         )  # fmt: skip
         capacity_rps = asyncio.run(measuring)
         rate_rps = options.load * capacity_rps
-        offered = scale_to_rate(
-            truncate(requests, max(20, round(rate_rps * options.duration_s))), rate_rps
-        )
+        count = max(20, round(rate_rps * options.duration_s))
+        offered = scale_to_rate(requests[:count], rate_rps)
         console.print(
             f"capacity {capacity_rps:.2f} requests/s; replaying {len(offered)} requests "
             f"({provenance}) at {options.load:g} times that, twice",
@@ -104,7 +104,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         live = LiveOptions(controller, timeout_s=REQUEST_LIMIT_S)
         server = LiveServer(url, MODEL_NAME, engine)
         wait_until_idle(engine)
-        before, runs = read_totals(url), []
+        before, runs = engine_totals(engine.snapshot().counters), []
         for name in suite.arms:
             case = LiveCase(
                 suite.scenarios[0].name, options.load, parse_arm(name), offered, suite.settings,
@@ -117,7 +117,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
                 )
             runs.append(run)
         wait_until_idle(engine)
-        books = check_books(engine, url, before, runs)
+        books = check_books(engine, before, exported_totals(url), runs)
         engine.close()
     results = [_result(run, offered, capacity_rps, provenance) for run in runs]
     outcome = SuiteRun(suite.name, options.seed, versions(), results, runs)

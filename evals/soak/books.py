@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from evals.soak.clients import Visit
 from evals.soak.steering import Journal
+from evals.totals import engine_totals
 from serving.contracts import TenantCounters
 
 MOST_NAMED = 10
@@ -84,8 +85,9 @@ def check_books(
     books = {
         "received": arrived.total(), "finished": finished, "aborted": len(finishes) - finished
     }  # fmt: skip
+    began, now = engine_totals(before), engine_totals(after)
     for name, count in books.items():
-        total = _total(after, name) - _total(before, name)
+        total = now[name].total() - began[name].total()
         if total != count:
             wrong.append(f"totals say {total} {name}, the journal {count}")
     if strangers:
@@ -119,7 +121,3 @@ def _problem(visit: Visit, arrived: int, finishes: Sequence[str]) -> str:
     if visit.end == "refused" and (arrived or visit.kind != "bad"):
         return f"refused with {visit.detail}" + (", but the engine got it" if arrived else "")
     return ""
-
-
-def _total(counters: Sequence[TenantCounters], name: str) -> int:
-    return sum(int(getattr(counter, name)) for counter in counters)

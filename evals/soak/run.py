@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from evals.demo.books import Totals, read_totals
 from evals.live_arm import ArmError
 from evals.live_runner import served_model, wait_until_idle
 from evals.own_server import SMALL_MACHINE, OwnServer, own_server
@@ -22,7 +21,7 @@ from evals.soak.clients import Clients
 from evals.soak.report import Memory, SoakReport
 from evals.soak.server_log import read_complaints
 from evals.soak.steering import Steering
-from serving.contracts import Snapshot
+from evals.totals import Totals, engine_totals, exported_totals
 from serving.engines.live import LiveEngine, read_token
 from serving.engines.protocol import EngineUnavailable
 from serving.model import SMOLLM2
@@ -94,7 +93,6 @@ def soak_on(
         server.url, server.model, max_model_len, seed=options.seed, rate_rps=options.rate_rps,
         adapters=adapters,
     )  # fmt: skip
-    exported = read_totals(server.url)
     log_from = server.log.stat().st_size
     steering.follow()
     began_s = time.monotonic()
@@ -109,7 +107,7 @@ def soak_on(
         wait_until_idle(engine, REST_S)
         after = engine.snapshot()
         steering.follow()
-        broken.update(_metrics_that_differ(server.url, exported, before, after))
+        broken.update(_metrics_that_differ(server.url, engine_totals(after.counters)))
     except (EngineUnavailable, ArmError, psutil.Error) as error:
         broken[f"after the last request: {error}"] += 1
     finally:
@@ -136,26 +134,17 @@ def soak_on(
     )  # fmt: skip
 
 
-def _metrics_that_differ(
-    url: str, exported: Totals, before: Snapshot, after: Snapshot
-) -> list[str]:
+def _metrics_that_differ(url: str, engine: Totals) -> list[str]:
     """What /metrics, from however many API servers, goes on to say otherwise than the engine."""
     told: list[str] = []
     for _ in range(_METRICS_LOOKS):  # they follow the engine once a second, a busy machine later
-        told = _differences(read_totals(url), exported, before, after)
+        told = [
+            f"/metrics says {counted.total()} {name}, the engine {engine[name].total()}"
+            for name, counted in exported_totals(url).items()
+            if counted.total() != engine[name].total()
+        ]
         if not told:
             break
-    return told
-
-
-def _differences(now: Totals, exported: Totals, before: Snapshot, after: Snapshot) -> list[str]:
-    told = []
-    for name, counted in now.items():
-        here = counted.total() - exported[name].total()
-        engine = sum(getattr(each, name) for each in after.counters)
-        engine -= sum(getattr(each, name) for each in before.counters)
-        if here != engine:
-            told.append(f"/metrics says {here} {name}, the engine {engine}")
     return told
 
 
