@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         message = "interrupted" if code == INTERRUPTED else ""
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":
-            error.show()  # type: ignore[attr-defined]
+            error.show()  # type: ignore[attr-defined]  # Typer keeps its class to itself
             sys.exit(UNUSABLE)
         if os.environ.get("HMAS_DEBUG") == "1":
             raise
