@@ -167,7 +167,7 @@ class Accounting:
             view.slo, track.prompt_tokens, track.max_tokens, view.priority, track.cached_tokens,
             track.prefix,
         )  # fmt: skip
-        self._append(arrival)
+        self.append(arrival)
 
     def admit(self, track: RequestTrack, cached_tokens: int) -> None:
         """A request was admitted for the first time; so much of its prompt was cached."""
@@ -189,7 +189,7 @@ class Accounting:
             aborted=int(not served), met=int(outcome.met), withdrawn=int(outcome.withdrawn),
             output_tokens=outcome.output_tokens,
         )  # fmt: skip
-        self._append(outcome)
+        self.append(outcome)
         self._measure(outcome, self.group_of(track))
         if track.counted_as != OTHER:
             self._inside[track.counted_as] -= 1
@@ -201,7 +201,7 @@ class Accounting:
 
     def refuse(self, refused: Arrival, policy: str, epoch: int) -> None:
         """A request was turned away before it reached the engine: an arrival, and a miss."""
-        self._append(replace(refused, seq=self.head))
+        self.append(replace(refused, seq=self.head))
         outcome = Outcome(
             seq=self.head, request_id=refused.request_id, arrival_s=refused.arrival_s,
             finished_s=refused.arrival_s, tenant=refused.tenant, slo_class=refused.slo_class,
@@ -209,7 +209,7 @@ class Accounting:
             queue_s=None, ttft_s=None, tpot_s=None, e2e_s=0.0, met=False, miss="not_served",
             finish="rejected", policy=policy, epoch=epoch,
         )  # fmt: skip
-        self._append(outcome)
+        self.append(outcome)
         self._count(self._counted(refused.tenant), refused.slo_class, rejected=1)
 
     def page(self, cursor: int, limit: int) -> JournalPage:
@@ -232,7 +232,8 @@ class Accounting:
         """Totals per tenant and SLO class, sorted."""
         return tuple(self._counters[key] for key in sorted(self._counters))
 
-    def _append(self, event: Arrival | Outcome) -> None:
+    def append(self, event: Arrival | Outcome) -> None:
+        """Write an event into the journal, as the one that `head` numbers."""
         self._journal.append(event)
         self.head += 1
 

@@ -172,7 +172,11 @@ class AdmissionMiddleware:
         self, settings: EngineSettings, tenant: str, by_key: bool, extra: Mapping[str, Any],
         size: Size,
     ) -> _Refusal | None:
-        """Why a request may not pass; None if it may, as the token holder's own always may."""
+        """Why a request may not pass; None if it may, as the token holder's own always may.
+
+        A fault of ours lets it pass: classes, shedding and quotas are fairness. Whose it is was
+        found out before, where a fault leaves it unserved.
+        """
         try:
             if not by_key and signed_tenant(extra, "own") == tenant:
                 return None

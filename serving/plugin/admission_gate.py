@@ -205,6 +205,8 @@ class AdmissionGate:
     def _count(self, totals: Sequence[Mapping[str, Any]]) -> None:
         if self.settings is None or not self.asks:
             self._is_followed = False
+            # Invented names must not add up: one is kept while requests of it are here.
+            self._uses = {tenant: use for tenant, use in self._uses.items() if use.requests}
             return
         counted: dict[str, int] = {}
         for use in self._uses.values():

@@ -31,7 +31,7 @@ from serving.plugin.metrics import TenantCollector, take_over_metrics
 from serving.settings import EngineSettings
 
 logger = logging.getLogger("vllm.hmas")
-_POLL_S = 1.0
+POLL_S = 1.0
 _REFRESH_S = 0.02  # between two questions in doubt about a quota
 _MAX_EVENTS = _MAX_INSIDE = 20_000
 Who = Annotated[str, Body(embed=True, min_length=1, max_length=200)]
@@ -49,13 +49,17 @@ def check_token(request: Request) -> None:
 
 
 class HMASEndpoints:
-    """vLLM's EndpointPlugin: routes, and the tenant metrics on vLLM's /metrics."""
+    """vLLM's EndpointPlugin: routes, and the tenant metrics on vLLM's /metrics.
+
+    Attributes:
+        client: vLLM's engine client; None until the engine is up.
+    """
 
     name = "hmas"
     required_tasks = ("generate",)
 
     def __init__(self) -> None:
-        self._client: Any = None
+        self.client: Any = None
         self._app: FastAPI | None = None
         self._collector = TenantCollector()
         self._registry: CollectorRegistry = REGISTRY
@@ -111,7 +115,7 @@ class HMASEndpoints:
         async def stop(by: Who, reason: Why = "") -> dict[str, Any]:
             answer = await self._call("stop", {"by": by, "reason": reason})
             with contextlib.suppress(HTTPException):  # shedding ends at once
-                await self._follow()
+                await self.follow()
             return answer
 
         @router.post("/start")
@@ -126,7 +130,7 @@ class HMASEndpoints:
         async def apply_contract(change: dict[str, Any] = Body()) -> dict[str, Any]:  # noqa: B008
             answer = await self._call("apply_contract", change)
             with contextlib.suppress(HTTPException):  # the other API servers follow in a second
-                await self._follow()
+                await self.follow()
             return answer
 
         app.include_router(router)
@@ -137,7 +141,7 @@ class HMASEndpoints:
         Raises:
             ContractError: what was meant at start-up is not in force; vLLM does not start then.
         """
-        self._client = engine_client
+        self.client = engine_client
         settings = check_api_server(args)
         self._gate.go_by(settings)
         self._check_order()
@@ -149,7 +153,7 @@ class HMASEndpoints:
                     "leave: both count as aborted"
                 )
             self._registry.register(self._collector)
-            self._poller = asyncio.create_task(self._poll())
+            self._poller = asyncio.create_task(self.poll())
 
     def close(self) -> None:
         """Stop following the engine."""
@@ -179,7 +183,7 @@ class HMASEndpoints:
 
     async def _call(self, method: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Ask every engine core; 400 for a bad message, 503 when the engine is gone."""
-        core = getattr(self._client, "engine_core", None)
+        core = getattr(self.client, "engine_core", None)
         if core is None:
             raise HTTPException(503, "the engine is not up")
         try:
@@ -191,15 +195,16 @@ class HMASEndpoints:
                 raise HTTPException(400, answer["error"])
         return {"ranks": ranks}
 
-    async def _poll(self) -> None:
+    async def poll(self) -> None:
+        """Follow the engine for ever, whatever comes of it."""
         while True:
             try:
-                await self._follow()
+                await self.follow()
             except HTTPException:  # the engine is gone: the last totals stay
                 pass
             except Exception as error:  # noqa: BLE001  without a poll nothing is known any more
                 self._say_once("the engine's totals cannot be read: %r", error)
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(POLL_S)
 
     async def _refresh(self) -> None:
         """The engine's totals as of a question that is asked from now on, or soon."""
@@ -214,9 +219,9 @@ class HMASEndpoints:
             self._asking = None  # who comes now waits for the next answer
         self._asked_s = time.monotonic()
         with contextlib.suppress(HTTPException):  # the engine is gone: by what is known then
-            await self._follow({"light": True})
+            await self.follow({"light": True})
 
-    async def _follow(self, how: Mapping[str, bool] = MappingProxyType({})) -> None:
+    async def follow(self, how: Mapping[str, bool] = MappingProxyType({})) -> None:
         """Tell the engine what the gate has refused, and take over totals and contract.
 
         `how`: with `light` the engine leaves the histograms out, and metrics stay as they are.

@@ -32,7 +32,7 @@ class ApiServer:
         if engine is None:
             self.engine.scheduler.hmas_apply(self.decision(0.0))
         self.endpoints, self.served = HMASEndpoints(), list[dict[str, Any]]()
-        self.endpoints._client = SimpleNamespace(engine_core=self)
+        self.endpoints.client = SimpleNamespace(engine_core=self)
         self.down = False
         self.app = FastAPI()
         extra = {"hmas": settings.model_dump(mode="json", exclude_defaults=True)}
@@ -82,7 +82,7 @@ class ApiServer:
         self.poll()
 
     def poll(self) -> None:
-        asyncio.run(self.endpoints._follow())
+        asyncio.run(self.endpoints.follow())
 
     def post(self, slo_class: str, path: str = CHAT, **more: Any) -> httpx.Response:
         body = {"vllm_xargs": {"tenant": "acme", "slo_class": slo_class}, "max_tokens": 5}

@@ -42,7 +42,7 @@ class Hook:
     def note(self, *events: Arrival | Outcome) -> None:
         """Events of the journal, numbered anew."""
         for event in events:
-            self.journal._append(replace(event, seq=self.journal.head))
+            self.journal.append(replace(event, seq=self.journal.head))
 
     def hmas_snapshot(self) -> Snapshot:
         return replace(self.engine.snapshot(), rank=self.rank, journal_head=self.journal.head)

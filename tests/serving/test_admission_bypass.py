@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import json
 import re
 import time
 import tomllib
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +110,27 @@ def overloaded() -> ApiServer:
     return server
 
 
+def test_invented_names_do_not_add_up_while_only_shedding_is_on():
+    server = overloaded()
+
+    def invent(first: int) -> int:
+        for number in range(first, first + 3000):
+            server.gate.enter(f"tenant-{number}", Size(1, 1, 0))()
+        server.poll()
+        return tracemalloc.get_traced_memory()[0]
+
+    server.gate.enter("acme", Size(2, 1, 0))
+    tracemalloc.start()
+    before = invent(0)
+    grown = invent(3000) - before
+    tracemalloc.stop()
+    assert grown < 100_000, "bytes; 3000 records are several times that"
+    quotas = Contract(tenants={"acme": TenantTerms(max_waiting=2)})
+    server.gate.go_by(EngineSettings(contract=quotas), server.gate.epoch)
+    over = asyncio.run(server.gate.over_quota("acme", Size(1, 1, 0)))
+    assert over is not None, "what is still here counts when quotas come"
+
+
 def test_a_tenants_name_that_cannot_be_written_is_none():
     """It could not be told to the engine: every further poll failed until a restart."""
     server = overloaded()
@@ -144,10 +167,10 @@ def test_the_poll_outlives_totals_that_cannot_be_read(monkeypatch, caplog):
         follow(totals)
 
     monkeypatch.setattr(server.gate, "follow", fails_once)
-    monkeypatch.setattr(routes, "_POLL_S", 0.0)
+    monkeypatch.setattr(routes, "POLL_S", 0.0)
 
     async def scenario() -> None:
-        polling = asyncio.create_task(server.endpoints._poll())
+        polling = asyncio.create_task(server.endpoints.poll())
         for _ in range(20):
             await asyncio.sleep(0)
         assert not polling.done()
@@ -262,8 +285,33 @@ def test_without_a_key_a_body_is_not_read_to_its_end_nor_parsed(monkeypatch):
     reply = server.post("batch", json=None, content=body())
     assert reply.status_code == httpx.codes.UNAUTHORIZED
     assert len(chunks) < 5
-    monkeypatch.setattr("serving.plugin.admission._decoded", None)
+    monkeypatch.setattr(json, "loads", None)
     assert server.send().status_code == httpx.codes.UNAUTHORIZED
+
+
+@pytest.mark.parametrize("require_keys", [True, False])
+def test_a_fault_in_the_look_up_of_a_key_serves_nobody(monkeypatch, require_keys):
+    """Security fails closed; what is only fairness may pass on a fault of ours."""
+    server = started(KEYS.model_copy(update={"require_keys": require_keys}))
+
+    def fails(key: str) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(server.gate, "owner_of", fails)
+    client = TestClient(server.app, raise_server_exceptions=False)
+    own = {"tenant": "hmas", "tenant_proof": sign_tenant("hmas")}
+    for headers in ({}, {"x-api-key": "k1"}, {"authorization": "Bearer k1"}):
+        for extra in ({}, own):
+            reply = client.post(CHAT, headers=headers, json={"messages": [], "vllm_xargs": extra})
+            assert reply.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+    assert server.served == []
+
+
+def test_a_fault_in_the_quota_check_lets_pass_and_is_said_once(monkeypatch, caplog):
+    server = started(Contract(tenants={"default": TenantTerms(max_waiting=1)}))
+    monkeypatch.setattr(server.gate, "over_quota", None)
+    assert [server.send().status_code for _ in range(3)] == [httpx.codes.OK] * 3
+    assert caplog.text.count("lets pass what it cannot judge") == 1
 
 
 def test_a_lora_adapters_tenant_is_held_to_its_terms():

@@ -263,8 +263,10 @@ def test_a_body_that_does_not_fit_reaches_vllm_as_it_is(content):
 
     passed: list[bytes] = []
     middleware = GatewayMiddleware(app)
-    middleware._settings = ALWAYS
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"x-hmas-tenant", b"a")]}
+    scope = {
+        "type": "http", "method": "POST", "path": CHAT, "headers": [(b"x-hmas-tenant", b"a")],
+        "app": server(ALWAYS),
+    }  # fmt: skip
     asyncio.run(middleware(scope, messages({"type": "http.request", "body": content}), answer))
     assert passed == [content]
 
@@ -315,8 +317,10 @@ def test_a_client_that_leaves_is_noticed(left_early):
             seen.append(await receive())
 
     middleware = GatewayMiddleware(app)
-    middleware._settings = ALWAYS
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [(b"x-hmas-tenant", b"a")]}
+    scope = {
+        "type": "http", "method": "POST", "path": CHAT, "headers": [(b"x-hmas-tenant", b"a")],
+        "app": server(ALWAYS),
+    }  # fmt: skip
     part = {"type": "http.request", "body": b'{"a": 1', "more_body": True}
     rest = {"type": "http.request", "body": b"}"}
     gone = {"type": "http.disconnect"}

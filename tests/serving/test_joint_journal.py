@@ -26,9 +26,9 @@ class Journals:
         event = arrival if self.clock % 2 else outcome
         name, at_s = f"{rank}-{journal.head}", float(self.clock)
         if event is arrival:
-            journal._append(replace(arrival(journal.head), request_id=name, arrival_s=at_s))
+            journal.append(replace(arrival(journal.head), request_id=name, arrival_s=at_s))
         else:
-            journal._append(replace(outcome(journal.head), request_id=name, finished_s=at_s))
+            journal.append(replace(outcome(journal.head), request_id=name, finished_s=at_s))
 
     def head(self) -> int:
         return join_cursors({rank: journal.head for rank, journal in self.ranks.items()})

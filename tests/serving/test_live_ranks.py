@@ -86,7 +86,8 @@ def test_a_controllers_next_renewal_brings_ranks_together_by_itself(engine, rank
     session = ControlSession(engine, "me", 10.0, dry_run=False)
     assert session.change("edf").accepted
     ranks.hooks[1].engine.epoch = 7
-    ranks.hooks[1].engine._default()  # its lease ended early
+    for end in (ranks.hooks[1].engine.stop, ranks.hooks[1].engine.start):
+        end("someone")  # so its lease ended early
     assert policies(ranks) == ["edf", "fcfs"]
     assert session.renew().accepted
     assert policies(ranks) == ["edf", "edf"]
@@ -133,8 +134,8 @@ def test_a_cursor_of_an_earlier_connection_still_holds(engine, ranks):
     ranks.hooks[0].note(arrival(0), arrival(1))
     cursor = engine.journal(0).cursor
     ranks.hooks[0].note(arrival(2))
-    engine._ranks = []
-    assert [event.seq for event in engine.journal(cursor).arrivals] == [2]
+    with live_engine(ranks) as later:
+        assert [event.seq for event in later.journal(cursor).arrivals] == [2]
 
 
 def test_two_cores_that_call_themselves_the_same_rank_are_refused(engine, ranks):

@@ -223,22 +223,22 @@ def test_the_engine_method_is_installed_on_vllms_engine_core(monkeypatch):
     assert answer == {"error": "unknown method 'nope'"}
 
 
-def test_the_totals_are_followed_without_anyone_asking_and_survive_a_dead_engine(registry, engine):
+def test_the_totals_are_followed_without_anyone_asking_and_survive_a_dead_engine(
+    registry, engine, monkeypatch
+):
     async def scenario() -> None:
         endpoints = HMASEndpoints()
         await endpoints.init_state(engine, None, Namespace())
         engine.down = True
-        for _ in range(5):
+        for _ in range(20):
             await asyncio.sleep(0)
-        assert endpoints._poller is not None
-        assert not endpoints._poller.done(), "it goes on polling"
-        endpoints._poller.cancel()
+        assert b"hmas_policy_info{" not in generate_latest(registry), "nothing is known yet"
         engine.down = False
-        again = asyncio.create_task(endpoints._poll())
-        for _ in range(5):
+        for _ in range(20):
             await asyncio.sleep(0)
-        again.cancel()
+        endpoints.close()
 
+    monkeypatch.setattr(routes, "POLL_S", 0.0)
     asyncio.run(scenario())
     shown = generate_latest(registry)
     assert b'hmas_policy_info{policy="fcfs",rank="0"} 1.0' in shown
@@ -248,18 +248,16 @@ def test_the_totals_are_followed_without_anyone_asking_and_survive_a_dead_engine
 def test_the_poll_never_looks_through_the_queue(registry, engine):
     """A snapshot costs a look at each waiting request, and runs in the engine's busy loop."""
     engine.hooks[0].hmas_snapshot = None
-    endpoints = HMASEndpoints()
-    endpoints._client = engine
     engine.hooks[0].hmas_totals = lambda: Totals(0, 41, "edf", 0.0, 0, 7, 5, ())
 
     async def scenario() -> None:
-        polling = asyncio.create_task(endpoints._poll())
+        endpoints = HMASEndpoints()
+        await endpoints.init_state(engine, None, Namespace())
         for _ in range(5):
             await asyncio.sleep(0)
-        polling.cancel()
+        endpoints.close()
 
     asyncio.run(scenario())
-    registry.register(endpoints._collector)
     shown = generate_latest(registry)
     assert b'hmas_epoch{rank="0"} 41.0' in shown
     assert b'hmas_waiting_requests{rank="0"} 7.0' in shown

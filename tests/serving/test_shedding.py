@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.contracts import SLO, Decision, Envelope, Limits, TraceRequest, with_classes
+from serving.contracts import SLO, Arrival, Decision, Envelope, Limits, TraceRequest, with_classes
 from serving.engines.simulated import SimulatedEngine
 from serving.lease import clamp
 from serving.perception.attributes import sign_tenant
@@ -178,11 +178,8 @@ def test_a_flood_of_refusals_is_told_whole_and_in_pages():
     server = ApiServer(SETTINGS)
     server.shed(1.0)
     sent = 1203
-    for _ in range(sent):
-        server.gate.sheds("batch")
-    server.post("batch")
-    note = server.gate._untold[0]
-    server.gate._untold.extend([note] * (sent - 1))
+    for number in range(sent):
+        server.gate.note(Arrival(0, f"refused-{number}", 0.0, "acme", "batch", SLO(), 1, 1))
     server.poll()
     assert counted(server) == {"batch": sent}
 
