@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hmas_agents.commands.exits import FAILED, CommandError
+from hmas_agents.commands.hand import Begin, by_hand
 from hmas_agents.commands.options import (
     ConfigOption,
     JsonOption,
@@ -17,7 +18,6 @@ from hmas_agents.commands.options import (
     UrlOption,
     read_config,
 )
-from hmas_agents.commands.wheel import Hand
 from hmas_agents.forms import clock
 from hmas_agents.ledger import LedgerReader
 from hmas_agents.ledger.writer import to_json
@@ -82,17 +82,8 @@ def check(file: FileArgument) -> None:
 
 
 @app.command("apply")
-def apply(
-    file: FileArgument,
-    *,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")] = False,
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-) -> None:
+@by_hand
+def apply(begin: Begin, file: FileArgument) -> None:
     """Put a file in force on the running server: show what changes, ask, do it, record it.
 
     Requests that are inside keep the targets they came with. A file that does not fit changes
@@ -103,13 +94,13 @@ def apply(
       hmas contract apply contract.toml --yes --reason "acme pays for more"
     """
     contract = load_contract(file)
-    hand = Hand("contract", url, token_file, ledger, config, reason, yes=yes, as_json=as_json)
+    hand = begin("contract")
     change = ContractChange(contract, hand.engine.contract().epoch + 1, hand.who, check_only=True)
     wanted = hand.engine.apply_contract(change)
     if not wanted.accepted:
         raise CommandError(f"{file}: the engine refused: {wanted.reason}", FAILED)
     if not wanted.changes:
-        typer.echo(to_json({"changes": []}) if as_json else f"{file}: in force already")
+        typer.echo(to_json({"changes": []}) if hand.as_json else f"{file}: in force already")
         return
     lines = list(wanted.changes)
 

@@ -4,7 +4,9 @@ Each shows what would change, asks, does it, and writes into the ledger who aske
 ranks a person's decision above a controller's, and the kill switch above both (`serving.lease`).
 """
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -33,9 +35,35 @@ RuleOption = Annotated[
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the ledger.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+Begin = Callable[[str], Hand]
 
 
+def by_hand(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that whoever takes the wheel has, after its own.
+
+    It is called with a function first, which makes the `Hand` of the verb that it is given.
+    """
+
+    def run(
+        *, reason: ReasonOption = "", yes: YesOption = False, as_json: JsonOption = False,
+        url: UrlOption = None, token_file: TokenOption = None, ledger: LedgerOption = None,
+        config: ConfigOption = None, **own: Any,
+    ) -> None:  # fmt: skip
+        def begin(verb: str) -> Hand:
+            return Hand(verb, url, token_file, ledger, config, reason, yes=yes, as_json=as_json)
+
+        command(begin, **own)
+
+    first = list(inspect.signature(command).parameters.values())[1:]
+    shared = list(inspect.signature(run).parameters.values())[:-1]
+    run.__signature__ = inspect.Signature([*first, *shared])  # type: ignore[attr-defined]  # Typer's
+    run.__doc__ = command.__doc__
+    return run
+
+
+@by_hand
 def apply(
+    begin: Begin,
     *,
     policy: PolicyOption = None,
     limit: LimitOption = None,
@@ -43,13 +71,6 @@ def apply(
     for_: Annotated[
         str, typer.Option("--for", help="How long: 90s, 15m, 2h, 1d.", metavar="TIME")
     ] = "15m",
-    reason: ReasonOption = "",
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
 ) -> None:
     """Put a policy, limits or rules in force by hand, for a while.
 
@@ -64,22 +85,17 @@ def apply(
     """
     if policy is None and not limit and not rule:
         raise CommandError("name --policy, --limit or --rule; `hmas pin` holds what is in force")
-    hand = Hand("apply", url, token_file, ledger, config, reason, yes=yes, as_json=as_json)
+    hand = begin("apply")
     hand.put(policy, limit or [], rule or [], read_duration(for_), f"for {for_}")
 
 
+@by_hand
 def pin(
+    begin: Begin,
     *,
     policy: PolicyOption = None,
     limit: LimitOption = None,
     rule: RuleOption = None,
-    reason: ReasonOption = "",
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
 ) -> None:
     """Hold what is in force, with the changes given, until `hmas release`.
 
@@ -89,25 +105,17 @@ def pin(
 
       hmas pin --policy fcfs --reason "comparing"
     """
-    hand = Hand("pin", url, token_file, ledger, config, reason, yes=yes, as_json=as_json)
+    hand = begin("pin")
     hand.put(policy, limit or [], rule or [], PINNED_S, "until `hmas release`")
 
 
-def release(
-    *,
-    reason: ReasonOption = "",
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-) -> None:
+@by_hand
+def release(begin: Begin) -> None:
     """End what `hmas apply` or `hmas pin` put in force, whoever asked for it.
 
     The engine's default comes back at once, and a controller that stands by takes over.
     """
-    hand = Hand("release", url, token_file, ledger, config, reason, yes=yes, as_json=as_json)
+    hand = begin("release")
     owner = hand.before.controller_id
     if not owner.startswith(PERSON):
         held = owned_by(owner, hand.before.lease_left_s) if owner else "nobody holds the engine"
@@ -117,16 +125,8 @@ def release(
     hand.do(lines, lambda: hand.engine.release(owner))
 
 
-def stop(
-    *,
-    reason: ReasonOption = "",
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-) -> None:
+@by_hand
+def stop(begin: Begin) -> None:
     """The kill switch: the engine's default from its next step on, and nobody decides.
 
     It holds on every data-parallel rank until `hmas start`, whoever owns the lease and whatever
@@ -136,22 +136,14 @@ def stop(
 
       hmas stop --yes                                 without a question
     """
-    hand = Hand("stop", url, token_file, ledger, config, reason, yes=yes, as_json=as_json)
+    hand = begin("stop")
     lines = ["the engine's default comes back at its next step; nobody decides until `hmas start`"]
-    hand.do(lines, lambda: hand.engine.stop(hand.who, reason))
+    hand.do(lines, lambda: hand.engine.stop(hand.who, hand.reason))
 
 
-def start(
-    *,
-    reason: ReasonOption = "",
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    token_file: TokenOption = None,
-    ledger: LedgerOption = None,
-    config: ConfigOption = None,
-) -> None:
+@by_hand
+def start(begin: Begin) -> None:
     """End `hmas stop`: controllers that stand by may act again."""
-    hand = Hand("start", url, token_file, ledger, config, reason, yes=yes, as_json=as_json)
+    hand = begin("start")
     lines = ["decisions are let in again; a controller that stands by takes over"]
     hand.do(lines, lambda: hand.engine.start(hand.who))

@@ -69,7 +69,7 @@ class Hand:
         self.engine = LiveEngine(where.url, read_token(where.token_file))
         self.before = self.engine.snapshot()
         self.verb, self.reason, self.who = verb, reason, _who()
-        self._yes, self._as_json = yes, as_json
+        self._yes, self.as_json = yes, as_json
 
     def put(
         self, policy: str | None, limits: list[str], rules: list[str], ttl_s: float, how_long: str
@@ -105,7 +105,7 @@ class Hand:
         told: dict[str, Any] | None = None,
     ) -> None:
         """Show, ask, act, record (with `told`), and say what the engine said."""
-        if not self._as_json:
+        if not self.as_json:
             for line in [*_now(self.before), *lines]:
                 typer.echo(line)
         if not self._yes:
@@ -113,12 +113,12 @@ class Hand:
         ack = act()
         after = self.engine.snapshot()
         self._record(ack, after, calls or [], told or {})
-        if self._as_json:
+        if self.as_json:
             said = {"command": self.verb, "by": self.who, "changes": changed or lines[:1]}
             typer.echo(to_json(said | {"ack": encode(ack), "snapshot": encode(after)}))
         if not ack.accepted:
             raise CommandError(f"the engine refused: {ack.reason}", FAILED)
-        if not self._as_json:
+        if not self.as_json:
             in_force = format_policy(after.policy, after.params)
             typer.echo(f"done: {in_force} is in force, epoch {after.epoch} ({ack.reason})")
 
