@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hmas_agents.ledger.schema import LedgerError, open_ledger
@@ -60,12 +59,7 @@ class LedgerReader:
     def __enter__(self) -> "LedgerReader":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def list_runs(self) -> list[Run]:
