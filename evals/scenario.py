@@ -15,7 +15,7 @@ from evals.suite import Scenario
 from evals.workloads import FORMATS
 from evals.workloads.azure_files import find_azure
 from evals.workloads.composition import mix_streams
-from evals.workloads.scaling import Requests, clip_lengths, scale_lengths, truncate
+from evals.workloads.scaling import Requests, clip_lengths, scale_lengths
 from evals.workloads.stand_in import synthetic_stand_in
 from evals.workloads.synthetic import SyntheticTenant, synthetic_tenants
 from evals.workloads.tenants import TenantShare, assign_tenants, shift_tenants
@@ -137,7 +137,7 @@ def _cut(rows: Requests, scenario: Scenario, seed: int) -> Requests:
     first = 0
     if scenario.start == "seed":
         first = random.Random(f"{seed}:start").randint(0, max(0, len(rows) - scenario.requests))
-    return truncate(rows[first:], scenario.requests)
+    return rows[first:][: scenario.requests]
 
 
 def _trace(

@@ -189,8 +189,8 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
     raise ServerError(f"vLLM did not answer {url} within {_START_LIMIT_S} s; {_tail(log)}")
 
 
-def _tail(log: Path, lines: int = 15) -> str:
-    text = log.read_text(errors="replace").splitlines()[-lines:]
+def _tail(log: Path) -> str:
+    text = log.read_text(errors="replace").splitlines()[-15:]
     return f"the end of {log}:\n" + "\n".join(text)
 
 

@@ -83,17 +83,6 @@ def clip_lengths(requests: Sequence[TraceRequest], max_model_len: int) -> tuple[
     return tuple(clipped), changed
 
 
-def truncate(
-    requests: Sequence[TraceRequest], most: int | None = None, duration_s: float | None = None
-) -> Requests:
-    """The first `most` requests, of those that arrive within `duration_s` of the first."""
-    kept = tuple(requests[:most])
-    if duration_s is None or not kept:
-        return kept
-    end_s = kept[0].arrival_s + duration_s
-    return tuple(request for request in kept if request.arrival_s <= end_s)
-
-
 def _with_lengths(request: TraceRequest, prompt_tokens: int, output_tokens: int) -> TraceRequest:
     blocks = math.ceil(prompt_tokens / PREFIX_BLOCK_TOKENS)
     return replace(

@@ -49,15 +49,12 @@ class Feedback:
         )
         self._snapshot: Snapshot | None = None
         self._first_s = math.inf
-        self.lost_events = 0
 
     def observe(self, snapshot: Snapshot, page: JournalPage) -> None:
         """Take in one snapshot and the journal events since the last.
 
-        Events read twice count once; events with impossible times are ignored; overwritten
-        ones are only counted, in `lost_events`.
+        Events read twice count once; events with impossible times are ignored.
         """
-        self.lost_events += page.lost
         isfinite, first_s = math.isfinite, self._first_s
         for arrival in page.arrivals:
             at_s = arrival.arrival_s

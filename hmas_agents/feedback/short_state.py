@@ -114,9 +114,9 @@ def build_short_state(
     )
 
 
-def finite(value: float | None, default: float = 0.0) -> float:
-    """The value, or `default` where it is missing, NaN or infinite."""
-    return value if value is not None and math.isfinite(value) else default
+def finite(value: float | None) -> float:
+    """The value, or 0 where it is missing, NaN or infinite."""
+    return value if value is not None and math.isfinite(value) else 0.0
 
 
 def finite_or_none(value: float | None) -> float | None:

@@ -7,7 +7,6 @@ import pytest
 
 from evals.arms import parse_arm
 from evals.suite import load_profile, load_suite
-from evals.workloads.scaling import truncate
 from evals.workloads.stand_in import synthetic_stand_in
 
 SUITE = Path("evals/suites/gpu.toml")
@@ -48,7 +47,7 @@ def test_the_server_is_started_with_the_sizes_of_the_profile():
 def test_a_case_is_three_to_five_minutes_of_traffic_at_every_load():
     (scenario,) = load_suite(SUITE).scenarios
     assert scenario.load_by == "thinning"  # the trace's own clock, whatever the load
-    rows = truncate(synthetic_stand_in(scenario.trace, seed=1), scenario.requests)
+    rows = synthetic_stand_in(scenario.trace, seed=1)[: scenario.requests]
     assert 180 <= rows[-1].arrival_s - rows[0].arrival_s <= 300
 
 

@@ -14,7 +14,6 @@ from evals.workloads.scaling import (
     scale_to_rate,
     span_s,
     thin,
-    truncate,
 )
 from evals.workloads.stand_in import AZURE_2023, synthetic_stand_in
 from evals.workloads.synthetic import Lengths, SyntheticTenant, synthetic_tenants
@@ -57,13 +56,6 @@ def test_scaled_and_clipped_lengths_fit_and_none_is_empty(requests, factor, max_
 def test_a_shorter_prompt_keeps_only_the_blocks_it_holds():
     request = TraceRequest(0.0, 1500, 10, prefix=(1, 2, 3))
     assert scale_lengths([request], 0.5)[0].prefix == (1, 2)
-
-
-def test_truncation_by_number_and_by_time():
-    requests = offered(1.0, 2.0, 3.0, 10.0)
-    assert truncate(requests, 2) == requests[:2]
-    assert truncate(requests, duration_s=2.0) == requests[:3]
-    assert truncate(requests, 2, duration_s=0.5) == requests[:1]
 
 
 def test_thinning_keeps_the_clock_and_about_the_share():

@@ -236,12 +236,6 @@ def test_an_engine_that_restarts_does_not_give_negative_rates(feedback):
     assert feedback.short_state().preemptions_per_s == 1.0
 
 
-def test_lost_events_are_counted_and_no_error(feedback):
-    feedback.observe(snapshot(1.0), page(lost=7))
-    feedback.observe(snapshot(2.0), page(lost=3))
-    assert feedback.lost_events == 10
-
-
 def test_a_page_read_twice_counts_once(feedback):
     events = page([arrival(1, 1000.0)], [outcome(1, 1000.0)])
     for _ in range(2):
