@@ -1,4 +1,4 @@
-"""`hmas bench`: what do hook, simulator and controller cost? Wiring only; imports come late."""
+"""`hmas bench`: what do hook, engines and controller cost? Wiring only; imports come late."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
+from evals.commands import TraceFormat
 from hmas_agents.commands.exits import FAILED
 
-app = typer.Typer(help="What do hook, simulator and controller cost? Timings.")
+app = typer.Typer(help="What do hook, engines and controller cost? Timings.")
 
 
 @app.callback()
 def bench() -> None:
-    """What do hook, simulator and controller cost? Timings."""
+    """What do hook, engines and controller cost? Timings."""
 
 
 @app.command()
@@ -155,6 +156,84 @@ def simulator(
     if json_output:
         typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
     console.print(simulator_table(results))
+
+
+@app.command()
+def engine(
+    *,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Case to time; repeatable. Default: all.")
+    ] = None,
+    requests: Annotated[
+        int, typer.Option(min=100, help="Requests of the trace, for the compiled engine.")
+    ] = 19_366,
+    oracle_requests: Annotated[
+        int,
+        typer.Option(min=10, help="Of these, the first so many also by vLLM's own scheduler."),
+    ] = 1000,
+    trace: Annotated[
+        Path | None, typer.Option(help="Trace to serve. Default: the Azure conversation trace.")
+    ] = None,
+    trace_format: Annotated[
+        TraceFormat, typer.Option("--format", help="Format of --trace.")
+    ] = TraceFormat.AZURE,
+    suite: Annotated[
+        Path, typer.Option(help="Suite whose first scenario, profile and settings are taken.")
+    ] = Path("evals/suites/azure_replay.toml"),
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of the compiled engine.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Decides sessions and tenants.")] = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 where an outcome is not the oracle's.")
+    ] = False,
+) -> None:
+    """Time the compiled engine against vLLM's own scheduler, both in virtual time.
+
+    Both serve the same requests in one process; times are CPU time, of the compiled engine the
+    median. `ratio` is of requests per second on the oracle's requests; the compiled engine's
+    `requests_per_s` is of all. In cases with a queue (`256 running, 100 waiting`) all requests
+    come at once, and both stop when the oracle's have left. `different` counts requests whose
+    outcome (any time, any count) is not the oracle's.
+
+    hmas bench engine
+
+    hmas bench engine --case stock --oracle-requests 3000 --json
+
+    hmas bench engine --trace chats.jsonl --format mooncake --check
+    """
+    from rich.console import Console
+
+    from evals.bench.engine_bench import EngineBenchOptions, bench_cases, run_engine_bench
+    from evals.bench.report import engine_table
+    from evals.scenario import TraceFile, build_workload
+    from evals.suite import load_profile, load_suite
+    from serving.near_names import choices
+
+    console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    loaded = load_suite(suite)
+    profile = load_profile(loaded.profile)
+    workload = build_workload(
+        loaded.scenarios[0].model_copy(update={"requests": requests}),
+        seed=seed, max_model_len=profile.max_model_len,
+        trace_file=None if trace is None else TraceFile(trace, trace_format.value),
+        warn=lambda line: typer.echo(f"warning: {line}", err=True),
+    )  # fmt: skip
+    cases = bench_cases(workload.requests, profile, oracle_requests, seed)
+    names = [one.name for one in cases]
+    if unknown := [name for name in case or () if name not in names]:
+        raise typer.BadParameter(f"--case: no {unknown[0]!r}; {choices(unknown[0], names)}")
+    options = EngineBenchOptions(tuple(case or ()), oracle_requests, rounds)
+    with _progress() as on_progress:
+        results = run_engine_bench(options, cases, loaded.settings, on_progress)
+    if json_output:
+        typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
+    console.print(engine_table(results))
+    if check and any(result["different"] for result in results):
+        raise typer.Exit(FAILED)
 
 
 @app.command()

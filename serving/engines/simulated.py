@@ -28,6 +28,7 @@ from serving.contracts import (
     Snapshot,
     TraceRequest,
 )
+from serving.engines.offered import longest_answer, track_of
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun, hold_prefix, put_back, request_arguments
 from serving.engines.tickers import Ticker, Tickers
@@ -41,9 +42,7 @@ from serving.engines.virtual_vllm import (
     skip_model_input,
 )
 from serving.hook import SchedulerHook
-from serving.perception.attributes import slo_of
 from serving.perception.cost_model import CostModel, step_shape
-from serving.policies import RequestView
 from serving.scheduler import HMASScheduler
 from serving.settings import EngineSettings
 from serving.shedding import Shedding
@@ -233,7 +232,7 @@ class SimulatedEngine:
             on_step: shown each step's schedule.
             until_left: stop as soon as these requests, by name, have left.
         """
-        longest = max((r.output_tokens for r in requests), default=1)
+        longest = longest_answer(requests)
         allowed = [r.max_tokens or longest for r in requests]
         self._awaited = set(until_left) - self._outcomes.keys()
         ticking = Tickers(tickers)
@@ -341,17 +340,7 @@ class SimulatedEngine:
         ]  # fmt: skip
 
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
-        extra = {"slo_class": offered.slo_class}
-        slo_class, slo = slo_of(extra, self.settings, offered.tenant)
-        if offered.slo is not None:
-            slo_class, slo = offered.slo_class, offered.slo
-        view = RequestView(
-            f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
-            offered.prompt_tokens,
-        )  # fmt: skip
-        self._tracks[f"r{index}"] = RequestTrack(
-            view, max_tokens, ("", 0, 0), 0.0, offered.prompt_tokens
-        )
+        self._tracks[f"r{index}"] = track_of(index, offered, max_tokens, self.settings)
 
     def _leave(self, request_id: str, finish: Finish) -> None:
         track = self._tracks.pop(request_id)

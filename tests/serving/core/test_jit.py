@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from serving.core.jit import compiled_in_place
+
 JIT = Path(__file__).resolve().parents[3] / "serving" / "core" / "jit.py"
 CALLER = """
 from serving.core.jit import compiled
@@ -69,3 +74,11 @@ def test_without_a_folder_to_write_it_works_and_says_so_once(tmp_path):
     out, errors = run(tmp_path, tmp_path / "file")
     assert out == "11 0"
     assert errors.count("set HMAS_CACHE") == 1
+
+
+def test_code_that_works_in_place_cannot_make_an_array():
+    with pytest.raises(Exception, match="NRT required"):
+        compiled_in_place(lambda count: np.zeros(count) + 1)(3)
+    values = np.zeros(3)
+    compiled_in_place(lambda found: found.fill(2.0))(values)
+    assert values.tolist() == [2.0, 2.0, 2.0]

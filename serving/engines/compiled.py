@@ -1,0 +1,166 @@
+"""What would the engine do, a thousand times faster? vLLM's scheduler in virtual time, compiled.
+
+Does step by step what `SimulatedEngine` does, which runs vLLM's own scheduler and is the oracle
+of this one's tests. Used by evals and by the twin.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from serving.contracts import Outcome, TraceRequest
+from serving.engines.offered import Workload, columns
+from serving.engines.profile import EngineProfile
+from serving.engines.put_back import put_back
+from serving.engines.resumed import Begun
+from serving.engines.served import Served
+from serving.engines.step_state import EngineState, new_state
+from serving.engines.tickers import Ticker, Tickers
+from serving.engines.virtual_steps import DRAINED, LEFT, STUCK, TICK, UNTIL, run_stock
+from serving.engines.virtual_vllm import as_the_trace_says
+from serving.settings import EngineSettings
+
+_SLICE_STEPS = 10_000  # about 30 ms: then progress is told, and Ctrl-C is heard
+_LOG_STEPS = 64  # full ones
+
+
+class CompiledEngine:
+    """An engine in virtual time; one workload per instance.
+
+    It starts empty, or with `resume` from the requests that another engine holds.
+
+    Args:
+        profile: the machine to imitate.
+        settings: as the live hook reads them at start-up.
+        stock: vLLM's own scheduling, without the hook.
+        long_prefill_threshold: as vLLM's `--long-prefill-token-threshold`; 0 is none.
+
+    Attributes:
+        recomputed_tokens: computed tokens that preemptions threw away.
+
+    Raises:
+        NotImplementedError: the hook is asked for.
+    """
+
+    def __init__(
+        self, profile: EngineProfile, settings: EngineSettings, *, stock: bool,
+        long_prefill_threshold: int = 0,
+    ) -> None:  # fmt: skip
+        if not stock:
+            raise NotImplementedError("the compiled engine has no hook yet: use SimulatedEngine")
+        self.profile = profile
+        self.settings = settings.under(as_the_trace_says(settings.contract))
+        self.recomputed_tokens = 0
+        self._threshold = long_prefill_threshold
+        self._now_s = 0.0
+        self._begun: Sequence[Begun] = ()
+        self._served: Served | None = None
+
+    def now(self) -> float:
+        """Virtual seconds since the workload began."""
+        return self._now_s
+
+    def resume(self, begun: Sequence[Begun], prefill_s_per_token: float = 0.0) -> None:
+        """Hold these requests at second 0, as the engine did that they come from.
+
+        Args:
+            begun: running ones first, as in an `ResidentPage`; request i is called `b{i}`.
+            prefill_s_per_token: without effect on stock vLLM.
+
+        Raises:
+            ValueError: the engine holds requests, or has served some.
+        """
+        del prefill_s_per_token  # a matter of the hook's
+        if self._begun or self._served is not None:
+            raise ValueError("resume() comes once and before run(): take a new CompiledEngine")
+        self._begun = begun
+
+    @property
+    def resumed_outcomes(self) -> list[Outcome]:
+        """After `run`: one outcome for each request that `resume` was given, in order."""
+        return [] if self._served is None else self._served.resumed_outcomes(self._begun)
+
+    def run(
+        self,
+        requests: Sequence[TraceRequest],
+        tickers: Sequence[Ticker] = (),
+        until_s: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+        until_left: Collection[str] = (),
+        on_steps: Callable[[NDArray[Any]], None] | None = None,
+    ) -> list[Outcome]:
+        """Serve `requests` (sorted by arrival) and return one outcome for each, in order.
+
+        Args:
+            requests: the workload; request i is called `r{i}`. One that does not say how
+                long an answer it allows allows the workload's longest.
+            tickers: (period_s, callback) pairs, called on virtual time between steps.
+            until_s: stop there; requests still inside are `unfinished` and missed.
+            on_progress: told the number of finished requests now and then.
+            until_left: stop as soon as these requests, by name, have left.
+            on_steps: told what was done since it was told last, as `step_state.STEP`; rows are
+                those of the workload, after the resumed requests.
+
+        Raises:
+            RuntimeError: a request that needs more KV blocks than there are would wait for ever.
+        """
+        workload = columns(requests, self.profile, self._begun)
+        served = self.run_columns(workload, tickers, until_s, on_progress, until_left, on_steps)
+        return served.outcomes(requests, self.settings)
+
+    def run_columns(
+        self,
+        workload: Workload,
+        tickers: Sequence[Ticker] = (),
+        until_s: float | None = None,
+        on_progress: Callable[[int], None] | None = None,
+        until_left: Collection[str] = (),
+        on_steps: Callable[[NDArray[Any]], None] | None = None,
+    ) -> Served:
+        """As `run`, from columns to columns: without a Python object for each request.
+
+        The workload comes from `columns`, with the resumed requests, if any, in front.
+        """
+        log = 0 if on_steps is None else 2 * _LOG_STEPS * self.profile.max_active_requests
+        state = new_state(self.profile, workload, log)
+        state.engine["long_prefill_threshold"] = self._threshold
+        put_back(state, self._begun)
+        if until_left:
+            _await(state, until_left, workload.begun)
+        ticking, why = Tickers(tickers), TICK
+        end_s = math.inf if until_s is None else until_s
+        while why not in (DRAINED, UNTIL, LEFT):
+            why = run_stock(state, end_s, min(ticking.due_s, default=math.inf), _SLICE_STEPS)
+            self._now_s = float(state.engine["now_s"][0])
+            if on_steps is not None:
+                on_steps(state.log[: state.engine["logged"][0]].copy())
+                state.engine["logged"] = 0
+            if on_progress is not None:
+                on_progress(int(state.engine["left"][0]))
+            if why == TICK:
+                ticking.call_due(self._now_s)
+            elif why == STUCK:
+                raise RuntimeError(_stuck(state, workload.begun))
+        self.recomputed_tokens = int(state.engine["recomputed_tokens"][0])
+        self._served = Served.of(state, workload)
+        return self._served
+
+
+def _await(state: EngineState, names: Collection[str], begun: int) -> None:
+    wanted = {int(name[1:]) + (0 if name[0] == "b" else begun) for name in names}
+    rows = [row for row in sorted(wanted) if row >= begun or state.progress["fits"][row]]
+    state.progress["awaited"][rows] = 1
+    state.engine["awaits"], state.engine["awaited"] = 1, len(rows)
+
+
+def _stuck(state: EngineState, begun: int) -> str:
+    engine, pool = state.engine, state.kv.pool
+    row = int(state.waiting[engine["waiting_first"][0]])
+    name = f"b{row}" if row < begun else f"r{row - begun}"
+    return (
+        f"{name} has {state.progress['known'][row]} tokens, but the KV cache holds at most "
+        f"{pool['free'][0] * pool['block_size'][0]}: it would wait for ever. Take a profile with "
+        "more kv_blocks, or say until_s"
+    )

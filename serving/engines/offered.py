@@ -1,0 +1,85 @@
+"""What is offered to a virtual engine? A trace's requests as columns, and as tracks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.accounting import RequestTrack
+from serving.contracts import ResidentRequest, TraceRequest
+from serving.engines.block_contents import BlockContents, number_blocks
+from serving.engines.profile import EngineProfile
+from serving.engines.resumed import Begun
+from serving.perception.attributes import slo_of
+from serving.policies import RequestView
+from serving.settings import EngineSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Requests as columns: the `begun` ones that an engine holds already, then by arrival.
+
+    Attributes:
+        arrival_s: seconds, sorted from `begun` on.
+        prompt_tokens, output_tokens: lengths; the true one of the whole answer.
+        max_tokens: of the answer, as the request allows it.
+        cached_tokens: as in a `TraceRequest`.
+        contents: of their KV blocks; None without prefix caching.
+    """
+
+    arrival_s: NDArray[np.float64]
+    prompt_tokens: NDArray[np.int32]
+    output_tokens: NDArray[np.int32]
+    max_tokens: NDArray[np.int32]
+    cached_tokens: NDArray[np.int32]
+    contents: BlockContents | None = None
+    begun: int = 0
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+
+def columns(
+    requests: Sequence[TraceRequest], profile: EngineProfile, begun: Sequence[Begun] = ()
+) -> Workload:
+    """Requests (sorted by arrival) as columns, for any number of runs."""
+    inside = [one.inside for one in begun]
+    together: list[ResidentRequest | TraceRequest] = [*inside, *requests]
+    longest = longest_answer(requests)
+
+    def tokens(values: list[int]) -> NDArray[np.int32]:
+        return np.array(values, np.int32)
+
+    prompt = tokens([one.prompt_tokens for one in together])
+    answers = [one.output_tokens for one in begun] + [one.output_tokens for one in requests]
+    output = tokens(answers)
+    contents = None
+    if profile.prefix_caching:
+        prefixes = [one.prefix for one in together]
+        contents = number_blocks(prefixes, prompt, output, profile.block_size)
+    return Workload(
+        np.array([one.arrival_s for one in together], np.float64), prompt, output,
+        tokens([one.max_tokens or longest for one in together]),
+        tokens([one.cached_tokens for one in together]),
+        contents, len(inside),
+    )  # fmt: skip
+
+
+def longest_answer(requests: Sequence[TraceRequest]) -> int:
+    """What a request allows that does not say how long an answer it allows."""
+    return max(1, max((one.output_tokens for one in requests), default=1))
+
+
+def track_of(
+    index: int, offered: TraceRequest, max_tokens: int, settings: EngineSettings
+) -> RequestTrack:
+    """The beginnings of a request's outcome, with the targets of its class or its own."""
+    slo_class, slo = slo_of({"slo_class": offered.slo_class}, settings, offered.tenant)
+    if offered.slo is not None:
+        slo_class, slo = offered.slo_class, offered.slo
+    view = RequestView(
+        f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
+        offered.prompt_tokens,
+    )  # fmt: skip
+    return RequestTrack(view, max_tokens, ("", 0, 0), 0.0, offered.prompt_tokens)

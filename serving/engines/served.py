@@ -1,0 +1,131 @@
+"""What became of the requests of a compiled run? Columns, and outcomes when somebody asks."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.accounting import RequestTrack
+from serving.contracts import Outcome, TraceRequest
+from serving.contracts.requests import Finish
+from serving.engines.offered import Workload, longest_answer, track_of
+from serving.engines.resumed import Begun
+from serving.engines.step_state import REJECTED, SERVED, EngineState
+from serving.settings import EngineSettings
+
+FINISHES: tuple[Finish, ...] = ("stop", "length", "rejected", "unfinished")
+
+
+@dataclass(frozen=True)
+class Served:
+    """One row for each request of a `Workload`, in its order. Times are seconds, NaN where none.
+
+    Attributes:
+        progress: the loop's own records (`step_state.PROGRESS`).
+        workload: what was offered.
+        now_s: when the run ended.
+    """
+
+    progress: NDArray[Any]
+    workload: Workload
+    now_s: float
+
+    @classmethod
+    def of(cls, state: EngineState, workload: Workload) -> "Served":
+        """As far as a run has come."""
+        return cls(state.progress, workload, float(state.engine["now_s"][0]))
+
+    @cached_property
+    def output_tokens(self) -> NDArray[np.int32]:
+        """Of the answer, as far as it came."""
+        tokens: NDArray[np.int32] = self.progress["known"] - self.progress["prompt"]
+        return tokens
+
+    @cached_property
+    def finish(self) -> NDArray[np.int8]:
+        """Indices of `FINISHES`."""
+        state = self.progress["state"]
+        whole = self.output_tokens >= np.maximum(self.workload.output_tokens, 1)
+        codes = np.where(whole, 0, 1)
+        return np.where(state == SERVED, codes, np.where(state == REJECTED, 2, 3)).astype(np.int8)
+
+    @cached_property
+    def finished_s(self) -> NDArray[np.float64]:
+        """When it left; for unfinished ones the run's end."""
+        return np.where(self.finish == 3, self.now_s, self.progress["last_s"])
+
+    @property
+    def preemptions(self) -> NDArray[np.int32]:
+        """How often it was preempted."""
+        return self.progress["preemptions"]
+
+    @property
+    def cached_tokens(self) -> NDArray[np.int32]:
+        """Tokens of its prompt that were in the KV cache when it was admitted."""
+        return self.progress["cached_tokens"]
+
+    @property
+    def queue_s(self) -> NDArray[np.float64]:
+        """From arrival to admission."""
+        return self.progress["admitted_s"] - self.workload.arrival_s
+
+    @property
+    def ttft_s(self) -> NDArray[np.float64]:
+        """From arrival to the first token."""
+        return self.progress["first_token_s"] - self.workload.arrival_s
+
+    @property
+    def tpot_s(self) -> NDArray[np.float64]:
+        """Mean time between tokens; NaN where there were fewer than two."""
+        gaps, first_s = self.output_tokens - 1, self.progress["first_token_s"]
+        tpot_s = np.full(len(gaps), math.nan)
+        taken_s = np.maximum(0.0, self.progress["last_s"] - first_s)
+        np.divide(taken_s, gaps, out=tpot_s, where=gaps > 0)
+        return tpot_s
+
+    @property
+    def e2e_s(self) -> NDArray[np.float64]:
+        """From arrival to the end."""
+        return self.finished_s - self.workload.arrival_s
+
+    def outcomes(self, requests: Sequence[TraceRequest], settings: EngineSettings) -> list[Outcome]:
+        """One for each of the requests, in order; costs more than to serve them."""
+        longest = longest_answer(requests)
+
+        def track(index: int) -> RequestTrack:
+            offered = requests[index]
+            return track_of(index, offered, offered.max_tokens or longest, settings)
+
+        return self._outcomes(self.workload.begun, len(requests), track)
+
+    def resumed_outcomes(self, begun: Sequence[Begun]) -> list[Outcome]:
+        """One for each request that the engine held before the run, in order."""
+        return self._outcomes(0, len(begun), lambda index: begun[index].track(f"b{index}"))
+
+    def _outcomes(
+        self, first: int, count: int, track_of_index: Callable[[int], RequestTrack]
+    ) -> list[Outcome]:
+        # By rows, in Python's own numbers: arrays give them slowly one by one.
+        rows = self.progress[first : first + count]
+        end = slice(first, first + count)
+        columns = zip(
+            rows["admitted_s"].tolist(), rows["first_token_s"].tolist(), rows["last_s"].tolist(),
+            self.output_tokens[end].tolist(), rows["preemptions"].tolist(),
+            rows["cached_tokens"].tolist(), self.finish[end].tolist(),
+            self.finished_s[end].tolist(), strict=True,
+        )  # fmt: skip
+        outcomes = []
+        for i, (admitted_s, first_s, last_s, tokens, preempted, cached, code, end_s) in enumerate(
+            columns
+        ):
+            track = track_of_index(i)
+            track.admitted_s = None if math.isnan(admitted_s) else admitted_s
+            track.first_token_s = track.answer_s = None if math.isnan(first_s) else first_s
+            track.last_token_s, track.output_tokens = last_s, tokens
+            track.preemptions, track.cached_tokens = preempted, cached
+            outcomes.append(track.outcome(i, FINISHES[code], end_s))
+        return outcomes

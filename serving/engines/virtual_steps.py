@@ -1,0 +1,273 @@
+"""What does vLLM's scheduler do in a step, in virtual time? Compiled, and exact to the token.
+
+`schedule_running`, `start` and `finish_step` are the parts that any order of the queue needs;
+`run_stock` is vLLM's own order. Exact for vLLM 0.32 as `virtual_vllm.build_scheduler` sets it up:
+chunked prefill, first come first served, preemption by recomputation, and no admission of a
+request whose whole known sequence does not fit (`scheduler_reserve_full_isl`).
+
+No request reaches `max_model_len`: one that would is ended or rejected before. So vLLM's checks of
+that bound inside a step never act, and are left out.
+"""
+
+import math
+
+from serving.core.jit import compiled_in_place
+from serving.engines.kv_blocks import adopt, cache, find, hold_prefix, next_slot, release, take
+from serving.engines.step_state import (
+    PREEMPTED,
+    REJECTED,
+    RUNNING,
+    SERVED,
+    WAITING,
+    EngineState,
+    drop_first,
+    first_waiting,
+    put_first,
+    put_last,
+)
+
+# Why `run_stock` returned.
+DRAINED, UNTIL, LEFT, TICK, PAUSED, STUCK = range(6)
+
+
+@compiled_in_place
+def run_stock(state: EngineState, until_s: float, tick_s: float, steps: int) -> int:
+    """Serve the requests as stock vLLM does, until one of these.
+
+    DRAINED: nothing is inside or to come. UNTIL: `until_s` is reached. LEFT: the awaited ones
+    have left. TICK: `tick_s` is reached. PAUSED: after `steps` steps, or when the log is nearly
+    full. STUCK: the first in the queue can never be admitted, and nothing else is to come.
+    """
+    engine = state.engine[0]
+    while engine.now_s < until_s:
+        if engine.awaits and engine.awaited == 0:
+            return LEFT
+        arrive(state)
+        if engine.now_s >= tick_s:
+            return TICK
+        # A step preempts and serves each running request at most once.
+        if steps == 0 or 0 < len(state.log) < engine.logged + 2 * len(state.running):
+            return PAUSED
+        steps -= 1
+        schedule_running(state)
+        if engine.preempted == 0:
+            _admit(state)
+        if len(state.log):
+            _log_step(state)
+        if engine.scheduled:
+            finish_step(state)
+        elif engine.arrived < len(state.arrivals):
+            engine.now_s = min(state.arrivals[engine.arrived], tick_s)
+        elif engine.left == engine.arrived:
+            return DRAINED
+        elif tick_s < math.inf:
+            engine.now_s = tick_s
+        elif until_s == math.inf and engine.preempted == 0:
+            return STUCK
+        else:
+            engine.now_s += 1.0
+    return UNTIL
+
+
+@compiled_in_place
+def arrive(state: EngineState) -> None:
+    """Let in what has arrived by now."""
+    engine, arrivals = state.engine[0], state.arrivals
+    while engine.arrived < len(arrivals) and arrivals[engine.arrived] <= engine.now_s:
+        row = engine.arrived
+        engine.arrived += 1
+        one = state.progress[row]
+        if one.fits:
+            one.state = WAITING
+            hold_prefix(state.kv, row, one.known, state.held_tokens[row])
+            put_last(state, row)
+        else:
+            one.state = REJECTED
+            one.last_s = engine.now_s
+            engine.left += 1
+            engine.awaited -= one.awaited
+
+
+@compiled_in_place
+def schedule_running(state: EngineState) -> None:
+    """Give tokens to running requests, in order; preempt the last while there are no blocks."""
+    engine, kv, running = state.engine[0], state.kv, state.running
+    pool = kv.pool[0]
+    size, caching = pool.block_size, pool.caching
+    budget = engine.token_budget
+    engine.chunk = budget
+    if engine.long_prefill_threshold and engine.running + engine.waiting > 1:
+        engine.chunk = engine.long_prefill_threshold  # one alone would starve nobody
+    chunk = engine.chunk
+    prefill_tokens = decodes = context = square = 0
+    engine.preempted = engine.ended = 0
+    engine.steps += 1
+    i = 0
+    while i < engine.running and budget > 0:
+        row = running[i]
+        one = state.progress[row]
+        before = one.computed
+        tokens = min(one.known - before, chunk, budget)
+        after = before + tokens
+        room = one.held * size
+        if after >= room:
+            need = (after + size - 1) // size - one.held
+            if need > pool.free and not _make_room(state, row, need):
+                break
+            take(kv, one.slot, one.held, need)
+            one.held += need
+            if caching:
+                full = after // size
+                cache(kv, row, one.slot, one.cached, full)
+                one.cached = full
+        if tokens == 1 and before >= one.prompt:
+            decodes += 1
+            context += before
+        else:
+            prefill_tokens += tokens
+            square += tokens * before
+        one.computed = after
+        state.tokens[i] = tokens
+        budget -= tokens
+        i += 1
+    engine.scheduled = engine.admitted = i
+    engine.budget_left = budget
+    engine.prefill_tokens, engine.decodes = prefill_tokens, decodes
+    engine.context, engine.square = context, square
+
+
+@compiled_in_place
+def start(state: EngineState, row: int) -> bool:
+    """Begin a waiting request, unless its blocks do not fit. Leaves the queue as it is.
+
+    Only while there is budget left, place in the batch, and nothing was preempted.
+    """
+    engine, kv = state.engine[0], state.kv
+    pool = kv.pool[0]
+    size = pool.block_size
+    one = state.progress[row]
+    slot = found = idle = 0
+    if pool.caching:
+        slot = next_slot(kv)
+        # The last token is always computed: the next one comes of it.
+        found, idle = find(kv, row, slot, (one.known - 1) // size)
+    if (one.known + size - 1) // size - found + idle > pool.free:
+        return False
+    before = found * size
+    tokens = min(one.known - before, engine.chunk, engine.budget_left)
+    after = before + tokens
+    held = (after + size - 1) // size
+    if pool.caching:
+        pool.open_slots -= 1
+        adopt(kv, slot, found)
+    take(kv, slot, found, held - found)
+    if pool.caching:
+        cache(kv, row, slot, found, after // size)
+    if one.state == WAITING:
+        one.admitted_s = engine.now_s
+        one.cached_tokens = before
+    one.slot, one.held, one.cached = slot, held, after // size
+    one.computed, one.state = after, RUNNING
+    if tokens == 1 and before >= one.prompt:
+        engine.decodes += 1
+        engine.context += before
+    else:
+        engine.prefill_tokens += tokens
+        engine.square += tokens * before
+    state.running[engine.running] = row
+    state.tokens[engine.running] = tokens
+    engine.running += 1
+    engine.scheduled += 1
+    engine.budget_left -= tokens
+    return True
+
+
+@compiled_in_place
+def finish_step(state: EngineState) -> None:
+    """Let the step's time pass; whose known tokens are all computed gets a new one."""
+    engine, running = state.engine[0], state.running
+    engine.now_s += (
+        engine.base_s
+        + engine.per_prefill_token_s * engine.prefill_tokens
+        + engine.per_decode_s * engine.decodes
+        + engine.per_context_token_s * engine.context
+        + engine.per_square_s * engine.square
+    )
+    now_s, kept, ended = engine.now_s, 0, 0
+    for i in range(engine.scheduled):
+        row = running[i]
+        one = state.progress[row]
+        if one.computed == one.known:
+            one.known += 1
+            one.last_s = now_s
+            if math.isnan(one.first_token_s):
+                one.first_token_s = now_s
+            if one.known >= one.end:
+                _free(state, row)
+                one.state = SERVED
+                engine.awaited -= one.awaited
+                state.ended[ended] = row
+                ended += 1
+                continue
+        running[kept] = row
+        kept += 1
+    if ended:
+        for i in range(engine.scheduled, engine.running):
+            running[kept] = running[i]
+            kept += 1
+        engine.running = kept
+        engine.left += ended
+    engine.ended = ended
+
+
+@compiled_in_place
+def _admit(state: EngineState) -> None:
+    engine = state.engine[0]
+    while engine.waiting and engine.budget_left > 0 and engine.running < engine.max_active:
+        if not start(state, first_waiting(state)):
+            break
+        drop_first(state)
+
+
+@compiled_in_place
+def _make_room(state: EngineState, row: int, need: int) -> bool:
+    """Preempt the last until `need` blocks are free; False if that reached the request itself."""
+    engine = state.engine[0]
+    while need > state.kv.pool[0].free:
+        engine.running -= 1
+        last = state.running[engine.running]
+        one = state.progress[last]
+        engine.recomputed_tokens += one.computed
+        _free(state, last)
+        one.computed, one.state = 0, PREEMPTED
+        one.preemptions += 1
+        put_first(state, last)
+        state.preempted[engine.preempted] = last
+        engine.preempted += 1
+        if last == row:
+            return False
+    return True
+
+
+@compiled_in_place
+def _free(state: EngineState, row: int) -> None:
+    kv, one = state.kv, state.progress[row]
+    release(kv, one.slot, one.held, one.cached)
+    if kv.pool[0].caching:
+        kv.slots[kv.pool[0].open_slots] = one.slot
+        kv.pool[0].open_slots += 1
+    one.held = one.cached = 0
+
+
+@compiled_in_place
+def _log_step(state: EngineState) -> None:
+    engine = state.engine[0]
+    for i in range(engine.preempted + engine.scheduled):
+        entry = state.log[engine.logged]
+        entry.now_s, entry.step = engine.now_s, engine.steps
+        if i < engine.preempted:
+            entry.row, entry.tokens = state.preempted[i], 0
+        else:
+            k = i - engine.preempted
+            entry.row, entry.tokens = state.running[k], state.tokens[k]
+        engine.logged += 1

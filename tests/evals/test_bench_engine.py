@@ -1,0 +1,77 @@
+"""Does `hmas bench engine` serve both engines the same requests, and count what differs?"""
+
+import json
+from dataclasses import replace
+
+from evals.bench import engine_bench
+from evals.bench.engine_bench import (
+    EngineBenchOptions,
+    bench_cases,
+    run_engine_bench,
+    sessions,
+)
+from serving.engines.compiled import CompiledEngine
+from serving.engines.offered import columns
+from serving.settings import EngineSettings
+from tests.command_line import run_hmas
+from tests.serving.samples import mixed_load, profile
+
+SETTINGS = EngineSettings()
+LOAD = tuple(mixed_load(60, 40.0, seed=3))
+OPTIONS = EngineBenchOptions(
+    ("stock", "prefix cache", "256 running, 100 waiting"), oracle_requests=20, rounds=1
+)
+
+
+def test_each_case_has_a_row_for_each_engine_and_none_differs():
+    told: list[str] = []
+    cases = bench_cases(LOAD, profile(), 20, seed=0)
+    results = run_engine_bench(
+        OPTIONS, cases, SETTINGS, lambda title, done, total: told.append(title)
+    )
+    assert [(r["case"], r["engine"]) for r in results] == [
+        (case, engine) for case in OPTIONS.cases for engine in ("compiled", "oracle")
+    ]
+    assert [r["different"] for r in results] == [0] * 6
+    assert [r["requests"] for r in results] == [60, 20, 56, 20, 20, 20]
+    assert all(r["requests_per_s"] > 0 for r in results)
+    assert set(told) == set(OPTIONS.cases)
+
+
+def test_outcomes_that_differ_are_counted(monkeypatch):
+    def other(machine, settings, *, stock):
+        return CompiledEngine(replace(machine, token_budget=100), settings, stock=stock)
+
+    monkeypatch.setattr(engine_bench, "CompiledEngine", other)
+    cases = bench_cases(LOAD, profile(), 20, seed=0)
+    compiled, oracle = run_engine_bench(replace(OPTIONS, cases=("stock",)), cases, SETTINGS)
+    assert compiled["different"] > 0
+    assert oracle["different"] == 0
+
+
+def test_the_cases_are_what_they_are_called():
+    cases = {case.name: case for case in bench_cases(LOAD, profile(), 20, seed=0)}
+    last = cases["1,024 running, 10,000 waiting"]
+    assert len(last.requests) == 1024 + 10_000 + 20
+    assert last.profile.max_active_requests == 1024
+    machine = replace(profile(1000), prefix_caching=True)
+    chats = sessions(20, seed=1)
+    served = CompiledEngine(machine, SETTINGS, stock=True).run_columns(columns(chats, machine))
+    assert served.cached_tokens.sum() > 0.2 * sum(one.prompt_tokens for one in chats)
+
+
+def test_the_command_prints_one_object():
+    done = run_hmas(
+        "bench", "engine", "--case", "stock", "--requests", 100, "--oracle-requests", 10,
+        "--rounds", 1, "--json", "--check",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    compiled, oracle = json.loads(done.stdout)["results"]
+    assert {"case", "engine", "requests", "requests_per_s", "ratio", "different"} <= set(oracle)
+    assert (compiled["engine"], compiled["requests"], compiled["different"]) == ("compiled", 100, 0)
+
+
+def test_an_unknown_case_is_refused_by_name():
+    done = run_hmas("bench", "engine", "--case", "stok")
+    assert done.exit_code == 2
+    assert "stock" in done.stderr
