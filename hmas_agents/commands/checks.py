@@ -19,7 +19,6 @@ from hmas_agents.config import EngineConfig, ModelConfig
 from serving.contracts import Snapshot
 from serving.engines.protocol import EngineUnavailable
 from serving.engines.ranks import in_step
-from serving.perception.attributes import sign_tenant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
@@ -147,42 +146,31 @@ def check_model(config: ModelConfig, token_file: Path) -> list[Check]:
     """The policy agent's model answers one token; it is asked as `hmas run` asks, signed."""
     if not config.enabled:
         return [Check("model", "ok", "off (model.enabled = false): rules decide")]
-    headers = {"Authorization": f"Bearer {os.environ.get(config.api_key_env) or 'none'}"}
+    from hmas_agents.agents.chat import ModelFault, ask, first_model, model_client, own_request
+
+    key, limit_s = os.environ.get(config.api_key_env) or "none", config.timeout_s
     try:
-        with httpx.Client(headers=headers, timeout=config.timeout_s) as client:
-            name = config.name or _first_model(client, config.base_url)
+        with model_client(config.base_url, key, limit_s) as client:
+            name = config.name or first_model(client, limit_s)
             request: dict[str, Any] = {
                 "model": name,
                 "messages": [{"role": "user", "content": "Say ok."}],
                 "max_tokens": 1,
             }
             if config.tenant:  # vLLM's own field: counted as the agents' request, not a tenant's
-                said = {"tenant": config.tenant, "slo_class": "interactive"}
-                if token_file.is_file():
-                    token = token_file.read_text().strip()
-                    said["tenant_proof"] = sign_tenant(config.tenant, token)
-                request["vllm_xargs"] = said
+                token = token_file.read_text().strip() if token_file.is_file() else ""
+                own = own_request(config.tenant, limit_s, token)
+                request["extra_body"] = {"vllm_xargs": own}
             started_s = time.perf_counter()
-            reply = client.post(f"{config.base_url}/chat/completions", json=request)
-            reply.raise_for_status()
+            ask(client, request, limit_s)
             took_s = time.perf_counter() - started_s
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
+    except (ModelFault, httpx.InvalidURL) as error:
         todo = "start it or correct model.base_url, model.name; until then rules decide"
         return [Check("model", "warn", f"{config.base_url}: {error}", todo)]
     if took_s > config.timeout_s / 2:
         todo = "raise model.timeout_s or use a faster model"
         return [Check("model", "warn", f"{name} took {took_s:.1f} s for one token", todo)]
     return [Check("model", "ok", f"{name} answers in {took_s:.2f} s")]
-
-
-def _first_model(client: httpx.Client, base_url: str) -> str:
-    reply = client.get(f"{base_url}/models")
-    reply.raise_for_status()
-    body: Any = reply.json()
-    listed = body.get("data") if isinstance(body, dict) else None
-    if not listed:
-        raise LookupError("the endpoint lists no model")
-    return str(listed[0]["id"])
 
 
 def _version(distribution: str) -> str | None:

@@ -97,7 +97,7 @@ def test_the_model_is_asked_as_the_agents_tenant(server, monkeypatch):
     unnamed = model_config(server, **{"model.tenant": "", "model.name": "mine"})
     checks.check_model(unnamed, server.token_file)
     said = server.posted[0]["vllm_xargs"]
-    assert (said["tenant"], said["slo_class"]) == ("hmas", "interactive")
+    assert (said["tenant"], said["slo_e2e_ms"]) == ("hmas", 20_000.0)
     monkeypatch.setenv("HMAS_TOKEN", "secret")
     assert signed_tenant(said, "own") == "hmas", "a server that believes no client believes this"
     assert "vllm_xargs" not in server.posted[1]
