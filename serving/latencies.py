@@ -15,17 +15,13 @@ Measure = Literal["ttft_seconds", "inter_token_seconds", "queue_seconds", "slo_u
 
 # Upper bounds of the buckets; one more bucket holds what lies above the last.
 BOUNDS: dict[Measure, np.ndarray] = {
-    "ttft_seconds": np.array(
-        (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+    "ttft_seconds": np.array([0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300]),
+    "inter_token_seconds": np.array(
+        [0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5]
     ),
-    "inter_token_seconds": np.array((
-        0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0,
-    )),
-    "queue_seconds": np.array(
-        (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 300.0)
-    ),
-    "slo_used_ratio": np.array((0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 5.0, 10.0)),
-}  # fmt: skip
+    "queue_seconds": np.array([0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 300]),
+    "slo_used_ratio": np.array([0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 5, 10]),
+}
 
 
 def slo_used(slo: SLO, ttft_s: float | None, tpot_s: float | None, e2e_s: float) -> float | None:

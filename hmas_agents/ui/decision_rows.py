@@ -19,11 +19,11 @@ MarkKind = Literal["switch", "params", "limits", "advised", "refused"]
 ADVISE = "advise"
 # Columns of the second schema; a ledger of the first lacks them.
 NEWER = ("predicted_low", "predicted_high", "model_prompt_tokens")
-COLUMNS = (
+AS_STORED = (
     "id", "horizon", "at_s", "mode", "trigger", "epoch_before", "epoch_after", "policy_before",
-    "policy", "faults", "predicted", "realised", "realised_requests", "model_tokens",
-    "model_latency_s", "json_extract(state, '$.alarms') AS alarms",
+    "predicted", "realised", "realised_requests", "model_tokens", "model_latency_s",
 )  # fmt: skip
+COLUMNS = (*AS_STORED, "policy", "faults", "json_extract(state, '$.alarms') AS alarms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +88,13 @@ def _row(row: sqlite3.Row, calls: list[sqlite3.Row]) -> DecisionRow:
     accepted = [json.loads(call["after"]) for call in calls if call["accepted"]]
     policies = [after["policy"] for after in accepted if after.get("policy")]
     return DecisionRow(
-        id=row["id"],
-        horizon=row["horizon"],
-        at_s=row["at_s"],
-        mode=row["mode"],
-        trigger=row["trigger"],
-        epoch_before=row["epoch_before"],
-        epoch_after=row["epoch_after"],
-        policy_before=row["policy_before"],
+        **{name: row[name] for name in AS_STORED},
         policy_after=policies[-1] if policies else row["policy_before"],
         faults=len(json.loads(row["faults"])),
         alarms=tuple(json.loads(row["alarms"] or "[]") or ()),
         marks=tuple(_marks(row, calls)),
-        predicted=row["predicted"],
         predicted_low=row["predicted_low"],
         predicted_high=row["predicted_high"],
-        realised=row["realised"],
-        realised_requests=row["realised_requests"],
-        model_tokens=row["model_tokens"],
-        model_latency_s=row["model_latency_s"],
     )
 
 
