@@ -57,7 +57,7 @@ class Begun:
         view = RequestView(
             name, one.tenant, one.slo_class, one.slo, one.arrival_s, 0.0, one.prompt_tokens
         )
-        track = RequestTrack(view, one.max_tokens, ("", 0, 0), 0.0, one.prompt_tokens)
+        track = RequestTrack(view, one.max_tokens, ("", 0), 0.0, one.prompt_tokens)
         track.output_tokens = one.output_tokens
         _remember(track, one)
         return track

@@ -1,138 +1,86 @@
-"""How many tokens will an answer still have? Decayed histograms of what was seen.
+"""How many tokens will an answer still have? `core.lengths` for Python: tenants by name, a file.
 
-One histogram of output lengths per (tenant, prompt-length bin, max_tokens bin), in
-logarithmic bins; counts halve every `HALF_LIFE` answers. The mean residual life
-E[L - g | L > g] predicts the rest of a running answer (after TRAIL, 2410.01035).
+The model's state is two arrays, `LengthModel.arrays`; every formula is in `core.lengths`.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import cache
+from itertools import count
 from typing import Any
 
 import numpy as np
 
+from serving.core import lengths as core
+from serving.core.lengths import BINS, COARSE_BINS, GROUPS_PER_TENANT, MAX_HISTOGRAMS
 from serving.perception.stored import stored_array, stored_number
 
-BINS = 48
-_BASE = 1.25  # bin i holds lengths in [1.25^i, 1.25^(i+1))
-HALF_LIFE = 500.0
-_DECAY = 0.5 ** (1.0 / HALF_LIFE)
-_ENOUGH = 8.0
-_LARGEST_COUNT = 1.0 / (1.0 - _DECAY)  # what a decayed count grows to
-_MIDDLES = _BASE ** (np.arange(BINS) + 0.5)
-DEFAULT_TOKENS = 128.0
-MAX_HISTOGRAMS = 512
-_KEEP = 64
-_UNBOUNDED = 10**9
+_ENOUGH_SEEN = 50
+_NOBODY = -1  # a number that no tenant has
 
-Group = tuple[str, int, int]
-
-
-def length_bin(tokens: int) -> int:
-    """Index of the logarithmic bin of a length (0 for lengths up to 1)."""
-    return min(BINS - 1, max(0, int(math.log(max(tokens, 1), _BASE))))
-
-
-@dataclass(slots=True, eq=False)
-class _Histogram:
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(BINS))
-    total: float = 0.0
-    learned: int = 0
-    predicted: tuple[float, float] = (0.0, 0.0)
-    due: int = 0  # predicted anew when so many were learned
-
-    def learn(self, output_tokens: int) -> None:
-        np.multiply(self.counts, _DECAY, out=self.counts)
-        self.counts[length_bin(output_tokens)] += 1.0
-        self.total = self.total * _DECAY + 1.0
-        self.learned += 1
+Group = tuple[str, int]  # tenant, and its group there
 
 
 class LengthModel:
     """Predicts output lengths from finished answers; memory is bounded.
 
     Attributes:
-        coverage: share of answers (EWMA) that stayed below their predicted q90,
-            0.9 when healthy; None until enough answers were seen.
+        arrays: the state, `core.lengths.LENGTHS` and `core.lengths.HISTOGRAM`.
     """
 
     def __init__(self) -> None:
-        self._by_group: dict[Group, _Histogram] = {}
-        self._all = _Histogram()
-        self._seen = 0
-        self._covered = 0.9
+        _compile()
+        self.arrays = core.new_lengths()
+        self._numbers: dict[str, int] = {}  # of tenants that may have a histogram
+        self._next = count()  # never one again, or a tenant would inherit histograms
 
     @property
     def coverage(self) -> float | None:
-        """Share of answers below their predicted q90."""
-        return self._covered if self._seen >= 50 else None
+        """Share of answers (EWMA) that stayed below their predicted q90: 0.9 when healthy.
+
+        None until enough answers were seen.
+        """
+        lengths, _ = self.arrays
+        return float(lengths["covered"][0]) if lengths["seen"][0] >= _ENOUGH_SEEN else None
 
     @staticmethod
     def group(tenant: str, prompt_tokens: int, max_tokens: int) -> Group:
         """Which histogram a request belongs to (coarse: powers of about 4)."""
-        return tenant, length_bin(prompt_tokens) // 6, length_bin(max_tokens) // 6
+        return tenant, core.group_of(0, prompt_tokens, max_tokens)
 
     def learn(self, group: Group, output_tokens: int) -> None:
         """Take in one finished answer."""
-        if output_tokens <= 0:
-            return
-        own = self._by_group.get(group)
-        if own is not None and own.total >= _ENOUGH:
-            covered = output_tokens <= self.predicted(group)[1]
-            self._covered += 0.02 * (covered - self._covered)
-            self._seen += 1
-        if own is None:
-            if len(self._by_group) >= MAX_HISTOGRAMS:
-                self._by_group.pop(next(iter(self._by_group)))
-            own = self._by_group[group] = _Histogram()
-        own.learn(output_tokens)
-        self._all.learn(output_tokens)
+        tenant = group[0]
+        if tenant not in self._numbers:
+            self._number(tenant)
+        core.learn(*self.arrays, self._key(group), output_tokens)
 
     def predicted(self, group: Group) -> tuple[float, float]:
-        """Mean and q90 of a new answer's length, not bounded by max_tokens.
-
-        At most `_KEEP` answers of its histogram old, because every arrival asks.
-        """
-        found = self._histogram(group)
-        if found is None:
-            return DEFAULT_TOKENS, math.inf
-        if found.learned >= found.due:
-            found.predicted = self.remaining(group, 0, _UNBOUNDED), self.quantile(group, 0.9)
-            # Few answers change a prediction much, many do not.
-            found.due = found.learned + min(_KEEP, 1 + found.learned // 8)
-        return found.predicted
+        """Mean and q90 of a new answer's length, not bounded by max_tokens."""
+        return core.predicted(*self.arrays, self._key(group))
 
     def remaining(self, group: Group, generated: int, max_tokens: int) -> float:
         """E[L - generated | L > generated] in tokens, between 1 and what max_tokens allows."""
-        room = max(1.0, float(max_tokens - generated))
-        found = self._histogram(group)
-        if found is None:
-            return min(room, max(1.0, DEFAULT_TOKENS - generated))
-        start = length_bin(generated) if generated > 0 else 0
-        tail = found.counts[start:]
-        total = tail.sum()
-        if total < 1e-6:  # longer than anything seen: expect as much again
-            return min(room, max(1.0, float(generated)))
-        rest = float((tail * np.maximum(_MIDDLES[start:] - generated, 1.0)).sum() / total)
-        return min(room, max(1.0, rest))
+        return core.remaining(*self.arrays, self._key(group), generated, max_tokens)
 
     def quantile(self, group: Group, q: float) -> float:
         """Upper edge in tokens of the bin that holds quantile `q` of the lengths."""
-        found = self._histogram(group)
-        if found is None:
-            return math.inf
-        index = int(np.searchsorted(np.cumsum(found.counts), q * found.counts.sum()))
-        return float(_BASE ** (min(index, BINS - 1) + 1))
+        return core.quantile(*self.arrays, self._key(group), q)
 
     def state(self) -> dict[str, Any]:
         """A copy of what was learned, for `restore`: n groups, their counts (n, BINS)."""
+        lengths, histograms = self.arrays
+        names = {number: tenant for tenant, number in self._numbers.items()}
+        groups = []
+        rows = self._rows()
+        for key in histograms["group"][rows].tolist():
+            number, inside = divmod(key, GROUPS_PER_TENANT)
+            groups.append([names[number], *divmod(inside, COARSE_BINS)])
         return {
-            "groups": [list(group) for group in self._by_group],
-            "counts": np.array([one.counts for one in self._by_group.values()]).reshape(-1, BINS),
-            "all": self._all.counts.copy(),
-            "seen": self._seen,
-            "covered": self._covered,
+            "groups": groups,
+            "counts": histograms["counts"][rows],
+            "all": histograms["counts"][0].copy(),
+            "seen": int(lengths["seen"][0]),
+            "covered": float(lengths["covered"][0]),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -147,28 +95,49 @@ class LengthModel:
         groups = [_stored_group(group) for group in stored]
         if len(set(groups)) != len(groups) or len(groups) > MAX_HISTOGRAMS:
             raise ValueError(f"groups must differ, and be at most {MAX_HISTOGRAMS}")
-        shape = (len(groups), BINS)
-        counts = stored_array(state, "counts", shape, largest=_LARGEST_COUNT)
-        everybody = stored_array(state, "all", (BINS,), largest=_LARGEST_COUNT)
+        counts = stored_array(state, "counts", (len(groups), BINS), largest=core.LARGEST_COUNT)
+        everybody = stored_array(state, "all", (BINS,), largest=core.LARGEST_COUNT)
         seen = int(stored_number(state, "seen", 0, 2**62))
         covered = stored_number(state, "covered", 0.0, 1.0)
-        self._by_group = {
-            group: _Histogram(row.copy(), float(row.sum()))
-            for group, row in zip(groups, counts, strict=True)
-        }
-        self._all = _Histogram(everybody, float(everybody.sum()))
-        self._seen, self._covered = seen, covered
+        lengths, histograms = self.arrays = core.new_lengths()
+        lengths["seen"], lengths["covered"] = seen, covered
+        self._numbers = {}
+        for group in groups:
+            if group[0] not in self._numbers:
+                self._number(group[0])
+            core.add(lengths, histograms, self._key(group))
+        # The rows of the groups follow that of all answers.
+        histograms["counts"][: len(groups) + 1] = np.vstack([everybody, counts])
+        histograms["total"] = histograms["counts"].sum(axis=1)
 
-    def _histogram(self, group: Group) -> _Histogram | None:
-        own = self._by_group.get(group)
-        if own is not None and own.total >= _ENOUGH:
-            return own
-        return self._all if self._all.total >= _ENOUGH else None
+    def _key(self, group: Group) -> int:
+        """The core's number of a group; one of a tenant without histograms is nobody's."""
+        return self._numbers.get(group[0], _NOBODY) * GROUPS_PER_TENANT + group[1]
+
+    def _number(self, tenant: str) -> None:
+        if len(self._numbers) >= 2 * MAX_HISTOGRAMS:
+            used = set((self.arrays[1]["group"][self._rows()] // GROUPS_PER_TENANT).tolist())
+            self._numbers = {name: n for name, n in self._numbers.items() if n in used}
+        self._numbers[tenant] = next(self._next)
+
+    def _rows(self) -> np.ndarray:
+        """Rows of the groups' histograms, the oldest first."""
+        made = int(self.arrays[0]["made"][0])
+        kept = np.arange(max(0, made - MAX_HISTOGRAMS), made)
+        return 1 + kept % MAX_HISTOGRAMS
 
 
 def _stored_group(group: Any) -> Group:
     match group:
         case [str(tenant), int(prompt_bin), int(most_bin)] if 0 < len(tenant) <= 64:
-            if 0 <= prompt_bin < BINS and 0 <= most_bin < BINS:
-                return tenant, prompt_bin, most_bin
+            if 0 <= prompt_bin < COARSE_BINS and 0 <= most_bin < COARSE_BINS:
+                return tenant, prompt_bin * COARSE_BINS + most_bin
     raise ValueError(f"groups holds {str(group)[:80]!r}: not a tenant (64 characters) and 2 bins")
+
+
+@cache
+def _compile() -> None:
+    """Compile what steps call, or load it from disk: no step may wait for that."""
+    arrays = core.new_lengths()
+    core.learn(*arrays, core.group_of(0, 0, 0), 1)
+    core.predicted(*arrays, 0)

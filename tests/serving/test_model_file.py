@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.core.lengths import BINS, MAX_HISTOGRAMS
 from serving.perception.cost_model import DEFAULT_COST, CostModel, StepShape
-from serving.perception.length_model import BINS, MAX_HISTOGRAMS, LengthModel
+from serving.perception.length_model import LengthModel
 from serving.perception.model_file import THREAD_NAME, ModelFile, fingerprint, rank_path
 
 PRINT = {"model": "smollm2", "tensor_parallel_size": "1"}

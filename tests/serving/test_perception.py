@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.contracts import SLO, SLO_CLASSES, Contract, CostCoefficients, with_classes
+from serving.core.lengths import MAX_HISTOGRAMS, length_bin
 from serving.perception.attributes import deadline_s, slo_of, tenant_of
 from serving.perception.cost_model import DEFAULT_COST, CostModel, StepShape, step_shape
-from serving.perception.length_model import MAX_HISTOGRAMS, LengthModel, length_bin
+from serving.perception.length_model import LengthModel
 from serving.settings import EngineSettings
 from tests.serving.samples import LightRequest, view
 
@@ -151,13 +152,18 @@ def test_little_seen_means_the_default_then_everybodys_lengths():
         model.learn(GROUP, 500)
     other = LengthModel.group("someone else", 500, 1024)
     assert model.remaining(other, 0, 1024) == pytest.approx(500, rel=0.2)
+    for _ in range(200):
+        model.learn(LengthModel.group("a third one", 10, 10), 5)
+    assert model.quantile(GROUP, 0.5) > 100, "its own"
+    assert model.quantile(other, 0.5) < 10, "everybody's, not the first tenant's"
 
 
 def test_the_number_of_histograms_is_bounded():
     model = LengthModel()
     for i in range(3 * MAX_HISTOGRAMS):
         model.learn(LengthModel.group(f"t{i}", 10, 10), 5)
-    assert len(model._by_group) == MAX_HISTOGRAMS
+    kept = [tenant for tenant, *_ in model.state()["groups"]]
+    assert kept == [f"t{i}" for i in range(2 * MAX_HISTOGRAMS, 3 * MAX_HISTOGRAMS)], "the last"
 
 
 @settings(deadline=None)
