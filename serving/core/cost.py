@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from serving.core.jit import compiled
+from serving.core.jit import compiled_in_place
 
 REFIT_STEPS = 32
 COEFFICIENTS = (
@@ -25,6 +25,9 @@ COST = np.dtype([
     ("since_fit", "i8"),  # of them, those that the coefficients do not know yet
     ("gram", "f8", (_UNKNOWNS, _UNKNOWNS)),
     ("moment", "f8", (_UNKNOWNS,)),
+    ("best", "f8", (_UNKNOWNS,)),  # and the two below: scratch of a fit
+    ("tried", "f8", (_UNKNOWNS,)),
+    ("root", "f8", (_UNKNOWNS, _UNKNOWNS)),
 ])  # fmt: skip
 _FORGET = 0.998  # per step: about 500 steps of memory
 _OUTLIER = 5.0  # a step this many times longer than predicted is a stall, not a sample
@@ -55,7 +58,7 @@ def new_cost(coefficients: Sequence[float]) -> np.ndarray:
     return cost
 
 
-@compiled
+@compiled_in_place
 def seconds_at(
     base_s: float, per_prefill_token_s: float, per_decode_s: float, per_context_token_s: float,
     per_square_s: float, prefill_tokens: int, decodes: int, decode_context: int,
@@ -71,7 +74,7 @@ def seconds_at(
     )
 
 
-@compiled
+@compiled_in_place
 def step_seconds(
     cost: np.ndarray, prefill_tokens: int, decodes: int, decode_context: int, prefill_square: int
 ) -> float:
@@ -83,7 +86,7 @@ def step_seconds(
     )  # fmt: skip
 
 
-@compiled
+@compiled_in_place
 def learn(
     cost: np.ndarray, prefill_tokens: int, decodes: int, decode_context: int, prefill_square: int,
     measured_s: float,
@@ -105,7 +108,7 @@ def learn(
     fit.margin = min(max(fit.q90, 0.0), _LARGEST_MARGIN)
     # Relative weights: an error of 10% counts the same in short and long steps.
     least_s = max(measured_s, _LEAST_S)
-    row = np.empty(_UNKNOWNS)
+    row = fit.tried
     row[0], row[1], row[2] = 1.0, prefill_tokens, decodes
     row[3], row[4] = decode_context, prefill_square
     for i in range(_UNKNOWNS):
@@ -121,16 +124,12 @@ def learn(
     return True
 
 
-@compiled
+@compiled_in_place
 def refit(cost: np.ndarray) -> None:
     """Solve the normal equations for the coefficients."""
     fit = cost[0]
-    gram, moment = np.empty((_UNKNOWNS, _UNKNOWNS)), np.empty(_UNKNOWNS)
-    for i in range(_UNKNOWNS):
-        moment[i] = fit.moment[i]
-        for j in range(_UNKNOWNS):
-            gram[i, j] = fit.gram[i, j]
-    theta = non_negative_fit(gram, moment)
+    theta = fit.best
+    non_negative_fit(fit.gram, fit.moment, theta, fit.tried, fit.root)
     fit.base_s = theta[0] / _SCALE[0]
     fit.per_prefill_token_s = theta[1] / _SCALE[1]
     fit.per_decode_s = theta[2] / _SCALE[2]
@@ -139,68 +138,86 @@ def refit(cost: np.ndarray) -> None:
     fit.since_fit = 0
 
 
-@compiled
-def non_negative_fit(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    """The x >= 0 that minimises |A x - y|, with A'A = `gram` (n, n) and A'y = `moment` (n,).
+@compiled_in_place
+def non_negative_fit(
+    gram: np.ndarray, moment: np.ndarray, best: np.ndarray, tried: np.ndarray, root: np.ndarray
+) -> None:
+    """Write into `best` the x >= 0 that minimises |A x - y|, A'A = `gram`, A'y = `moment`.
 
     The least squares over each set of columns is tried, 2^n of them, and the best without a
     negative number wins: some optimum has independent columns (Lawson and Hanson, Solving
     Least Squares Problems, 1974, chapter 23). For a handful of unknowns this takes microseconds,
     and cannot go round in circles. Of equal ones the first wins: a column whose part in the error
     is lost in rounding, because its feature is long unseen, gets 0.
+
+    Args:
+        gram: shape (n, n).
+        moment: shape (n,).
+        best: result, shape (n,).
+        tried: scratch, shape (n,).
+        root: scratch, shape (n, n).
     """
-    unknowns = len(moment)
-    best, least = np.zeros(unknowns), 0.0
+    unknowns, least = len(moment), 0.0
+    for i in range(unknowns):
+        best[i] = 0.0
     for chosen in range(1, 1 << unknowns):
-        x = np.zeros(unknowns)
-        if not _solve(gram, moment, chosen, x):
+        if not _solve(gram, moment, chosen, tried, root):
             continue
         error = 0.0  # |A x - y|^2 - |y|^2
         for i in range(unknowns):
             inner = -2.0 * moment[i]
             for j in range(unknowns):
-                inner += gram[i, j] * x[j]
-            error += x[i] * inner
+                inner += gram[i, j] * tried[j]
+            error += tried[i] * inner
         if error < least:
-            best, least = x, error
-    return best
+            least = error
+            for i in range(unknowns):
+                best[i] = tried[i]
 
 
-@compiled
-def _solve(gram: np.ndarray, moment: np.ndarray, chosen: int, x: np.ndarray) -> bool:
+@compiled_in_place
+def _solve(
+    gram: np.ndarray, moment: np.ndarray, chosen: int, x: np.ndarray, root: np.ndarray
+) -> bool:
     """Least squares over the columns of the bits in `chosen`, by Cholesky's L L' = gram.
 
     Returns:
         Whether these columns are independent and no x of theirs is negative.
     """
-    columns = np.empty(len(moment), np.int64)
-    count = 0
-    for i in range(len(moment)):
-        if chosen >> i & 1:
-            columns[count] = i
-            count += 1
-    root = np.empty((count, count))
-    for i in range(count):
-        a = columns[i]
-        x[a] = moment[a]
-        for j in range(i + 1):
-            rest = gram[a, columns[j]]
-            for k in range(j):
-                rest -= root[i, k] * root[j, k]
-            if j < i:
-                root[i, j] = rest / root[j, j]
-            elif rest > _INDEPENDENT * gram[a, a]:
-                root[i, i] = np.sqrt(rest)
-            else:
-                return False
+    unknowns = len(moment)
+    for i in range(unknowns):
+        x[i] = 0.0
+        for j in range(unknowns):
+            root[i, j] = 0.0  # also for columns that are not chosen, which so count nothing
+    for i in range(unknowns):
+        if not chosen >> i & 1:
+            continue
+        for j in range(i):
+            if chosen >> j & 1:
+                root[i, j] = _rest(gram, root, i, j) / root[j, j]
+        pivot = _rest(gram, root, i, i)
+        if not pivot > _INDEPENDENT * gram[i, i]:
+            return False
+        root[i, i] = np.sqrt(pivot)
+        x[i] = moment[i]
         for k in range(i):
-            x[a] -= root[i, k] * x[columns[k]]
-        x[a] /= root[i, i]
-    for i in range(count - 1, -1, -1):
-        a = columns[i]
-        for k in range(i + 1, count):
-            x[a] -= root[k, i] * x[columns[k]]
-        x[a] /= root[i, i]
-        if not x[a] >= 0.0:
+            x[i] -= root[i, k] * x[k]
+        x[i] /= root[i, i]
+    for i in range(unknowns - 1, -1, -1):
+        if not chosen >> i & 1:
+            continue
+        for k in range(i + 1, unknowns):
+            x[i] -= root[k, i] * x[k]
+        x[i] /= root[i, i]
+        if not x[i] >= 0.0:
             return False
     return True
+
+
+@compiled_in_place
+def _rest(gram: np.ndarray, root: np.ndarray, i: int, j: int) -> float:
+    """What the columns before column `j` leave of an entry of `gram`."""
+    rest = gram[i, j]
+    for k in range(j):
+        rest -= root[i, k] * root[j, k]
+    return float(rest)

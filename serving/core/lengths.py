@@ -8,7 +8,7 @@ that has seen little goes by the histogram of all answers.
 
 import numpy as np
 
-from serving.core.jit import compiled
+from serving.core.jit import compiled_in_place
 
 BINS = 48  # bin i holds lengths in [1.25^i, 1.25^(i+1))
 MAX_HISTOGRAMS = 512  # the oldest makes room
@@ -55,7 +55,7 @@ def new_lengths() -> tuple[np.ndarray, np.ndarray]:
     return lengths, np.zeros(1 + MAX_HISTOGRAMS, HISTOGRAM)
 
 
-@compiled
+@compiled_in_place
 def length_bin(tokens: int) -> int:
     """Index of the logarithmic bin of a length (0 for lengths up to 1)."""
     low, high = 0, BINS
@@ -68,7 +68,7 @@ def length_bin(tokens: int) -> int:
     return low
 
 
-@compiled
+@compiled_in_place
 def group_of(tenant: int, prompt_tokens: int, max_tokens: int) -> int:
     """Which histogram a request belongs to (coarse: powers of about 4).
 
@@ -82,7 +82,7 @@ def group_of(tenant: int, prompt_tokens: int, max_tokens: int) -> int:
     return tenant * GROUPS_PER_TENANT + prompt_bin * COARSE_BINS + most_bin
 
 
-@compiled
+@compiled_in_place
 def learn(lengths: np.ndarray, histograms: np.ndarray, group: int, output_tokens: int) -> None:
     """Take in one finished answer."""
     if output_tokens <= 0:
@@ -99,7 +99,7 @@ def learn(lengths: np.ndarray, histograms: np.ndarray, group: int, output_tokens
     _count(histograms, _ALL, output_tokens)
 
 
-@compiled
+@compiled_in_place
 def predicted(lengths: np.ndarray, histograms: np.ndarray, group: int) -> tuple[float, float]:
     """Mean and q90 of a new answer's length, not bounded by max_tokens.
 
@@ -117,7 +117,7 @@ def predicted(lengths: np.ndarray, histograms: np.ndarray, group: int) -> tuple[
     return found.mean_tokens, found.q90_tokens
 
 
-@compiled
+@compiled_in_place
 def remaining(
     lengths: np.ndarray, histograms: np.ndarray, group: int, generated: int, max_tokens: int
 ) -> float:
@@ -126,14 +126,14 @@ def remaining(
     return _remaining(histograms, row, generated, max_tokens)
 
 
-@compiled
+@compiled_in_place
 def quantile(lengths: np.ndarray, histograms: np.ndarray, group: int, q: float) -> float:
     """Upper edge in tokens of the bin that holds quantile `q` of the lengths."""
     row = _speaker(lengths, histograms, group)
     return _quantile(histograms, row, q)
 
 
-@compiled
+@compiled_in_place
 def add(lengths: np.ndarray, histograms: np.ndarray, group: int) -> int:
     """An empty histogram for a group that has none; returns its row. The oldest makes room."""
     state = lengths[0]
@@ -150,7 +150,7 @@ def add(lengths: np.ndarray, histograms: np.ndarray, group: int) -> int:
     return row
 
 
-@compiled
+@compiled_in_place
 def _drop(lengths: np.ndarray, histograms: np.ndarray, row: int) -> None:
     heads, head = lengths[0].heads, histograms[row].group % _HEADS
     if heads[head] == row:
@@ -162,7 +162,7 @@ def _drop(lengths: np.ndarray, histograms: np.ndarray, row: int) -> None:
     histograms[before].next = histograms[row].next
 
 
-@compiled
+@compiled_in_place
 def _row_of(lengths: np.ndarray, histograms: np.ndarray, group: int) -> int:
     """Row of a group's histogram, 0 without one."""
     row = lengths[0].heads[group % _HEADS]
@@ -171,7 +171,7 @@ def _row_of(lengths: np.ndarray, histograms: np.ndarray, group: int) -> int:
     return int(row)
 
 
-@compiled
+@compiled_in_place
 def _speaker(lengths: np.ndarray, histograms: np.ndarray, group: int) -> int:
     """Row of the histogram that a group goes by."""
     row = _row_of(lengths, histograms, group)
@@ -180,7 +180,7 @@ def _speaker(lengths: np.ndarray, histograms: np.ndarray, group: int) -> int:
     return _ALL if histograms[_ALL].total >= _ENOUGH else _NONE
 
 
-@compiled
+@compiled_in_place
 def _count(histograms: np.ndarray, row: int, output_tokens: int) -> None:
     own = histograms[row]
     for i in range(BINS):
@@ -190,7 +190,7 @@ def _count(histograms: np.ndarray, row: int, output_tokens: int) -> None:
     own.learned += 1
 
 
-@compiled
+@compiled_in_place
 def _remaining(histograms: np.ndarray, row: int, generated: int, max_tokens: int) -> float:
     room = max(1.0, float(max_tokens - generated))
     if row == _NONE:
@@ -205,7 +205,7 @@ def _remaining(histograms: np.ndarray, row: int, generated: int, max_tokens: int
     return min(room, max(1.0, rest / total))
 
 
-@compiled
+@compiled_in_place
 def _quantile(histograms: np.ndarray, row: int, q: float) -> float:
     if row == _NONE:
         return np.inf

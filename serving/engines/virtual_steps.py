@@ -11,6 +11,7 @@ that bound inside a step never act, and are left out.
 
 import math
 
+from serving.core.cost import seconds_at
 from serving.core.jit import compiled_in_place
 from serving.engines.kv_blocks import adopt, cache, find, hold_prefix, next_slot, release, take
 from serving.engines.step_state import (
@@ -186,13 +187,11 @@ def start(state: EngineState, row: int) -> bool:
 def finish_step(state: EngineState) -> None:
     """Let the step's time pass; whose known tokens are all computed gets a new one."""
     engine, running = state.engine[0], state.running
-    engine.now_s += (
-        engine.base_s
-        + engine.per_prefill_token_s * engine.prefill_tokens
-        + engine.per_decode_s * engine.decodes
-        + engine.per_context_token_s * engine.context
-        + engine.per_square_s * engine.square
-    )
+    engine.now_s += seconds_at(
+        engine.base_s, engine.per_prefill_token_s, engine.per_decode_s,
+        engine.per_context_token_s, engine.per_square_s, engine.prefill_tokens, engine.decodes,
+        engine.context, engine.square,
+    )  # fmt: skip
     now_s, kept, ended = engine.now_s, 0, 0
     for i in range(engine.scheduled):
         row = running[i]

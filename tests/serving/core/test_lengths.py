@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from serving.core import lengths as core
-from serving.core.jit import compiled
+from serving.core.jit import compiled_in_place
 from serving.core.lengths import BINS, MAX_HISTOGRAMS
 from serving.perception.length_model import LengthModel
 
@@ -78,7 +78,7 @@ def test_each_group_goes_by_its_own_histogram_while_it_is_among_the_last(stride)
     assert len(literal.groups) == MAX_HISTOGRAMS
 
 
-@compiled
+@compiled_in_place
 def learn_all(lengths: Any, histograms: Any, answers: Any, means: Any) -> None:
     for i in range(len(answers)):
         tenant, prompt, most, tokens = answers[i]
