@@ -1,7 +1,7 @@
 """What does vLLM's scheduler do in a step, in virtual time? Compiled, and exact to the token.
 
-`schedule_running`, `start` and `finish_step` are the parts that any order of the queue needs;
-`run_stock` is vLLM's own order. Exact for vLLM 0.32 as `virtual_vllm.build_scheduler` sets it up:
+`begin_step`, `serve_next`, `preempt_last`, `start` and `finish_step` are what any order of
+the queue needs; `run_stock` is vLLM's own order. Exact for vLLM 0.32 as `virtual_vllm` sets it up:
 chunked prefill, first come first served, preemption by recomputation, and no admission of a
 request whose whole known sequence does not fit (`scheduler_reserve_full_isl`).
 
@@ -10,6 +10,7 @@ that bound inside a step never act, and are left out.
 """
 
 import math
+from typing import Any
 
 from serving.core.cost import seconds_at
 from serving.core.jit import compiled_in_place
@@ -50,9 +51,7 @@ def run_stock(state: EngineState, until_s: float, tick_s: float, steps: int) -> 
         if steps == 0 or 0 < len(state.log) < engine.logged + 2 * len(state.running):
             return PAUSED
         steps -= 1
-        schedule_running(state)
-        if engine.preempted == 0:
-            _admit(state)
+        _schedule(state)
         if len(state.log):
             _log_step(state)
         if engine.scheduled:
@@ -90,51 +89,62 @@ def arrive(state: EngineState) -> None:
 
 
 @compiled_in_place
-def schedule_running(state: EngineState) -> None:
-    """Give tokens to running requests, in order; preempt the last while there are no blocks."""
-    engine, kv, running = state.engine[0], state.kv, state.running
-    pool = kv.pool[0]
-    size, caching = pool.block_size, pool.caching
-    budget = engine.token_budget
-    engine.chunk = budget
-    if engine.long_prefill_threshold and engine.running + engine.waiting > 1:
+def begin_step(state: EngineState, inside: int) -> None:
+    """Nothing is scheduled yet in this step; so many requests run or wait."""
+    engine = state.engine[0]
+    engine.budget_left = engine.chunk = engine.token_budget
+    if engine.long_prefill_threshold and inside > 1:
         engine.chunk = engine.long_prefill_threshold  # one alone would starve nobody
-    chunk = engine.chunk
-    prefill_tokens = decodes = context = square = 0
-    engine.preempted = engine.ended = 0
+    engine.scheduled = engine.preempted = engine.ended = 0
+    engine.prefill_tokens = engine.decodes = engine.context = engine.square = 0
     engine.steps += 1
-    i = 0
-    while i < engine.running and budget > 0:
-        row = running[i]
-        one = state.progress[row]
-        before = one.computed
-        tokens = min(one.known - before, chunk, budget)
-        after = before + tokens
-        room = one.held * size
-        if after >= room:
-            need = (after + size - 1) // size - one.held
-            if need > pool.free and not _make_room(state, row, need):
-                break
-            take(kv, one.slot, one.held, need)
-            one.held += need
-            if caching:
-                full = after // size
-                cache(kv, row, one.slot, one.cached, full)
-                one.cached = full
-        if tokens == 1 and before >= one.prompt:
-            decodes += 1
-            context += before
-        else:
-            prefill_tokens += tokens
-            square += tokens * before
-        one.computed = after
-        state.tokens[i] = tokens
-        budget -= tokens
-        i += 1
-    engine.scheduled = engine.admitted = i
-    engine.budget_left = budget
-    engine.prefill_tokens, engine.decodes = prefill_tokens, decodes
-    engine.context, engine.square = context, square
+
+
+@compiled_in_place
+def serve_next(state: EngineState) -> bool:
+    """Give tokens to the next running request, unless there are too few free blocks for it."""
+    engine, kv, place = state.engine[0], state.kv, state.engine[0].scheduled
+    pool = kv.pool[0]
+    size = pool.block_size
+    row = state.running[place]
+    one = state.progress[row]
+    before = one.computed
+    tokens = min(one.known - before, engine.chunk, engine.budget_left)
+    after = before + tokens
+    if after >= one.held * size:
+        need = (after + size - 1) // size - one.held
+        if need > pool.free:
+            return False
+        take(kv, one.slot, one.held, need)
+        one.held += need
+        if pool.caching:
+            full = after // size
+            cache(kv, row, one.slot, one.cached, full)
+            one.cached = full
+    one.computed = after
+    _count(engine, one.prompt, before, tokens)
+    state.tokens[place] = tokens
+    return True
+
+
+@compiled_in_place
+def preempt_last(state: EngineState) -> int:
+    """Take the last of the running list out, and its blocks; it is in no queue then.
+
+    Returns:
+        its row.
+    """
+    engine = state.engine[0]
+    engine.running -= 1
+    row = state.running[engine.running]
+    one = state.progress[row]
+    engine.recomputed_tokens += one.computed
+    _free(state, row)
+    one.computed, one.state = 0, PREEMPTED
+    one.preemptions += 1
+    state.preempted[engine.preempted] = row
+    engine.preempted += 1
+    return int(row)
 
 
 @compiled_in_place
@@ -169,17 +179,10 @@ def start(state: EngineState, row: int) -> bool:
         one.cached_tokens = before
     one.slot, one.held, one.cached = slot, held, after // size
     one.computed, one.state = after, RUNNING
-    if tokens == 1 and before >= one.prompt:
-        engine.decodes += 1
-        engine.context += before
-    else:
-        engine.prefill_tokens += tokens
-        engine.square += tokens * before
+    _count(engine, one.prompt, before, tokens)
     state.running[engine.running] = row
     state.tokens[engine.running] = tokens
     engine.running += 1
-    engine.scheduled += 1
-    engine.budget_left -= tokens
     return True
 
 
@@ -220,32 +223,31 @@ def finish_step(state: EngineState) -> None:
 
 
 @compiled_in_place
-def _admit(state: EngineState) -> None:
+def _schedule(state: EngineState) -> None:
     engine = state.engine[0]
-    while engine.waiting and engine.budget_left > 0 and engine.running < engine.max_active:
-        if not start(state, first_waiting(state)):
-            break
-        drop_first(state)
+    begin_step(state, engine.running + engine.waiting)
+    while engine.scheduled < engine.running and engine.budget_left > 0:
+        if not serve_next(state):
+            put_first(state, preempt_last(state))
+    engine.admitted = engine.scheduled
+    if engine.preempted == 0:
+        while engine.waiting and engine.budget_left > 0 and engine.running < engine.max_active:
+            if not start(state, first_waiting(state)):
+                break
+            drop_first(state)
 
 
 @compiled_in_place
-def _make_room(state: EngineState, row: int, need: int) -> bool:
-    """Preempt the last until `need` blocks are free; False if that reached the request itself."""
-    engine = state.engine[0]
-    while need > state.kv.pool[0].free:
-        engine.running -= 1
-        last = state.running[engine.running]
-        one = state.progress[last]
-        engine.recomputed_tokens += one.computed
-        _free(state, last)
-        one.computed, one.state = 0, PREEMPTED
-        one.preemptions += 1
-        put_first(state, last)
-        state.preempted[engine.preempted] = last
-        engine.preempted += 1
-        if last == row:
-            return False
-    return True
+def _count(engine: Any, prompt: int, before: int, tokens: int) -> None:
+    # The shape of the step, as `perception.cost_model.step_shape` has it.
+    if tokens == 1 and before >= prompt:
+        engine.decodes += 1
+        engine.context += before
+    else:
+        engine.prefill_tokens += tokens
+        engine.square += tokens * before
+    engine.scheduled += 1
+    engine.budget_left -= tokens
 
 
 @compiled_in_place

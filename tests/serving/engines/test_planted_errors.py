@@ -45,17 +45,17 @@ PLANTED = {
     ),
     "the last token comes from the cache": ("(one.known - 1) // size", "one.known // size"),
     "a wrong tie on admission": (
-        "drop_first(state)\n\n\n@compiled_in_place\ndef _make_room",
+        "drop_first(state)\n\n\n@compiled_in_place\ndef _count",
         "drop_first(state)\n        _turn(state)\n\n\n"
         "def _turn(state):\n    engine = state.engine[0]\n    if engine.waiting > 1:\n"
         "        row, mask = first_waiting(state), len(state.waiting) - 1\n"
         "        k = (engine.waiting_first + 1) & mask\n"
         "        if state.arrivals[row] == state.arrivals[state.waiting[k]]:\n"
         "            state.waiting[engine.waiting_first] = state.waiting[k]\n"
-        "            state.waiting[k] = row\n\n\n@compiled_in_place\ndef _make_room",
+        "            state.waiting[k] = row\n\n\n@compiled_in_place\ndef _count",
     ),
     "a preempted request goes to the end of the queue": (
-        "put_first(state, last)", "put_last(state, last)",
+        "put_first(state, preempt_last(state))", "put_last(state, preempt_last(state))",
     ),
     "admission in a step that preempted": ("if engine.preempted == 0:", "if True:"),
     "an arrival one step late": ("<= engine.now_s:", "< engine.now_s:"),
@@ -65,9 +65,7 @@ PLANTED = {
         "1 + idle > pool.free or (min(one.known - found * size, engine.chunk, "
         "engine.budget_left) + size - 1) // size + idle > pool.free",
     ),
-    "one alone is held to the threshold": (
-        "engine.running + engine.waiting > 1", "engine.running + engine.waiting > 0",
-    ),
+    "one alone is held to the threshold": ("inside > 1", "inside > 0"),
 }  # fmt: skip
 
 
