@@ -4,7 +4,6 @@ Driven by the scheduler hook (and by the simulator for stock vLLM, so that every
 arm is measured by the same code). All memory is bounded.
 """
 
-import math
 from collections import deque
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
@@ -17,13 +16,15 @@ from serving.contracts import (
     JournalPage,
     Miss,
     Outcome,
+    ResidentRequest,
     TenantCounters,
 )
 from serving.contracts.contract import OTHER
-from serving.lanes import Lane
 from serving.latencies import Latencies, slo_used
 from serving.perception.length_model import Group
 from serving.policies.base import RequestView
+
+BEHIND: tuple[Deprioritised, ...] = ("over_share", "parked", "demoted")  # by standing, from 1
 
 
 def judge(
@@ -53,11 +54,9 @@ class RequestTrack:
     view: RequestView
     max_tokens: int
     group: Group  # its histogram in the length model
-    expected_tokens: float  # predicted answer length, refreshed at admission
     prompt_tokens: int  # cached or not; the view has the uncached ones
     cached_tokens: int = 0  # of the prompt, at arrival, then at the first admission
     prefix: tuple[int, ...] = ()  # as `Arrival` has it
-    lane: Lane | None = None  # that counts it as inside
     counted_as: str = ""  # the tenant in the totals
     admitted_s: float | None = None
     first_token_s: float | None = None
@@ -70,8 +69,12 @@ class RequestTrack:
     policy: str = ""
     epoch: int = 0
     preemptions: int = 0
-    preempted_s: float = -math.inf
     deprioritised: dict[Deprioritised, float] = field(default_factory=dict)  # as `Outcome` has it
+
+    def remember(self, known: ResidentRequest) -> None:
+        """Go on with what another engine knew of it."""
+        self.admitted_s, self.preemptions = known.admitted_s, known.preemptions
+        self.first_token_s = self.answer_s = known.first_token_s
 
     def on_tokens(self, count: int, now_s: float) -> None:
         """`count` output tokens became visible at `now_s`."""

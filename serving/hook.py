@@ -18,7 +18,6 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
 from serving import compat
-from serving.batch import Batch
 from serving.contracts import (
     Ack,
     Arrival,
@@ -33,12 +32,13 @@ from serving.contracts import (
     Snapshot,
     Totals,
 )
+from serving.core.warm import warm_up
 from serving.in_force import settings_in_force
 from serving.lanes import Lanes
 from serving.lease import Lease
 from serving.observer import Observer
 from serving.perception.model_file import ModelFile, fingerprint, rank_path
-from serving.policies import RequestView, complete_params
+from serving.policies import complete_params
 from serving.queue import PolicyQueue
 from serving.settings import judge_change
 from serving.snapshot import build_inside, build_snapshot, build_totals
@@ -66,6 +66,7 @@ class SchedulerHook(_Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         compat.check(self)
+        warm_up()
         self.settings = settings = settings_in_force(self.vllm_config.additional_config)
         self.clock: Callable[[], float] = time.time
         self.faults, self.last_fault = 0, ""
@@ -97,22 +98,21 @@ class SchedulerHook(_Base):
             name = "priority"
         default = Decision("", 0, 0.0, name, complete_params(name, {}), self._stock_limits)
         self.lease = Lease(default, self.envelope)
-        lanes = Lanes({}, {}, settings.max_tenants, settings.bucket_s)
-        lanes.most_owed = 2.0 * max(
-            self.max_model_len, 2 * self.envelope.kv_blocks * self.block_size
-        )
+        most_owed = 2.0 * max(self.max_model_len, 2 * self.envelope.kv_blocks * self.block_size)
+        lanes = Lanes({}, {}, settings.max_tenants, settings.bucket_s, most_owed)
         self.contract = ContractInForce(0, settings.contract, settings.slo_scale)
         pipelined = self.parallel_config.pipeline_parallel_size > 1
-        batch = Batch(int(self.num_spec_tokens), pipelined=pipelined)
-        self.observer = Observer(settings, lanes, self._cached_tokens, self._prefix_ids, batch)
+        self.observer = Observer(
+            settings, lanes, self._cached_tokens, self._prefix_ids, pipelined=pipelined
+        )
         self._model_file: ModelFile | None = None
         if settings.model_file:
             self._open_model_file(settings.model_file)
         self.queue = PolicyQueue(
-            self._queued_view, settings.max_wait_s, self._policy_fault, lanes, self._deprioritised
+            self.observer.view_of, settings.max_wait_s, self._policy_fault, lanes, self._follow
         )
         self.waiting = self.queue
-        self.control = StepControl(self, self.queue, self.observer, self.envelope)
+        self.control = StepControl(self, self.queue, self.envelope)
         self._enforce()
         for caveat in compat.caveats(self):
             logger.warning("H-MAS with %s (serving/README.md, What it does not do)", caveat)
@@ -224,7 +224,7 @@ class SchedulerHook(_Base):
         """One step: set limits and order, let vLLM schedule, note what it scheduled."""
         now_s = self.clock()
         self._safely("lease", self._expire, now_s)
-        self._safely("step control", self.control.prepare, self.lease.decision.limits, now_s)
+        self._safely("step control", self._prepare, now_s)
         batch, hidden = self.running, {r.request_id for r in self.control.hidden}
         if hidden:
             self.running = [r for r in batch if r.request_id not in hidden]
@@ -248,7 +248,7 @@ class SchedulerHook(_Base):
         """Take in a step's result; learn its duration and account its tokens."""
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         now_s = self.clock()
-        self._safely("observer", self.observer.completed, scheduler_output, now_s)
+        self._safely("observer", self.observer.completed, scheduler_output, self.running, now_s)
         if now_s >= self._save_due_s:
             self._safely("model file", self._save_models, now_s)
         return outputs
@@ -293,20 +293,15 @@ class SchedulerHook(_Base):
             self._enforce()
 
     def _enforce(self) -> None:
-        decision, limits = self.lease.decision, self.lease.decision.limits
-        self.queue.set_policy(
-            decision.policy, decision.params,
-            self.observer.prefill_s_per_token(),
-            self.observer.decode_s_per_token(),
-            demote_hopeless=limits.demote_hopeless, buckets=limits.tenant_buckets,
-            triage=limits.triage,
-            as_stock=decision is self.lease.default and self.scheduler_config.policy == "priority",
-        )  # fmt: skip
+        decision = self.lease.decision
+        keeps = decision is self.lease.default and self.scheduler_config.policy == "priority"
+        self.queue.enforce(decision, self.lease.epoch, as_stock=keeps)
 
     def _open_model_file(self, path: str) -> None:
         own = rank_path(path, self.parallel_config.data_parallel_index)
         self._model_file = ModelFile(own, fingerprint(self.vllm_config))
         logger.info("%s", self._model_file.load(self.observer.cost, self.observer.lengths))
+        self.observer.start_from(self.observer.cost)
         self._save_due_s = self.clock() + _SAVE_EVERY_S
 
     def _save_models(self, now_s: float) -> None:
@@ -314,13 +309,12 @@ class SchedulerHook(_Base):
         if self._model_file is not None:  # copies here, writes in a thread of its own
             self._model_file.save_soon(self.observer.cost, self.observer.lengths)
 
-    def _queued_view(self, request: Request) -> RequestView:
+    def _prepare(self, now_s: float) -> None:
+        self.control.prepare(now_s, self.observer.busy_until_s(now_s))
+
+    def _follow(self, request: Request, row: int) -> None:
         # Called by the queue, which vLLM calls: what fails here must not fail there.
-        try:
-            return self.observer.queued_view(request)
-        except Exception as error:  # noqa: BLE001
-            self._note_fault("view", error)
-            return self.observer.view_of(request)
+        self._safely("view", self.observer.follow, request, row)
 
     def _cached_tokens(self, request: Request) -> int:
         return self._look_up(compat.cached_tokens, request, 0)
@@ -350,9 +344,6 @@ class SchedulerHook(_Base):
 
     def _policy_fault(self, policy: str, error: Exception) -> None:
         self._note_fault(f"policy {policy}, now fcfs", error)
-
-    def _deprioritised(self, request: Request, standing: int, now_s: float) -> None:
-        self._safely("observer", self.observer.deprioritised, request, standing, now_s)
 
     def _note_fault(self, where: str, error: Exception) -> None:
         self.faults += 1

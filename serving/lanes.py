@@ -1,50 +1,51 @@
-"""Which tenant is owed service? One lane of the waiting queue per tenant.
+"""Whose lane is it? The names of the core's rows of tenants.
 
-A lane counts its tenant's work: prompt tokens when a request is admitted, and
-`DECODE_WORK` per step of each of its decodes. Called by the queue and the observer.
+Work, floors and buckets are counted in `core.tenants`; here is who has a lane of its own.
 """
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from serving.contracts import Contract
 from serving.contracts.contract import OTHER
+from serving.core import tenants
+from serving.core.state import NONE, Core, with_lanes
+from serving.rows import Rows
 
-# A decode step of one request weighs as much as two prompt tokens (VTC, arXiv 2401.00588).
-DECODE_WORK = 2.0
+
+def _figure(name: str) -> Any:
+    def read(lane: "Lane") -> Any:
+        return lane.lanes.core.tenants[name][lane.row].item()
+
+    def write(lane: "Lane", value: float) -> None:
+        lane.lanes.core.tenants[name][lane.row] = value
+
+    return property(read, write)
 
 
-@dataclass(slots=True, eq=False)
 class Lane:
-    """One tenant.
+    """One tenant's row of `core.tenants`.
 
     Attributes:
-        heap: its waiting requests, best first (the queue's business).
-        head: the first of them, as the queue knows it.
-        waiting: how many of them are still valid.
+        waiting: how many of its requests wait.
         inside: its requests that arrived and have not left.
         running: its requests in the batch.
         decoding: its requests that produce tokens.
         work: weighted work so far, in tokens; lifted when a backlog begins.
         owed: work that its floor promises and that was not done yet, in tokens.
         ahead_s: until when the bucket is used up, seconds on the engine's clock.
+        entered: number of its last arrival.
     """
 
-    tenant: str
-    weight: float
-    floor: float
-    heap: list[Any] = field(default_factory=list)
-    head: Any = None
-    waiting: int = 0
-    inside: int = 0
-    running: int = 0
-    decoding: int = 0
-    work: float = 0.0
-    owed: float = 0.0
-    ahead_s: float = 0.0
-    entered: int = 0  # number of its last arrival
+    __slots__ = ("lanes", "row", "tenant")
+    weight, floor = _figure("weight"), _figure("floor")
+    waiting, inside, running = _figure("waiting"), _figure("inside"), _figure("running")
+    decoding, work, owed = _figure("decoding"), _figure("work"), _figure("owed")
+    ahead_s, entered = _figure("ahead_s"), _figure("entered")
+
+    def __init__(self, lanes: "Lanes", row: int, tenant: str) -> None:
+        self.lanes, self.row, self.tenant = lanes, row, tenant
 
 
 class Lanes:
@@ -58,10 +59,10 @@ class Lanes:
             lane of their own.
         floors: least share of the work (0..1) while the tenant has a backlog.
         bucket_s: seconds of its share that a tenant may run ahead.
+        most_owed: tokens. Who cannot start (a grammar, a LoRA slot) is not owed more and more.
 
     Attributes:
-        floored: the lanes that have a floor.
-        most_owed: tokens. Who cannot start (a grammar, a LoRA slot) is not owed more and more.
+        rows: the arrays, and the requests in them.
     """
 
     def __init__(
@@ -70,14 +71,20 @@ class Lanes:
         floors: dict[str, float],
         max_tenants: int,
         bucket_s: float = 10.0,
+        most_owed: float = float("inf"),
     ) -> None:
+        self.rows = Rows(max_tenants + 1)
+        self.core.engine["bucket_s"], self.core.engine["most_owed"] = bucket_s, most_owed
         self._weights, self._floors, self._most = weights, floors, max_tenants
-        self._bucket_s, self._other_weight = bucket_s, 1.0
+        self._other_weight = 1.0
         self._by_tenant: dict[str, Lane] = {}
-        self.floored: list[Lane] = []
-        self.most_owed = math.inf
+        self._free: list[int] = []
         self._arrivals = 0
-        self._virtual = 0.0  # the least work of a backlogged lane, when it was last served
+
+    @property
+    def core(self) -> Core:
+        """The arrays."""
+        return self.rows.core
 
     def enter(self, tenant: str) -> Lane:
         """The lane of a request that arrives between two steps."""
@@ -96,9 +103,52 @@ class Lanes:
             tenant = OTHER
             if tenant in self._by_tenant:
                 return self._by_tenant[tenant]
-        lane = self._by_tenant[tenant] = Lane(tenant, 1.0, 0.0)
+        lane = self._by_tenant[tenant] = Lane(self, self._new_row(), tenant)
         self._give(lane)
         return lane
+
+    def promise(
+        self, weights: dict[str, float], floors: dict[str, float], other_weight: float
+    ) -> None:
+        """Other weights and floors from now on; work done so far counts as it was weighted.
+
+        `other_weight` is that of tenants without one of their own.
+        """
+        self._weights, self._floors, self._other_weight = weights, floors, other_weight
+        for lane in self:
+            self._give(lane)
+
+    def follow(self, contract: Contract) -> None:
+        """Go by the weights and floors of this contract."""
+        tenants = contract.tenants
+        self.promise(
+            {name: terms.weight for name, terms in tenants.items()},
+            {name: terms.floor for name, terms in tenants.items() if terms.floor > 0},
+            contract.terms_of(OTHER).weight,
+        )
+
+    def __len__(self) -> int:
+        return len(self._by_tenant)
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._by_tenant.values())
+
+    def count_decodes(self, silent: Mapping[Lane, int] = MappingProxyType({})) -> None:
+        """A step is over: every decode has done its work, except `silent` ones of each lane."""
+        column = self.core.tenants["silent"]
+        column[:] = 0
+        for lane, count in silent.items():
+            column[lane.row] = count
+        tenants.count_decodes(self.core)
+
+    def _new_row(self) -> int:
+        if self._free:
+            return self._free.pop()
+        row = int(self.core.engine["lanes"][0])
+        if row == len(self.core.tenants):
+            self.rows.core = with_lanes(self.core, 2 * row)
+        self.core.engine["lanes"] = row + 1
+        return row
 
     def _is_configured(self, tenant: str) -> bool:
         return tenant in self._weights or tenant in self._floors
@@ -114,93 +164,14 @@ class Lanes:
             return
         left = [lane for lane in borrowed if not (lane.inside or lane.waiting or lane.running)]
         if left:
-            del self._by_tenant[min(left, key=lambda lane: lane.entered).tenant]
+            row = self._by_tenant.pop(min(left, key=lambda lane: lane.entered).tenant).row
+            self.core.tenants[row] = 0
+            self.core.tenants["weight"][row], self.core.tenants["first"][row] = 1.0, NONE
+            self._free.append(row)
 
     def _give(self, lane: Lane) -> None:
         """Weight and floor as they are promised now."""
         lane.weight = max(self._weights.get(lane.tenant, self._other_weight), 1e-3)
         lane.floor = self._floors.get(lane.tenant, 0.0)
-        if lane.floor > 0:
-            self.floored.append(lane)
-        else:
+        if lane.floor == 0.0:
             lane.owed = 0.0
-
-    def promise(
-        self, weights: dict[str, float], floors: dict[str, float], other_weight: float
-    ) -> None:
-        """Other weights and floors from now on; work done so far counts as it was weighted.
-
-        `other_weight` is that of tenants without one of their own.
-        """
-        self._weights, self._floors, self._other_weight = weights, floors, other_weight
-        self.floored.clear()
-        for lane in self:
-            self._give(lane)
-
-    def __len__(self) -> int:
-        return len(self._by_tenant)
-
-    def __iter__(self) -> Iterator[Lane]:
-        return iter(self._by_tenant.values())
-
-    def begin_backlog(self, lane: Lane) -> None:
-        """A lane without waiting requests gets one: what it did not use is not banked."""
-        others = [one.work for one in self if one.waiting]
-        lane.work = max(lane.work, min(others, default=self._virtual))
-        lane.owed = 0.0
-
-    def level(self) -> None:
-        """Sharing begins: work done under another policy is not paid back."""
-        for lane in self:
-            lane.work = 0.0
-        self._virtual = 0.0
-
-    def admit(self, lane: Lane, prompt_tokens: int) -> float:
-        """A request of the lane goes to the engine; returns by how much it lowered `owed`."""
-        self._virtual = max(self._virtual, lane.work)
-        before = lane.owed
-        self._charge(lane, prompt_tokens)
-        return before - lane.owed
-
-    def take_back(self, lane: Lane, prompt_tokens: int, lowered: float) -> None:
-        """A request came back that could not start; `lowered` is what `admit` returned."""
-        lane.work -= prompt_tokens / lane.weight
-        for one in self.floored:
-            if one.waiting and one is not lane:  # `lowered` holds its own share already
-                one.owed = max(0.0, one.owed - one.floor * prompt_tokens)
-        lane.owed += lowered
-
-    def count_decodes(self, silent: Mapping[Lane, int] = MappingProxyType({})) -> None:
-        """A step is over: every decode has done its work, except `silent` ones of each lane."""
-        total = 0.0
-        for lane in self._by_tenant.values():
-            if decodes := lane.decoding - silent.get(lane, 0):
-                tokens = DECODE_WORK * decodes
-                total += tokens
-                lane.work += tokens / lane.weight
-        for one in self.floored:
-            if one.waiting:
-                decodes = one.decoding - silent.get(one, 0)
-                owed = one.owed + one.floor * total - DECODE_WORK * decodes
-                one.owed = min(max(0.0, owed), self.most_owed)
-
-    def overdraw(self, lane: Lane, arrival_s: float, work_s: float) -> float:
-        """A request of `work_s` engine seconds arrives: when the tenant's bucket covers it.
-
-        A generic cell rate algorithm (ITU-T I.371) on engine seconds: the tenant may be
-        `bucket_s` seconds of its share ahead; its share is by weight among tenants with
-        requests inside, so that what idle tenants leave may be borrowed.
-        """
-        weights = sum(one.weight for one in self._by_tenant.values() if one.inside)
-        share = lane.weight / max(weights, lane.weight)
-        lane.ahead_s = max(lane.ahead_s, arrival_s) + work_s / share
-        return lane.ahead_s - self._bucket_s
-
-    def _charge(self, lane: Lane, tokens: float) -> None:
-        lane.work += tokens / lane.weight
-        if self.floored:
-            for one in self.floored:
-                if one.waiting:
-                    one.owed += one.floor * tokens
-            # Served beyond its floor is not held against it: the floor is a least, at any time.
-            lane.owed = max(0.0, lane.owed - tokens)

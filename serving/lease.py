@@ -42,6 +42,11 @@ class Lease:
         """Id of the controller that holds the lease; empty when none does."""
         return self.decision.controller_id
 
+    @property
+    def ends_s(self) -> float:
+        """When the lease ends; never without one."""
+        return self._ends_s if self.owner else math.inf
+
     def left_s(self, now_s: float) -> float:
         """Seconds until the lease ends; 0 without one."""
         return max(0.0, self._ends_s - now_s) if self.owner else 0.0

@@ -4,10 +4,9 @@ Called by the API server's gate and by the simulated engine, which refuse, and b
 snapshot, which counts the waiting requests that shedding is for.
 """
 
-import math
 from collections.abc import Collection
 
-from serving.policies.base import RequestView
+import numpy as np
 
 # A request without a deadline cannot miss it. Who has waited this long for best effort
 # would rather have been told at once.
@@ -15,11 +14,12 @@ OVERDUE_S = 60.0
 _WHOLE = 1.0 - 1e-9  # so that ten times a tenth is one
 
 
-def is_in_vain(view: RequestView, laxity_s: float, now_s: float) -> bool:
-    """Whether a waiting request came in vain: past its deadline, or without one and overdue."""
-    if math.isfinite(laxity_s):
-        return laxity_s < 0
-    return now_s - view.arrival_s > OVERDUE_S
+def is_in_vain(arrival_s: np.ndarray, laxity_s: np.ndarray, now_s: float) -> np.ndarray:
+    """Which waiting requests came in vain: past the deadline, or without one and overdue.
+
+    Shapes are (n,); laxity is infinite without a deadline.
+    """
+    return np.where(np.isfinite(laxity_s), laxity_s < 0, now_s - arrival_s > OVERDUE_S)
 
 
 class Shedding:

@@ -4,7 +4,6 @@ Built on request, between two steps. A simulation that resumes from the page of 
 as the engine would.
 """
 
-import math
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -25,10 +24,10 @@ from serving.contracts import (
     TenantLoad,
     Totals,
 )
+from serving.engine_state import batch_state, queue_state
 from serving.lease import Lease
 from serving.observer import Observer
 from serving.queue import PolicyQueue
-from serving.shedding import is_in_vain
 from serving.step_control import StepControl
 
 
@@ -57,7 +56,7 @@ def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
         vllm_version=vllm_version(),
         epoch=lease.epoch,
         policy=queue.policy.name,
-        params=dict(queue.context.params),
+        params=dict(queue.params),
         limits=lease.decision.limits,
         envelope=scheduler.envelope,
         controller_id=lease.owner,
@@ -77,7 +76,7 @@ def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
         journal_head=observer.accounting.head,
         policy_errors=scheduler.faults,
         last_error=scheduler.last_fault,
-        rules=dict(scheduler.queue.counts),
+        rules=scheduler.queue.counts,
         stopped=lease.stopped,
         contract_epoch=scheduler.contract.epoch,
     )
@@ -98,7 +97,7 @@ def build_totals(scheduler: Hooked, now_s: float, histograms: bool = True) -> To
         waiting=len(scheduler.queue) + len(waiting_elsewhere(scheduler)),
         running=len(scheduler.running),
         counters=scheduler.observer.accounting.counters(),
-        rules=dict(scheduler.queue.counts),
+        rules=scheduler.queue.counts,
         shed=lease.decision.limits.shed,
         histograms=(
             tuple(scheduler.observer.accounting.latencies.histograms()) if histograms else ()
@@ -115,51 +114,20 @@ def build_totals(scheduler: Hooked, now_s: float, histograms: bool = True) -> To
 
 def _queue_state(scheduler: Hooked, now_s: float) -> QueueState:
     per_token_s = scheduler.observer.cost.coefficients.per_prefill_token_s
-    may_shed = frozenset(scheduler.envelope.sheddable)
-    tokens = hopeless = sheddable = in_vain = 0
-    oldest_s = now_s
-    laxities = []
-    elsewhere = [scheduler.control.passing.view_of_rest(r) for r in waiting_elsewhere(scheduler)]
-    for view in chain(scheduler.queue.views(), elsewhere):
-        tokens += view.prompt_tokens
-        oldest_s = min(oldest_s, view.arrival_s)
-        laxity_s = view.deadline_s - now_s - view.prompt_tokens * per_token_s
-        if laxity_s < 0:  # whether or not the policy demotes
-            hopeless += 1
-        elif math.isfinite(laxity_s):
-            laxities.append(laxity_s)
-        if view.slo_class in may_shed:
-            sheddable += 1
-            in_vain += is_in_vain(view, laxity_s, now_s)
-    laxities.sort()
-    return QueueState(
-        waiting=len(scheduler.queue) + len(elsewhere),
-        waiting_tokens=tokens,
-        queued_prefill_s=tokens * per_token_s,
-        oldest_wait_s=now_s - oldest_s,
-        min_laxity_s=laxities[0] if laxities else None,
-        p10_laxity_s=laxities[len(laxities) // 10] if laxities else None,
-        hopeless=hopeless,
-        sheddable=sheddable,
-        sheddable_hopeless=in_vain,
-    )
+    elsewhere, queue = waiting_elsewhere(scheduler), scheduler.queue
+    names = [request.request_id for request in elsewhere]
+    rows = np.array([*queue.waiting_rows(), *map(queue.rows.by_name.__getitem__, names)], int)
+    waiting = queue.core.requests[rows]
+    tokens = waiting["prompt_tokens"].copy()
+    tokens[len(queue) :] = [max(1, r.num_tokens - r.num_computed_tokens) for r in elsewhere]
+    sheddable = scheduler.observer.of_classes(rows, scheduler.envelope.sheddable)
+    return queue_state(waiting, tokens, sheddable, per_token_s, now_s)
 
 
 def _batch_state(scheduler: Hooked, now_s: float) -> BatchState:
-    observer = scheduler.observer
-    state = observer.batch.state(observer.busy_until_s(now_s))
-    slacks = np.sort(state.slack_s[np.isfinite(state.slack_s)])
-    decoding = int(state.decoding.sum())
-    return BatchState(
-        running=len(scheduler.running),
-        decoding=decoding,
-        prefilling=len(scheduler.running) - decoding,
-        decode_slack_p10_s=float(slacks[len(slacks) // 10]) if len(slacks) else None,
-        steps=observer.steps,
-        last_step_s=observer.last_step_s,
-        step_time_bias=observer.cost.bias,
-        last_token_budget=scheduler.control.last_budget,
-    )
+    scheduler.control.follow(scheduler.running)
+    scheduler.queue.core.engine["start_s"] = scheduler.observer.busy_until_s(now_s)
+    return batch_state(scheduler.queue.core)
 
 
 def build_inside(scheduler: Hooked, now_s: float, limit: int) -> ResidentPage:
@@ -173,7 +141,7 @@ def build_inside(scheduler: Hooked, now_s: float, limit: int) -> ResidentPage:
     held = [request for request in scheduler.requests.values() if not request.is_finished()]
     waiting = (request for request in held if request.status != RequestStatus.RUNNING)
     found = [
-        _inside(request, track)
+        _inside(request, track, *scheduler.observer.now_known(request))
         for request in islice(chain(scheduler.running, waiting), limit)
         if (track := scheduler.observer.track(request))
     ]
@@ -183,7 +151,9 @@ def build_inside(scheduler: Hooked, now_s: float, limit: int) -> ResidentPage:
     )  # fmt: skip
 
 
-def _inside(request: Request, track: RequestTrack) -> ResidentRequest:
+def _inside(
+    request: Request, track: RequestTrack, cached_tokens: int, first_token_s: float | None
+) -> ResidentRequest:
     view = track.view
     # vLLM counts a token as computed once it is scheduled, so with a step in flight all of
     # them may be. The newest one is then only about to be: it goes through the next step,
@@ -196,7 +166,7 @@ def _inside(request: Request, track: RequestTrack) -> ResidentRequest:
         max_tokens=track.max_tokens, priority=request.priority,
         running=running,
         computed_tokens=computed, output_tokens=request.num_output_tokens,
-        admitted_s=track.admitted_s, first_token_s=track.first_token_s,
+        admitted_s=track.admitted_s, first_token_s=first_token_s,
         preemptions=track.preemptions, prefix=track.prefix,
-        cached_tokens=track.cached_tokens if running else view.cached_tokens,
+        cached_tokens=track.cached_tokens if running else cached_tokens,
     )  # fmt: skip

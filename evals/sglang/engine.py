@@ -173,7 +173,7 @@ class EmulatedSGLang:
             f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
             offered.prompt_tokens,
         )  # fmt: skip
-        self._tracks[index] = RequestTrack(view, max_tokens, ("", 0), 0.0, offered.prompt_tokens)
+        self._tracks[index] = RequestTrack(view, max_tokens, ("", 0), offered.prompt_tokens)
 
     def _leave(self, index: int, finish: Finish) -> None:
         self._outcomes[index] = self._tracks.pop(index).outcome(index, finish, self._now_s)

@@ -9,7 +9,7 @@ import math
 
 from hmas_agents.agents.calls import RuleCall, call_for, stepped
 from hmas_agents.states import ShortState
-from serving.step_limits import AHEAD, PREFILL_FLOOR
+from serving.core.decoding import AHEAD, PREFILL_FLOOR
 
 MISS_HIGH = 0.10
 MISS_LOW = 0.02
@@ -57,11 +57,11 @@ def token_budget(state: ShortState) -> list[RuleCall]:
 
 
 def decode_pacing(state: ShortState) -> list[RuleCall]:
-    """Each decode at its own pace (`serving.pacing`), where a tight one is worth short steps.
+    """Each decode at its own pace (`serving.core.pacing`), where a tight one is worth short steps.
 
     Short steps cost: the time b of an empty step is paid more often. With s the seconds that
     one decode adds at the batch's mean context, phi the part of the decodes' time that prefill
-    always gets and alpha how far ahead steps aim (`serving.step_limits`), n decodes take
+    always gets and alpha how far ahead steps aim (`serving.core.decoding`), n decodes take
     T(n) = (1 + phi)(b + n s), and n(tau) = ((1 - alpha) tau / (1 + phi) - b) / s of them fit a step
     that keeps a TPOT target tau. A target is worth
 

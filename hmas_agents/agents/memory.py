@@ -20,7 +20,7 @@ def propose(state: ShortState) -> list[RuleCall]:
 def victim_choice(state: ShortState) -> list[RuleCall]:
     """Choose victims by least loss from the first preemption on; not after a clean minute.
 
-    The order of loss is in `serving.victims`. Simulated on a tight cache (Azure
+    The order of loss is in `serving.core.victims`. Simulated on a tight cache (Azure
     conversation, `edf` and `slide` with slack, 0.7 to 2 times capacity) it changed
     attainment by 0 to +2.3 points, and never for the worse.
     """

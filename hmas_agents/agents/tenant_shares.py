@@ -32,7 +32,7 @@ def propose(state: ShortState) -> list[RuleCall]:
     nor v says when to end it.
     Between the two nothing moves (hysteresis). With one tenant there is none to protect.
     The engine says what a tenant's share is, its configured weight included: buckets are a
-    generic cell rate algorithm on engine seconds (ITU-T I.371; `serving.lanes`). They trade
+    generic cell rate algorithm on engine seconds (ITU-T I.371; `serving.core.tenants`). They trade
     goodput for isolation: up to 9 points where there is no flood (evals/results/ablation.md), so
     they are not left on. Simulated flood (Azure
     conversation, one of four tenants sends 12 times as much, 1.4 times capacity), this

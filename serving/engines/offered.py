@@ -82,4 +82,4 @@ def track_of(
         f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
         offered.prompt_tokens,
     )  # fmt: skip
-    return RequestTrack(view, max_tokens, ("", 0), 0.0, offered.prompt_tokens)
+    return RequestTrack(view, max_tokens, ("", 0), offered.prompt_tokens)

@@ -57,10 +57,15 @@ class Begun:
         view = RequestView(
             name, one.tenant, one.slo_class, one.slo, one.arrival_s, 0.0, one.prompt_tokens
         )
-        track = RequestTrack(view, one.max_tokens, ("", 0), 0.0, one.prompt_tokens)
+        track = RequestTrack(view, one.max_tokens, ("", 0), one.prompt_tokens)
         track.output_tokens = one.output_tokens
-        _remember(track, one)
+        track.remember(one)
         return track
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it runs and only its newest token is to be computed."""
+        return _decodes(self.inside)
 
     def arguments(self, settings: EngineSettings) -> dict[str, Any]:
         """What its `vllm_xargs` must say for the hook to know tenant and targets."""
@@ -101,8 +106,6 @@ def put_back(
     # vLLM puts preempted requests in front.
     for inside, request in sorted(waiting, key=lambda one: not _came_back(one[0])):
         _put_waiting(scheduler, inside, request)
-    if isinstance(scheduler, SchedulerHook):
-        scheduler.observer.batch.first_tokens(scheduler.clock())
 
 
 def _expect(
@@ -137,17 +140,13 @@ def _put_running(scheduler: Any, inside: ResidentRequest, request: Request) -> b
     request.is_prefill_chunk = not _decodes(inside)
     scheduler.requests[request.request_id] = request
     scheduler.running.append(request)
-    # The batch takes for prefill what was there at admission. So a decode is admitted
-    # before its answer is there, and a prefill that computes an answer again after it.
+    # Prefill is what was there at admission. So a decode is admitted before its answer is there,
+    # and a prefill that computes an answer again after it.
     if request.is_prefill_chunk:
         _append_answer(request, inside)
     if isinstance(scheduler, SchedulerHook):
-        observer = scheduler.observer
-        observer.arrive(request)
-        if track := observer.track(request):
-            _remember(track, inside)
-            lane = scheduler.queue.lanes.of(track.view.tenant)
-            observer.batch.admit(request, track, lane, scheduled=0)
+        scheduler.observer.arrive(request)
+        scheduler.observer.take_back(request, inside, decodes=not request.is_prefill_chunk)
     if not request.is_prefill_chunk:
         _append_answer(request, inside)
     return True
@@ -161,8 +160,8 @@ def _put_waiting(scheduler: Any, inside: ResidentRequest, request: Request) -> N
     _append_answer(request, inside)
     hold_prefix(scheduler, request, inside.cached_tokens)
     scheduler.add_request(request)
-    if isinstance(scheduler, SchedulerHook) and (track := scheduler.observer.track(request)):
-        _remember(track, inside)
+    if isinstance(scheduler, SchedulerHook):
+        scheduler.observer.take_back(request, inside)
 
 
 def hold_prefix(scheduler: Any, request: Request, tokens: int) -> None:
@@ -185,12 +184,6 @@ def hold_prefix(scheduler: Any, request: Request, tokens: int) -> None:
 def _append_answer(request: Request, inside: ResidentRequest) -> None:
     if inside.output_tokens:
         request.append_output_token_ids([TOKEN] * inside.output_tokens)
-
-
-def _remember(track: RequestTrack, inside: ResidentRequest) -> None:
-    track.admitted_s, track.first_token_s = inside.admitted_s, inside.first_token_s
-    track.answer_s = inside.first_token_s
-    track.preemptions = inside.preemptions
 
 
 def _decodes(inside: ResidentRequest) -> bool:

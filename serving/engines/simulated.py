@@ -42,6 +42,7 @@ from serving.engines.virtual_vllm import (
     skip_model_input,
 )
 from serving.hook import SchedulerHook
+from serving.perception.attributes import slo_of
 from serving.perception.cost_model import CostModel, step_shape
 from serving.scheduler import HMASScheduler
 from serving.settings import EngineSettings
@@ -87,7 +88,7 @@ class SimulatedEngine:
             self.scheduler.clock = self.now
             # The controller is not told the truth: it starts from the profile's figures
             # as a live engine starts from its saved ones, and learns from steps.
-            self.scheduler.observer.cost = CostModel(profile.cost)
+            self.scheduler.observer.start_from(CostModel(profile.cost))
 
     # -- the Engine protocol --------------------------------------------------------
 
@@ -278,14 +279,16 @@ class SimulatedEngine:
 
     def _is_shed(self, index: int, offered: TraceRequest, max_tokens: int) -> bool:
         # As the API server does it, but for the second by which its share may be behind.
-        scheduler, view = self.scheduler, self._tracks[f"r{index}"].view
+        scheduler, settings = self.scheduler, self.settings
         if not isinstance(scheduler, SchedulerHook):
             return False
-        if not self._shedding.refuses(view.slo_class, scheduler.hmas_shed()):
+        arguments = request_arguments(offered, settings)
+        slo_class, slo = slo_of(arguments, settings, offered.tenant)
+        if not self._shedding.refuses(slo_class, scheduler.hmas_shed()):
             return False
         refused = Arrival(
-            0, view.request_id, view.arrival_s, view.tenant, view.slo_class, view.slo,
-            view.prompt_tokens, max_tokens, offered.priority,
+            0, f"r{index}", offered.arrival_s, offered.tenant, slo_class, slo,
+            offered.prompt_tokens, max_tokens, offered.priority,
         )  # fmt: skip
         scheduler.hmas_refused([refused])
         return True

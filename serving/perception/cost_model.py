@@ -60,14 +60,17 @@ class CostModel:
     """Predicts step times and learns from measured ones.
 
     Attributes:
-        array: the state, `core.cost.COST` of shape (1,).
-        coefficients: the present fit.
+        array: the state, `core.cost.COST` of shape (1,); the core learns in it, too.
     """
 
     def __init__(self, prior: CostCoefficients = DEFAULT_COST) -> None:
         _compile()
         self.array = core.new_cost(astuple(prior))
-        self.coefficients = prior
+
+    @property
+    def coefficients(self) -> CostCoefficients:
+        """The present fit."""
+        return CostCoefficients(*(float(self.array[name][0]) for name in core.COEFFICIENTS))
 
     @property
     def margin(self) -> float:
@@ -90,11 +93,10 @@ class CostModel:
 
     def learn(self, shape: StepShape, measured_s: float) -> None:
         """Take in one measured step; stalls and times that are not positive are left out."""
-        if core.learn(
+        core.learn(
             self.array, shape.prefill_tokens, shape.decodes, shape.decode_context,
             shape.prefill_square, float(measured_s),
-        ):  # fmt: skip
-            self._read_fit()
+        )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """A copy of what was learned, for `restore`."""
@@ -127,11 +129,6 @@ class CostModel:
         array["gram"] = gram
         array["moment"] = stored_array(state, "moment", (5,), largest=_LARGEST)
         self.array = array
-        self._read_fit()
-
-    def _read_fit(self) -> None:
-        fitted = self.array[0]
-        self.coefficients = CostCoefficients(*(float(fitted[name]) for name in core.COEFFICIENTS))
 
 
 @cache

@@ -1,14 +1,14 @@
 """What may a policy look at, and what must it return?
 
-A policy is a pure function from a request view and a context to a sort key; the
-lowest key is served first. Nothing here or in a policy file imports vLLM, so a
+A policy's key is one plain function of numbers; the lowest key is served first. The core
+compiles it, and Python can call it. Nothing here or in a policy file imports vLLM, so a
 policy can move to vLLM's own scheduler plugins (RFC 51608) unchanged.
 """
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 
 from serving.contracts import SLO
 
@@ -75,28 +75,18 @@ class PolicyCard:
     hurts: str
 
 
-Key = tuple[float, ...]
+Key = tuple[float, float]
 
 
-def comparable(key: Key) -> Key:
-    """The key, if it has an order: so that the policy is to blame, and no heap fails over it.
-
-    Raises:
-        ValueError: a NaN is in it.
-    """
-    if type(key) is not tuple:
-        key = tuple(key)
-    total = sum(key)
-    if total != total and any(map(math.isnan, key)):  # noqa: PLR0124  faster than isnan
-        raise ValueError(f"the key {key} has no order")
-    return key
-
-
-class Policy(ABC):
+class Policy:
     """One scheduling policy.
 
     Attributes:
         name: as decisions name it.
+        key: gives one number or two. Its arguments say what it looks at: fields of
+            `RequestView`; `ttft_s`, `tpot_s`, `e2e_s`, the targets, infinite without one;
+            `prefill_s`, predicted seconds of prefill; fields of `PolicyContext`; and the
+            policy's own parameters.
         card: when it helps and when it hurts.
         demotes: requests that can no longer meet their SLO sort behind all others.
         starvation_free: the order alone bounds waiting, no ceiling is needed.
@@ -112,6 +102,7 @@ class Policy(ABC):
 
     name: str
     card: PolicyCard
+    key: Callable[..., float | Key]
     demotes = False
     starvation_free = False
     is_stock = False
@@ -122,6 +113,18 @@ class Policy(ABC):
     param_bounds: Mapping[str, tuple[float, float]] = {}
     param_choices: Mapping[str, tuple[float, ...]] = {}
 
-    @abstractmethod
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """Sort key; lower is served first, ties by queue order."""
+    def key_of(self, view: RequestView, context: PolicyContext) -> Key:
+        """The key as the core computes it: two numbers, the second 0 where there is one."""
+        slo = view.slo
+        known = {name: getattr(view, name) for name in view.__slots__}
+        known |= {name: getattr(context, name) for name in context.__slots__}
+        known |= {**context.params, "prefill_s": context.prefill_s(view)}
+        known |= {"ttft_s": seconds(slo.ttft_ms), "tpot_s": seconds(slo.tpot_ms)}
+        known |= {"e2e_s": seconds(slo.e2e_ms)}
+        key = self.key(*(known[name] for name in signature(self.key).parameters))
+        return key if isinstance(key, tuple) else (key, 0.0)
+
+
+def seconds(target_ms: float | None) -> float:
+    """A target in seconds; infinite where nothing was promised."""
+    return math.inf if target_ms is None else target_ms / 1000

@@ -1,9 +1,24 @@
 """`density`: most tokens of value per second of engine time first, hopeless requests last."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
 
 _MOST_TOKENS = 1e9  # a prediction without bound still has to give a finite key
 _LEAST_S = 1e-9
+
+
+def key(
+    prompt_tokens: float, predicted_output_tokens: float, weight: float, prefill_s: float,
+    decode_s_per_token: float,
+) -> float:  # fmt: skip
+    """Negative value per second; zero when there is nothing to gain."""
+    answer = predicted_output_tokens
+    if not answer >= 0.0:
+        answer = 0.0
+    elif answer > _MOST_TOKENS:
+        answer = _MOST_TOKENS
+    value = weight * (prompt_tokens + 8.0 * answer)
+    seconds = prefill_s + answer * decode_s_per_token
+    return -value / (seconds if seconds > _LEAST_S else _LEAST_S)
 
 
 class Density(Policy):
@@ -24,13 +39,4 @@ class Density(Policy):
         helps="sustained overload: what gives most goodput per second of engine time goes first",
         hurts="calm load, where it misses deadlines that could be met; unpredictable answers",
     )
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """Negative value per second; zero when there is nothing to gain."""
-        answer = view.predicted_output_tokens
-        if not 0.0 <= answer <= _MOST_TOKENS:
-            answer = min(max(0.0, answer), _MOST_TOKENS)
-        value = view.weight * (view.prompt_tokens + 8.0 * answer)
-        prefill_s = view.prompt_tokens * context.prefill_s_per_token
-        seconds = prefill_s + answer * context.decode_s_per_token
-        return (-value / (seconds if seconds > _LEAST_S else _LEAST_S),)
+    key = staticmethod(key)

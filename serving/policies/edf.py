@@ -1,6 +1,11 @@
 """`edf`: earliest deadline first, hopeless requests last."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
+
+
+def key(deadline_s: float, prefill_s: float, kappa: float) -> float:
+    """Deadline, shifted by prefill time."""
+    return deadline_s + kappa * prefill_s
 
 
 class Edf(Policy):
@@ -24,7 +29,4 @@ class Edf(Policy):
     default_params = {"kappa": 0.0}
     param_bounds = {"kappa": (0.0, 1000.0)}
     param_choices = {"kappa": (0.0, 3.0, 10.0, 30.0, 100.0)}
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """Deadline, shifted by prefill time."""
-        return (view.deadline_s + context.params["kappa"] * context.prefill_s(view),)
+    key = staticmethod(key)

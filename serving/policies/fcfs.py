@@ -1,6 +1,11 @@
 """`fcfs`: first come, first served, exactly as stock vLLM (its deque order)."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
+
+
+def key() -> float:
+    """No preference."""
+    return 0.0
 
 
 class Fcfs(Policy):
@@ -19,7 +24,4 @@ class Fcfs(Policy):
         helps="calm load, one class of traffic; the reference order",
         hurts="overload: every request waits behind ones that have already missed",
     )
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """No preference."""
-        return ()
+    key = staticmethod(key)

@@ -1,6 +1,11 @@
 """`laxity`: least laxity first, counting the prefill still to be done before the deadline."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
+
+
+def key(deadline_s: float, prefill_s: float) -> float:
+    """Latest start time."""
+    return deadline_s - prefill_s
 
 
 class Laxity(Policy):
@@ -19,7 +24,4 @@ class Laxity(Policy):
         helps="deadlines and prompt lengths that differ much, below saturation",
         hurts="overload: it starts long prompts first and starves short ones",
     )
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """Latest start time."""
-        return (view.deadline_s - context.prefill_s(view),)
+    key = staticmethod(key)

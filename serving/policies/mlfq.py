@@ -2,7 +2,21 @@
 
 import math
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
+
+
+def key(
+    arrival_s: float, prefill_s: float, attained_tokens: float, decode_s_per_token: float,
+    quantum_s: float, levels: float,
+) -> tuple[float, float]:  # fmt: skip
+    """(level, arrival)."""
+    quanta = (prefill_s + attained_tokens * decode_s_per_token) / quantum_s
+    if quanta <= 1.0:
+        return 0.0, arrival_s
+    # quanta = m * 2^exponent with 0.5 <= m < 1, so this is the rounded-up logarithm.
+    m, exponent = math.frexp(quanta)
+    level = exponent - 1 if m == 0.5 else exponent
+    return min(float(level), math.floor(levels) - 1.0), arrival_s
 
 
 class Mlfq(Policy):
@@ -26,15 +40,4 @@ class Mlfq(Policy):
     )
     default_params = {"quantum_s": 0.02, "levels": 8.0}
     param_bounds = {"quantum_s": (0.001, 1.0), "levels": (1.0, 16.0)}
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """(level, arrival)."""
-        work_s = context.prefill_s(view) + view.attained_tokens * context.decode_s_per_token
-        quanta = work_s / context.params["quantum_s"]
-        if quanta <= 1.0:
-            return (0, view.arrival_s)
-        # quanta = m * 2^exponent with 0.5 <= m < 1, so this is the rounded-up logarithm.
-        m, exponent = math.frexp(quanta)
-        level = exponent - 1 if m == 0.5 else exponent
-        last = int(context.params["levels"]) - 1
-        return (level if level < last else last, view.arrival_s)
+    key = staticmethod(key)

@@ -1,6 +1,13 @@
 """`prefix`: longest cached prefix first, aged, so that what the KV cache holds is used."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
+
+
+def key(
+    arrival_s: float, cached_tokens: float, prefill_s_per_token: float, kappa: float
+) -> float:
+    """Arrival, moved ahead by the saving."""
+    return arrival_s - kappa * max(cached_tokens, 0.0) * prefill_s_per_token
 
 
 class Prefix(Policy):
@@ -23,9 +30,4 @@ class Prefix(Policy):
     )
     default_params = {"kappa": 20.0}
     param_bounds = {"kappa": (0.0, 1000.0)}
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """Arrival, moved ahead by the saving."""
-        cached = view.cached_tokens if view.cached_tokens > 0 else 0
-        saved_s = cached * context.prefill_s_per_token
-        return (view.arrival_s - context.params["kappa"] * saved_s,)
+    key = staticmethod(key)

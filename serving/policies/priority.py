@@ -1,6 +1,11 @@
 """`priority`: vLLM's request priority, then arrival (vLLM's `--scheduling-policy priority`)."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
+
+
+def key(priority: float, arrival_s: float) -> tuple[float, float]:
+    """(priority, arrival)."""
+    return priority, arrival_s
 
 
 class Priority(Policy):
@@ -17,10 +22,7 @@ class Priority(Policy):
         helps="callers set priorities that mean something",
         hurts="priorities unset (it is then first come, first served) or inflated",
     )
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """(priority, arrival)."""
-        return (view.priority, view.arrival_s)
+    key = staticmethod(key)
 
 
 class StockPriority(Priority):

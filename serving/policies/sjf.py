@@ -1,6 +1,11 @@
 """`sjf`: shortest prefill first, aged, so that long prompts are late but not starved."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
+
+
+def key(arrival_s: float, prefill_s: float, kappa: float) -> float:
+    """Aged prefill time in seconds."""
+    return arrival_s + kappa * prefill_s
 
 
 class Sjf(Policy):
@@ -21,7 +26,4 @@ class Sjf(Policy):
     )
     default_params = {"kappa": 20.0}
     param_bounds = {"kappa": (0.0, 1000.0)}
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """Aged prefill time in seconds."""
-        return (view.arrival_s + context.params["kappa"] * context.prefill_s(view),)
+    key = staticmethod(key)

@@ -1,6 +1,21 @@
 """`slide`: deadline order while all can be met, shortest job as load rises."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
+
+
+def key(
+    arrival_s: float, deadline_s: float, prefill_s: float, weight: float, load: float,
+    kappa: float,
+) -> float:  # fmt: skip
+    """A mix of deadline and aged, weighted prefill time.
+
+    Without a deadline the first term is infinite and the request comes last,
+    except at full load where only the second term counts.
+    """
+    work_s = kappa * prefill_s / max(weight, 1e-9)
+    if load >= 1.0:
+        return arrival_s + work_s
+    return (1.0 - load) * deadline_s + load * (arrival_s + work_s)
 
 
 class Slide(Policy):
@@ -22,14 +37,4 @@ class Slide(Policy):
     )
     default_params = {"kappa": 20.0}
     param_bounds = {"kappa": (0.0, 1000.0)}
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """A mix of deadline and aged, weighted prefill time.
-
-        Without a deadline the first term is infinite and the request comes last,
-        except at full load where only the second term counts.
-        """
-        work_s = context.params["kappa"] * context.prefill_s(view) / max(view.weight, 1e-9)
-        if context.load >= 1.0:
-            return (view.arrival_s + work_s,)
-        return ((1.0 - context.load) * view.deadline_s + context.load * (view.arrival_s + work_s),)
+    key = staticmethod(key)

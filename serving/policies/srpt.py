@@ -1,8 +1,23 @@
 """`srpt`: shortest predicted remaining work first, long answers counted by their risk."""
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
 
 _MOST_TOKENS = 1e9  # a prediction without bound still has to give a finite key
+
+
+def key(
+    predicted_output_tokens: float, q90_output_tokens: float, prefill_s: float,
+    decode_s_per_token: float, rho: float,
+) -> float:  # fmt: skip
+    """Predicted seconds of work; without a q90 (0 or infinite) the mean decides alone."""
+    answer = predicted_output_tokens
+    if not answer >= 0.0:
+        answer = 0.0
+    elif answer > _MOST_TOKENS:
+        answer = _MOST_TOKENS
+    if answer < q90_output_tokens < _MOST_TOKENS:
+        answer += rho * (q90_output_tokens - answer)
+    return prefill_s + decode_s_per_token * answer
 
 
 class Srpt(Policy):
@@ -26,12 +41,4 @@ class Srpt(Policy):
     )
     default_params = {"rho": 0.5}
     param_bounds = {"rho": (0.0, 1.0)}
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """Predicted seconds of work; without a q90 (0 or infinite) the mean decides alone."""
-        answer = view.predicted_output_tokens
-        if not 0.0 <= answer <= _MOST_TOKENS:
-            answer = min(max(0.0, answer), _MOST_TOKENS)
-        if answer < view.q90_output_tokens < _MOST_TOKENS:
-            answer += context.params["rho"] * (view.q90_output_tokens - answer)
-        return (context.prefill_s(view) + context.decode_s_per_token * answer,)
+    key = staticmethod(key)

@@ -2,10 +2,26 @@
 
 import math
 
-from serving.policies.base import Key, Policy, PolicyCard, PolicyContext, RequestView
+from serving.policies.base import Policy, PolicyCard
 
 _SHORTEST_S, _LONGEST_S = 1e-3, 1e6
-_WHOLE_ANSWER, _BEST_EFFORT = 100, 101
+_WHOLE_ANSWER, _BEST_EFFORT = 100.0, 101.0
+
+
+def key(
+    ttft_s: float, tpot_s: float, e2e_s: float, deadline_s: float
+) -> tuple[float, float]:
+    """(tier, deadline); targets are infinite where there are none."""
+    if not ttft_s < math.inf:
+        promised = e2e_s < math.inf or tpot_s < math.inf
+        return _WHOLE_ANSWER if promised else _BEST_EFFORT, deadline_s
+    target_s = ttft_s
+    if target_s < _SHORTEST_S:
+        target_s = _SHORTEST_S
+    elif target_s > _LONGEST_S:
+        target_s = _LONGEST_S
+    # target_s = m * 2^exponent with 0.5 <= m < 1, which is exact where a log rounds.
+    return float((math.frexp(target_s)[1] - 1) // 2), deadline_s
 
 
 class Tiered(Policy):
@@ -26,15 +42,4 @@ class Tiered(Policy):
         helps="interactive traffic that fits, with batch work to fill the rest",
         hurts="overload of the strict tiers: looser ones get nothing until the ceiling",
     )
-
-    def key(self, view: RequestView, context: PolicyContext) -> Key:
-        """(tier, deadline)."""
-        slo = view.slo
-        if slo.ttft_ms is None:
-            promised = slo.e2e_ms is not None or slo.tpot_ms is not None
-            return (_WHOLE_ANSWER if promised else _BEST_EFFORT, view.deadline_s)
-        target_s = slo.ttft_ms / 1000
-        if not _SHORTEST_S <= target_s <= _LONGEST_S:
-            target_s = min(max(_SHORTEST_S, target_s), _LONGEST_S)
-        # target_s = m * 2^exponent with 0.5 <= m < 1, which is exact where a log rounds.
-        return ((math.frexp(target_s)[1] - 1) // 2, view.deadline_s)
+    key = staticmethod(key)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.lanes import DECODE_WORK, Lanes
+from serving.core.tenants import DECODE_WORK
+from serving.lanes import Lanes
 from serving.queue import PolicyQueue
 from tests.serving.samples import LightRequest, view
 

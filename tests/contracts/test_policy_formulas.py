@@ -18,14 +18,14 @@ PREFILL_S, DECODE_S = 0.001, 0.01  # per token
 def key(
     name: str, one: RequestView, decode_s: float = DECODE_S, **params: float
 ) -> tuple[float, ...]:
-    return POLICIES[name].key(
+    return POLICIES[name].key_of(
         one, PolicyContext(PREFILL_S, 0.0, complete_params(name, params), decode_s)
     )
 
 
 def test_density_is_weighted_value_per_second():
     one = known(view(prompt_tokens=1000, weight=2.0), 100)
-    assert key("density", one) == (-2.0 * 1800 / 2.0,)  # 1 s of prefill, 1 s of decoding
+    assert key("density", one) == (-2.0 * 1800 / 2.0, 0.0)  # 1 s of prefill, 1 s of decoding
     assert key("density", replace(one, weight=3.0)) < key("density", one)
 
 
@@ -37,7 +37,7 @@ def test_density_follows_the_price_of_decoding():
 
 def test_density_without_tokens_or_costs_is_finite_and_gains_nothing():
     nothing = view(prompt_tokens=0)
-    assert key("density", nothing) == (0.0,)
+    assert key("density", nothing) == (0.0, 0.0)
     assert key("density", view(prompt_tokens=1)) < key("density", nothing)
 
 
@@ -45,12 +45,12 @@ def test_srpt_counts_the_risk_of_a_long_answer_as_rho_says():
     sure, risky = known(view(), 300, 320), known(view(), 250, 900)
     assert key("srpt", risky, rho=0.0) < key("srpt", sure, rho=0.0)
     assert key("srpt", sure, rho=0.5) < key("srpt", risky, rho=0.5)
-    assert key("srpt", risky, rho=1.0) == pytest.approx((0.1 + 9.0,))
+    assert key("srpt", risky, rho=1.0) == pytest.approx((0.1 + 9.0, 0.0))
 
 
 @pytest.mark.parametrize("q90", [0.0, 100.0, math.inf, math.nan])
 def test_srpt_without_a_usable_q90_goes_by_the_mean(q90):
-    assert key("srpt", known(view(), 300, q90)) == pytest.approx((0.1 + 3.0,))
+    assert key("srpt", known(view(), 300, q90)) == pytest.approx((0.1 + 3.0, 0.0))
 
 
 def test_srpt_does_not_age():
@@ -83,7 +83,7 @@ def test_prefix_lets_a_saved_second_pass_kappa_seconds():
     just_older, much_older = view(arrival_s=5.001), view(arrival_s=4.999)
     assert key("prefix", much_older, kappa=5) < key("prefix", cached, kappa=5)
     assert key("prefix", cached, kappa=5) < key("prefix", just_older, kappa=5)
-    assert key("prefix", cached, kappa=0) == (10.0,)
+    assert key("prefix", cached, kappa=0) == (10.0, 0.0)
 
 
 @given(scale=st.floats(0.01, 1000.0), late_s=st.floats(0, 1e6))

@@ -65,7 +65,7 @@ def test_the_code_counts_but_not_how_results_are_shown(tmp_path, monkeypatch):
     (tmp_path / "hmas_agents" / "twin.py").write_text("x")
     agents = digests()
     assert (agents[0], agents[1] != empty[1]) == (empty[0], True)
-    (tmp_path / "serving" / "order.py").write_text("x")
+    (tmp_path / "serving" / "queue.py").write_text("x")
     assert not {*digests()} & {*agents, *empty}
 
 

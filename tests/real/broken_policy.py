@@ -1,22 +1,19 @@
-"""A hooked scheduler whose registry also has a policy that raises, for the fault tests."""
+"""A hooked scheduler whose policy a test can break, for the fault tests."""
 
-from serving.policies import POLICIES, Policy, PolicyCard, PolicyContext, RequestView
+import math
+
+from serving.contracts import Ack, Decision
 from serving.scheduler import HMASScheduler
 
-
-class Raising(Policy):
-    """Fails on every request."""
-
-    name = "raising"
-    card = PolicyCard(helps="never", hurts="always")
-
-    def key(self, view: RequestView, context: PolicyContext) -> tuple[float, ...]:
-        raise ZeroDivisionError("this policy is broken")
+BREAK = "break it"  # as the reason of a decision
 
 
 class SchedulerWithBrokenPolicy(HMASScheduler):
-    """The real hook; decisions may also name the policy `raising`."""
+    """The real hook. After a decision with the reason `BREAK`, a parameter is no number."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        POLICIES.setdefault("raising", Raising())
-        super().__init__(*args, **kwargs)
+    def hmas_apply(self, decision: Decision) -> Ack:
+        """Put a decision in force, and spoil it if it asks for that."""
+        ack = super().hmas_apply(decision)
+        if decision.reason == BREAK:
+            self.queue.core.engine["kappa"] = math.nan
+        return ack

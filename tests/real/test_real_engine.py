@@ -15,6 +15,7 @@ from serving.compat import vllm_version
 from serving.contracts import Decision, Outcome, Snapshot, TraceRequest, encode
 from serving.engines.live import LiveEngine
 from serving.engines.protocol import EngineUnavailable
+from tests.real.broken_policy import BREAK
 from tests.real.conftest import MODEL, SETTINGS, RealServer
 
 pytestmark = pytest.mark.real_vllm
@@ -187,23 +188,23 @@ def test_a_message_that_does_not_fit_names_the_key(server: RealServer, engine: L
     assert "Decision.epoch" in json.dumps(response.json())
 
 
-def test_a_raising_policy_falls_back_to_fcfs_and_no_request_fails(
+def test_a_policy_at_fault_falls_back_to_fcfs_and_no_request_fails(
     server: RealServer, engine: LiveEngine
 ) -> None:
     faults = engine.snapshot().policy_errors
     outcomes: list[Outcome] = []
     sender = threading.Thread(
-        target=lambda: outcomes.extend(send(server, traffic(40), "raising-"))
+        target=lambda: outcomes.extend(send(server, traffic(40), "broken-"))
     )
     sender.start()
-    assert engine.apply(decision(engine.snapshot(), policy="raising")).accepted
+    assert engine.apply(decision(engine.snapshot(), policy="sjf", reason=BREAK)).accepted
     sender.join()
     after = engine.snapshot()
     assert len(outcomes) == 40
     assert all(outcome.finish == "length" for outcome in outcomes)
     assert after.policy == "fcfs"
     assert after.policy_errors > faults
-    assert "ZeroDivisionError" in after.last_error
+    assert after.last_error.startswith("policy sjf, now fcfs: ValueError")
 
 
 def answers(server: RealServer, targets_ms: Sequence[float]) -> list[str]:

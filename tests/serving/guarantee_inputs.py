@@ -1,4 +1,4 @@
-"""What may be thrown at an engine: settings, garbage, wild decisions, a policy at fault."""
+"""What may be thrown at an engine: settings, garbage, wild decisions."""
 
 import math
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from hypothesis import strategies as st
 
 from serving.contracts import Limits
-from serving.policies import Policy, PolicyCard
 from serving.rules import KNOBS, RULES, with_rules
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
@@ -43,22 +42,3 @@ wild_params = st.dictionaries(
     st.sampled_from(_PARAMS),
     max_size=2,
 )
-
-
-class Faulty(Policy):
-    """Gives keys for a while, then something else, or nothing."""
-
-    name = "faulty"
-    demotes = True
-    card = PolicyCard("tests", "everything else")
-
-    def __init__(self, good_calls: int, fault: str) -> None:
-        self.left, self.fault = good_calls, fault
-
-    def key(self, view, context):
-        self.left -= 1
-        if self.left >= 0:
-            return (-view.arrival_s,)
-        if self.fault == "raises":
-            raise ZeroDivisionError("planted")
-        return {"nan": (NAN,), "none": None, "text": ("a",), "huge": (10**400,)}[self.fault]

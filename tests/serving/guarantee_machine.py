@@ -11,6 +11,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from vllm.v1.core.sched.interface import PauseState
 
 from serving.contracts import ContractChange, Decision
+from serving.core.state import PARAMETERS
 from serving.engines.virtual_vllm import as_the_trace_says
 from serving.policies import POLICIES
 from tests.serving.guarantee_checks import Guarantees
@@ -23,12 +24,13 @@ from tests.serving.guarantee_inputs import (
     SETTINGS,
     STOCK,
     TENANTS,
-    Faulty,
     garbage,
     wild_limits,
     wild_params,
 )
 from tests.serving.samples import shares
+
+WITH_KAPPA = [name for name, policy in POLICIES.items() if "kappa" in policy.param_bounds]
 
 
 class GuaranteeMachine(Guarantees):
@@ -44,7 +46,6 @@ class GuaranteeMachine(Guarantees):
             self.no_request_is_lost()
             self.nothing_is_left_behind()
         finally:
-            POLICIES.pop("faulty", None)
             self.total["steps"] += self.driven.steps
             self.total["requests"] += len(self.driven.guests)
             self.total["preemptions"] += self.driven.preemptions
@@ -120,14 +121,13 @@ class GuaranteeMachine(Guarantees):
         self.time_passes(MAX_WAIT_S + 0.1)
         self.flood("light" if prompt % 2 else "heavy", new, 4)
 
-    @rule(
-        good_calls=st.integers(0, 60),
-        fault=st.sampled_from(["raises", "nan", "none", "text", "huge"]),
-    )
-    def faulty_policy(self, good_calls, fault):
-        self.let_the_lease_end()
-        POLICIES["faulty"] = Faulty(good_calls, fault)
-        self.decide(Decision("me", self.epoch + 1, 30.0, "faulty", {}, STOCK))
+    @rule(policy=st.sampled_from([None, *WITH_KAPPA]), limits=st.just(STOCK) | wild_limits)
+    def faulty_policy(self, policy, limits):
+        """A parameter is no number any more, and so are keys that are computed from now on."""
+        if policy is not None:
+            self.sound_decision(policy, limits)
+        for parameter in PARAMETERS:
+            self.scheduler.queue.core.engine[parameter] = NAN
 
     @rule(who=st.sampled_from(["me", "you", ""]), ttl_s=st.sampled_from([2.0, 30.0, 0.0, NAN]))
     def renew(self, who, ttl_s):

@@ -28,10 +28,13 @@ from vllm.v1.kv_cache_interface import (
 from vllm.v1.outputs import DraftTokenIds, KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
-from serving.contracts import Limits, Outcome
+from serving.contracts import CostCoefficients, Limits, Outcome
+from serving.core.control import is_partial
+from serving.core.decoding import look
 from serving.engines import virtual_vllm
 from serving.engines.profile import EngineProfile
 from serving.engines.virtual_vllm import build_scheduler
+from serving.perception.cost_model import CostModel
 from serving.scheduler import HMASScheduler
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
@@ -69,6 +72,7 @@ class Shaped:
     prefix_caching: bool = False
     ahead: int = 0  # steps in flight when the next one is scheduled
     right: int | None = None  # how many draft tokens are; None: it varies
+    cost: CostCoefficients | None = None  # what the hook believes, whatever it measures
 
     def __post_init__(self) -> None:
         self.now_s, self.epoch = 1000.0, 0
@@ -83,6 +87,7 @@ class Shaped:
         self.requests: dict[str, Request] = {}
         self.seen: dict[str, int] = {}  # output tokens at the last admission
         self.answers: dict[str, int] = {}
+        self.first_s: dict[str, float] = {}  # when each got its first token
         self._in_flight: deque[tuple[SchedulerOutput, set[str]]] = deque()
         init_none_hash(sha256)
         self._hasher = get_request_block_hasher(self.profile.block_size, sha256)
@@ -119,6 +124,8 @@ class Shaped:
 
     def schedule(self) -> SchedulerOutput:
         """Schedule one step; its result is still to come."""
+        if self.cost:
+            self.scheduler.observer.start_from(CostModel(self.cost))
         output = self.scheduler.schedule()
         step = step_of(output)
         self.steps.append(step)
@@ -149,6 +156,7 @@ class Shaped:
         for client in self.scheduler.update_from_output(output, result).values():
             for item in client.outputs:
                 self.got[item.request_id] += len(item.new_token_ids)
+                self.first_s.setdefault(item.request_id, self.now_s)
                 if item.finish_reason is not None:
                     self.finished[item.request_id] = str(item.finish_reason)
         if self.scheduler.num_spec_tokens and not isinstance(self.scheduler, AsyncScheduler):
@@ -160,14 +168,17 @@ class Shaped:
         """Schedule, then take in results until `ahead` steps are in flight."""
         for _ in range(count):
             self.schedule()
-            while len(self._in_flight) > self.ahead:
-                self.update()
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Take in results until `ahead` steps are in flight."""
+        while len(self._in_flight) > self.ahead:
+            self.update()
 
     def drain(self) -> None:
         """Serve everybody who is inside, in a bounded number of steps."""
         for _ in range(_MOST_STEPS):
-            while len(self._in_flight) > self.ahead:
-                self.update()
+            self.catch_up()
             if not self.scheduler.has_unfinished_requests():
                 break
             self.step()
@@ -186,10 +197,22 @@ class Shaped:
             return
         scheduler = self.scheduler
         assert scheduler.last_fault == ""
-        batch = {request.request_id for request in scheduler.observer.batch._requests}
-        assert batch == {request.request_id for request in scheduler.running}
-        begun = {r.request_id for r in scheduler.running if r.is_prefill_chunk}
-        assert scheduler.observer.batch.partial_prefills() == begun
+        queue, running = scheduler.queue, scheduler.control.follow(scheduler.running)
+        rows = {name: row for name, row in queue.rows.by_name.items() if self.fact(name, "active")}
+        assert rows.keys() == {request.request_id for request in running}
+        begun = {request.request_id for request in running if request.is_prefill_chunk}
+        assert {name for name, row in rows.items() if is_partial(queue.core, row)} == begun
+
+    def fact(self, name: str, field: str) -> Any:
+        """What the hook's arrays say of a request that is inside."""
+        queue = self.scheduler.queue
+        return queue.core.requests[field][queue.rows.by_name[name]].item()
+
+    def look(self) -> None:
+        """Have the hook note how the running requests stand now."""
+        self.scheduler.control.follow(self.scheduler.running)
+        self.scheduler.queue.core.engine["start_s"] = self.now_s
+        look(self.scheduler.queue.core)
 
     def decide(self, policy: str = "fcfs", **limits: Any) -> None:
         """A decision in force to the end, with limits other than the engine's."""
@@ -213,9 +236,11 @@ class Shaped:
             request.num_output_tokens for request in self.requests.values()
         )
         assert (shot.kv.used_blocks, shot.queue.waiting, shot.batch.running) == (0, 0, 0)
-        assert (scheduler.queue.backlog_tokens, len(scheduler.observer.batch)) == (0, 0)
+        assert scheduler.queue.backlog_tokens == 0
         assert not scheduler.observer.accounting.tracks
-        assert not [x for x in scheduler.queue.lanes if x.waiting or x.inside or x.decoding]
+        assert not scheduler.queue.rows.by_name, "each row is free again"
+        lanes = scheduler.queue.lanes
+        assert not [x for x in lanes if x.waiting or x.inside or x.running or x.decoding]
 
     def _sample(self, name: str, drafts: int) -> list[int]:
         # How many drafts are right depends on the request and its place, so both arms agree.
@@ -225,6 +250,23 @@ class Shaped:
         left = self.answers[name] - self.got[name]
         tokens = [TOKEN] * min(1 + right, max(left, 1))
         return [*tokens[:-1], STOP_TOKEN] if left <= len(tokens) else tokens
+
+
+def decode_shapes(
+    engine: Shaped, steps: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Decodes and context of coming steps that have nothing else.
+
+    As a plain loop has them, and those that the hook had learned last after each: `ahead` later.
+    """
+    told, learned = [], []
+    for _ in range(steps):
+        counts = engine.schedule().num_scheduled_tokens
+        told.append((len(counts), sum(engine.requests[n].num_computed_tokens for n in counts)))
+        engine.catch_up()
+        decodes, context = engine.scheduler.queue.core.engine["decode_shape"][0].tolist()
+        learned.append((int(decodes), int(context)))
+    return told, learned
 
 
 def with_lora(monkeypatch: pytest.MonkeyPatch, max_loras: int = 1) -> None:

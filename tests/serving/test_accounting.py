@@ -15,7 +15,7 @@ JOURNAL, TENANTS = 100, 3
 
 
 def track(name: str, tenant: str = "acme", slo: SLO = SLO()) -> RequestTrack:  # noqa: B008
-    return RequestTrack(view(name, 10.0, tenant=tenant, slo=slo), 64, (tenant, 0), 8.0, 100)
+    return RequestTrack(view(name, 10.0, tenant=tenant, slo=slo), 64, (tenant, 0), 100)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Do the batch's arrays say what a plain loop over the running requests says?"""
+"""Do the core's arrays say of the running batch what a plain loop over its requests says?"""
 
 import math
 import random
@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.batch import Batch
+from serving.contracts import CostCoefficients
+from serving.core.decoding import decodes
+from serving.perception.cost_model import StepShape
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from tests.serving.driven_scheduler import machine
 from tests.serving.shaped_scheduler import Shaped
 
 TIGHT = machine(kv_blocks=30, max_active=8, token_budget=24)
+# So unlike each other that a step's predicted time tells its whole shape.
+COST = CostCoefficients(1e-3, 1.37e-4, 3.71e-3, 7.13e-6, 2.9e-7)
 
 
 class Watched(Shaped):
@@ -22,51 +26,53 @@ class Watched(Shaped):
     def check(self) -> None:
         """Arrays, decodes per lane and the coming step's decode part."""
         super().check()
-        scheduler, batch = self.scheduler, self.scheduler.observer.batch
-        state = batch.state(self.now_s)
-        assert len(state.tokens) == len(batch) == len(scheduler.running)
-        assert batch._context == sum(r.num_computed_tokens for r in scheduler.running)
+        self.look()
+        scheduler, core = self.scheduler, self.scheduler.queue.core
         decoding: dict[str, int] = {}
-        for slot, request in enumerate(batch._requests):
+        running: dict[str, int] = {}
+        count = context = 0
+        for request in scheduler.running:
             name, computed = request.request_id, request.num_computed_tokens
-            track = scheduler.observer.track(request)
+            view = scheduler.observer.view_of(request)
             start = request.num_prompt_tokens + self.seen[name]
             produced = max(0, computed - request.num_prompt_tokens + 1)
-            assert state.decoding[slot] == (computed >= start)
-            assert state.tokens[slot] == max(computed, start)
-            assert state.remaining[slot] == max(16.0, track.expected_tokens - produced)
-            slack_s, tpot_ms = math.inf, track.view.slo.tpot_ms
-            if computed >= start and tpot_ms and track.first_token_s is not None:
-                slack_s = track.first_token_s + tpot_ms / 1000 * produced - self.now_s
-            assert state.slack_s[slot] == pytest.approx(slack_s)
+            assert self.fact(name, "decoding") == (computed >= start)
+            assert self.fact(name, "held_tokens") == max(computed, start)
+            expected = self.fact(name, "expected_tokens")
+            assert 0 < expected <= request.max_tokens
+            assert self.fact(name, "remaining") == max(16.0, expected - produced)
+            slack_s, tpot_ms = math.inf, view.slo.tpot_ms
+            if computed >= start and tpot_ms and name in self.first_s:
+                slack_s = self.first_s[name] + tpot_ms / 1000 * produced - self.now_s
+            assert self.fact(name, "slack_s") == pytest.approx(slack_s)
+            running[view.tenant] = running.get(view.tenant, 0) + 1
             if request.num_output_tokens > self.seen[name]:
-                decoding[track.view.tenant] = decoding.get(track.view.tenant, 0) + 1
+                decoding[view.tenant] = decoding.get(view.tenant, 0) + 1
+            if computed >= start and not self.fact(name, "hidden"):
+                count, context = count + 1, context + max(computed, start)
         lanes = scheduler.queue.lanes
         assert {x.tenant: x.decoding for x in lanes if x.decoding} == decoding
-        assert state.shape.decodes == sum(state.decoding)
-        assert state.shape.decode_context == sum(state.tokens[state.decoding])
+        assert {x.tenant: x.running for x in lanes if x.running} == running
+        assert decodes(core) == (count, context)
 
     def schedule(self):
         """A step, and its shape as a loop over its requests has it."""
         output = super().schedule()
         if self.ahead or not output.num_scheduled_tokens:
             return output
-        shape = self.scheduler.observer._in_flight[-1][1]
-        prefill = square = decodes = 0
+        prefill = square = decoded = context = 0
         for name, count in output.num_scheduled_tokens.items():
             request = self.requests[name]
             before = request.num_computed_tokens - count
             if before < request.num_prompt_tokens + self.seen[name]:
                 prefill, square = prefill + count, square + count * before
             else:
-                decodes += 1
-        assert (shape.prefill_tokens, shape.decodes) == (prefill, decodes)
-        assert shape.prefill_square == square
-        answering = [
-            self.requests[name] for name in output.num_scheduled_tokens
-            if self.requests[name].num_output_tokens > self.seen[name]
-        ]
-        assert shape.decode_context == sum(r.num_computed_tokens for r in answering)
+                decoded += 1
+            if request.num_output_tokens > self.seen[name]:
+                context += request.num_computed_tokens
+        step_s = StepShape(prefill, decoded, context, square).seconds(COST)
+        until_s = self.scheduler.observer.busy_until_s(self.now_s)
+        assert until_s - self.now_s == pytest.approx(step_s, abs=1e-9)
         return output
 
 
@@ -79,7 +85,7 @@ def test_after_any_events_the_arrays_are_what_runs(seed, ahead, sync, caching, p
     rng = random.Random(seed)
     scheduler_cls = HMASSyncScheduler if sync else HMASScheduler
     engine = Watched(
-        scheduler_cls, profile=TIGHT, ahead=0 if sync else ahead, prefix_caching=caching
+        scheduler_cls, profile=TIGHT, ahead=0 if sync else ahead, prefix_caching=caching, cost=COST
     )
     engine.decide(
         policy, choose_victims=rng.random() < 0.5, prefill_by_key=rng.random() < 0.5,
@@ -103,22 +109,27 @@ def test_after_any_events_the_arrays_are_what_runs(seed, ahead, sync, caching, p
 
 def test_the_case_preempts():
     """What the property above is worth: its machine is tight enough."""
-    engine = Watched(profile=TIGHT)
+    engine = Watched(profile=TIGHT, cost=COST)
     for i in range(20):
         engine.add(f"r{i}", 8 + i, 16)
     engine.drain()
     assert engine.scheduler.observer.preemptions > 3
 
 
-def test_more_requests_than_slots_make_room():
-    engine = Watched(profile=machine(kv_blocks=2000, max_active=200, token_budget=400))
-    for i in range(150):
+def test_more_requests_run_than_there_were_rows_at_first():
+    """The arrays grow while requests come in."""
+    engine = Shaped(profile=machine(kv_blocks=9000, max_active=2000, token_budget=8000))
+    rows = len(engine.scheduler.queue.core.requests)
+    for i in range(rows + 100):
         engine.add(f"r{i}", 2, 2 + i % 9, slo_tpot_ms=50)
+    engine.step(1)
+    assert len(engine.scheduler.running) > rows
     engine.drain()
     engine.check_books()
 
 
-def test_an_empty_batch_has_an_empty_state():
-    state = Batch().state(0.0)
-    assert [len(column) for column in (state.tokens, state.slack_s, state.decoding)] == [0, 0, 0]
-    assert (state.shape.decodes, state.shape.decode_context) == (0, 0)
+def test_an_empty_batch_has_nothing_to_protect():
+    engine = Shaped()
+    engine.look()
+    assert decodes(engine.scheduler.queue.core) == (0, 0)
+    assert engine.scheduler.hmas_snapshot().kv.predicted_peak_blocks == 0

@@ -50,7 +50,7 @@ def test_the_last_tenants_have_histograms_of_their_own_and_the_others_share_one(
     group = LengthModel().group("t", 8, 8)
     for number in range(50):
         view = RequestView(f"r{number}", f"t{number}", "batch", SLO(), 0.0, 9.0, 8)
-        track = RequestTrack(view, 8, group, 8.0, 8)
+        track = RequestTrack(view, 8, group, 8)
         accounting.arrive(track)
         track.admitted_s, track.first_token_s = 1.0, 2.0
         accounting.leave(view.request_id, "stop", 3.0)

@@ -183,6 +183,8 @@ def test_a_first_token_that_comes_after_a_preemption_is_noted_when_it_comes():
 
 def test_a_request_whose_first_token_was_in_flight_at_its_preemption_resumes_first():
     engine = with_a_first_token_in_flight_at_preemption()
+    assert engine.fact("b", "whole_prompt_tokens") == 8
+    assert engine.fact("b", "resumed")
     engine.add("urgent", 8, 3, slo_ttft_ms=1)
     engine.drain()
     served = [name for step in engine.steps for name in (*step[1], *step[2])]

@@ -4,106 +4,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
-from serving.batch import DecodeState
 from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
+from serving.core.tenants import DECODE_WORK
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
-from serving.lanes import DECODE_WORK
-from serving.pacing import HASTE, TURNS, keeps_pace, resting
 from serving.rules import with_rules
 from serving.settings import EngineSettings
-from serving.step_limits import AHEAD, PREFILL_FLOOR
 from tests.serving.samples import decision, profile, shares
 from tests.serving.simulation import Run, simulate, stock_limits
 
 COST = CostCoefficients(0.005, 1e-4, 1e-3)  # a step of 20 decodes takes 25 ms
 FAST_S, SLOW_S = 0.030, 0.120
-states = st.lists(
-    st.tuples(
-        st.floats(-1, 5) | st.just(np.inf), st.floats(1, 500),
-        st.sampled_from([0.0, 0.01, 0.03, 0.1]), st.booleans(),
-    ),
-    min_size=1, max_size=60,
-)  # fmt: skip
-
-
-def state_of(decodes, context: float = 200.0) -> DecodeState:
-    """Of (slack_s, remaining, tpot_s, decoding)."""
-    slack_s, remaining, tpot_s, decoding = np.array(decodes, dtype=float).reshape(-1, 4).T
-    tokens = np.full(len(decodes), context)
-    return DecodeState(decoding > 0, slack_s, remaining, tokens, tpot_s)
-
-
-def batch(fast: int, slow: int) -> DecodeState:
-    """Decodes that are due in the time of one token each."""
-    return state_of([(FAST_S, 100, FAST_S, True)] * fast + [(SLOW_S, 100, SLOW_S, True)] * slow)
-
-
-def rests(state: DecodeState, *, prompts_wait: bool = False, step: int = 0) -> np.ndarray:
-    return resting(state, COST, 0.0, prompts_wait=prompts_wait, step=step)
-
-
-def test_a_batch_that_fits_the_tightest_pace_decodes_whole():
-    assert not rests(batch(fast=10, slow=10)).any()
-
-
-def test_in_a_batch_that_does_not_the_slow_ones_make_room():
-    mask = rests(batch(fast=10, slow=40))
-    assert not mask[:10].any()
-    # 28.5 ms until the fast ones are due 5% early; 5 are the base's, 10 theirs.
-    assert (~mask[10:]).sum() == 13
-
-
-def test_while_prompts_wait_decodes_get_what_their_paces_need_and_a_little_more():
-    state = batch(fast=4, slow=8)
-    assert not rests(state).any()
-    mask = rests(state, prompts_wait=True)
-    assert (~mask).sum() == int(HASTE * (4 + 8 * FAST_S / SLOW_S))
-
-
-def test_who_is_alike_rests_for_nobody():
-    assert not rests(batch(fast=0, slow=20)).any()
-    assert not rests(batch(fast=15, slow=0), prompts_wait=True).any()
-
-
-def test_who_has_no_pace_to_keep_takes_turns():
-    state = state_of([(FAST_S, 100, FAST_S, True)] * 15 + [(np.inf, 100, 0.0, True)] * 20)
-    served = np.zeros(35, int)
-    for step in range(TURNS):
-        served += ~rests(state, step=step)
-    assert served[:15].min() == TURNS
-    assert served[15:].min() == 1
-
-
-@hypothesis_settings(deadline=None)
-@given(decodes=states, prompts_wait=st.booleans(), step=st.integers(0, 9))
-def test_whatever_the_batch_the_next_due_go_and_enough_of_all(decodes, prompts_wait, step):
-    state = state_of(decodes)
-    mask = rests(state, prompts_wait=prompts_wait, step=step)
-    assert not (mask & ~state.decoding).any(), "a prefill is not a decode that could rest"
-    count = int(state.decoding.sum())
-    assert count == 0 or (state.decoding & ~mask).sum() >= count / TURNS
-    keeps = keeps_pace(state, COST)
-    if not keeps.any():
-        assert not mask.any()
-    elif mask.any():
-        due_s = state.slack_s - AHEAD * state.tpot_s
-        goes = keeps & ~mask
-        if goes.any() and (keeps & mask).any():
-            assert due_s[goes].max() <= due_s[keeps & mask].min(), "the earliest due go"
-        going_s = COST.base_s + COST.per_decode_s * (count - mask.sum())
-        room_s = max(due_s[keeps].min(), 0.0) / (1 + PREFILL_FLOOR * prompts_wait)
-        assert going_s <= room_s + 1e-9 or (count - mask.sum()) == -(-count // TURNS)
-
-
-# -- on the simulator, two tenants that were promised different paces -----------------------
-
 MACHINE = replace(profile(4000), cost=COST)
 SETTINGS = EngineSettings(
     contract=with_classes({

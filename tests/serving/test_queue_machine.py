@@ -1,17 +1,22 @@
 """Does the waiting queue stay a sorted list under everything the scheduler does to it?"""
 
 import math
+from heapq import heappush, heappushpop
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from serving.core.state import NONE
+from serving.core.triage import ROUGHLY
 from serving.policies import POLICIES, PolicyContext, complete_params
 from tests.serving.samples import LightRequest, view
 from tests.serving.test_queue import MAX_WAIT_S, NAMES, RATE, new_queue
 
 FIRST, NORMAL, PARKED, HOPELESS = -1, 0, 1, 2
+ROWS = len(new_queue().core.requests)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -25,30 +30,51 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = new_queue()
         self.waiting: list[LightRequest] = []  # in queue order
         self.out: list[LightRequest] = []
-        self.peak = 0
 
-    def rank(self, request: LightRequest) -> int:
+    def rank(self, request: LightRequest, parked: list[LightRequest]) -> int:
         one, policy = request.view, POLICIES[self.policy]
         if policy.starvation_free and not self.triage:
             return NORMAL
-        if request.num_output_tokens or self.now_s >= one.arrival_s + MAX_WAIT_S:
+        if self.is_starved(request):
             return FIRST
-        hopeless_at_s = one.deadline_s - one.prompt_tokens * self.rate
-        if policy.demotes and self.now_s >= hopeless_at_s:
+        if policy.demotes and self.is_hopeless(request):
             return HOPELESS
-        return PARKED if request in self.parked() else NORMAL
+        return PARKED if one.request_id in {r.view.request_id for r in parked} else NORMAL
+
+    def is_starved(self, request: LightRequest) -> bool:
+        return bool(request.num_output_tokens) or self.now_s >= request.view.arrival_s + MAX_WAIT_S
+
+    def is_hopeless(self, request: LightRequest) -> bool:
+        one = request.view
+        return self.now_s >= one.deadline_s - one.prompt_tokens * self.rate
 
     def parked(self) -> list[LightRequest]:
-        """Whom triage (`test_triage`) has given up."""
-        triage = self.queue._triage
-        return [] if triage is None else [entry.request for entry in triage.parked]
+        """Whom triage gives up, after Moore and Hodgson; `test_triage` says why these."""
+        given_up: list[LightRequest] = []
+        kept: list[tuple[float, int]] = []
+        done_s = self.now_s
+        for number, request in sorted(
+            enumerate(self.waiting), key=lambda each: (each[1].view.deadline_s, each[0])
+        ):
+            due_s = request.view.deadline_s
+            if self.is_starved(request) or self.is_hopeless(request) or due_s == math.inf:
+                continue
+            work_s = request.view.prompt_tokens * (ROUGHLY * self.rate)
+            done_s += work_s
+            if done_s <= due_s:
+                heappush(kept, (-work_s, number))
+            else:
+                minus_work_s, dearest = heappushpop(kept, (-work_s, number))
+                done_s += minus_work_s
+                given_up.append(self.waiting[dearest])
+        return given_up if self.triage else []
 
     def in_order(self) -> list[LightRequest]:
-        at = PolicyContext(self.rate, self.load, self.params)
+        at, parked = PolicyContext(self.rate, self.load, self.params), self.parked()
 
         def sort_key(request: LightRequest) -> tuple[int, tuple[float, ...]]:
-            rank = self.rank(request)
-            key = POLICIES[self.policy].key(request.view, at)
+            rank = self.rank(request, parked)
+            key = POLICIES[self.policy].key_of(request.view, at)
             return rank, (request.view.arrival_s,) if rank == FIRST else key
 
         return sorted(self.waiting, key=sort_key)
@@ -65,16 +91,16 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.add_request(request)
         self.waiting.append(request)
 
-    def settle(self):
-        """Go on until another load or other costs have reached every entry."""
-        for _ in range(3 + len(self.waiting) // 2):  # two laps over all, a few entries a step
-            self.queue.advance(self.now_s)
-            self.queue.refresh_cached()
+    def begin_step(self):
+        """What comes before each step of the engine, with a pass of triage."""
+        self.queue.core.engine["triage_due_s"] = self.now_s
+        self.queue.advance(self.now_s)
+        self.queue.refresh_cached()
 
     @precondition(lambda self: self.waiting)
     @rule()
     def pop(self):
-        self.settle()
+        self.begin_step()
         expected = self.in_order()[0]
         assert self.queue.peek_request() is expected
         assert self.queue.pop_request() is expected
@@ -94,7 +120,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3))
     def skip_and_put_back(self, count):
         """What vLLM does with requests that cannot start in this step."""
-        self.settle()
+        self.begin_step()
         skipped = self.in_order()[:count]
         assert [self.queue.pop_request() for _ in skipped] == skipped
         self.queue.prepend_requests(reversed(skipped))  # they come back as they were
@@ -139,22 +165,43 @@ class QueueMachine(RuleBasedStateMachine):
         assert not any(request in self.queue for request in self.out)
         assert {id(r) for r in self.queue} == {id(r) for r in self.waiting}
         assert len(list(self.queue)) == len(self.waiting)
-        views = [one.request_id for one in self.queue.views()]
-        assert sorted(views) == sorted(r.request_id for r in self.waiting)
+        named = [self.queue.rows.requests[row] for row in self.queue.waiting_rows()]
+        assert {id(r) for r in named} == {id(r) for r in self.waiting}
 
     @invariant()
     def the_order_is_the_sorted_one(self):
-        self.settle()
+        self.begin_step()
         expected = self.in_order()
         assert list(self.queue) == expected
-        tokens = sum(r.view.prompt_tokens for r in expected if self.rank(r) != HOPELESS)
-        assert self.queue.backlog_tokens == tokens
+        if expected:
+            assert self.queue.peek_request() is expected[0]
+        ranks = [self.rank(request, self.parked()) for request in expected]
+        tokens = [request.view.prompt_tokens for request in expected]
+        hopeless = sum(n for n, rank in zip(tokens, ranks, strict=True) if rank == HOPELESS)
+        assert self.queue.backlog_tokens == sum(tokens) - hopeless
 
     @invariant()
-    def the_heaps_stay_small(self):
-        most = 2 * len(self.waiting) + 66
-        assert sum(len(lane.heap) for lane in self.queue.lanes) <= most
-        assert len(self.queue._events) <= most
+    def the_rows_are_those_that_wait(self):
+        core = self.queue.core
+        engine, queued = core.engine[0], np.flatnonzero(core.requests["queued"])
+        assert len(queued) == engine["waiting"] == len(self.waiting)
+        rows, row = [], engine["front"]
+        while row != NONE:
+            rows.append(row)
+            row = core.requests["behind"][row]
+        assert sorted(rows) == queued.tolist()
+        assert engine["back"] == (rows[-1] if rows else NONE)
+        assert len(core.requests) == ROWS, "there is room for all of them"
+
+    @rule()
+    def serve_all(self):
+        """The heaps hold everybody who waits, and nobody who has left."""
+        self.begin_step()
+        expected, core = self.in_order(), self.queue.core
+        assert [self.queue.pop_request() for _ in expected] == expected
+        assert {lane.waiting for lane in self.queue.lanes} <= {0}
+        assert (core.engine["due"][0], set(core.tenants["first"])) == (NONE, {NONE})
+        self.waiting, self.out = [], [*self.out, *expected]
 
 
 QueueMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)

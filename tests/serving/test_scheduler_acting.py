@@ -188,7 +188,7 @@ def test_the_load_slides_up_in_overload_and_back_when_it_is_over():
 
     def watch(engine: SimulatedEngine) -> list[Ticker]:
         engine.apply(decision(1, "slide", ttl_s=FOREVER_S, limits=stock_limits(ROOMY)))
-        return [(0.5, lambda: loads.append(engine.scheduler.queue.context.load))]
+        return [(0.5, lambda: loads.append(engine.scheduler.queue.core.engine["load"][0]))]
 
     burst = [TraceRequest(0.002 * i, 1000, 2, "a", "interactive") for i in range(400)]
     later = [TraceRequest(30.0 + i, 10, 100, "a", "interactive") for i in range(5)]

@@ -88,7 +88,7 @@ def test_a_preempted_session_waits_with_its_whole_prompt(caching):
     cached = compat.cached_tokens(engine.scheduler, request)
     assert (cached > 6) == caching
     left = request.num_tokens - cached
-    assert engine.scheduler.observer.view_of(request).prompt_tokens == left
+    assert engine.fact("session", "prompt_tokens") == left
     assert engine.scheduler.queue.backlog_tokens == left
 
 

@@ -4,11 +4,10 @@ import pytest
 from vllm.v1.core.sched.interface import PauseState
 
 from serving.contracts import CostCoefficients
-from serving.perception.cost_model import CostModel
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
-from tests.serving.shaped_scheduler import Shaped, with_drafts, with_lora
+from tests.serving.shaped_scheduler import Shaped, decode_shapes, with_drafts, with_lora
 
 ROOMY = machine(200, 8, 16)
 BY_KEY = {"prefill_by_key": True}
@@ -28,6 +27,12 @@ def begun_and_urgent(**urgent) -> Shaped:
     return engine
 
 
+def covered_at(engine: Shaped) -> list[float]:
+    """When their tenants' buckets cover those that wait, the earliest first."""
+    requests = engine.scheduler.queue.core.requests
+    return sorted(requests["conforms_s"][requests["queued"] > 0].tolist())
+
+
 # -- structured output -------------------------------------------------------------------
 
 
@@ -38,11 +43,11 @@ def test_waiting_for_a_grammar_costs_no_lane_no_bucket_and_no_count():
     for i in range(4):
         engine.add(f"g{i}", 40, 3, grammar=True, tenant="hog")
     engine.add("f", 30, 3, grammar=True, tenant="f")
+    before = covered_at(engine)
+    assert max(before) > engine.now_s
     engine.add("p", 4, 40, tenant="meek")
-    entries = engine.scheduler.queue._entries
-    before = {name: entries[name].conforms_s for name in ("g0", "g3", "f")}
     engine.step(3)
-    assert {name: entries[name].conforms_s for name in before} == before, "still beyond its share"
+    assert covered_at(engine) == before, "still beyond its share"
     engine.now_s += 2.0  # beyond the ceiling
     engine.step(10)
     rules = engine.scheduler.hmas_snapshot().rules
@@ -106,9 +111,8 @@ def test_a_prefill_with_an_adapter_does_not_yield_its_slot_to_another_one(monkey
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_a_budget_by_slack_leaves_out_no_decode_and_no_draft_token(ahead, monkeypatch):
     with_drafts(monkeypatch, 3)
-    engine = Shaped(profile=machine(200, 8, 32), ahead=ahead)
-    engine.scheduler.observer.cost = CostModel(CostCoefficients(5e-3, 2e-3, 2e-5))
-    engine.scheduler.observer.cost.learn = lambda shape, seconds: None  # prefill stays dear
+    dear = CostCoefficients(5e-3, 2e-3, 2e-5)
+    engine = Shaped(profile=machine(200, 8, 32), ahead=ahead, cost=dear)
     engine.decide("fcfs", follow_slack=True)
     for i in range(4):
         engine.add(f"r{i}", 4, 40, slo_tpot_ms=6)
@@ -120,15 +124,12 @@ def test_a_budget_by_slack_leaves_out_no_decode_and_no_draft_token(ahead, monkey
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_rejected_draft_tokens_are_not_counted_as_context(ahead, monkeypatch):
     with_drafts(monkeypatch, 3)
-    engine = Shaped(profile=ROOMY, ahead=ahead)
+    engine = Shaped(profile=machine(200, 8, 32), ahead=ahead)
     for i in range(6):
         engine.add(f"r{i}", 4, 40)
-    batch = engine.scheduler.observer.batch
-    for _ in range(20):
-        engine.schedule()
-        assert batch._context == sum(r.num_computed_tokens for r in engine.scheduler.running)
-        while len(engine._in_flight) > ahead:
-            engine.update()
+    engine.step(2)
+    told, learned = decode_shapes(engine, 8)
+    assert learned[ahead:] == told[: len(told) - ahead]
 
 
 # -- pauses and resets -------------------------------------------------------------------
@@ -177,15 +178,21 @@ def test_an_idle_session_does_not_count_as_a_decode():
 # -- chunked prefill ---------------------------------------------------------------------
 
 
-def test_a_prefill_is_late_by_the_tokens_that_are_left():
-    """Half of it done, it is short of time, but not hopeless."""
-    engine = Shaped(profile=ROOMY)
-    engine.scheduler.observer.cost = CostModel(CostCoefficients(5e-3, 2e-3, 2e-5))
+@pytest.mark.parametrize(("waits_s", "is_late"), [(0.0, True), (0.03, False)])
+def test_a_prefill_is_late_by_the_tokens_that_are_left(waits_s, is_late):
+    """After 20 ms 28 tokens are left, 56 of 80 ms: late, but not hopeless, as 56 of 50 ms are."""
+    engine = Shaped(profile=machine(200, 8, 64), cost=CostCoefficients(5e-3, 2e-3, 2e-5))
+    engine.decide("fcfs", follow_slack=True, prefill_share=0.9, long_prefill_threshold=16)
+    engine.add("tight", 4, 40, slo_tpot_ms=21)
+    engine.step(3)
     engine.add("long", 44, 3, slo_ttft_ms=100)  # 88 ms of prefill: it must begin within 12 ms
-    engine.step()  # 20 ms have passed, 28 tokens are left: 56 of 80 ms
-    assert engine.scheduler.control._prefill_is_late(engine.scheduler.running, engine.now_s)
-    engine.now_s += 0.03  # 56 of 50 ms
-    assert not engine.scheduler.control._prefill_is_late(engine.scheduler.running, engine.now_s)
+    engine.step()
+    assert dict(engine.steps[-1][0])["long"] == 16
+    engine.now_s += waits_s
+    before = engine.scheduler.hmas_snapshot().rules["share_raised_steps"]
+    engine.step()
+    raised = engine.scheduler.hmas_snapshot().rules["share_raised_steps"] - before
+    assert raised == is_late
 
 
 def test_a_prefill_yields_to_a_head_as_soon_as_its_grammar_is_there():

@@ -9,12 +9,11 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from serving import compat
 from serving.contracts import CostCoefficients
+from serving.core.decoding import blocks_of, blocks_of_batch
 from serving.engines.profile import EngineProfile
-from serving.perception.cost_model import CostModel
 from serving.rules import RULES
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from serving.settings import EngineSettings
-from serving.step_limits import blocks_of, blocks_of_batch
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import (
@@ -130,9 +129,7 @@ def test_a_budget_between_a_block_and_a_block_beside_the_decodes_lets_prompts_mo
 def test_slack_is_saved_up_until_it_makes_a_block(monkeypatch):
     """The tightest decode leaves 10 tokens a step, so a block of 16 comes in every second one."""
     with_mamba(monkeypatch, 16)
-    engine = Shaped(profile=big(), prefix_caching=True)
-    engine.scheduler.observer.cost = CostModel(COST)
-    engine.scheduler.observer.cost.learn = lambda shape, seconds: None
+    engine = Shaped(profile=big(), prefix_caching=True, cost=COST)
     engine.decide("fcfs", follow_slack=True)
     monkeypatch.setattr("tests.serving.shaped_scheduler.STEP_S", 0.014)
     for i in range(8):
@@ -153,15 +150,17 @@ def test_blocks_are_counted_over_all_groups(monkeypatch, shape):
     if shape == "mamba":
         with_mamba(monkeypatch, 16)
     engine = Shaped(profile=EngineProfile("p", "for tests", COST, 8, 512, 400, size, 160))
-    groups = compat.kv_groups(engine.scheduler)
     prompts = [5, 40, 90, 100]
     for i, tokens in enumerate(prompts):
         engine.add(f"r{i}", tokens, 30)
     engine.step(9)
     used, held = compat.used_blocks(engine.scheduler), [tokens + 8 for tokens in prompts]
-    assert abs(blocks_of_batch(groups, sum(held), 4) - used) <= 3 * len(groups)
-    each = sum(blocks_of(groups, tokens) for tokens in held)
-    assert used <= each <= used + 4 * (len(groups) - 1)
+    core = engine.scheduler.queue.core
+    groups = len(core.groups)
+    assert groups == (1 if shape == "one" else 2)
+    assert abs(blocks_of_batch(core, float(sum(held)), 4) - used) <= 3 * groups
+    each = sum(blocks_of(core, float(tokens)) for tokens in held)
+    assert used <= each <= used + 4 * (groups - 1)
     full = sum(math.ceil(tokens / size) for tokens in held)
     assert used == full if shape == "one" else used > full + 3
 

@@ -1,22 +1,25 @@
 """Does the hook count tokens, not steps: with speculation, and with pipeline parallelism?"""
 
-import math
 from collections import deque
 
-import numpy as np
 import pytest
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from serving.batch import DecodeState
 from serving.contracts import CostCoefficients
-from serving.pacing import keeps_pace
-from serving.perception.cost_model import CostModel, StepShape
+from serving.core.decoding import decodes, gain_of, slack_budget
+from serving.perception.cost_model import StepShape
 from serving.rules import RULES
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
-from tests.serving.shaped_scheduler import STEP_S, Shaped, with_drafts, with_stages
+from tests.serving.shaped_scheduler import (
+    STEP_S,
+    Shaped,
+    decode_shapes,
+    with_drafts,
+    with_stages,
+)
 from tests.serving.test_shapes import aborts, plain
 
 ALL_RULES = {name: value for rule in RULES.values() for name, value in rule.items()}
@@ -26,9 +29,8 @@ TPOT_S = 0.6 * STEP_S  # faster than one token per step
 def speculating(monkeypatch, right: int | None, ahead: int = 0, budget: int = 32) -> Shaped:
     """Four answers with three draft tokens a step, and a model of what steps cost."""
     with_drafts(monkeypatch, 3)
-    engine = Shaped(profile=machine(200, 8, budget), ahead=ahead, right=right)
-    engine.scheduler.observer.cost = CostModel(CostCoefficients(0.8 * STEP_S, 1e-3, 0.0))
-    engine.scheduler.observer.cost.learn = lambda shape, seconds: None
+    cost = CostCoefficients(0.8 * STEP_S, 1e-3, 0.0)
+    engine = Shaped(profile=machine(200, 8, budget), ahead=ahead, right=right, cost=cost)
     for name in ("w", "r"):  # the first ones show how many tokens come
         engine.drain()
         for i in range(4):
@@ -41,9 +43,11 @@ def speculating(monkeypatch, right: int | None, ahead: int = 0, budget: int = 32
 def test_a_decode_is_lost_or_not_by_the_tokens_that_it_gets(monkeypatch, ahead, right):
     engine = speculating(monkeypatch, right, ahead)
     engine.step(1 + ahead)
-    observer = engine.scheduler.observer
-    kept = observer.batch.state(engine.now_s).recoverable(observer.cost.coefficients)
-    assert list(kept) == [right == 3] * 4
+    engine.look()
+    core = engine.scheduler.queue.core
+    core.engine["token_budget"] = no_bound = 10_000
+    assert decodes(core)[0] == 4
+    assert (slack_budget(core, 0.0, 0) < no_bound) == (right == 3), "who is lost bounds nothing"
 
 
 @pytest.mark.parametrize("right", [0, 3])
@@ -68,14 +72,13 @@ def test_slack_is_until_the_tokens_of_the_coming_step_are_due(monkeypatch, ahead
     """As a plain loop has it; of what is in flight, so many tokens count as usually come."""
     engine = speculating(monkeypatch, right, ahead)
     engine.step(8)
-    batch = engine.scheduler.observer.batch
-    state = batch.state(engine.now_s)
-    assert state.tokens_per_step == pytest.approx(1 + right, abs=0.51)
-    names = [name for name in engine.got if name.startswith("r")]
-    for name, slack_s, gain in zip(names, state.slack_s, state.tokens_per_step, strict=True):
-        first_s = engine.scheduler.observer.track(engine.requests[name]).first_token_s
-        due_s = first_s + TPOT_S * (engine.got[name] + gain * ahead + gain - 1.0)
-        assert slack_s == pytest.approx(due_s - engine.now_s)
+    engine.look()
+    queue = engine.scheduler.queue
+    for name in [name for name in engine.got if name.startswith("r")]:
+        gain = gain_of(queue.core, queue.rows.by_name[name])
+        assert gain == pytest.approx(1 + right, abs=0.51)
+        due_s = engine.first_s[name] + TPOT_S * (engine.got[name] + gain * ahead + gain - 1.0)
+        assert engine.fact(name, "slack_s") == pytest.approx(due_s - engine.now_s)
 
 
 def test_answers_that_get_several_tokens_a_step_are_expected_to_end_sooner(monkeypatch):
@@ -90,20 +93,10 @@ def test_answers_that_get_several_tokens_a_step_are_expected_to_end_sooner(monke
     assert 60.0 - deadlines[1] < (60.0 - deadlines[0]) / 2
 
 
-def test_pace_keeps_or_gives_up_a_decode_by_the_tokens_that_it_gets():
-    """A step of 20 ms is too long for 12 ms a token, unless it brings four of them."""
-    both, cost = np.array([True, True]), CostCoefficients(20e-3, 1e-3, 1e-6)
-    state = DecodeState(
-        both, np.array([0.01, 0.01]), np.array([100.0, 100.0]), np.array([50.0, 50.0]),
-        np.array([12e-3, 12e-3]), np.array([4.0, 1.0]),
-    )  # fmt: skip
-    assert list(keeps_pace(state, cost)) == [True, False]
-    assert list(state.recoverable(cost)) == [True, False]
-
-
 def played(engine: Shaped, steps: int) -> dict[str, float]:
     """TPOT of the answers that ended while each step took what the cost model says."""
-    cost = engine.scheduler.observer.cost.coefficients
+    cost = engine.cost
+    assert cost is not None
     lasts = deque([STEP_S] * engine.ahead)  # of the steps in flight
     for i in range(steps):
         engine.add(f"long{i}", 44, 1)
@@ -151,19 +144,9 @@ def two_batches(engine: Shaped) -> None:
 def test_a_step_of_a_pipeline_is_measured_by_the_requests_in_it(monkeypatch):
     engine = staged(monkeypatch)
     two_batches(engine)
-    shapes: list[tuple[int, int]] = []
-    observer = engine.scheduler.observer
-    observer.cost.learn = lambda shape, seconds: shapes.append(
-        (shape.decodes, shape.decode_context)
-    )
-    expected = []
-    for _ in range(6):
-        counts = engine.schedule().num_scheduled_tokens
-        context = sum(engine.requests[name].num_computed_tokens for name in counts)
-        expected.append((len(counts), context))
-        engine.update()
-    assert {decodes for decodes, _ in expected} == {2, 3}
-    assert shapes[1:] == expected[: len(shapes) - 1]
+    told, learned = decode_shapes(engine, 6)
+    assert {count for count, _ in told} == {2, 3}
+    assert learned[1:] == told[:-1]
 
 
 def test_a_decode_of_a_pipeline_gets_a_token_in_every_other_step(monkeypatch):
@@ -171,17 +154,17 @@ def test_a_decode_of_a_pipeline_gets_a_token_in_every_other_step(monkeypatch):
     engine = staged(monkeypatch)
     two_batches(engine)
     engine.step(60)
-    state = engine.scheduler.observer.batch.state(engine.now_s)
-    assert state.tokens_per_step == pytest.approx(0.5, abs=0.15)
-    assert state.shape.decodes in (2, 3)
+    engine.look()
+    core = engine.scheduler.queue.core
+    assert core.engine["turns"][0] == pytest.approx(0.5, abs=0.15)
+    assert decodes(core)[0] in (2, 3)
 
 
 def test_tpot_is_kept_while_prompts_come_in_a_pipeline(monkeypatch):
     """Each answer has a token in every other step."""
     with_stages(monkeypatch)
-    engine = Shaped(HMASSyncScheduler, profile=machine(400, 16, 128), ahead=1)
-    engine.scheduler.observer.cost = CostModel(CostCoefficients(8e-3, 1e-3, 1e-4))
-    engine.scheduler.observer.cost.learn = lambda shape, seconds: None
+    cost = CostCoefficients(8e-3, 1e-3, 1e-4)
+    engine = Shaped(HMASSyncScheduler, profile=machine(400, 16, 128), ahead=1, cost=cost)
     engine.decide("fcfs", follow_slack=True)
     for i in range(8):
         engine.add(f"r{i}", 4, 40, slo_tpot_ms=30)
@@ -230,6 +213,6 @@ def test_without_either_a_token_per_step_is_what_counts():
     for i in range(3):
         engine.add(f"r{i}", 4, 20, slo_tpot_ms=50)
     engine.step(6)
-    state = engine.scheduler.observer.batch.state(engine.now_s)
-    assert np.all(state.tokens_per_step == 1.0)
-    assert math.isclose(state.turns, 1.0)
+    queue = engine.scheduler.queue
+    assert [gain_of(queue.core, row) for row in queue.rows.by_name.values()] == [1.0] * 3
+    assert queue.core.engine["turns"][0] == 1.0

@@ -39,11 +39,13 @@ def test_cached_tokens_fall_out_of_the_prompt_and_prefix_serves_the_longest_firs
         engine.drain()
         engine.decide(policy, max_active_requests=1)
         engine.add("none", [*OTHER, 91], 2)
-        half, whole = (engine.add(n, t, 2) for n, t in [
-            ("half", [*PREFIX[:12], *OTHER, 92]), ("whole", [*PREFIX, 93]),
-        ])  # fmt: skip
-        views = [engine.scheduler.queue._entries[r.request_id].view for r in (half, whole)]
-        assert [(v.cached_tokens, v.prompt_tokens) for v in views] == [(12, 25), (24, 1)]
+        engine.add("half", [*PREFIX[:12], *OTHER, 92], 2)
+        engine.add("whole", [*PREFIX, 93], 2)
+        found = [
+            (engine.fact(name, "cached_tokens"), engine.fact(name, "prompt_tokens"))
+            for name in ("half", "whole")
+        ]
+        assert found == [(12, 25), (24, 1)]
         engine.drain()
         order[policy] = order_of(engine)[1:]
         engine.check_books()

@@ -7,7 +7,6 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from serving.contracts import CostCoefficients
-from serving.perception.cost_model import CostModel
 from serving.rules import RULES
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from serving.settings import EngineSettings
@@ -74,8 +73,7 @@ def test_with_a_policy_and_all_rules_everybody_is_served(profile, policy, ahead,
 
 def test_a_long_prompt_that_another_engine_computes_is_not_hopeless():
     """Of 40 tokens at 20 ms each, due in 100 ms, one is computed here."""
-    engine = Shaped(profile=ROOMY)
-    engine.scheduler.observer.cost = CostModel(CostCoefficients(5e-3, 20e-3, 2e-5))
+    engine = Shaped(profile=ROOMY, cost=CostCoefficients(5e-3, 20e-3, 2e-5))
     engine.decide("edf", demote_hopeless=True, triage=True, max_active_requests=1)
     engine.add("first", 4, 6)
     for i in range(3):
@@ -92,11 +90,11 @@ def test_a_prompt_counts_in_full_again_once_its_remote_kv_is_lost():
     """A preempted one has been fetched: the connector has nothing for it any more."""
     engine = Shaped(profile=ROOMY)
     request = engine.add("r", 30, 9, **remote())
-    assert engine.scheduler.observer.queued_view(request).prompt_tokens == 1
+    assert engine.fact("r", "prompt_tokens") == 1
     engine.step(6)
     assert engine.got["r"] > 0
     engine.scheduler.reset_prefix_cache(reset_running_requests=True)
-    assert engine.scheduler.observer.queued_view(request).prompt_tokens == request.num_tokens
+    assert engine.fact("r", "prompt_tokens") == request.num_tokens
 
 
 def test_who_loads_remote_kv_is_counted_as_waiting_and_held():

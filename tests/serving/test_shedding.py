@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,6 @@ from serving.engines.simulated import SimulatedEngine
 from serving.lease import clamp
 from serving.perception.attributes import sign_tenant
 from serving.plugin.admission_gate import LAPSE_S, AdmissionGate
-from serving.policies import RequestView
 from serving.settings import EngineSettings
 from serving.shedding import OVERDUE_S, Shedding, is_in_vain
 from tests.serving.api_server import BAD, OK, ApiServer
@@ -59,14 +59,11 @@ def test_without_classes_no_decision_can_shed():
 
 
 def test_what_waits_in_vain():
-    def view(deadline_s: float) -> RequestView:
-        return RequestView("r", "t", "batch", SLO(), 0.0, deadline_s, 10)
-
-    assert is_in_vain(view(50.0), -0.1, 50.1)
-    assert not is_in_vain(view(50.0), 1.0, 49.0)
     endless = float("inf")
-    assert not is_in_vain(view(endless), endless, OVERDUE_S)
-    assert is_in_vain(view(endless), endless, OVERDUE_S + 1)
+    arrival_s, laxity_s = np.array([0.0, 0.0, 0.0, 2.0]), np.array([-0.1, 1.0, endless, endless])
+    late = is_in_vain(arrival_s, laxity_s, OVERDUE_S + 1)
+    assert late.tolist() == [True, False, True, False], "past the deadline, or overdue without one"
+    assert not is_in_vain(arrival_s, laxity_s, OVERDUE_S)[2]
 
 
 # -- the gate of an API server -----------------------------------------------------------

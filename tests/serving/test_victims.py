@@ -1,76 +1,20 @@
 """Are the victims of full KV caches those whose loss costs least, and never the same ones?"""
 
 import math
-from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from serving.core.victims import DWELL_S
 from serving.engines.simulated import SimulatedEngine
 from serving.rules import with_rules
-from serving.victims import DWELL_S, SPARED_TOKENS, Victim
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import CLASSES, decision, mixed_load, profile
 from tests.serving.shaped_scheduler import Shaped
 from tests.serving.simulation import Run, simulate, stock_limits
 
-USUAL = Victim(lost=False, since_preempted_s=math.inf, remaining=100.0, blocks=10.0, computed=160)
 TIGHT = profile(900, max_active_requests=128)
 SEEDS = (1, 2, 5)
 COUNT = 150
-
-victims = st.builds(
-    Victim, lost=st.booleans(), since_preempted_s=st.floats(0, 60) | st.just(math.inf),
-    remaining=st.floats(-50, 2000), blocks=st.integers(0, 1000), computed=st.integers(0, 16_000),
-)  # fmt: skip
-
-
-def taken(**candidates: Victim) -> list[str]:
-    """Names, the one whose loss costs least first."""
-    return sorted(candidates, key=lambda name: candidates[name].loss(), reverse=True)
-
-
-def test_the_order_by_hand():
-    order = taken(
-        usual=USUAL,
-        again=replace(USUAL, since_preempted_s=1.0, lost=True),
-        lost=replace(USUAL, lost=True),
-        nearly_done=replace(USUAL, remaining=3.0),
-        lost_but_nearly_done=replace(USUAL, lost=True, remaining=3.0),
-        half_empty_block=replace(USUAL, blocks=10.0, computed=150),
-        shorter=replace(USUAL, blocks=5.0, computed=80),
-    )
-    assert order == [
-        "lost", "lost_but_nearly_done", "half_empty_block", "shorter", "usual", "nearly_done",
-        "again",
-    ]  # fmt: skip
-
-
-@given(one=victims, other=victims)
-def test_each_rule_outranks_those_below_it(one, other):
-    if one.loss() <= other.loss():
-        one, other = other, one
-    rested, other_rested = one.since_preempted_s >= DWELL_S, other.since_preempted_s >= DWELL_S
-    assert rested or not other_rested, "one within the dwell is taken last"
-    if rested != other_rested:
-        return
-    assert one.lost or not other.lost
-    if one.lost != other.lost:
-        return
-    far, other_far = one.remaining > SPARED_TOKENS, other.remaining > SPARED_TOKENS
-    assert far or not other_far, "one that is nearly finished is spared"
-    if far == other_far:
-        per_token, other_per_token = (v.blocks / max(1, v.computed) for v in (one, other))
-        assert per_token >= other_per_token
-
-
-@given(victim=victims)
-def test_a_loss_has_an_order_whatever_the_request(victim):
-    assert not any(math.isnan(part) for part in victim.loss())
-
-
-# -- on the simulator, short of KV blocks ------------------------------------------------
 
 
 def run(seed: int, policy: str, *, choose: bool, classes: tuple[str, ...] = CLASSES) -> Run:

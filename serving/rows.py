@@ -1,0 +1,55 @@
+"""Which row of the core's arrays is whose? Each request has one, from its arrival to its end."""
+
+from typing import Any
+
+import numpy as np
+
+from serving.core.state import Core, new_core, nobody, with_rows
+
+_ROWS = 1024
+_NOBODY = nobody()
+
+
+class Rows:
+    """The arrays, and the requests that have a row.
+
+    Attributes:
+        core: the arrays; larger ones take their place when there are more requests or tenants.
+        by_name: request id -> row.
+        requests: vLLM's request of each row, None where the row is nobody's.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self.core: Core = new_core(_ROWS, lanes)
+        self.by_name: dict[str, int] = {}
+        self.requests: list[Any] = [None] * _ROWS
+        self._free = list(range(_ROWS - 1, -1, -1))
+        self._asked: list[Any] = []
+        self._answer = np.empty(0, np.int64)
+
+    def open(self, request: Any) -> int:
+        """A row for a request that has none; what it says is that nothing is known."""
+        if not self._free:
+            rows = len(self.requests)
+            self.core = with_rows(self.core, 2 * rows)
+            self.requests += [None] * rows
+            self._free = list(range(2 * rows - 1, rows - 1, -1))
+        row = self.by_name[request.request_id] = self._free.pop()
+        self.requests[row] = request
+        self.core.requests[row] = _NOBODY
+        return row
+
+    def of(self, requests: list[Any]) -> np.ndarray:
+        """Their rows, shape (n,); quick for those that it was asked for last."""
+        if requests != self._asked:
+            self._asked = list(requests)
+            rows = [self.by_name[request.request_id] for request in requests]
+            self._answer = np.array(rows, np.int64)
+        return self._answer
+
+    def close(self, name: str) -> None:
+        """The request has left; nothing happens if it has no row."""
+        row = self.by_name.pop(name, None)
+        if row is not None:
+            self.requests[row] = None
+            self._free.append(row)

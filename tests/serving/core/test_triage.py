@@ -1,0 +1,157 @@
+"""Does triage give up the fewest, and only who may be given up, and does it let them come back?"""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from serving.core import queue, triage
+from serving.core.standing import PARKED
+from serving.core.state import Core
+from serving.core.triage import PAUSE_S, ROUGHLY
+from tests.serving.core.samples import MAX_WAIT_S, core_of, put, step_begins, waiting
+
+WORK_S = 0.015  # of a prompt token, as triage sees it
+RATE = WORK_S / ROUGHLY
+jobs_of = st.lists(
+    st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=7
+)  # hundreds of prompt tokens, seconds until the deadline
+
+
+def core_with(jobs: list[tuple[int, float]]) -> Core:
+    """Rows 0, 1 ... of (prompt tokens, deadline), by `edf`, triage on, a pass done."""
+    core = core_of("edf", RATE, max(64, len(jobs) + 1), triage=1, demotes=0)
+    for row, (tokens, due_s) in enumerate(jobs):
+        put(core, row, due_s, tokens)
+    step_begins(core, 0.0)
+    return core
+
+
+def parked(core: Core) -> set[int]:
+    facts = core.requests["facts"] * core.requests["queued"]
+    return set(np.flatnonzero(facts & PARKED).tolist())
+
+
+def all_in_time(jobs: list[tuple[int, float]]) -> bool:
+    done_s = 0.0
+    for tokens, due_s in sorted(jobs, key=lambda job: job[1]):
+        done_s += tokens * WORK_S
+        if done_s > due_s:
+            return False
+    return True
+
+
+def pass_is_due(core: Core, now_s: float) -> None:
+    core.engine["triage_due_s"] = now_s
+    step_begins(core, now_s)
+
+
+@hypothesis_settings(deadline=None)
+@given(jobs_of)
+def test_no_other_choice_saves_more(drawn):
+    jobs = [(100 * hundreds, float(due_s)) for hundreds, due_s in drawn]
+    lost = parked(core_with(jobs))
+    # Who cannot even begin in time is hopeless, which is not triage's business.
+    sound = [(row, job) for row, job in enumerate(jobs) if job[1] - job[0] * RATE > 0.0]
+    saved = [job for row, job in sound if row not in lost]
+    assert lost <= {row for row, _ in sound}
+    assert all_in_time(saved)
+    for more in range(len(saved) + 1, len(sound) + 1):
+        assert not any(all_in_time([job for _, job in c]) for c in combinations(sound, more))
+
+
+def test_the_dearest_is_given_up_and_comes_back_when_there_is_room():
+    core = core_with([(100, 3.0), (1000, 18.0), (100, 18.5), (100, 19.0)])
+    assert parked(core) == {1}
+    assert waiting(core) == [0, 2, 3, 1]
+    assert queue.take(core) == 0
+    pass_is_due(core, 1.5)
+    assert parked(core) == {1}
+    queue.leave(core, 3)
+    pass_is_due(core, 1.5)
+    assert not parked(core)
+    assert waiting(core) == [1, 2]
+    assert core.engine["parked"][0] == 1
+
+
+def test_who_was_given_up_goes_before_the_hopeless_and_behind_all_others():
+    core = core_of("edf", RATE, triage=1)
+    for row, (tokens, due_s) in enumerate([(500, 30.0), (500, 11.9), (300, 11.0)]):
+        put(core, row, due_s, tokens)
+    put(core, 3, 1.0, 500)  # hopeless
+    put(core, 4, math.inf, 500)
+    step_begins(core, 0.0)
+    assert waiting(core) == [2, 0, 4, 1, 3]
+
+
+def test_neither_the_starved_nor_the_resumed_nor_best_effort_is_given_up():
+    core = core_of("edf", RATE, triage=1, demotes=0)
+    for row in range(3):
+        put(core, row, 1.4, 100)
+    put(core, 3, 99.0, 9000, arrival_s=-MAX_WAIT_S)
+    put(core, 4, 99.0, 9000, resumed=True)
+    put(core, 5, math.inf, 9000)
+    step_begins(core, 0.0)
+    assert parked(core) == {0, 1, 2}
+
+
+def test_nobody_stays_parked_who_has_waited_too_long_since():
+    core = core_with([(1000, 60.0), (1000, 61.0), (2500, 60.5)])
+    assert parked(core) == {2}
+    pass_is_due(core, MAX_WAIT_S)
+    assert not parked(core)
+    assert waiting(core) == [0, 1, 2], "oldest first"
+
+
+def test_of_equal_work_and_deadline_the_one_that_came_first_is_given_up():
+    """Whatever the rows and their history: `order` decides, and it is the same each time."""
+    for rows in ([0, 1, 2], [2, 0, 1]):
+        core = core_of("edf", RATE, triage=1, demotes=0)
+        for row in rows:
+            put(core, row, 4.0, 100)
+        step_begins(core, 1.0)
+        assert parked(core) == {rows[0]}
+        assert waiting(core) == [rows[1], rows[2], rows[0]]
+
+
+def test_switched_off_and_on_again_it_has_forgotten():
+    core = core_with([(100, 2.0), (100, 2.0)])
+    assert len(parked(core)) == 1
+    before = waiting(core)
+    triage.forget_parked(core)
+    queue.place_all_anew(core)
+    assert not parked(core)
+    assert waiting(core) == [0, 1] != before
+    pass_is_due(core, 0.0)
+    assert waiting(core) == before
+
+
+@pytest.mark.parametrize("count", [10, 3000])
+def test_the_longer_the_queue_the_longer_the_pause_after_a_pass(count):
+    core = core_with([(1, 2.0)] * count)
+    lost = max(0, count - int(2.0 / WORK_S))
+    assert len(parked(core)) == lost
+    put(core, count, 1.0, 60)  # 0.9 s of work
+    pause_s = count * PAUSE_S
+    step_begins(core, 0.9 * pause_s)
+    assert len(parked(core)) == lost, "not looked at yet"
+    step_begins(core, 1.1 * pause_s)
+    assert len(parked(core)) > lost or count == 10
+
+
+@pytest.mark.parametrize("skipped", [True, False])
+def test_what_vllm_puts_back_is_looked_at_once(skipped):
+    core = core_with([(100, 1.7), (100, 2.0), (100, 2.0)])
+    assert len(parked(core)) == 2
+    row = queue.take(core)
+    if skipped:
+        queue.put_back(core, row)
+    else:
+        queue.enter_first(core, row)
+    pass_is_due(core, 0.0)
+    assert len(parked(core)) == 2
+    assert sorted(waiting(core)) == [0, 1, 2]
