@@ -5,19 +5,33 @@ of this one's tests. Used by evals and by the twin.
 """
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from serving.contracts import Outcome, TraceRequest
+from serving.contracts import (
+    Ack,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
+    Decision,
+    JournalPage,
+    Outcome,
+    ResidentPage,
+    Snapshot,
+    TraceRequest,
+)
 from serving.engines.offered import Workload, columns
 from serving.engines.profile import EngineProfile
+from serving.engines.protocol import EngineUnavailable
 from serving.engines.put_back import put_back
 from serving.engines.resumed import Begun
 from serving.engines.served import Served
 from serving.engines.step_state import EngineState, new_state
 from serving.engines.tickers import Ticker, Tickers
+from serving.engines.virtual_hook import VirtualHook
 from serving.engines.virtual_steps import DRAINED, LEFT, STUCK, TICK, UNTIL, run_stock
 from serving.engines.virtual_vllm import as_the_trace_says
 from serving.settings import EngineSettings
@@ -35,52 +49,118 @@ class CompiledEngine:
         profile: the machine to imitate.
         settings: as the live hook reads them at start-up.
         stock: vLLM's own scheduling, without the hook.
-        long_prefill_threshold: as vLLM's `--long-prefill-token-threshold`; 0 is none.
+        long_prefill_threshold: as vLLM's `--long-prefill-token-threshold`, for stock; 0 is none.
 
     Attributes:
         recomputed_tokens: computed tokens that preemptions threw away.
-
-    Raises:
-        NotImplementedError: the hook is asked for.
     """
 
     def __init__(
-        self, profile: EngineProfile, settings: EngineSettings, *, stock: bool,
+        self, profile: EngineProfile, settings: EngineSettings, *, stock: bool = False,
         long_prefill_threshold: int = 0,
     ) -> None:  # fmt: skip
-        if not stock:
-            raise NotImplementedError("the compiled engine has no hook yet: use SimulatedEngine")
         self.profile = profile
         self.settings = settings.under(as_the_trace_says(settings.contract))
         self.recomputed_tokens = 0
         self._threshold = long_prefill_threshold
         self._now_s = 0.0
-        self._begun: Sequence[Begun] = ()
+        self._begun: Sequence[Begun] | None = None  # until `resume`
+        self._prefill_s_per_token = 0.0
+        self._hook = None if stock else VirtualHook(profile, self.settings, self.now)
         self._served: Served | None = None
+        self._contracts: list[tuple[int, EngineSettings]] = []
 
     def now(self) -> float:
         """Virtual seconds since the workload began."""
         return self._now_s
 
+    # -- the Engine protocol: of an engine with the hook ------------------------------------
+
+    @property
+    def hook(self) -> VirtualHook:
+        """The hook; an error on stock vLLM, which has none."""
+        if self._hook is None:
+            raise EngineUnavailable("stock vLLM takes no decisions: build it with stock=False")
+        return self._hook
+
+    def snapshot(self) -> Snapshot:
+        """The state between two steps."""
+        return self.hook.snapshot()
+
+    def apply(self, decision: Decision) -> Ack:
+        """Put a decision in force."""
+        return self.hook.apply(decision)
+
+    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+        """Extend a lease."""
+        return self.hook.renew(controller_id, ttl_s)
+
+    def release(self, controller_id: str) -> Ack:
+        """Give a lease back."""
+        return self.hook.release(controller_id)
+
+    def stop(self, by: str, reason: str = "") -> Ack:
+        """The kill switch."""
+        return self.hook.stop(by, reason)
+
+    def start(self, by: str) -> Ack:
+        """Let decisions in again."""
+        del by  # only a log would name it
+        return self.hook.start()
+
+    def contract(self) -> ContractInForce:
+        """The contract in force."""
+        return self.hook.in_force
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        """Put a contract in force."""
+        change = replace(change, contract=as_the_trace_says(change.contract))
+        ack = self.hook.apply_contract(change)
+        if self.settings is not self.hook.settings:
+            self.settings = self.hook.settings
+            self._contracts.append((self.hook.arrived, self.settings))
+        return ack
+
+    def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
+        """Arrivals and outcomes from `cursor` on."""
+        return self.hook.journal(cursor, limit)
+
+    def inside(self, limit: int = 5000) -> ResidentPage:
+        """The requests inside, between two steps."""
+        return self.hook.inside(limit)
+
+    # -- starting from another engine's state ------------------------------------------------
+
+    def learn_lengths(self, served: Iterable[tuple[str, int, int, int]]) -> None:
+        """Let the hook's length model learn from answers that another engine has served.
+
+        Args:
+            served: (tenant, prompt_tokens, max_tokens, output_tokens), oldest first. A
+                `TraceRequest` is found in the same histogram if it has its own `max_tokens`.
+        """
+        if self._hook is not None:
+            self._hook.learn_lengths(served)
+
     def resume(self, begun: Sequence[Begun], prefill_s_per_token: float = 0.0) -> None:
         """Hold these requests at second 0, as the engine did that they come from.
 
+        Before `run`, and after the decision that is to be in force.
+
         Args:
             begun: running ones first, as in an `ResidentPage`; request i is called `b{i}`.
-            prefill_s_per_token: without effect on stock vLLM.
+            prefill_s_per_token: as the page says; 0 where nobody has measured it.
 
         Raises:
             ValueError: the engine holds requests, or has served some.
         """
-        del prefill_s_per_token  # a matter of the hook's
-        if self._begun or self._served is not None:
+        if self._begun is not None or self._served is not None:
             raise ValueError("resume() comes once and before run(): take a new CompiledEngine")
-        self._begun = begun
+        self._begun, self._prefill_s_per_token = begun, prefill_s_per_token
 
     @property
     def resumed_outcomes(self) -> list[Outcome]:
         """After `run`: one outcome for each request that `resume` was given, in order."""
-        return [] if self._served is None else self._served.resumed_outcomes(self._begun)
+        return [] if self._served is None else self._served.resumed_outcomes(self._begun or ())
 
     def run(
         self,
@@ -106,9 +186,11 @@ class CompiledEngine:
         Raises:
             RuntimeError: a request that needs more KV blocks than there are would wait for ever.
         """
-        workload = columns(requests, self.profile, self._begun)
-        served = self.run_columns(workload, tickers, until_s, on_progress, until_left, on_steps)
-        return served.outcomes(requests, self.settings)
+        workload, settings = columns(requests, self.profile, self._begun or ()), self.settings
+        served = self.run_columns(
+            workload, tickers, until_s, on_progress, until_left, on_steps, requests
+        )
+        return served.outcomes(requests, settings)
 
     def run_columns(
         self,
@@ -118,21 +200,28 @@ class CompiledEngine:
         on_progress: Callable[[int], None] | None = None,
         until_left: Collection[str] = (),
         on_steps: Callable[[NDArray[Any]], None] | None = None,
+        requests: Sequence[TraceRequest] = (),
     ) -> Served:
         """As `run`, from columns to columns: without a Python object for each request.
 
-        The workload comes from `columns`, with the resumed requests, if any, in front.
+        The workload comes from `columns`, with the resumed requests, if any, in front. The hook
+        also has to know the `requests` themselves.
         """
         log = 0 if on_steps is None else 2 * _LOG_STEPS * self.profile.max_active_requests
         state = new_state(self.profile, workload, log)
         state.engine["long_prefill_threshold"] = self._threshold
-        put_back(state, self._begun)
+        hook, serve = self._hook, run_stock
+        if hook is None:
+            put_back(state, self._begun or ())
+        else:
+            serve = hook.run
+            hook.begin(state, workload, self._begun, requests, self._prefill_s_per_token)
         if until_left:
             _await(state, until_left, workload.begun)
         ticking, why = Tickers(tickers), TICK
         end_s = math.inf if until_s is None else until_s
         while why not in (DRAINED, UNTIL, LEFT):
-            why = run_stock(state, end_s, min(ticking.due_s, default=math.inf), _SLICE_STEPS)
+            why = serve(state, end_s, min(ticking.due_s, default=math.inf), _SLICE_STEPS)
             self._now_s = float(state.engine["now_s"][0])
             if on_steps is not None:
                 on_steps(state.log[: state.engine["logged"][0]].copy())
@@ -144,7 +233,8 @@ class CompiledEngine:
             elif why == STUCK:
                 raise RuntimeError(_stuck(state, workload.begun))
         self.recomputed_tokens = int(state.engine["recomputed_tokens"][0])
-        self._served = Served.of(state, workload)
+        rows = None if hook is None else hook.core.requests
+        self._served = Served.of(state, workload, rows, self._contracts)
         return self._served
 
 

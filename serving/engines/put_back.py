@@ -18,9 +18,13 @@ from serving.engines.step_state import (
 
 
 def put_back(state: EngineState, begun: Sequence[Begun]) -> None:
-    """Give an engine at second 0 these requests, which are its first rows, in their order."""
-    if not begun:
-        return
+    """Give a stock engine at second 0 these requests, its first rows, in their order."""
+    if begun:
+        _put_back(state, begun_rows(state, begun))
+
+
+def begun_rows(state: EngineState, begun: Sequence[Begun]) -> np.ndarray:
+    """Note how far the first rows are that have begun elsewhere; returns which of them ran."""
     inside = [one.inside for one in begun]
     rows = state.progress[: len(begun)]
     rows["known"] += np.array([one.output_tokens for one in inside], np.int32)
@@ -29,8 +33,7 @@ def put_back(state: EngineState, begun: Sequence[Begun]) -> None:
     rows["preemptions"] = [one.preemptions for one in inside]
     for name in ("admitted_s", "first_token_s"):
         rows[name] = np.array([getattr(one, name) for one in inside], np.float64)
-    runs = np.array([one.running for one in inside], np.bool_)
-    _put_back(state, runs)
+    return np.array([one.running for one in inside], np.bool_)
 
 
 @compiled_in_place
@@ -42,7 +45,7 @@ def _put_back(state: EngineState, runs: np.ndarray) -> None:
         if not one.fits:
             one.state = REJECTED
             engine.left += 1
-        elif not (runs[row] and _put_running(state, row)):
+        elif not (runs[row] and put_running(state, row)):
             came_back = not np.isnan(one.admitted_s) or one.known > one.prompt
             one.state = PREEMPTED if came_back else WAITING
             one.computed = 0
@@ -55,7 +58,8 @@ def _put_back(state: EngineState, runs: np.ndarray) -> None:
 
 
 @compiled_in_place
-def _put_running(state: EngineState, row: int) -> bool:
+def put_running(state: EngineState, row: int) -> bool:
+    """Let a request run that ran elsewhere, with its KV blocks; False if there is no room."""
     engine, kv = state.engine[0], state.kv
     pool = kv.pool[0]
     size = pool.block_size

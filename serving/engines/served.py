@@ -15,8 +15,10 @@ from serving.contracts.requests import Finish
 from serving.engines.offered import Workload, longest_answer, track_of
 from serving.engines.resumed import Begun
 from serving.engines.step_state import REJECTED, SERVED, EngineState
+from serving.policies import POLICIES
 from serving.settings import EngineSettings
 
+_POLICIES = tuple(POLICIES)
 FINISHES: tuple[Finish, ...] = ("stop", "length", "rejected", "unfinished")
 
 
@@ -28,16 +30,23 @@ class Served:
         progress: the loop's own records (`step_state.PROGRESS`).
         workload: what was offered.
         now_s: when the run ended.
+        hooked: the core's own rows (`state.REQUEST`); None of stock vLLM.
+        contracts: from which row on which settings held, where the contract changed in the run.
     """
 
     progress: NDArray[Any]
     workload: Workload
     now_s: float
+    hooked: NDArray[Any] | None = None
+    contracts: Sequence[tuple[int, EngineSettings]] = ()
 
     @classmethod
-    def of(cls, state: EngineState, workload: Workload) -> "Served":
+    def of(
+        cls, state: EngineState, workload: Workload, hooked: NDArray[Any] | None = None,
+        contracts: Sequence[tuple[int, EngineSettings]] = (),
+    ) -> "Served":  # fmt: skip
         """As far as a run has come."""
-        return cls(state.progress, workload, float(state.engine["now_s"][0]))
+        return cls(state.progress, workload, float(state.engine["now_s"][0]), hooked, contracts)
 
     @cached_property
     def output_tokens(self) -> NDArray[np.int32]:
@@ -93,12 +102,20 @@ class Served:
         return self.finished_s - self.workload.arrival_s
 
     def outcomes(self, requests: Sequence[TraceRequest], settings: EngineSettings) -> list[Outcome]:
-        """One for each of the requests, in order; costs more than to serve them."""
+        """One for each of the requests, in order; costs more than to serve them.
+
+        Args:
+            requests: of the workload.
+            settings: that held when the run began.
+        """
         longest = longest_answer(requests)
 
         def track(index: int) -> RequestTrack:
-            offered = requests[index]
-            return track_of(index, offered, offered.max_tokens or longest, settings)
+            offered, held = requests[index], settings
+            for first, changed in self.contracts:
+                if self.workload.begun + index >= first:
+                    held = changed
+            return track_of(index, offered, offered.max_tokens or longest, held)
 
         return self._outcomes(self.workload.begun, len(requests), track)
 
@@ -127,5 +144,8 @@ class Served:
             track.first_token_s = track.answer_s = None if math.isnan(first_s) else first_s
             track.last_token_s, track.output_tokens = last_s, tokens
             track.preemptions, track.cached_tokens = preempted, cached
+            if self.hooked is not None and self.hooked["policy"][first + i] >= 0:
+                track.policy = _POLICIES[self.hooked["policy"][first + i]]
+                track.epoch = int(self.hooked["epoch"][first + i])
             outcomes.append(track.outcome(i, FINISHES[code], end_s))
         return outcomes

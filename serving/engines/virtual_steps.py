@@ -53,7 +53,7 @@ def run_stock(state: EngineState, until_s: float, tick_s: float, steps: int) -> 
         steps -= 1
         _schedule(state)
         if len(state.log):
-            _log_step(state)
+            log_step(state)
         if engine.scheduled:
             finish_step(state)
         elif engine.arrived < len(state.arrivals):
@@ -261,7 +261,8 @@ def _free(state: EngineState, row: int) -> None:
 
 
 @compiled_in_place
-def _log_step(state: EngineState) -> None:
+def log_step(state: EngineState) -> None:
+    """Write what the step did into the log."""
     engine = state.engine[0]
     for i in range(engine.preempted + engine.scheduled):
         entry = state.log[engine.logged]

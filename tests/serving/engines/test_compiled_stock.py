@@ -16,6 +16,7 @@ from evals.workloads.azure_files import find_azure
 from serving.contracts import TraceRequest
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import columns
+from serving.engines.protocol import EngineUnavailable
 from serving.engines.served import FINISHES
 from tests.serving.engines.both_engines import (
     SETTINGS,
@@ -152,11 +153,11 @@ def test_columns_say_what_outcomes_say():
     assert [FINISHES[code] for code in served.finish] == [one.finish for one in outcomes]
 
 
-def test_progress_is_told_and_the_hook_is_not_there_yet():
+def test_progress_is_told_and_stock_vllm_takes_no_decision():
     profile = machine(500, 16, 512)
     told: list[int] = []
     engine = CompiledEngine(profile, SETTINGS, stock=True)
     engine.run(drawn(1, 30, 20.0, 100, 10), on_progress=told.append)
     assert told[-1] == 30
-    with pytest.raises(NotImplementedError, match="SimulatedEngine"):
-        CompiledEngine(profile, SETTINGS, stock=False)
+    with pytest.raises(EngineUnavailable, match="stock=False"):
+        engine.snapshot()

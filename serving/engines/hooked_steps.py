@@ -1,0 +1,366 @@
+"""What does vLLM with the hook do in a step, in virtual time? Compiled.
+
+vLLM's part is `virtual_steps`, the hook's is `serving.core`: the same functions that decide inside
+vLLM. Here is in which order they are called: as `SchedulerHook` calls them.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.core import batch, queue
+from serving.core.control import begin_step, decode_rate, plan, prefill_rate
+from serving.core.cost import step_seconds
+from serving.core.jit import compiled_in_place
+from serving.core.lengths import learn, predicted
+from serving.core.state import NONE, Core
+from serving.engines.kv_blocks import find, hold_prefix, next_slot
+from serving.engines.put_back import put_running
+from serving.engines.step_state import PREEMPTED, REJECTED, WAITING, EngineState
+from serving.engines.virtual_steps import (
+    DRAINED,
+    LEFT,
+    PAUSED,
+    STUCK,
+    TICK,
+    UNTIL,
+    finish_step,
+    log_step,
+    preempt_last,
+    serve_next,
+    start,
+)
+from serving.engines.virtual_steps import begin_step as begin_vllm_step
+
+EXPIRED = 6
+FULL_TOKENS = 10_000.0  # that a prefill rate taken over counts for: a few dozen steps' worth
+_WHOLE = 1.0 - 1e-9  # so that ten times a tenth is one
+
+
+# What the books are told of a request, in the order in which it happened: row * 4 + one of these.
+ARRIVED, ADMITTED, LEFT_ENGINE, REFUSED = range(4)
+
+
+class Notes(NamedTuple):
+    """What a compiled engine notes beside its state and the core.
+
+    Attributes:
+        lengths, histograms: the length model of `core.lengths`.
+        groups, gaps_s: room for a batch's inter-token gaps.
+        events: what happened, at most three for a request.
+        head: number of events so far, shape (1,).
+        cached: tokens of a prompt that were cached when it arrived, shape (requests,).
+        was, stays: room for the running list before a step, and after it.
+    """
+
+    lengths: NDArray[Any]
+    histograms: NDArray[Any]
+    groups: NDArray[np.int64]
+    gaps_s: NDArray[np.float64]
+    events: NDArray[np.int64]
+    head: NDArray[np.int64]
+    cached: NDArray[np.int64]
+    was: NDArray[np.int64]
+    stays: NDArray[np.int64]
+
+
+@compiled_in_place
+def _note(notes: Notes, row: int, kind: int) -> None:
+    notes.events[notes.head[0]] = 4 * row + kind
+    notes.head[0] += 1
+
+
+@compiled_in_place
+def run_hooked(  # noqa: PLR0911, PLR0912  one for each reason
+    state: EngineState, core: Core, notes: Notes, until_s: float, tick_s: float,
+    lease_s: float, steps: int,
+) -> int:  # fmt: skip
+    """Serve the requests as the hook does, until one of the reasons of `run_stock`.
+
+    EXPIRED: the lease has ended by the coming step, or by an arrival that may be shed.
+    """
+    engine, arrivals = state.engine[0], state.arrivals
+    while engine.now_s < until_s:
+        if engine.awaits and engine.awaited == 0:
+            return LEFT
+        if not _arrive(state, core, notes, lease_s):
+            return EXPIRED
+        if engine.now_s >= tick_s:
+            return TICK
+        # vLLM takes a step also to report that the last request has ended.
+        is_busy = engine.left < engine.arrived or engine.ended > 0
+        if is_busy and engine.now_s >= lease_s:
+            return EXPIRED
+        if steps == 0 or 0 < len(state.log) < engine.logged + 2 * len(state.running):
+            return PAUSED
+        steps -= 1
+        engine.scheduled = engine.preempted = 0
+        if is_busy:
+            _step(state, core, notes)
+        if engine.scheduled:
+            continue
+        if engine.arrived < len(arrivals):
+            engine.now_s = min(arrivals[engine.arrived], tick_s)
+        elif engine.left == engine.arrived:
+            return DRAINED
+        elif tick_s < math.inf:
+            engine.now_s = tick_s
+        elif until_s == math.inf and lease_s == math.inf and engine.preempted == 0:
+            return STUCK
+        else:
+            engine.now_s += 1.0
+    return UNTIL
+
+
+@compiled_in_place
+def _arrive(state: EngineState, core: Core, notes: Notes, lease_s: float) -> bool:
+    """Let in what has arrived by now, but for what is shed; False if the lease ends first."""
+    engine, hook = state.engine[0], core.engine[0]
+    while engine.arrived < len(state.arrivals) and state.arrivals[engine.arrived] <= engine.now_s:
+        row = engine.arrived
+        one, request = state.progress[row], core.requests[row]
+        if one.fits and engine.now_s >= lease_s:
+            return False
+        engine.arrived += 1
+        if one.fits and request.sheddable and hook.shed > 0.0:
+            hook.shed_owed += hook.shed
+            if hook.shed_owed >= _WHOLE:
+                hook.shed_owed -= 1.0
+                one.fits = 0
+                _note(notes, row, REFUSED)
+        if not one.fits:
+            one.state = REJECTED
+            one.last_s = engine.now_s
+            engine.left += 1
+            engine.awaited -= one.awaited
+            continue
+        one.state = WAITING
+        hold_prefix(state.kv, row, one.known, state.held_tokens[row])
+        request.cached_tokens = notes.cached[row] = _cached(state, row)
+        mean, q90 = predicted(notes.lengths, notes.histograms, request.group)
+        batch.arrive(core, row, mean, q90)
+        request.resumed = 0
+        _note(notes, row, ARRIVED)
+        queue.enter(core, row)
+    return True
+
+
+@compiled_in_place
+def _cached(state: EngineState, row: int) -> int:
+    """Tokens of a request that the KV cache holds now."""
+    pool = state.kv.pool[0]
+    if not pool.caching:
+        return 0
+    most = (state.progress[row].known - 1) // pool.block_size
+    return int(find(state.kv, row, next_slot(state.kv), most)[0] * pool.block_size)
+
+
+@compiled_in_place
+def _step(state: EngineState, core: Core, notes: Notes) -> None:
+    engine, hook, began_s = state.engine[0], core.engine[0], state.engine[0].now_s
+    begin_step(core, began_s)
+    if hook.prefix_caching:
+        for row in queue.to_look_up(core):
+            if row != NONE:
+                before = core.requests[row].prompt_tokens
+                if batch.refresh(core, row, _cached(state, row)):
+                    queue.look_again(core, row, before)
+    tell(state, core)
+    plan(core)
+    count, was, visible = hook.running, notes.was, 0
+    for i in range(count):
+        was[i] = core.running[i]
+        if not core.requests[was[i]].hidden:
+            state.running[visible] = was[i]
+            visible += 1
+    engine.running = visible
+    engine.token_budget, engine.max_active = hook.budget, hook.max_active
+    engine.long_prefill_threshold = hook.threshold
+    begin_vllm_step(state, visible + hook.waiting)
+    _serve_running(state, core)
+    _admit(state, core, notes)
+    if len(state.log):
+        log_step(state)
+    if engine.scheduled:
+        _measure(state, core, notes, count)
+    else:
+        _bring_back(state, core, notes, count)
+
+
+@compiled_in_place
+def tell(state: EngineState, core: Core) -> None:
+    """What the hook sees of vLLM before a step."""
+    engine, hook, pool = state.engine[0], core.engine[0], state.kv.pool[0]
+    hook.running = engine.running
+    for i in range(engine.running):
+        row = state.running[i]
+        core.running[i] = row
+        _follow(state, core, row)
+    hook.free_blocks, hook.start_s = pool.free, engine.now_s
+    hook.head_can_start = hook.waiting > 0
+    usable = hook.kv_blocks - 1
+    hook.used_blocks = int(np.rint((1.0 - pool.free / usable) * hook.kv_blocks))
+
+
+@compiled_in_place
+def _follow(state: EngineState, core: Core, row: int) -> None:
+    one, request = state.progress[row], core.requests[row]
+    request.computed_tokens, request.output_tokens = one.computed, one.known - one.prompt
+
+
+@compiled_in_place
+def _serve_running(state: EngineState, core: Core) -> None:
+    """Running requests in order; who is preempted goes into the policy's queue."""
+    engine, hook = state.engine[0], core.engine[0]
+    while engine.scheduled < engine.running and engine.budget_left > 0:
+        if serve_next(state):
+            continue
+        last = preempt_last(state)
+        batch.preempt(core, last, engine.now_s)
+        if hook.would_be != NONE:
+            hook.chosen_victims += last != hook.would_be
+        batch.refresh(core, last, _cached(state, last))
+        core.requests[last].resumed = core.requests[last].attained_tokens > 0
+        queue.enter_first(core, last)
+    engine.admitted = engine.scheduled
+
+
+@compiled_in_place
+def _admit(state: EngineState, core: Core, notes: Notes) -> None:
+    engine, hook = state.engine[0], core.engine[0]
+    if engine.preempted == 0:
+        while hook.waiting and engine.budget_left > 0 and engine.running < engine.max_active:
+            row = queue.pick(core)
+            if not start(state, row):
+                break
+            queue.take(core)
+            _follow(state, core, row)
+            core.requests[row].computed_tokens -= state.tokens[engine.running - 1]
+            mean = predicted(notes.lengths, notes.histograms, core.requests[row].group)[0]
+            if not core.requests[row].admitted:
+                _note(notes, row, ADMITTED)
+            batch.admit(core, row, mean)
+    for i in range(engine.admitted, engine.scheduled):
+        row = state.running[i]
+        one = state.progress[row]
+        queue.started(core, row, one.known - one.computed + state.tokens[i])
+    hook.taken = 0
+
+
+@compiled_in_place
+def _measure(state: EngineState, core: Core, notes: Notes, count: int) -> None:
+    """The step is carried out, and the hook learns from it."""
+    engine, began_s = state.engine[0], state.engine[0].now_s
+    prefill_tokens, decodes, context, square, full = batch.note_scheduled(
+        core, state.running[: engine.scheduled], state.tokens[: engine.scheduled], False
+    )
+    finish_step(state)
+    now_s = engine.now_s
+    for i in range(engine.ended):
+        batch.leave(core, state.ended[i])
+        _note(notes, state.ended[i], LEFT_ENGINE)
+    batch.learn_step(core, prefill_tokens, decodes, context, square, now_s - began_s, full)
+    _bring_back(state, core, notes, count)
+    for i in range(engine.running):
+        core.running[i] = state.running[i]
+        _follow(state, core, state.running[i])
+    batch.note_tokens(core, engine.running, now_s, notes.groups, notes.gaps_s)
+    for i in range(engine.ended):
+        row = state.ended[i]
+        tokens = state.progress[row].known - state.progress[row].prompt
+        learn(notes.lengths, notes.histograms, core.requests[row].group, tokens)
+
+
+@compiled_in_place
+def _bring_back(state: EngineState, core: Core, notes: Notes, count: int) -> None:
+    """Those that sat out run again, in their old places: the last is the next victim."""
+    engine, hook = state.engine[0], core.engine[0]
+    if hook.yielding + hook.resting == 0:
+        return
+    stays, kept, place = notes.stays, 0, 0
+    for i in range(engine.running):
+        stays[i] = state.running[i]
+    for k in range(count):
+        row = notes.was[k]
+        if core.requests[row].hidden:
+            state.running[place] = row
+            place += 1
+        elif kept < engine.running and stays[kept] == row:
+            state.running[place] = row
+            place += 1
+            kept += 1
+    for i in range(kept, engine.running):
+        state.running[place] = stays[i]
+        place += 1
+    engine.running = place
+
+
+@compiled_in_place
+def put_back_hooked(
+    state: EngineState, core: Core, notes: Notes, runs: np.ndarray, decodes: np.ndarray,
+    prefill_s_per_token: float,
+) -> None:  # fmt: skip
+    """The first rows are requests that another engine held: hold them, as `resumed.put_back` does.
+
+    Args:
+        state: with their progress.
+        core: with these rows filled in.
+        notes: of the engine.
+        runs: which ran, shape (begun,).
+        decodes: whose prompt is computed, shape (begun,).
+        prefill_s_per_token: as measured there; 0 is unknown.
+    """
+    engine, hook = state.engine[0], core.engine[0]
+    engine.arrived = len(runs)
+    count = context = 0
+    for row in range(len(runs)):
+        lane = core.tenants[core.requests[row].tenant]
+        lane.ahead_s = min(lane.ahead_s, core.requests[row].arrival_s)
+        count += decodes[row]
+        context += decodes[row] * state.progress[row].computed
+    hook.last_step_s = step_seconds(core.cost, 0, count, context, 0)
+    if prefill_s_per_token > 0.0:
+        hook.full_s, hook.full_tokens = prefill_s_per_token * FULL_TOKENS, FULL_TOKENS
+    queue.set_load(core, 0.0, prefill_rate(core), decode_rate(core))
+    for row in range(len(runs)):
+        one = state.progress[row]
+        if not one.fits:
+            one.state = REJECTED
+            engine.left += 1
+        elif runs[row] and put_running(state, row):
+            _arrive_begun(state, core, notes, row)
+            request = core.requests[row]
+            request.output_tokens = 0 if decodes[row] else one.known - one.prompt
+            request.computed_tokens = one.computed
+            batch.admit(core, row, request.expected_tokens)
+            if decodes[row]:
+                batch.begin_decoding(core, row)
+        else:
+            came_back = not np.isnan(one.admitted_s) or one.known > one.prompt
+            one.state = PREEMPTED if came_back else WAITING
+            one.computed = 0
+    for place in (PREEMPTED, WAITING):  # vLLM puts preempted requests in front
+        for row in range(len(runs)):
+            one, request = state.progress[row], core.requests[row]
+            if one.state == place:
+                hold_prefix(state.kv, row, one.known, state.held_tokens[row])
+                _arrive_begun(state, core, notes, row)
+                _follow(state, core, row)
+                if request.output_tokens:
+                    batch.refresh(core, row, _cached(state, row))
+                request.resumed = request.output_tokens > 0
+                queue.enter(core, row)
+
+
+@compiled_in_place
+def _arrive_begun(state: EngineState, core: Core, notes: Notes, row: int) -> None:
+    one, request = state.progress[row], core.requests[row]
+    request.cached_tokens = notes.cached[row] = _cached(state, row)
+    mean, q90 = predicted(notes.lengths, notes.histograms, request.group)
+    batch.arrive(core, row, mean, q90)
+    _note(notes, row, ARRIVED)
+    request.admitted = not np.isnan(one.admitted_s)
+    if not np.isnan(one.first_token_s):
+        request.first_token_s = one.first_token_s

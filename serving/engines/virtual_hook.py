@@ -1,0 +1,396 @@
+"""What is the hook of a compiled engine? Decisions, contract, and what it says of itself.
+
+The counterpart of `SchedulerHook`, which sits inside vLLM: the same order, limits, lease and books,
+over the same arrays. What happens in a step is `hooked_steps`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, replace
+from typing import Any
+
+import numpy as np
+
+from serving.accounting import BEHIND, Accounting, RequestTrack
+from serving.compat import vllm_version
+from serving.contracts import (
+    SLO,
+    Ack,
+    Arrival,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
+    Decision,
+    Envelope,
+    JournalPage,
+    KVState,
+    Limits,
+    ResidentPage,
+    ResidentRequest,
+    Snapshot,
+    TraceRequest,
+)
+from serving.core import decoding, queue
+from serving.core.control import prefill_rate
+from serving.core.cost import new_cost
+from serving.core.lengths import GROUPS_PER_TENANT, group_of, learn, new_lengths
+from serving.core.state import Core, with_rows
+from serving.engine_state import batch_state, coefficients, queue_state
+from serving.engines.hooked_steps import (
+    ADMITTED,
+    ARRIVED,
+    EXPIRED,
+    REFUSED,
+    Notes,
+    put_back_hooked,
+    run_hooked,
+    tell,
+)
+from serving.engines.offered import Workload
+from serving.engines.profile import EngineProfile
+from serving.engines.put_back import begun_rows
+from serving.engines.resumed import Begun, request_arguments
+from serving.engines.step_state import RUNNING, EngineState
+from serving.lanes import Lanes
+from serving.lease import Lease
+from serving.order import Order
+from serving.perception.attributes import slo_of
+from serving.policies import POLICIES, RequestView, complete_params
+from serving.policies.base import seconds
+from serving.settings import EngineSettings, judge_change
+
+_ENOUGH_SEEN = 50
+_KINDS = 4
+
+
+class VirtualHook:
+    """The hook of one compiled engine.
+
+    Args:
+        profile: the machine.
+        settings: of the engine.
+        now: gives virtual seconds.
+    """
+
+    def __init__(
+        self, profile: EngineProfile, settings: EngineSettings, now: Callable[[], float]
+    ) -> None:
+        self.settings, self._now = settings, now
+        self.envelope = Envelope(
+            profile.max_active_requests, profile.token_budget, profile.max_model_len,
+            profile.kv_blocks, profile.block_size, settings.contract.sheddable,
+            profile.prefix_caching, settings.max_wait_s, settings.bucket_s,
+        )  # fmt: skip
+        limits = Limits(profile.max_active_requests, profile.token_budget)
+        name = settings.default_policy
+        default = Decision("", 0, 0.0, name, complete_params(name, {}), limits)
+        self.lease = Lease(default, self.envelope)
+        self.in_force = ContractInForce(0, settings.contract, settings.slo_scale)
+        most_owed = 2.0 * max(profile.max_model_len, 2 * profile.kv_blocks * profile.block_size)
+        self._lanes = Lanes({}, {}, settings.max_tenants, settings.bucket_s, most_owed)
+        self._lanes.follow(settings.contract)
+        self._order = Order(settings.max_wait_s, self._policy_fault, self._lanes)
+        self._order.describe_machine(self.envelope, [(profile.block_size, math.inf)])
+        self._lanes.rows.core = self.core._replace(cost=new_cost(astuple(profile.cost)))
+        self._order.enforce(default, 0)
+        self._faults, self._last_fault = 0, ""
+        self._numbers: dict[str, int] = {}  # of tenants, for the length model
+        self._lengths = new_lengths()
+        self._accounting = Accounting(settings.journal_size, settings.max_tenants)
+        self._accounting.listed = frozenset(settings.contract.tenants)
+        self._told = 0  # events that the books know
+        self._promised: list[tuple[str, SLO]] = []  # class and targets of each request
+        self._offered: Sequence[ResidentRequest | TraceRequest] = ()
+        self._state: EngineState | None = None
+        self._notes: Notes | None = None
+        self._workload: Workload | None = None
+
+    @property
+    def core(self) -> Core:
+        """The arrays."""
+        return self._lanes.core
+
+    @property
+    def arrived(self) -> int:
+        """Requests that have arrived by now, or were held from the start."""
+        return 0 if self._state is None else int(self._state.engine["arrived"][0])
+
+    # -- decisions ------------------------------------------------------------------------
+
+    def apply(self, decision: Decision) -> Ack:
+        """Put a decision in force, or say why not."""
+        self.expire()
+        ack = self.lease.accept(decision, self._now())
+        if ack.accepted:
+            self._order.enforce(self.lease.decision, self.lease.epoch)
+        return ack
+
+    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+        """Extend the lease of the controller that holds it."""
+        self.expire()
+        return self.lease.renew(controller_id, ttl_s, self._now())
+
+    def release(self, controller_id: str) -> Ack:
+        """Give the lease back and return to the default at once."""
+        self.expire()
+        ack = self.lease.release(controller_id, self._now())
+        if ack.accepted:
+            self._order.enforce(self.lease.decision, self.lease.epoch)
+        return ack
+
+    def stop(self, by: str, reason: str) -> Ack:
+        """The kill switch."""
+        self.expire()
+        ack = self.lease.stop(by, reason, self._now())
+        self._order.enforce(self.lease.decision, self.lease.epoch)
+        return ack
+
+    def start(self) -> Ack:
+        """Let decisions in again."""
+        return self.lease.start()
+
+    def expire(self) -> None:
+        """End the lease if it is overdue."""
+        if self.lease.expire(self._now()):
+            self._order.enforce(self.lease.decision, self.lease.epoch)
+
+    def apply_contract(self, change: ContractChange) -> ContractAck:
+        """Put a contract in force, or say why not. Who is inside keeps its targets."""
+        ack, settings = judge_change(self.in_force, change, self.settings)
+        if ack.accepted and not change.check_only:
+            self._tell_books()
+            self.settings = settings
+            self._lanes.follow(settings.contract)
+            self._accounting.listed = frozenset(settings.contract.tenants)
+            self.envelope = replace(self.envelope, sheddable=settings.contract.sheddable)
+            self.lease.envelope = self.envelope
+            self.in_force = replace(
+                self.in_force, epoch=change.epoch, contract=change.contract, since_s=self._now(),
+                by=change.by,
+            )  # fmt: skip
+            if self._state is not None:
+                self._promise(self.arrived)
+        return ack
+
+    # -- running --------------------------------------------------------------------------
+
+    def learn_lengths(self, served: Iterable[tuple[str, int, int, int]]) -> None:
+        """Learn from answers: (tenant, prompt_tokens, max_tokens, output_tokens), oldest first."""
+        for tenant, prompt_tokens, max_tokens, output_tokens in served:
+            learn(*self._lengths, self._group(tenant, prompt_tokens, max_tokens), output_tokens)
+
+    def begin(
+        self, state: EngineState, workload: Workload, begun: Sequence[Begun] | None,
+        requests: Sequence[TraceRequest], prefill_s_per_token: float,
+    ) -> None:  # fmt: skip
+        """Know this workload, and hold what has begun elsewhere; None if nothing is taken over."""
+        self._offered = [*(one.inside for one in begun or ()), *requests]
+        self._state, self._workload = state, workload
+        count, most = len(self._offered), len(state.running)
+        self._lanes.rows.core = with_rows(self.core, max(count, len(self.core.requests)))
+        self._notes = Notes(
+            *self._lengths, np.zeros(most, np.int64), np.zeros(most),
+            np.zeros(3 * count + 1, np.int64), np.zeros(1, np.int64), np.zeros(count, np.int64),
+            np.zeros(most, np.int64), np.zeros(most, np.int64),
+        )  # fmt: skip
+        self._promise(0)
+        if begun is not None:
+            runs = begun_rows(state, begun)
+            decodes = np.array([one.decodes for one in begun], np.bool_)
+            put_back_hooked(state, self.core, self._notes, runs, decodes, prefill_s_per_token)
+
+    def run(self, state: EngineState, until_s: float, tick_s: float, steps: int) -> int:
+        """Serve on, until one of the reasons of `virtual_steps`."""
+        assert self._notes is not None
+        while True:
+            ends_s = self.lease.ends_s
+            why = run_hooked(state, self.core, self._notes, until_s, tick_s, ends_s, steps)
+            if why != EXPIRED:
+                return int(why)
+            self.lease.expire(float(state.engine["now_s"][0]))
+            self._order.enforce(self.lease.decision, self.lease.epoch)
+
+    def _promise(self, first: int) -> None:
+        """Note what requests from row `first` on were promised, by the contract in force."""
+        rows, known = self.core.requests, dict[Any, tuple[float, ...]]()
+        workload, sheddable = self._workload, set(self.settings.contract.sheddable)
+        assert workload is not None
+        columns, promised = [], dict[Any, tuple[str, SLO]]()
+        del self._promised[first:]
+        for i in range(first, len(self._offered)):
+            one = self._offered[i]
+            key = one.tenant, one.slo_class, one.slo
+            if key not in known:
+                slo_class, slo = promised[key] = self._slo(one)
+                known[key] = (
+                    seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms),
+                    float(self._lanes.of(one.tenant).row), float(slo_class in sheddable),
+                    float(GROUPS_PER_TENANT * self._number(one.tenant)), 0.0,
+                )  # fmt: skip
+            columns.append((*known[key][:-1], float(one.priority)))
+            self._promised.append(promised[key])
+        rows = self.core.requests  # a new lane may have made new arrays of tenants, not of requests
+        # Who is inside keeps class and targets, but what is sheddable now may be shed.
+        rows["sheddable"][:first] = [name in sheddable for name, _ in self._promised[:first]]
+        names = ("ttft_s", "tpot_s", "e2e_s", "tenant", "sheddable", "group", "priority")
+        table = np.array(columns, np.float64).reshape(-1, len(names))
+        for name, column in zip(names, table.T, strict=True):
+            rows[name][first : len(self._offered)] = column
+        if first == 0:
+            count = len(self._offered)
+            rows["arrival_s"][:count] = workload.arrival_s
+            rows["whole_prompt_tokens"][:count] = workload.prompt_tokens
+            rows["max_tokens"][:count] = workload.max_tokens
+            rows["deprioritised_s"][:count], rows["policy"][:count] = np.nan, -1
+        rows["group"][first : len(self._offered)] += self._inside_tenant(first)
+
+    def _inside_tenant(self, first: int) -> np.ndarray:
+        workload = self._workload
+        assert workload is not None
+        lengths = np.stack([workload.prompt_tokens[first:], workload.max_tokens[first:]], axis=1)
+        pairs, which = np.unique(lengths, axis=0, return_inverse=True)
+        bins = np.array([group_of(0, *pair) for pair in pairs.tolist()], np.int64)
+        return bins[which.ravel()] if len(pairs) else bins
+
+    def _slo(self, one: ResidentRequest | TraceRequest) -> tuple[str, SLO]:
+        return slo_of(request_arguments(one, self.settings), self.settings, one.tenant)
+
+    def _number(self, tenant: str) -> int:
+        return self._numbers.setdefault(tenant, len(self._numbers))
+
+    def _group(self, tenant: str, prompt_tokens: int, max_tokens: int) -> int:
+        return int(group_of(self._number(tenant), prompt_tokens, max_tokens))
+
+    def _policy_fault(self, policy: str, error: Exception) -> None:
+        self._faults += 1
+        self._last_fault = f"policy {policy}, now fcfs: {type(error).__name__}: {error}"
+
+    # -- what it says of itself ------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The state between two steps; O(waiting + running)."""
+        self.expire()
+        self._tell_books()
+        now_s, core, state, lease = self._now(), self.core, self._state, self.lease
+        waiting = core.requests[queue.waiting_rows(core)]
+        recomputed = preemptions = 0
+        if state is not None:
+            tell(state, core)
+            recomputed = int(state.engine["recomputed_tokens"][0])
+            preemptions = int(state.progress["preemptions"].sum())
+        lengths, _ = self._lengths
+        cost = coefficients(core)
+        return Snapshot(
+            now_s=now_s, rank=0, vllm_version=vllm_version(), epoch=lease.epoch,
+            policy=self._order.policy.name, params=dict(self._order.params),
+            limits=lease.decision.limits, envelope=self.envelope, controller_id=lease.owner,
+            lease_left_s=lease.left_s(now_s),
+            queue=queue_state(
+                waiting, waiting["prompt_tokens"], waiting["sheddable"] > 0,
+                cost.per_prefill_token_s, now_s,
+            ),
+            batch=batch_state(core),
+            kv=KVState(
+                self.envelope.kv_blocks, int(core.engine["used_blocks"][0]),
+                int(decoding.peak_blocks(core)), preemptions, recomputed,
+            ),
+            cost=cost,
+            length_coverage=(
+                float(lengths["covered"][0]) if lengths["seen"][0] >= _ENOUGH_SEEN else None
+            ),
+            counters=self._accounting.counters(), journal_head=self._accounting.head,
+            policy_errors=self._faults, last_error=self._last_fault, rules=self._order.counts,
+            stopped=lease.stopped, contract_epoch=self.in_force.epoch,
+        )  # fmt: skip
+
+    def journal(self, cursor: int, limit: int) -> JournalPage:
+        """Arrivals and outcomes from `cursor` on."""
+        self._tell_books()
+        return self._accounting.page(cursor, limit)
+
+    def inside(self, limit: int) -> ResidentPage:
+        """The requests that the engine holds: running ones in their order, then by arrival."""
+        state, core, rate = self._state, self.core, float(prefill_rate(self.core))
+        if state is None:
+            return ResidentPage(self._now(), (), 0, rate)
+        running = state.running[: state.engine["running"][0]].tolist()
+        rows = [*running, *sorted(queue.waiting_rows(core).tolist())]
+        held = tuple(self._resident(state, row) for row in rows[:limit])
+        return ResidentPage(self._now(), held, len(rows) - len(held), rate)
+
+    def _resident(self, state: EngineState, row: int) -> ResidentRequest:
+        one, known, offered = state.progress[row], self.core.requests[row], self._offered[row]
+        slo_class, slo = self._promised[row]
+        running = one["state"] == RUNNING
+        return ResidentRequest(
+            self._name(row), float(known["arrival_s"]), offered.tenant, slo_class, slo,
+            int(one["prompt"]), int(known["max_tokens"]), offered.priority, bool(running),
+            min(int(one["computed"]), int(one["known"]) - 1), int(one["known"] - one["prompt"]),
+            _or_none(one["admitted_s"]), _or_none(one["first_token_s"]), int(one["preemptions"]),
+            int(one["cached_tokens"] if running else known["cached_tokens"]), offered.prefix,
+        )  # fmt: skip
+
+    def _tell_books(self) -> None:
+        """Enter into the books what has happened since they were told last."""
+        notes, state = self._notes, self._state
+        if notes is None or state is None:
+            return
+        head = int(notes.head[0])
+        events, self._told = notes.events[self._told : head].tolist(), head
+        for event in events:
+            row, kind = divmod(event, _KINDS)
+            name, request = self._name(row), self.core.requests[row]
+            if kind == ARRIVED:
+                self._accounting.arrive(self._track(row, int(notes.cached[row])))
+            elif kind == REFUSED:
+                self._refuse(row)
+            elif kind == ADMITTED:
+                track = self._accounting.tracks[name]
+                policy = tuple(POLICIES)[request["policy"]]
+                track.policy, track.epoch = policy, int(request["epoch"])
+                self._accounting.admit(track, int(state.progress["cached_tokens"][row]))
+            else:
+                self._leave(state, row)
+
+    def _track(self, row: int, cached_tokens: int) -> RequestTrack:
+        one, workload = self._offered[row], self._workload
+        assert workload is not None
+        slo_class, slo = self._promised[row]
+        view = RequestView(
+            self._name(row), one.tenant, slo_class, slo, one.arrival_s, 0.0, one.prompt_tokens,
+            one.priority,
+        )  # fmt: skip
+        most = int(workload.max_tokens[row])
+        return RequestTrack(view, most, ("", 0), one.prompt_tokens, cached_tokens, one.prefix)
+
+    def _refuse(self, row: int) -> None:
+        one, lease = self._offered[row], self.lease
+        slo_class, slo = self._promised[row]
+        refused = Arrival(
+            0, self._name(row), one.arrival_s, one.tenant, slo_class, slo, one.prompt_tokens,
+            int(self.core.requests["max_tokens"][row]), one.priority,
+        )  # fmt: skip
+        self._accounting.refuse(refused, self._order.policy.name, lease.epoch)
+
+    def _leave(self, state: EngineState, row: int) -> None:
+        one, name, workload = state.progress[row], self._name(row), self._workload
+        assert workload is not None
+        track = self._accounting.tracks[name]
+        track.admitted_s, track.preemptions = _or_none(one["admitted_s"]), int(one["preemptions"])
+        track.first_token_s = track.answer_s = _or_none(one["first_token_s"])
+        track.last_token_s = float(one["last_s"])
+        track.output_tokens = int(one["known"] - one["prompt"])
+        since_s = self.core.requests["deprioritised_s"][row].tolist()
+        for behind, after_s in zip(BEHIND, since_s, strict=True):
+            if not math.isnan(after_s):
+                track.deprioritised[behind] = after_s
+        whole = track.output_tokens >= max(1, int(workload.output_tokens[row]))
+        self._accounting.leave(name, "stop" if whole else "length", track.last_token_s)
+
+    def _name(self, row: int) -> str:
+        begun = 0 if self._workload is None else self._workload.begun
+        return f"b{row}" if row < begun else f"r{row - begun}"
+
+
+def _or_none(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)
