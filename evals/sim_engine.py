@@ -36,7 +36,7 @@ BuildEngine = Callable[[EngineProfile, EngineSettings, bool], RunnableEngine]
 def build_simulated(
     profile: EngineProfile, settings: EngineSettings, stock: bool
 ) -> RunnableEngine:
-    """The simulator; `stock` means vLLM's own scheduler, unmodified."""
-    from serving.engines.simulated import SimulatedEngine
+    """The compiled engine; `stock` means vLLM's own scheduling, without the hook."""
+    from serving.engines.compiled import CompiledEngine
 
-    return SimulatedEngine(profile, settings, stock=stock)
+    return CompiledEngine(profile, settings, stock=stock)

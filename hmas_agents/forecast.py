@@ -56,11 +56,11 @@ def forecast(
     Raises:
         ForecastError: the policy or its parameters do not exist.
     """
+    from serving.engines.compiled import CompiledEngine
     from serving.engines.resumed import Begun
-    from serving.engines.simulated import SimulatedEngine
 
     now_s = situation.snapshot.now_s
-    engine = SimulatedEngine(profile_from_snapshot(situation.snapshot), situation.settings)
+    engine = CompiledEngine(profile_from_snapshot(situation.snapshot), situation.settings)
     engine.learn_lengths(
         (s.tenant, s.prompt_tokens, s.max_tokens, s.output_tokens) for s in situation.served
     )

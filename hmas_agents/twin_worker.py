@@ -49,7 +49,7 @@ def serve(pipe: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the controller to handle
     os.nice(NICENESS)
-    import serving.engines.simulated  # noqa: F401  (warm: the import takes about 10 s)
+    import serving.engines.compiled  # noqa: F401  (warm: the import takes about 10 s)
 
     gc.collect()
     gc.freeze()  # vLLM's modules stay: no collection has to go through them again

@@ -48,27 +48,6 @@ def operations_table(results: Iterable[Result]) -> Table:
     return table
 
 
-def simulator_table(results: Iterable[Result]) -> Table:
-    """One row per trace length and rate; CPU seconds, medians of the rounds.
-
-    Waiting: the most at one moment. `sim s/s`: simulated seconds per CPU second.
-    """
-    table = Table(title="the simulator, in CPU time", title_justify="left")
-    for name in (
-        "requests", "arm", "rate", "waiting", "CPU s", "req/s", "sim s/s", "before", "speedup",
-    ):  # fmt: skip
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
-    for r in results:
-        now, before = r["now"], r.get("before")
-        table.add_row(
-            f"{r['requests']:,}", r["arm"], f"{r['rate_scale']:g}x", f"{r['peak_waiting']:,}",
-            f"{now['cpu_s']:.1f}", f"{now['requests_per_s']:,.0f}",
-            f"{now['simulated_s_per_s']:,.1f}", f"{before['cpu_s']:.1f}" if before else "-",
-            f"{r['speedup']:.2f}" if before else "-",
-        )  # fmt: skip
-    return table
-
-
 def engine_table(results: Iterable[Result]) -> Table:
     """One row per case; red where an outcome differs.
 

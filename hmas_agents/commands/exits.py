@@ -37,7 +37,6 @@ KNOWN_ERRORS = {
     "PromptError": UNUSABLE,
     "ReplayError": FAILED,
     "ServerError": FAILED,
-    "SimulatorBenchError": UNUSABLE,
     "SituationError": UNUSABLE,
     "SuiteError": UNUSABLE,
     "TelemetryError": UNUSABLE,

@@ -129,10 +129,10 @@ def serve(
         ForecastError: the simulator refused.
     """
     with _quiet_vllm():
+        from serving.engines.compiled import CompiledEngine
         from serving.engines.resumed import Begun
-        from serving.engines.simulated import SimulatedEngine
 
-    engine = SimulatedEngine(profile, stretch.settings)
+    engine = CompiledEngine(profile, stretch.settings)
     engine.learn_lengths(stretch.served)
     coming = list(in_force)
 
