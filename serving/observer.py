@@ -7,6 +7,7 @@ length model and the accounting. Called by `SchedulerHook` only.
 import math
 from collections import deque
 from collections.abc import Callable, Collection
+from itertools import islice
 from operator import attrgetter
 
 import numpy as np
@@ -187,6 +188,7 @@ class Observer:
             one["first_token_s"][row] = known.first_token_s
         if decodes is not None:
             one["output_tokens"][row] = request.num_output_tokens
+            one["computed_tokens"][row] = request.num_computed_tokens
             batch.admit(self.core, row, float(one["expected_tokens"][row]))
         if decodes:
             batch.begin_decoding(self.core, row)
@@ -214,17 +216,31 @@ class Observer:
         counts = output.num_scheduled_tokens
         if not counts:
             return
-        for new in output.scheduled_new_reqs:
-            self._admitted(new.req_id, counts, requests, now_s, policy, epoch)
         resumed = output.scheduled_cached_reqs.resumed_req_ids
-        for name in counts if resumed else ():  # in vLLM's order, which a set does not keep
-            if name in resumed:
-                self._admitted(name, counts, requests, now_s, policy, epoch)
+        began = {new.req_id for new in output.scheduled_new_reqs} | set(resumed)
+        # vLLM serves what runs first, so what has begun comes last, in the order of its start.
+        names = list(islice(reversed(counts), len(began)))[::-1]
+        if began != set(names):
+            names = [name for name in counts if name in began]
+        served = self._served_rows()
+        for name in names:
+            self._admitted(name, counts, requests, now_s, policy, epoch)
         by_name = self._lanes.rows.by_name
-        rows = np.fromiter(map(by_name.__getitem__, counts), np.int64, len(counts))
+        if len(served) + len(names) == len(counts) and all(map(by_name.__contains__, names)):
+            rows = np.concatenate([served, [by_name[name] for name in names]]).astype(np.int64)
+        else:  # the budget is used up, or some were preempted
+            rows = np.fromiter(map(by_name.__getitem__, counts), np.int64, len(counts))
         tokens = np.fromiter(counts.values(), np.int64, len(counts))
         *figures, full = batch.note_scheduled(self.core, rows, tokens, self._pipelined)
         self._in_flight.append((output, StepShape(*figures), now_s, bool(full)))
+
+    def _served_rows(self) -> np.ndarray:
+        """Rows of those that vLLM found running in this step: what is hidden it did not."""
+        core, engine = self.core, self.core.engine
+        running: np.ndarray = core.running[: engine["running"][0]]
+        if engine["yielding"][0] + engine["resting"][0]:
+            running = running[core.requests["hidden"][running] == 0]
+        return running
 
     def preempted(self, request: Request, now_s: float) -> None:
         """A running request lost its KV blocks and starts over."""
@@ -329,8 +345,7 @@ class Observer:
         batch.admit(self.core, row, self.lengths.predicted(track.group)[0])
 
     def _note_tokens(self, running: list[Request], now_s: float) -> None:
-        core, count, rows = self.core, len(running), self._lanes.rows.of(running)
-        core.running[:count] = rows
+        core, count, rows = self.core, len(running), self._lanes.rows.see_running(running)
         core.requests["output_tokens"][rows] = np.fromiter(map(_produced, running), int, count)
         groups, gaps_s = np.empty(count, np.int64), np.empty(count)
         gaps = batch.note_tokens(core, count, now_s, groups, gaps_s)

@@ -24,8 +24,6 @@ class Rows:
         self.by_name: dict[str, int] = {}
         self.requests: list[Any] = [None] * _ROWS
         self._free = list(range(_ROWS - 1, -1, -1))
-        self._asked: list[Any] = []
-        self._answer = np.empty(0, np.int64)
 
     def open(self, request: Any) -> int:
         """A row for a request that has none; what it says is that nothing is known."""
@@ -39,13 +37,16 @@ class Rows:
         self.core.requests[row] = _NOBODY
         return row
 
-    def of(self, requests: list[Any]) -> np.ndarray:
-        """Their rows, shape (n,); quick for those that it was asked for last."""
-        if requests != self._asked:
-            self._asked = list(requests)
-            rows = [self.by_name[request.request_id] for request in requests]
-            self._answer = np.array(rows, np.int64)
-        return self._answer
+    def see_running(self, running: list[Any]) -> np.ndarray:
+        """Rows of the requests that run in this order, shape (n,).
+
+        The core keeps them by what happens; they are looked up where it cannot have seen all.
+        """
+        core, count = self.core, len(running)
+        if core.engine["running"][0] != count:
+            core.running[:count] = [self.by_name[request.request_id] for request in running]
+            core.engine["running"] = count
+        return core.running[:count]
 
     def close(self, name: str) -> None:
         """The request has left; nothing happens if it has no row."""

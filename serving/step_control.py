@@ -18,6 +18,7 @@ from serving.queue import Place, PolicyQueue
 
 _STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 _computed = attrgetter("num_computed_tokens")
+_ASK_STEPS = 256
 
 
 class StepControl:
@@ -31,6 +32,9 @@ class StepControl:
         self._scheduler, self._queue = scheduler, queue
         self._caches = envelope.prefix_caching or scheduler.connector is not None
         self.hidden: list[Any] = []
+        self._steps = 0
+        pipelined = scheduler.parallel_config.pipeline_parallel_size > 1
+        self._asks_each = bool(scheduler.num_spec_tokens or scheduler.connector or pipelined)
         queue.describe_machine(envelope, compat.kv_groups(scheduler))
         engine = queue.core.engine
         engine["drafts"] = int(scheduler.num_spec_tokens)
@@ -71,11 +75,19 @@ class StepControl:
         compat.set_max_active(scheduler, int(engine["max_active"][0]), hidden)
 
     def follow(self, running: list[Any]) -> list[Any]:
-        """Tell the core how far these requests are, which run in this order."""
-        core, count, rows = self._queue.core, len(running), self._queue.rows.of(running)
-        core.running[:count] = rows
-        core.requests["computed_tokens"][rows] = np.fromiter(map(_computed, running), int, count)
-        core.engine["running"] = count
+        """See that the core knows how far these requests are, which run in this order.
+
+        It follows the steps by itself. Only where vLLM takes tokens back, or gets them from
+        elsewhere, is each request asked; and now and then, should the core have missed something.
+        """
+        core, rows = self._queue.core, self._queue.rows
+        self._steps += 1
+        if self._asks_each or not self._steps % _ASK_STEPS:
+            core.engine["running"] = -1
+        if core.engine["running"][0] != len(running):
+            found = rows.see_running(running)
+            computed = np.fromiter(map(_computed, running), int, len(running))
+            core.requests["computed_tokens"][found] = computed
         return running
 
     def reveal(self) -> None:

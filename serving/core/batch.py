@@ -83,6 +83,8 @@ def admit(core: Core, row: int, mean_tokens: float) -> None:
     one.seen_tokens = one.output_tokens
     one.active, one.prefilling, one.tokens_per_step = 1, 1, engine.tokens_per_decode
     core.tenants[one.tenant].running += 1
+    core.running[engine.running] = row
+    engine.running += 1
 
 
 @compiled_in_place
@@ -98,9 +100,21 @@ def remove(core: Core, row: int) -> None:
     one = core.requests[row]
     if one.active:
         one.active = 0
+        _take_out(core, row)
         lane = core.tenants[one.tenant]
         lane.running -= 1
         lane.decoding -= not one.prefilling
+
+
+@compiled_in_place
+def _take_out(core: Core, row: int) -> None:
+    engine, place = core.engine[0], core.engine[0].running - 1  # a preempted one is the last
+    while place >= 0 and core.running[place] != row:
+        place -= 1
+    if place >= 0:
+        engine.running -= 1
+        for i in range(place, engine.running):
+            core.running[i] = core.running[i + 1]
 
 
 @compiled_in_place

@@ -17,13 +17,23 @@ PROMPT = 10
 def core_with(count: int, *, drafts: int = 0) -> Core:
     """So many that were admitted a moment ago, each with a prompt of ten tokens."""
     core = batch_of([Running()] * count, COST, drafts=drafts)
-    core.requests["active"][:count] = 0
+    core.requests["active"][:count], core.engine["running"] = 0, 0
     core.requests["whole_prompt_tokens"][:count] = PROMPT
     core.requests["max_tokens"][:count] = 100
     for row in range(count):
         core.requests["histogram"][row] = row
         batch.admit(core, row, 20.0)
     return core
+
+
+def test_the_running_list_follows_what_happens():
+    core = core_with(5)
+    batch.remove(core, 1)
+    batch.preempt(core, 4, 1.0)
+    batch.remove(core, 4)  # it runs no more: nothing happens
+    batch.leave(core, 0)
+    batch.admit(core, 4, 20.0)
+    assert core.running[: core.engine["running"][0]].tolist() == [2, 3, 4]
 
 
 def report(core: Core, now_s: float, tokens: list[int]) -> list[tuple[int, float]]:
