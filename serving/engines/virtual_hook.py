@@ -122,7 +122,7 @@ class VirtualHook:
         self.expire()
         ack = self.lease.accept(decision, self._now())
         if ack.accepted:
-            self._order.enforce(self.lease.decision, self.lease.epoch)
+            self._enforce()
         return ack
 
     def renew(self, controller_id: str, ttl_s: float) -> Ack:
@@ -135,14 +135,14 @@ class VirtualHook:
         self.expire()
         ack = self.lease.release(controller_id, self._now())
         if ack.accepted:
-            self._order.enforce(self.lease.decision, self.lease.epoch)
+            self._enforce()
         return ack
 
     def stop(self, by: str, reason: str) -> Ack:
         """The kill switch."""
         self.expire()
         ack = self.lease.stop(by, reason, self._now())
-        self._order.enforce(self.lease.decision, self.lease.epoch)
+        self._enforce()
         return ack
 
     def start(self) -> Ack:
@@ -152,7 +152,11 @@ class VirtualHook:
     def expire(self) -> None:
         """End the lease if it is overdue."""
         if self.lease.expire(self._now()):
-            self._order.enforce(self.lease.decision, self.lease.epoch)
+            self._enforce()
+
+    def _enforce(self) -> None:
+        self._tell_books()  # of what was refused under the decision of old
+        self._order.enforce(self.lease.decision, self.lease.epoch)
 
     def apply_contract(self, change: ContractChange) -> ContractAck:
         """Put a contract in force, or say why not. Who is inside keeps its targets."""
@@ -208,7 +212,7 @@ class VirtualHook:
             if why != EXPIRED:
                 return int(why)
             self.lease.expire(float(state.engine["now_s"][0]))
-            self._order.enforce(self.lease.decision, self.lease.epoch)
+            self._enforce()
 
     def _promise(self, first: int) -> None:
         """Note what requests from row `first` on were promised, by the contract in force."""
@@ -364,13 +368,13 @@ class VirtualHook:
         return RequestTrack(view, most, ("", 0), one.prompt_tokens, cached_tokens, one.prefix)
 
     def _refuse(self, row: int) -> None:
-        one, lease = self._offered[row], self.lease
+        one, epoch = self._offered[row], int(self.core.engine["epoch"][0])
         slo_class, slo = self._promised[row]
         refused = Arrival(
             0, self._name(row), one.arrival_s, one.tenant, slo_class, slo, one.prompt_tokens,
             int(self.core.requests["max_tokens"][row]), one.priority,
         )  # fmt: skip
-        self._accounting.refuse(refused, self._order.policy.name, lease.epoch)
+        self._accounting.refuse(refused, self._order.policy.name, epoch)
 
     def _leave(self, state: EngineState, row: int) -> None:
         one, name, workload = state.progress[row], self._name(row), self._workload
