@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serving.contracts import Contract, ContractChange, Decision, Limits, Outcome, TraceRequest
+from serving.contracts import (
+    Contract,
+    ContractChange,
+    Decision,
+    JournalPage,
+    Limits,
+    Outcome,
+    ResidentPage,
+    Snapshot,
+    TraceRequest,
+)
 from serving.engines.compiled import CompiledEngine
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
@@ -99,12 +109,22 @@ class HookedCase:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What a controller sees after an act, and what it was answered."""
+
+    answer: object
+    snapshot: Snapshot
+    page: JournalPage
+    inside: ResidentPage
+
+
+@dataclass(frozen=True, slots=True)
 class HookedStory:
-    """What came of a case; `seen` is what was answered and looked at, act by act."""
+    """What came of a case; a look after each act and at the end."""
 
     steps: list[Step]
     outcomes: list[Outcome]
-    seen: list[tuple[object, ...]]
+    seen: list[Look]
     recomputed_tokens: int
 
     @property
@@ -115,8 +135,7 @@ class HookedStory:
     @property
     def rules(self) -> dict[str, int]:
         """What rules and guarantees did."""
-        counts: dict[str, int] = self.seen[-1][1].rules  # type: ignore[attr-defined]
-        return counts
+        return self.seen[-1].snapshot.rules
 
 
 def by_the_hook(case: HookedCase) -> HookedStory:
@@ -131,21 +150,21 @@ def by_the_hook(case: HookedCase) -> HookedStory:
     return _told(engine, case, steps, on_step=seen)
 
 
-def by_the_core(case: HookedCase) -> HookedStory:
+def by_the_core(case: HookedCase, make: type[CompiledEngine] = CompiledEngine) -> HookedStory:
     """Run the compiled engine."""
-    engine, steps = CompiledEngine(case.profile, case.settings), list[Step]()
+    engine, steps = make(case.profile, case.settings), list[Step]()
     begun = len(case.begun or ())
     return _told(engine, case, steps, on_steps=lambda log: steps.extend(steps_of(log, begun)))
 
 
 def _told(engine: Engine, case: HookedCase, steps: list[Step], **listen: Any) -> HookedStory:
-    cursor, acts, seen = 0, iter(case.acts), list[tuple[object, ...]]()
+    cursor, acts, seen = 0, iter(case.acts), list[Look]()
 
     def look(answer: object) -> None:
         nonlocal cursor
         page = engine.journal(cursor, case.page)
         cursor = page.cursor
-        seen.append((answer, engine.snapshot(), page, engine.inside(case.page)))
+        seen.append(Look(answer, engine.snapshot(), page, engine.inside(case.page)))
 
     def tick() -> None:
         act = next(acts, None)

@@ -1,6 +1,7 @@
 """Which workloads, machines, contracts and decisions do random cases of the hook have?"""
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -67,7 +68,7 @@ def decisions(draw: st.DrawFn, profile: EngineProfile) -> Decide:
         )
     )  # fmt: skip
     limits = with_rules(Limits(profile.max_active_requests, profile.token_budget), rules)
-    changes = {
+    changes: dict[str, st.SearchStrategy[Any]] = {
         "max_active_requests": st.integers(1, profile.max_active_requests + 1),
         "token_budget": st.integers(1, profile.token_budget),
         "long_prefill_threshold": st.sampled_from((0, 7, 64)),
@@ -77,10 +78,9 @@ def decisions(draw: st.DrawFn, profile: EngineProfile) -> Decide:
         "demote_hopeless": st.sampled_from((None, True, False)),
     }
     chosen = draw(st.lists(st.sampled_from(tuple(changes)), unique=True, max_size=4))
-    limits = replace(
-        limits, shed=draw(st.sampled_from((0.0, 0.0, 0.3, 1.0))),
-        **{name: draw(changes[name]) for name in chosen},
-    )  # fmt: skip
+    drawn_limits: dict[str, Any] = {name: draw(changes[name]) for name in chosen}
+    shed = draw(st.sampled_from((0.0, 0.0, 0.3, 1.0)))
+    limits = replace(limits, shed=shed, **drawn_limits)
     ttl_s = draw(st.sampled_from((0.15, 0.7, 60.0, 60.0)))
     return Decide(policy, params, limits, ttl_s, draw(st.sampled_from(("me", "me", "person:ann"))))
 
