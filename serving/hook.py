@@ -37,6 +37,7 @@ from serving.in_force import settings_in_force
 from serving.lanes import Lanes
 from serving.lease import Lease
 from serving.observer import Observer
+from serving.perception.cost_model import CostModel
 from serving.perception.model_file import ModelFile, fingerprint, rank_path
 from serving.policies import complete_params
 from serving.queue import PolicyQueue
@@ -279,6 +280,11 @@ class SchedulerHook(_Base):
         known = {request.request_id for request in batch}
         admitted = [r for r in self.running if r.request_id not in known]
         self.running = [r for r in batch if r.request_id in stays] + admitted
+
+    def start_from(self, cost: CostModel) -> None:
+        """Begin with these costs, before the first request."""
+        self.observer.start_from(cost)
+        self._enforce()
 
     # -- inside -------------------------------------------------------------------------
 

@@ -88,9 +88,7 @@ class SimulatedEngine:
             self.scheduler.clock = self.now
             # The controller is not told the truth: it starts from the profile's figures
             # as a live engine starts from its saved ones, and learns from steps.
-            self.scheduler.observer.start_from(CostModel(profile.cost))
-            lease = self.scheduler.lease
-            self.scheduler.queue.enforce(lease.decision, lease.epoch)  # by these figures
+            self.scheduler.start_from(CostModel(profile.cost))
 
     # -- the Engine protocol --------------------------------------------------------
 

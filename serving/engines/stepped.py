@@ -143,7 +143,7 @@ class Arm:
         self.scheduler: Any = build_scheduler(cls, profile, settings)
         if hooked:
             self.scheduler.clock = clock
-            self.scheduler.observer.cost = CostModel(profile.cost)
+            self.scheduler.start_from(CostModel(profile.cost))
         self._rng = random.Random(seed)
         self._batch: deque[str] = deque()  # admitted, oldest first
         self._in_flight: deque[tuple[SchedulerOutput, list[str]]] = deque()
