@@ -16,10 +16,10 @@ def sort(ranks: np.ndarray, rows: np.ndarray, count: int) -> None:
         count: how many.
     """
     for start in range(count // 2 - 1, -1, -1):
-        _sift(ranks, rows, start, count)
+        sift(ranks, rows, start, count)
     for end in range(count - 1, 0, -1):
         rows[0], rows[end] = rows[end], rows[0]
-        _sift(ranks, rows, 0, end)
+        sift(ranks, rows, 0, end)
 
 
 @compiled_in_place
@@ -39,12 +39,12 @@ def replace_first(ranks: np.ndarray, rows: np.ndarray, count: int, row: int) -> 
         return row
     first = rows[0]
     rows[0] = row
-    _sift(ranks, rows, 0, count)
+    sift(ranks, rows, 0, count)
     return int(first)
 
 
 @compiled_in_place
-def _sift(ranks: np.ndarray, rows: np.ndarray, start: int, end: int) -> None:
+def sift(ranks: np.ndarray, rows: np.ndarray, start: int, end: int) -> None:
     """Restore the heap of `rows[start:end]` after its first row was replaced."""
     row, place = rows[start], start
     child = 2 * start + 1

@@ -73,7 +73,7 @@ def _note(notes: Notes, row: int, kind: int) -> None:
 
 
 @compiled_in_place
-def run_hooked(  # noqa: PLR0911, PLR0912  one for each reason
+def run_hooked(  # noqa: PLR0911  one for each reason
     state: EngineState, core: Core, notes: Notes, until_s: float, tick_s: float,
     lease_s: float, steps: int,
 ) -> int:  # fmt: skip
@@ -89,17 +89,12 @@ def run_hooked(  # noqa: PLR0911, PLR0912  one for each reason
             return EXPIRED
         if engine.now_s >= tick_s:
             return TICK
-        # vLLM takes a step also to report that the last request has ended.
-        is_busy = engine.left < engine.arrived or engine.ended > 0
-        if is_busy and engine.now_s >= lease_s:
+        if is_busy(state) and engine.now_s >= lease_s:
             return EXPIRED
         if steps == 0 or 0 < len(state.log) < engine.logged + 2 * len(state.running):
             return PAUSED
         steps -= 1
-        engine.scheduled = engine.preempted = 0
-        if is_busy:
-            _step(state, core, notes)
-        if engine.scheduled:
+        if take_hooked_step(state, core, notes):
             continue
         if engine.arrived < len(arrivals):
             engine.now_s = min(arrivals[engine.arrived], tick_s)
@@ -117,34 +112,56 @@ def run_hooked(  # noqa: PLR0911, PLR0912  one for each reason
 @compiled_in_place
 def _arrive(state: EngineState, core: Core, notes: Notes, lease_s: float) -> bool:
     """Let in what has arrived by now, but for what is shed; False if the lease ends first."""
-    engine, hook = state.engine[0], core.engine[0]
+    engine = state.engine[0]
     while engine.arrived < len(state.arrivals) and state.arrivals[engine.arrived] <= engine.now_s:
-        row = engine.arrived
-        one, request = state.progress[row], core.requests[row]
-        if one.fits and engine.now_s >= lease_s:
+        if state.progress[engine.arrived].fits and engine.now_s >= lease_s:
             return False
-        engine.arrived += 1
-        if one.fits and request.sheddable and hook.shed > 0.0:
-            hook.shed_owed += hook.shed
-            if hook.shed_owed >= _WHOLE:
-                hook.shed_owed -= 1.0
-                one.fits = 0
-                _note(notes, row, REFUSED)
-        if not one.fits:
-            one.state = REJECTED
-            one.last_s = engine.now_s
-            engine.left += 1
-            engine.awaited -= one.awaited
-            continue
-        one.state = WAITING
-        hold_prefix(state.kv, row, one.known, state.held_tokens[row])
-        request.cached_tokens = notes.cached[row] = _cached(state, row)
-        mean, q90 = predicted(notes.lengths, notes.histograms, request.group)
-        batch.arrive(core, row, mean, q90)
-        request.resumed = 0
-        _note(notes, row, ARRIVED)
-        queue.enter(core, row)
+        let_in_hooked(state, core, notes, engine.arrived)
     return True
+
+
+@compiled_in_place
+def let_in_hooked(state: EngineState, core: Core, notes: Notes, row: int) -> None:
+    """The next request has arrived: queue it, or turn it away."""
+    engine, hook = state.engine[0], core.engine[0]
+    one, request = state.progress[row], core.requests[row]
+    engine.arrived += 1
+    if one.fits and request.sheddable and hook.shed > 0.0:
+        hook.shed_owed += hook.shed
+        if hook.shed_owed >= _WHOLE:
+            hook.shed_owed -= 1.0
+            one.fits = 0
+            _note(notes, row, REFUSED)
+    if not one.fits:
+        one.state = REJECTED
+        one.last_s = engine.now_s
+        engine.left += 1
+        engine.awaited -= one.awaited
+        return
+    one.state = WAITING
+    hold_prefix(state.kv, row, one.known, state.held_tokens[row])
+    request.cached_tokens = notes.cached[row] = _cached(state, row)
+    mean, q90 = predicted(notes.lengths, notes.histograms, request.group)
+    batch.arrive(core, row, mean, q90)
+    request.resumed = 0
+    _note(notes, row, ARRIVED)
+    queue.enter(core, row)
+
+
+@compiled_in_place
+def is_busy(state: EngineState) -> bool:
+    """Whether vLLM takes a step: it does so also to report that the last request has ended."""
+    engine = state.engine[0]
+    return bool(engine.left < engine.arrived or engine.ended > 0)
+
+
+@compiled_in_place
+def take_hooked_step(state: EngineState, core: Core, notes: Notes) -> bool:
+    """One step, if vLLM takes one; False if there was nothing to compute."""
+    state.engine[0].scheduled = state.engine[0].preempted = 0
+    if is_busy(state):
+        _step(state, core, notes)
+    return bool(state.engine[0].scheduled > 0)
 
 
 @compiled_in_place

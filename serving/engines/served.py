@@ -101,6 +101,19 @@ class Served:
         """From arrival to the end."""
         return self.finished_s - self.workload.arrival_s
 
+    def met(self, targets_ms: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which were served and met all their targets, as `accounting.judge` has it.
+
+        Args:
+            targets_ms: of TTFT, TPOT and E2E, infinite where there is none, shape (requests, 3).
+        """
+        met = self.finish <= FINISHES.index("length")
+        for value_s, most_ms in zip(
+            (self.ttft_s, self.tpot_s, self.e2e_s), targets_ms.T, strict=True
+        ):
+            met &= ~(value_s * 1000 > most_ms)  # what there is not, is not late
+        return met
+
     def outcomes(self, requests: Sequence[TraceRequest], settings: EngineSettings) -> list[Outcome]:
         """One for each of the requests, in order; costs more than to serve them.
 

@@ -186,22 +186,22 @@ class VirtualHook:
     def begin(
         self, state: EngineState, workload: Workload, begun: Sequence[Begun] | None,
         requests: Sequence[TraceRequest], prefill_s_per_token: float,
-    ) -> None:  # fmt: skip
+    ) -> Notes:  # fmt: skip
         """Know this workload, and hold what has begun elsewhere; None if nothing is taken over."""
         self._offered = [*(one.inside for one in begun or ()), *requests]
         self._state, self._workload = state, workload
         count, most = len(self._offered), len(state.running)
         self._lanes.rows.core = with_rows(self.core, max(count, len(self.core.requests)))
         self._notes = Notes(
-            *self._lengths, np.zeros(most, np.int64), np.zeros(most),
-            np.zeros(3 * count + 1, np.int64), np.zeros(1, np.int64), np.zeros(count, np.int64),
-            np.zeros(most, np.int64), np.zeros(most, np.int64),
+            *self._lengths, np.zeros(most, np.int64), np.zeros(most), np.zeros(3 * count + 1, int),
+            np.zeros(1, np.int64), np.zeros(count, np.int64), *np.zeros((2, most), np.int64),
         )  # fmt: skip
         self._promise(0)
         if begun is not None:
             runs = begun_rows(state, begun)
             decodes = np.array([one.decodes for one in begun], np.bool_)
             put_back_hooked(state, self.core, self._notes, runs, decodes, prefill_s_per_token)
+        return self._notes
 
     def run(self, state: EngineState, until_s: float, tick_s: float, steps: int) -> int:
         """Serve on, until one of the reasons of `virtual_steps`."""

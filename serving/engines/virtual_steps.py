@@ -51,12 +51,9 @@ def run_stock(state: EngineState, until_s: float, tick_s: float, steps: int) -> 
         if steps == 0 or 0 < len(state.log) < engine.logged + 2 * len(state.running):
             return PAUSED
         steps -= 1
-        _schedule(state)
-        if len(state.log):
-            log_step(state)
-        if engine.scheduled:
-            finish_step(state)
-        elif engine.arrived < len(state.arrivals):
+        if take_step(state):
+            continue
+        if engine.arrived < len(state.arrivals):
             engine.now_s = min(state.arrivals[engine.arrived], tick_s)
         elif engine.left == engine.arrived:
             return DRAINED
@@ -74,18 +71,35 @@ def arrive(state: EngineState) -> None:
     """Let in what has arrived by now."""
     engine, arrivals = state.engine[0], state.arrivals
     while engine.arrived < len(arrivals) and arrivals[engine.arrived] <= engine.now_s:
-        row = engine.arrived
-        engine.arrived += 1
-        one = state.progress[row]
-        if one.fits:
-            one.state = WAITING
-            hold_prefix(state.kv, row, one.known, state.held_tokens[row])
-            put_last(state, row)
-        else:
-            one.state = REJECTED
-            one.last_s = engine.now_s
-            engine.left += 1
-            engine.awaited -= one.awaited
+        let_in(state, engine.arrived)
+
+
+@compiled_in_place
+def let_in(state: EngineState, row: int) -> None:
+    """The next request has arrived: queue it, or reject it where it does not fit the model."""
+    engine, one = state.engine[0], state.progress[row]
+    engine.arrived += 1
+    if one.fits:
+        one.state = WAITING
+        hold_prefix(state.kv, row, one.known, state.held_tokens[row])
+        put_last(state, row)
+    else:
+        one.state = REJECTED
+        one.last_s = engine.now_s
+        engine.left += 1
+        engine.awaited -= one.awaited
+
+
+@compiled_in_place
+def take_step(state: EngineState) -> bool:
+    """One step in vLLM's own order; False if there was nothing to compute."""
+    _schedule(state)
+    if len(state.log):
+        log_step(state)
+    if state.engine[0].scheduled == 0:
+        return False
+    finish_step(state)
+    return True
 
 
 @compiled_in_place

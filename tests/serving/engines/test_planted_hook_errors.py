@@ -74,7 +74,8 @@ PLANTED: dict[str, tuple[str, Change]] = {
         "shed", (STEPS, "hook.shed_owed -= 1.0", "hook.shed_owed = 0.0"),
     ),
     "a lease that has ended still sheds": (
-        "idle", (STEPS, "if one.fits and engine.now_s >= lease_s:", "if False:"),
+        "idle", (STEPS, "if state.progress[engine.arrived].fits and engine.now_s >= lease_s:",
+                 "if False:"),
     ),
 }  # fmt: skip
 

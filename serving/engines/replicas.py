@@ -1,0 +1,136 @@
+"""What do several replicas of an engine do with one stream of requests? In virtual time, compiled.
+
+One replica does exactly what `CompiledEngine` does. How requests are divided among more, and what
+of vLLM's front end is modelled: `replica_steps`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.core.state import new_core
+from serving.engines.hooked_steps import Notes
+from serving.engines.kv_blocks import KvBlocks
+from serving.engines.offered import Workload
+from serving.engines.profile import EngineProfile
+from serving.engines.replica_steps import FRONT, FULL, REPLICA, Hooks, Replicas, run_replicas
+from serving.engines.served import Served
+from serving.engines.step_state import EngineState, new_state
+from serving.engines.virtual_steps import DRAINED, STUCK
+
+_SLICE_EVENTS = 50_000  # some 100 ms: then progress is told, and Ctrl-C is heard
+_ROOM = 1024  # in the queue of each replica, at first
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicasServed:
+    """What became of the requests.
+
+    Attributes:
+        served: a row for each request.
+        replica_of: where each was sent, shape (requests,).
+        waiting_peak: most requests that waited at once, on all replicas together.
+    """
+
+    served: Served
+    replica_of: NDArray[np.int32]
+    waiting_peak: int
+
+
+def serve_on_replicas(
+    profile: EngineProfile,
+    workload: Workload,
+    replicas: int,
+    hook: Hooks | None = None,
+    rows: NDArray[np.int64] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> ReplicasServed:
+    """Serve a workload to its end.
+
+    Args:
+        profile: the machine that each replica is.
+        workload: from second 0 on; nothing has begun elsewhere.
+        replicas: how many.
+        hook: each replica starts with a copy of it: what `VirtualHook` has in `core`, and returns
+            from `begin`. None is stock vLLM.
+        rows: which request that `begin` was told of is meant by each of the workload; None: they
+            are the same. So many requests can be alike without an object each.
+        on_progress: told the number of requests that have left now and then.
+
+    Raises:
+        RuntimeError: a request that needs more KV blocks than there are would wait for ever.
+    """
+    states = _states(profile, workload, replicas, _ROOM if hook is None else 1)
+    hooks = None if hook is None else _hooks(hook, len(workload), replicas, rows, workload)
+    fleet = Replicas(
+        np.zeros(1, FRONT), np.zeros(replicas, REPLICA), np.zeros(replicas),
+        np.zeros(len(workload), np.int32), np.zeros(replicas, np.int64), np.zeros((replicas, 1)),
+    )  # fmt: skip
+    fleet.front["usable_blocks"] = max(1, profile.kv_blocks - 1)
+    why = -1
+    while why != DRAINED:
+        why = run_replicas(fleet, states, hooks, _SLICE_EVENTS)
+        if why == STUCK:
+            raise RuntimeError(
+                f"a request needs more than the {profile.kv_blocks - 1} KV blocks of a replica: it "
+                "would wait for ever. Take a profile with more kv_blocks"
+            )
+        if why == FULL:
+            states = _with_room(states)
+        if on_progress is not None:
+            on_progress(int(states.engine["left"].sum()))
+    requests = None if hooks is None else hooks.core.requests
+    served = Served(states.progress, workload, float(states.engine["now_s"].max()), requests)
+    return ReplicasServed(served, fleet.replica_of, int(fleet.front["waiting_peak"][0]))
+
+
+def _each(array: NDArray[Any], replicas: int) -> NDArray[Any]:
+    return np.repeat(array[np.newaxis], replicas, axis=0)
+
+
+def _states(
+    profile: EngineProfile, workload: Workload, replicas: int, room: int
+) -> EngineState:
+    one = new_state(profile, workload)
+    own = ("engine", "running", "tokens", "preempted", "ended")
+    pool, blocks, holders, table, slots = (_each(array, replicas) for array in one.kv[:5])
+    kv = KvBlocks(pool, blocks, holders, table, slots, one.kv.contents)
+    return one._replace(
+        kv=kv, waiting=np.zeros((replicas, room), np.int32),
+        **{name: _each(getattr(one, name), replicas) for name in own},
+    )  # fmt: skip
+
+
+def _with_room(states: EngineState) -> EngineState:
+    """The same with room for twice as many in each queue."""
+    old, room = states.waiting, states.waiting.shape[1]
+    new = np.zeros((len(old), 2 * room), np.int32)
+    places = (states.engine["waiting_first"] + np.arange(room)) & (room - 1)
+    new[:, :room] = np.take_along_axis(old, places, axis=1)
+    states.engine["waiting_first"] = 0
+    return states._replace(waiting=new)
+
+
+def _hooks(
+    hook: Hooks, count: int, replicas: int, rows: NDArray[np.int64] | None,
+    workload: Workload,
+) -> Hooks:  # fmt: skip
+    known, notes = hook.core, hook.notes
+    core = new_core(count, 1)._replace(
+        requests=known.requests[:count].copy() if rows is None else known.requests[rows],
+        groups=known.groups, running=np.zeros((replicas, len(notes.was)), np.int64),
+        **{name: _each(getattr(known, name), replicas) for name in ("tenants", "engine", "cost")},
+    )  # fmt: skip
+    core.requests["arrival_s"] = workload.arrival_s
+    own = {name: _each(getattr(notes, name), replicas) for name in ("lengths", "histograms")}
+    return Hooks(
+        core,
+        Notes(
+            **own, groups=notes.groups, gaps_s=notes.gaps_s, was=notes.was, stays=notes.stays,
+            events=np.zeros(3 * count + 1, np.int64), head=np.zeros(1, np.int64),
+            cached=np.zeros(count, np.int64),
+        ),
+    )  # fmt: skip
