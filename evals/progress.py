@@ -1,5 +1,7 @@
 """How far is the run? Bars on standard error, one per case; standard output stays clean."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
@@ -53,3 +55,14 @@ class CaseProgress:
     def warn(self, line: str) -> None:
         """Something the reader of the results must know."""
         self.console.print(f"warning: {line}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar, described anew at each call (what, done, of how many); none without a terminal."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("building")
+        yield lambda title, done, total: bars.update(
+            bar, description=title, completed=done, total=total
+        )

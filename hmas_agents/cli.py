@@ -49,6 +49,9 @@ COMMANDS = {
     "demo": CommandEntry("evals.demo.commands:demo", "Measure stock vLLM against H-MAS, here."),
     "soak": CommandEntry("evals.soak.commands:soak", "Random traffic and decisions, for long."),
     "eval": CommandEntry("evals.commands:app", "Replay traces and compare schedulers."),
+    "plan": CommandEntry(
+        "evals.plan.commands:plan", "How many replicas does this traffic need?"
+    ),
     "calibrate": CommandEntry(
         "evals.fidelity.commands:calibrate", "Fit the simulator to a live server."
     ),

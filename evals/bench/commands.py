@@ -1,14 +1,13 @@
 """`hmas bench`: what do hook, engines and controller cost? Wiring only; imports come late."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from evals.commands import TraceFormat
+from evals.progress import progress_bar
 from hmas_agents.commands.exits import FAILED
 
 app = typer.Typer(help="What do hook, engines and controller cost? Timings.")
@@ -78,7 +77,7 @@ def scheduler(
     console = Console(stderr=json_output, highlight=False)
     if not console.is_terminal:
         console.width = 100
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         results = run_bench(options, on_progress)
     memory = memory_per_request()
     document = {"results": results, "memory": memory}
@@ -161,7 +160,7 @@ def engine(
     if unknown := [name for name in case or () if name not in names]:
         raise typer.BadParameter(f"--case: no {unknown[0]!r}; {choices(unknown[0], names)}")
     options = EngineBenchOptions(tuple(case or ()), oracle_requests, rounds)
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         results = run_engine_bench(options, cases, loaded.settings, on_progress)
     if json_output:
         typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
@@ -207,24 +206,10 @@ def tick(
     if not console.is_terminal:
         console.width = 100
     options = TickBenchOptions(tuple(rate or (10.0, 100.0)), waiting, ticks, ledger, seed)
-    with _progress() as on_progress:
+    with progress_bar() as on_progress:
         results = run_tick_bench(options, on_progress)
     if json_output:
         typer.echo(json.dumps({"results": results}, indent=1))
     console.print(tick_table(results))
     if check and any(result["all"]["cpu_p99_ms"] >= TARGET_MS for result in results):
         raise typer.Exit(FAILED)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error, described anew at each call; nothing without a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task("building")
-        yield lambda title, done, total: bars.update(
-            bar, description=title, completed=done, total=total
-        )

@@ -1,0 +1,1 @@
+"""How many replicas does this traffic need, and what would a policy change? `hmas plan`."""

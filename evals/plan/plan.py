@@ -1,0 +1,122 @@
+"""What does each number of replicas make of each load, under each policy?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evals.arms import Arm
+from evals.baselines.steering import Steering
+from evals.metrics import PERCENTILES
+from evals.plan.traffic import LoadedTraffic, Traffic, at_load, targets_ms
+from serving.engines.compiled import CompiledEngine
+from serving.engines.offered import columns
+from serving.engines.replica_steps import Hooks
+from serving.engines.replicas import ReplicasServed, serve_on_replicas
+from serving.engines.step_state import new_state
+
+Result = dict[str, Any]
+OnProgress = Callable[[str, int, int], None]
+STOCK = "vllm-fcfs"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """What to try; `arms` are stock and fixed ones, `meet` is the share that shall meet its SLO."""
+
+    loads: tuple[float, ...]
+    replicas: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    meet: float
+    seed: int = 0
+
+
+def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) -> list[Result]:
+    """A result for each load, number of replicas and policy; all see the same arrivals."""
+    settings = CompiledEngine(traffic.profile, traffic.settings, stock=True).settings
+    targets = targets_ms(traffic.requests, settings)
+    hooks = {arm.name: hook_of(traffic, arm) for arm in options.arms}
+    runs = len(options.replicas) * len(options.arms)
+    total, done, results = round(sum(options.loads) * len(targets)) * runs, 0, list[Result]()
+    for load in options.loads:
+        offered = at_load(traffic, load, options.seed)
+        for count in options.replicas:
+            for arm in options.arms:
+                title = f"load {load:g}x, {count} replicas, {policy_of(arm)}"
+                before = done
+
+                def tell(left: int, title: str = title, before: int = before) -> None:
+                    on_progress(title, before + left, total)
+
+                served = serve_on_replicas(
+                    traffic.profile, offered.workload, count, hooks[arm.name], offered.rows, tell
+                )
+                head = {"load": load, "replicas": count, "policy": policy_of(arm)}
+                results.append(head | figures(offered, served, targets[offered.rows], count))
+                done += len(offered.rows)
+    return results
+
+
+def hook_of(traffic: Traffic, arm: Arm) -> Hooks | None:
+    """The hook that each replica starts with; None of stock vLLM."""
+    if arm.kind == "stock":
+        return None
+    engine = CompiledEngine(traffic.profile, traffic.settings)
+    Steering(engine, traffic.profile, arm.name).put_in_force(arm, "planned")
+    workload = columns(traffic.requests, traffic.profile)
+    state = new_state(traffic.profile, workload)
+    notes = engine.hook.begin(state, workload, None, traffic.requests, 0.0)
+    return Hooks(engine.hook.core, notes)
+
+
+def policy_of(arm: Arm) -> str:
+    """The policy of an arm as `--policy` takes it."""
+    return arm.name.removeprefix("fixed-")
+
+
+def figures(
+    offered: LoadedTraffic, run: ReplicasServed, targets: np.ndarray, replicas: int
+) -> Result:
+    """What a run came to; every request counts, one that was turned away as a miss."""
+    arrival_s, served = offered.workload.arrival_s, run.served
+    span_s = float(arrival_s[-1] - arrival_s[0])
+    met = int(served.met(targets).sum())
+    return {
+        "requests": len(arrival_s),
+        "offered_rps": len(arrival_s) / span_s,
+        "attainment": met / len(arrival_s),
+        "goodput_rps": met / span_s,
+        "goodput_per_replica_rps": met / span_s / replicas,
+        "ttft_s": _percentiles(served.ttft_s),
+        "tpot_s": _percentiles(served.tpot_s),
+        "waiting_peak": run.waiting_peak,
+        "preemptions": int(served.preemptions.sum()),
+    }
+
+
+def needed(results: Sequence[Result], meet: float) -> list[Result]:
+    """For each load and policy the least number of replicas tried from which on all meet it.
+
+    `too_few` is the next smaller number that was tried. Both are None where there is none.
+    """
+    answers = []
+    for load, policy in dict.fromkeys((one["load"], one["policy"]) for one in results):
+        tried = [one for one in results if (one["load"], one["policy"]) == (load, policy)]
+        enough = too_few = None
+        for one in sorted(tried, key=lambda one: -one["replicas"]):
+            if one["attainment"] < meet:
+                too_few = one["replicas"]
+                break
+            enough = one["replicas"]
+        answers.append(
+            {"load": load, "policy": policy, "replicas": enough, "too_few": too_few}
+        )
+    return answers
+
+
+def _percentiles(values: np.ndarray) -> dict[str, float | None]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return {f"p{p}": None for p in PERCENTILES}
+    return {f"p{p}": float(np.percentile(known, p)) for p in PERCENTILES}
