@@ -75,6 +75,8 @@ class RequestTrack:
         """Go on with what another engine knew of it."""
         self.admitted_s, self.preemptions = known.admitted_s, known.preemptions
         self.first_token_s = self.answer_s = known.first_token_s
+        if known.running:  # what is cached now are its own tokens
+            self.cached_tokens = known.cached_tokens
 
     def on_tokens(self, count: int, now_s: float) -> None:
         """`count` output tokens became visible at `now_s`."""

@@ -187,6 +187,7 @@ class Observer:
         if known.first_token_s is not None:
             one["first_token_s"][row] = known.first_token_s
         if decodes is not None:
+            self._just_looked_up = ""  # it runs: when it is queued, that will be another time
             one["output_tokens"][row] = request.num_output_tokens
             one["computed_tokens"][row] = request.num_computed_tokens
             batch.admit(self.core, row, float(one["expected_tokens"][row]))

@@ -167,10 +167,15 @@ def take_hooked_step(state: EngineState, core: Core, notes: Notes) -> bool:
 @compiled_in_place
 def _cached(state: EngineState, row: int) -> int:
     """Tokens of a request that the KV cache holds now."""
+    return _cached_of(state, row, state.progress[row].known)
+
+
+@compiled_in_place
+def _cached_of(state: EngineState, row: int, tokens: int) -> int:
     pool = state.kv.pool[0]
     if not pool.caching:
         return 0
-    most = (state.progress[row].known - 1) // pool.block_size
+    most = (tokens - 1) // pool.block_size
     return int(find(state.kv, row, next_slot(state.kv), most)[0] * pool.block_size)
 
 
@@ -347,7 +352,7 @@ def put_back_hooked(
             one.state = REJECTED
             engine.left += 1
         elif runs[row] and put_running(state, row):
-            _arrive_begun(state, core, notes, row)
+            _arrive_begun(state, core, notes, row, one.prompt if decodes[row] else one.known)
             request = core.requests[row]
             request.output_tokens = 0 if decodes[row] else one.known - one.prompt
             request.computed_tokens = one.computed
@@ -363,7 +368,7 @@ def put_back_hooked(
             one, request = state.progress[row], core.requests[row]
             if one.state == place:
                 hold_prefix(state.kv, row, one.known, state.held_tokens[row])
-                _arrive_begun(state, core, notes, row)
+                _arrive_begun(state, core, notes, row, one.known)
                 _follow(state, core, row)
                 if request.output_tokens:
                     batch.refresh(core, row, _cached(state, row))
@@ -372,9 +377,10 @@ def put_back_hooked(
 
 
 @compiled_in_place
-def _arrive_begun(state: EngineState, core: Core, notes: Notes, row: int) -> None:
+def _arrive_begun(state: EngineState, core: Core, notes: Notes, row: int, tokens: int) -> None:
+    """It comes in with so many tokens known: vLLM admits a decode before its answer is there."""
     one, request = state.progress[row], core.requests[row]
-    request.cached_tokens = notes.cached[row] = _cached(state, row)
+    request.cached_tokens = notes.cached[row] = _cached_of(state, row, tokens)
     mean, q90 = predicted(notes.lengths, notes.histograms, request.group)
     batch.arrive(core, row, mean, q90)
     _note(notes, row, ARRIVED)

@@ -31,6 +31,7 @@ def begun_rows(state: EngineState, begun: Sequence[Begun]) -> np.ndarray:
     rows["end"] = np.maximum(rows["end"], rows["known"] + 1)
     rows["computed"] = [one.computed_tokens for one in inside]
     rows["preemptions"] = [one.preemptions for one in inside]
+    rows["cached_tokens"] = [one.cached_tokens if one.running else 0 for one in inside]
     for name in ("admitted_s", "first_token_s"):
         rows[name] = np.array([getattr(one, name) for one in inside], np.float64)
     return np.array([one.running for one in inside], np.bool_)

@@ -99,6 +99,7 @@ class VirtualHook:
         self._accounting = Accounting(settings.journal_size, settings.max_tenants)
         self._accounting.listed = frozenset(settings.contract.tenants)
         self._told = 0  # events that the books know
+        self._preempted_elsewhere = 0  # of the requests that have begun there
         self._promised: list[tuple[str, SLO]] = []  # class and targets of each request
         self._offered: Sequence[ResidentRequest | TraceRequest] = ()
         self._state: EngineState | None = None
@@ -198,6 +199,7 @@ class VirtualHook:
         )  # fmt: skip
         self._promise(0)
         if begun is not None:
+            self._preempted_elsewhere = sum(one.inside.preemptions for one in begun)
             runs = begun_rows(state, begun)
             decodes = np.array([one.decodes for one in begun], np.bool_)
             put_back_hooked(state, self.core, self._notes, runs, decodes, prefill_s_per_token)
@@ -281,7 +283,7 @@ class VirtualHook:
         if state is not None:
             tell(state, core)
             recomputed = int(state.engine["recomputed_tokens"][0])
-            preemptions = int(state.progress["preemptions"].sum())
+            preemptions = int(state.progress["preemptions"].sum()) - self._preempted_elsewhere
         lengths, _ = self._lengths
         cost = coefficients(core)
         return Snapshot(
@@ -313,25 +315,28 @@ class VirtualHook:
         return self._accounting.page(cursor, limit)
 
     def inside(self, limit: int) -> ResidentPage:
-        """The requests that the engine holds: running ones in their order, then by arrival."""
+        """The requests that the engine holds: running ones in their order, then as they came."""
+        self._tell_books()
         state, core, rate = self._state, self.core, float(prefill_rate(self.core))
         if state is None:
             return ResidentPage(self._now(), (), 0, rate)
         running = state.running[: state.engine["running"][0]].tolist()
-        rows = [*running, *sorted(queue.waiting_rows(core).tolist())]
+        waits = {self._name(row): row for row in queue.waiting_rows(core).tolist()}
+        came = (name for name in self._accounting.tracks if name in waits)
+        rows = [*running, *(waits[name] for name in came)]
         held = tuple(self._resident(state, row) for row in rows[:limit])
         return ResidentPage(self._now(), held, len(rows) - len(held), rate)
 
     def _resident(self, state: EngineState, row: int) -> ResidentRequest:
         one, known, offered = state.progress[row], self.core.requests[row], self._offered[row]
         slo_class, slo = self._promised[row]
-        running = one["state"] == RUNNING
+        running, track = one["state"] == RUNNING, self._accounting.tracks[self._name(row)]
         return ResidentRequest(
             self._name(row), float(known["arrival_s"]), offered.tenant, slo_class, slo,
             int(one["prompt"]), int(known["max_tokens"]), offered.priority, bool(running),
             min(int(one["computed"]), int(one["known"]) - 1), int(one["known"] - one["prompt"]),
             _or_none(one["admitted_s"]), _or_none(one["first_token_s"]), int(one["preemptions"]),
-            int(one["cached_tokens"] if running else known["cached_tokens"]), offered.prefix,
+            track.cached_tokens if running else int(known["cached_tokens"]), offered.prefix,
         )  # fmt: skip
 
     def _tell_books(self) -> None:
@@ -345,7 +350,10 @@ class VirtualHook:
             row, kind = divmod(event, _KINDS)
             name, request = self._name(row), self.core.requests[row]
             if kind == ARRIVED:
-                self._accounting.arrive(self._track(row, int(notes.cached[row])))
+                track, known = self._track(row, int(notes.cached[row])), self._offered[row]
+                self._accounting.arrive(track)
+                if isinstance(known, ResidentRequest):
+                    track.remember(known)
             elif kind == REFUSED:
                 self._refuse(row)
             elif kind == ADMITTED:

@@ -1,5 +1,6 @@
 """Which workloads, machines, contracts and decisions do random cases of the hook have?"""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +84,14 @@ def decisions(draw: st.DrawFn, profile: EngineProfile) -> Decide:
     limits = replace(limits, shed=shed, **drawn_limits)
     ttl_s = draw(st.sampled_from((0.15, 0.7, 60.0, 60.0)))
     return Decide(policy, params, limits, ttl_s, draw(st.sampled_from(("me", "me", "person:ann"))))
+
+
+def decide(
+    profile: EngineProfile, policy: str, rules: Iterable[str], ttl_s: float = 60.0, **changes: Any
+) -> Decide:
+    """A decision for this machine: all of its limits, but for the changes."""
+    limits = with_rules(Limits(profile.max_active_requests, profile.token_budget), rules)
+    return Decide(policy, {}, replace(limits, **changes), ttl_s)
 
 
 def acts(profile: EngineProfile) -> st.SearchStrategy[Act]:

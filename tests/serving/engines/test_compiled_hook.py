@@ -14,14 +14,13 @@ from hypothesis import HealthCheck, given, settings
 
 from evals.workloads.azure import read
 from evals.workloads.azure_files import find_azure
-from serving.contracts import Contract, Limits
+from serving.contracts import Contract
 from serving.contracts.contract import ClassTerms
 from serving.policies import POLICIES
-from serving.rules import COUNTERS, RULES, with_rules
+from serving.rules import COUNTERS, RULES
 from serving.settings import EngineSettings
 from tests.serving.engines.both_engines import drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
-    Decide,
     HookedCase,
     HookedStory,
     Plain,
@@ -30,7 +29,7 @@ from tests.serving.engines.both_hooked import (
     difference,
     with_owners,
 )
-from tests.serving.engines.hooked_cases import START_RULES, hooked_cases
+from tests.serving.engines.hooked_cases import START_RULES, decide, hooked_cases
 from tests.serving.samples import sessions, shares
 
 compared = Counter[str]()
@@ -72,11 +71,6 @@ SHARING = machine(600, 24, 700, prefix_caching=True)
 QUICK = {"quick": ClassTerms(ttft_ms=1500.0, tpot_ms=14.0)}
 TERMS = shares({"t0": 3.0, "t1": 1.0}, {"t2": 0.3}).model_copy(update={"classes": QUICK})
 BOUND = EngineSettings(contract=TERMS, max_wait_s=4.0, bucket_s=1.0)
-
-
-def decide(profile, policy, rules, **changes) -> Decide:
-    limits = with_rules(Limits(profile.max_active_requests, profile.token_budget), rules)
-    return Decide(policy, {}, replace(limits, **changes))
 
 
 def busy(profile, count=90, seed=5, topics=0):

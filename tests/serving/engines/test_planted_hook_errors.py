@@ -9,13 +9,12 @@ from functools import cache
 
 import pytest
 
-from serving.contracts import Contract, Limits
+from serving.contracts import Contract
 from serving.contracts.contract import SLO_CLASSES, ClassTerms
-from serving.rules import RULES, with_rules
+from serving.rules import RULES
 from serving.settings import EngineSettings
 from tests.serving.engines.both_engines import drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
-    Decide,
     HookedCase,
     HookedStory,
     by_the_core,
@@ -23,6 +22,7 @@ from tests.serving.engines.both_hooked import (
     difference,
     with_owners,
 )
+from tests.serving.engines.hooked_cases import decide
 from tests.serving.engines.planted_copy import Change, planted
 from tests.serving.samples import shares
 
@@ -82,12 +82,11 @@ PLANTED: dict[str, tuple[str, Change]] = {
 
 def case(profile, load, policy, rules, shed=0.0, ttl_s=60.0, **changes) -> HookedCase:
     requests = with_owners(that_fit(drawn(4, *load), profile), 3)
-    limits = with_rules(Limits(profile.max_active_requests, profile.token_budget), rules)
     contract = shares({"t0": 3.0}, {"t2": 0.3}).model_copy(
         update={"classes": {"quick": ClassTerms(ttft_ms=900.0, tpot_ms=14.0)}}
     )
     settings = EngineSettings(contract=contract)
-    first = Decide(policy, {}, replace(limits, shed=shed), ttl_s)
+    first = decide(profile, policy, rules, ttl_s, shed=shed)
     # Whoever loses a request waits for it until then.
     whole = HookedCase(profile, requests, settings, (first,), until_s=30.0)
     return replace(whole, **changes)
