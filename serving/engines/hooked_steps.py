@@ -39,8 +39,9 @@ FULL_TOKENS = 10_000.0  # that a prefill rate taken over counts for: a few dozen
 _WHOLE = 1.0 - 1e-9  # so that ten times a tenth is one
 
 
-# What the books are told of a request, in the order in which it happened: row * 4 + one of these.
+# What the books are told of a request, in the order in which it happened: row * KINDS + one.
 ARRIVED, ADMITTED, LEFT_ENGINE, REFUSED = range(4)
+KINDS = 4
 
 
 class Notes(NamedTuple):
@@ -68,7 +69,7 @@ class Notes(NamedTuple):
 
 @compiled_in_place
 def _note(notes: Notes, row: int, kind: int) -> None:
-    notes.events[notes.head[0]] = 4 * row + kind
+    notes.events[notes.head[0]] = KINDS * row + kind
     notes.head[0] += 1
 
 

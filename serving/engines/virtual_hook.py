@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from serving.accounting import BEHIND, Accounting, RequestTrack
 from serving.compat import vllm_version
 from serving.contracts import (
     SLO,
     Ack,
-    Arrival,
     ContractAck,
     ContractChange,
     ContractInForce,
@@ -36,31 +34,22 @@ from serving.core.cost import new_cost
 from serving.core.lengths import GROUPS_PER_TENANT, group_of, learn, new_lengths
 from serving.core.state import Core, with_rows
 from serving.engine_state import batch_state, coefficients, queue_state
-from serving.engines.hooked_steps import (
-    ADMITTED,
-    ARRIVED,
-    EXPIRED,
-    REFUSED,
-    Notes,
-    put_back_hooked,
-    run_hooked,
-    tell,
-)
+from serving.engines.hooked_steps import EXPIRED, Notes, put_back_hooked, run_hooked, tell
 from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
 from serving.engines.put_back import begun_rows
 from serving.engines.resumed import Begun, request_arguments
-from serving.engines.step_state import RUNNING, EngineState
+from serving.engines.step_state import EngineState
+from serving.engines.virtual_books import VirtualBooks, VirtualRun
 from serving.lanes import Lanes
 from serving.lease import Lease
 from serving.order import Order
 from serving.perception.attributes import slo_of
-from serving.policies import POLICIES, RequestView, complete_params
+from serving.policies import complete_params
 from serving.policies.base import seconds
 from serving.settings import EngineSettings, judge_change
 
 _ENOUGH_SEEN = 50
-_KINDS = 4
 
 
 class VirtualHook:
@@ -96,15 +85,10 @@ class VirtualHook:
         self._faults, self._last_fault = 0, ""
         self._numbers: dict[str, int] = {}  # of tenants, for the length model
         self._lengths = new_lengths()
-        self._accounting = Accounting(settings.journal_size, settings.max_tenants)
-        self._accounting.listed = frozenset(settings.contract.tenants)
-        self._told = 0  # events that the books know
+        self._books = VirtualBooks(settings)
         self._preempted_elsewhere = 0  # of the requests that have begun there
-        self._promised: list[tuple[str, SLO]] = []  # class and targets of each request
-        self._offered: Sequence[ResidentRequest | TraceRequest] = ()
         self._state: EngineState | None = None
         self._notes: Notes | None = None
-        self._workload: Workload | None = None
 
     @property
     def core(self) -> Core:
@@ -166,15 +150,15 @@ class VirtualHook:
             self._tell_books()
             self.settings = settings
             self._lanes.follow(settings.contract)
-            self._accounting.listed = frozenset(settings.contract.tenants)
+            self._books.follow(settings)
             self.envelope = replace(self.envelope, sheddable=settings.contract.sheddable)
             self.lease.envelope = self.envelope
             self.in_force = replace(
                 self.in_force, epoch=change.epoch, contract=change.contract, since_s=self._now(),
                 by=change.by,
             )  # fmt: skip
-            if self._state is not None:
-                self._promise(self.arrived)
+            if self._books.run is not None:
+                self._promise(self._books.run, self.arrived)
         return ack
 
     # -- running --------------------------------------------------------------------------
@@ -189,15 +173,17 @@ class VirtualHook:
         requests: Sequence[TraceRequest], prefill_s_per_token: float,
     ) -> Notes:  # fmt: skip
         """Know this workload, and hold what has begun elsewhere; None if nothing is taken over."""
-        self._offered = [*(one.inside for one in begun or ()), *requests]
-        self._state, self._workload = state, workload
-        count, most = len(self._offered), len(state.running)
+        offered: list[ResidentRequest | TraceRequest] = [one.inside for one in begun or ()]
+        offered += requests
+        self._state = state
+        count, most = len(offered), len(state.running)
         self._lanes.rows.core = with_rows(self.core, max(count, len(self.core.requests)))
         self._notes = Notes(
             *self._lengths, np.zeros(most, np.int64), np.zeros(most), np.zeros(3 * count + 1, int),
             np.zeros(1, np.int64), np.zeros(count, np.int64), *np.zeros((2, most), np.int64),
         )  # fmt: skip
-        self._promise(0)
+        self._books.run = run = VirtualRun(state, self._notes, workload, offered)
+        self._promise(run, 0)
         if begun is not None:
             self._preempted_elsewhere = sum(one.inside.preemptions for one in begun)
             runs = begun_rows(state, begun)
@@ -216,47 +202,38 @@ class VirtualHook:
             self.lease.expire(float(state.engine["now_s"][0]))
             self._enforce()
 
-    def _promise(self, first: int) -> None:
+    def _promise(self, run: VirtualRun, first: int) -> None:
         """Note what requests from row `first` on were promised, by the contract in force."""
-        rows, known = self.core.requests, dict[Any, tuple[float, ...]]()
-        workload, sheddable = self._workload, set(self.settings.contract.sheddable)
-        assert workload is not None
-        columns, promised = [], dict[Any, tuple[str, SLO]]()
-        del self._promised[first:]
-        for i in range(first, len(self._offered)):
-            one = self._offered[i]
+        sheddable, workload = set(self.settings.contract.sheddable), run.workload
+        known, which = dict[Any, int](), list[int]()
+        promised, terms = list[tuple[str, SLO]](), list[tuple[float, ...]]()
+        for one in run.offered[first:]:
             key = one.tenant, one.slo_class, one.slo
             if key not in known:
-                slo_class, slo = promised[key] = self._slo(one)
-                known[key] = (
+                known[key] = len(terms)
+                slo_class, slo = self._slo(one)
+                promised.append((slo_class, slo))
+                terms.append((
                     seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms),
-                    float(self._lanes.of(one.tenant).row), float(slo_class in sheddable),
-                    float(GROUPS_PER_TENANT * self._number(one.tenant)), 0.0,
-                )  # fmt: skip
-            columns.append((*known[key][:-1], float(one.priority)))
-            self._promised.append(promised[key])
-        rows = self.core.requests  # a new lane may have made new arrays of tenants, not of requests
+                    self._lanes.of(one.tenant).row, slo_class in sheddable,
+                    GROUPS_PER_TENANT * self._number(one.tenant),
+                ))  # fmt: skip
+            which.append(known[key])
+        run.promised[first:] = [promised[number] for number in which]
+        rows = self.core.requests[: len(workload)]
         # Who is inside keeps class and targets, but what is sheddable now may be shed.
-        rows["sheddable"][:first] = [name in sheddable for name, _ in self._promised[:first]]
-        names = ("ttft_s", "tpot_s", "e2e_s", "tenant", "sheddable", "group", "priority")
-        table = np.array(columns, np.float64).reshape(-1, len(names))
+        rows["sheddable"][:first] = [name in sheddable for name, _ in run.promised[:first]]
+        table = np.array(terms, np.float64).reshape(-1, 6)[which]
+        names = ("ttft_s", "tpot_s", "e2e_s", "tenant", "sheddable", "group")
         for name, column in zip(names, table.T, strict=True):
-            rows[name][first : len(self._offered)] = column
+            rows[name][first:] = column
+        rows["priority"][first:] = [one.priority for one in run.offered[first:]]
         if first == 0:
-            count = len(self._offered)
-            rows["arrival_s"][:count] = workload.arrival_s
-            rows["whole_prompt_tokens"][:count] = workload.prompt_tokens
-            rows["max_tokens"][:count] = workload.max_tokens
-            rows["deprioritised_s"][:count], rows["policy"][:count] = np.nan, -1
-        rows["group"][first : len(self._offered)] += self._inside_tenant(first)
-
-    def _inside_tenant(self, first: int) -> np.ndarray:
-        workload = self._workload
-        assert workload is not None
-        lengths = np.stack([workload.prompt_tokens[first:], workload.max_tokens[first:]], axis=1)
-        pairs, which = np.unique(lengths, axis=0, return_inverse=True)
-        bins = np.array([group_of(0, *pair) for pair in pairs.tolist()], np.int64)
-        return bins[which.ravel()] if len(pairs) else bins
+            rows["arrival_s"] = workload.arrival_s
+            rows["whole_prompt_tokens"] = workload.prompt_tokens
+            rows["max_tokens"] = workload.max_tokens
+            rows["deprioritised_s"], rows["policy"] = np.nan, -1
+        rows["group"][first:] += _inside_tenant(workload, first)
 
     def _slo(self, one: ResidentRequest | TraceRequest) -> tuple[str, SLO]:
         return slo_of(request_arguments(one, self.settings), self.settings, one.tenant)
@@ -284,7 +261,7 @@ class VirtualHook:
             tell(state, core)
             recomputed = int(state.engine["recomputed_tokens"][0])
             preemptions = int(state.progress["preemptions"].sum()) - self._preempted_elsewhere
-        lengths, _ = self._lengths
+        (lengths, _), books = self._lengths, self._books.accounting
         cost = coefficients(core)
         return Snapshot(
             now_s=now_s, rank=0, vllm_version=vllm_version(), epoch=lease.epoch,
@@ -304,7 +281,7 @@ class VirtualHook:
             length_coverage=(
                 float(lengths["covered"][0]) if lengths["seen"][0] >= _ENOUGH_SEEN else None
             ),
-            counters=self._accounting.counters(), journal_head=self._accounting.head,
+            counters=books.counters(), journal_head=books.head,
             policy_errors=self._faults, last_error=self._last_fault, rules=self._order.counts,
             stopped=lease.stopped, contract_epoch=self.in_force.epoch,
         )  # fmt: skip
@@ -312,97 +289,22 @@ class VirtualHook:
     def journal(self, cursor: int, limit: int) -> JournalPage:
         """Arrivals and outcomes from `cursor` on."""
         self._tell_books()
-        return self._accounting.page(cursor, limit)
+        return self._books.accounting.page(cursor, limit)
 
     def inside(self, limit: int) -> ResidentPage:
         """The requests that the engine holds: running ones in their order, then as they came."""
         self._tell_books()
-        state, core, rate = self._state, self.core, float(prefill_rate(self.core))
-        if state is None:
-            return ResidentPage(self._now(), (), 0, rate)
-        running = state.running[: state.engine["running"][0]].tolist()
-        waits = {self._name(row): row for row in queue.waiting_rows(core).tolist()}
-        came = (name for name in self._accounting.tracks if name in waits)
-        rows = [*running, *(waits[name] for name in came)]
-        held = tuple(self._resident(state, row) for row in rows[:limit])
-        return ResidentPage(self._now(), held, len(rows) - len(held), rate)
-
-    def _resident(self, state: EngineState, row: int) -> ResidentRequest:
-        one, known, offered = state.progress[row], self.core.requests[row], self._offered[row]
-        slo_class, slo = self._promised[row]
-        running, track = one["state"] == RUNNING, self._accounting.tracks[self._name(row)]
-        return ResidentRequest(
-            self._name(row), float(known["arrival_s"]), offered.tenant, slo_class, slo,
-            int(one["prompt"]), int(known["max_tokens"]), offered.priority, bool(running),
-            min(int(one["computed"]), int(one["known"]) - 1), int(one["known"] - one["prompt"]),
-            _or_none(one["admitted_s"]), _or_none(one["first_token_s"]), int(one["preemptions"]),
-            track.cached_tokens if running else int(known["cached_tokens"]), offered.prefix,
-        )  # fmt: skip
+        waiting, rate = queue.waiting_rows(self.core).tolist(), float(prefill_rate(self.core))
+        held = tuple(self._books.inside(self.core, waiting, limit))
+        running = 0 if self._state is None else int(self._state.engine["running"][0])
+        return ResidentPage(self._now(), held, running + len(waiting) - len(held), rate)
 
     def _tell_books(self) -> None:
-        """Enter into the books what has happened since they were told last."""
-        notes, state = self._notes, self._state
-        if notes is None or state is None:
-            return
-        head = int(notes.head[0])
-        events, self._told = notes.events[self._told : head].tolist(), head
-        for event in events:
-            row, kind = divmod(event, _KINDS)
-            name, request = self._name(row), self.core.requests[row]
-            if kind == ARRIVED:
-                track, known = self._track(row, int(notes.cached[row])), self._offered[row]
-                self._accounting.arrive(track)
-                if isinstance(known, ResidentRequest):
-                    track.remember(known)
-            elif kind == REFUSED:
-                self._refuse(row)
-            elif kind == ADMITTED:
-                track = self._accounting.tracks[name]
-                policy = tuple(POLICIES)[request["policy"]]
-                track.policy, track.epoch = policy, int(request["epoch"])
-                self._accounting.admit(track, int(state.progress["cached_tokens"][row]))
-            else:
-                self._leave(state, row)
-
-    def _track(self, row: int, cached_tokens: int) -> RequestTrack:
-        one, workload = self._offered[row], self._workload
-        assert workload is not None
-        slo_class, slo = self._promised[row]
-        view = RequestView(
-            self._name(row), one.tenant, slo_class, slo, one.arrival_s, 0.0, one.prompt_tokens,
-            one.priority,
-        )  # fmt: skip
-        most = int(workload.max_tokens[row])
-        return RequestTrack(view, most, ("", 0), one.prompt_tokens, cached_tokens, one.prefix)
-
-    def _refuse(self, row: int) -> None:
-        one, epoch = self._offered[row], int(self.core.engine["epoch"][0])
-        slo_class, slo = self._promised[row]
-        refused = Arrival(
-            0, self._name(row), one.arrival_s, one.tenant, slo_class, slo, one.prompt_tokens,
-            int(self.core.requests["max_tokens"][row]), one.priority,
-        )  # fmt: skip
-        self._accounting.refuse(refused, self._order.policy.name, epoch)
-
-    def _leave(self, state: EngineState, row: int) -> None:
-        one, name, workload = state.progress[row], self._name(row), self._workload
-        assert workload is not None
-        track = self._accounting.tracks[name]
-        track.admitted_s, track.preemptions = _or_none(one["admitted_s"]), int(one["preemptions"])
-        track.first_token_s = track.answer_s = _or_none(one["first_token_s"])
-        track.last_token_s = float(one["last_s"])
-        track.output_tokens = int(one["known"] - one["prompt"])
-        since_s = self.core.requests["deprioritised_s"][row].tolist()
-        for behind, after_s in zip(BEHIND, since_s, strict=True):
-            if not math.isnan(after_s):
-                track.deprioritised[behind] = after_s
-        whole = track.output_tokens >= max(1, int(workload.output_tokens[row]))
-        self._accounting.leave(name, "stop" if whole else "length", track.last_token_s)
-
-    def _name(self, row: int) -> str:
-        begun = 0 if self._workload is None else self._workload.begun
-        return f"b{row}" if row < begun else f"r{row - begun}"
+        self._books.tell(self.core, self._order.policy.name)
 
 
-def _or_none(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _inside_tenant(workload: Workload, first: int) -> np.ndarray:
+    lengths = np.stack([workload.prompt_tokens[first:], workload.max_tokens[first:]], axis=1)
+    pairs, which = np.unique(lengths, axis=0, return_inverse=True)
+    bins = np.array([group_of(0, *pair) for pair in pairs.tolist()], np.int64)
+    return bins[which.ravel()] if len(pairs) else bins

@@ -15,7 +15,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
 _ENGINES = ("kv_blocks", "step_state", "virtual_steps", "put_back", "hooked_steps",
-            "virtual_hook", "compiled")  # fmt: skip
+            "virtual_books", "virtual_hook", "compiled")  # fmt: skip
 _BESIDE = ("order", "lanes", "rows", "engine_state")
 OWN = frozenset({
     *(f"serving.core.{path.stem}" for path in (ROOT / "serving" / "core").glob("[!_]*.py")),
