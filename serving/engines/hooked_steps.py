@@ -325,7 +325,7 @@ def put_back_hooked(
     state: EngineState, core: Core, notes: Notes, runs: np.ndarray, decodes: np.ndarray,
     prefill_s_per_token: float,
 ) -> None:  # fmt: skip
-    """The first rows are requests that another engine held: hold them, as `resumed.put_back` does.
+    """Hold the first rows, requests of another engine, as `virtual_resume.put_back` does.
 
     Args:
         state: with their progress.

@@ -197,7 +197,7 @@ def release(kv: KvBlocks, slot: int, held: int, cached: int) -> None:
 def hold_prefix(kv: KvBlocks, row: int, known: int, tokens: int) -> None:
     """Cache the first `tokens` of a request as if others had just used them.
 
-    As `resumed.hold_prefix` does it: in whole blocks, in place of what was used longest ago,
+    As `virtual_resume.hold_prefix` does it: in whole blocks, in place of what was used longest ago,
     without the last of the `known` tokens, and not at all if there is no room.
     """
     pool = kv.pool[0]

@@ -1,4 +1,4 @@
-"""What is offered to a virtual engine? A trace's requests as columns, and as tracks."""
+"""What is offered to a virtual engine? A trace's requests as columns, as tracks, and for whom."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.accounting import RequestTrack
-from serving.contracts import ResidentRequest, TraceRequest
+from serving.contracts import Contract, ResidentRequest, TraceRequest
+from serving.contracts.contract import CUSTOM
 from serving.engines.block_contents import BlockContents, number_blocks
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
@@ -83,3 +84,20 @@ def track_of(
         offered.prompt_tokens,
     )  # fmt: skip
     return RequestTrack(view, max_tokens, ("", 0), offered.prompt_tokens)
+
+
+def as_the_trace_says(contract: Contract) -> Contract:
+    """The same contract for a simulation: the trace says whose a request is, and no API key.
+
+    Any tenant may bring targets of its own: requests that another engine held keep theirs.
+    """
+    tenants = {
+        name: terms.model_copy(
+            update={
+                "api_key_hashes": (),
+                "classes": tuple(dict.fromkeys((*terms.classes, CUSTOM))) if terms.classes else (),
+            }
+        )
+        for name, terms in contract.tenants.items()
+    }
+    return contract.model_copy(update={"tenants": tenants, "believe_clients": True})

@@ -1,4 +1,4 @@
-"""How does a compiled run start from the requests that an engine holds? As `resumed.put_back`."""
+"""How does a compiled run start from the requests that an engine holds? As `virtual_resume`."""
 
 from collections.abc import Sequence
 

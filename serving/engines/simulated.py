@@ -28,15 +28,15 @@ from serving.contracts import (
     Snapshot,
     TraceRequest,
 )
-from serving.engines.offered import longest_answer, track_of
+from serving.engines.offered import as_the_trace_says, longest_answer, track_of
 from serving.engines.profile import EngineProfile
-from serving.engines.resumed import Begun, hold_prefix, put_back, request_arguments
+from serving.engines.resumed import Begun, request_arguments
 from serving.engines.tickers import Ticker, Tickers
+from serving.engines.virtual_resume import hold_prefix, put_back
 from serving.engines.virtual_vllm import (
     STOP_TOKEN,
     TOKEN,
     VirtualRequests,
-    as_the_trace_says,
     build_scheduler,
     skip_idle_allocations,
     skip_model_input,

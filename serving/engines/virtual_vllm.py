@@ -29,9 +29,8 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCache
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
-from serving.contracts import Contract
-from serving.contracts.contract import CUSTOM
 from serving.contracts.requests import PREFIX_BLOCK_TOKENS
+from serving.engines.offered import as_the_trace_says
 from serving.engines.profile import EngineProfile
 from serving.settings import EngineSettings
 
@@ -96,23 +95,6 @@ def build_scheduler(
     # as new ones. Who drives a virtual scheduler reads them apart, as on the CPU.
     scheduler.use_v2_model_runner = False
     return scheduler
-
-
-def as_the_trace_says(contract: Contract) -> Contract:
-    """The same contract for a simulation: the trace says whose a request is, and no API key.
-
-    Any tenant may bring targets of its own: requests that another engine held keep theirs.
-    """
-    tenants = {
-        name: terms.model_copy(
-            update={
-                "api_key_hashes": (),
-                "classes": tuple(dict.fromkeys((*terms.classes, CUSTOM))) if terms.classes else (),
-            }
-        )
-        for name, terms in contract.tenants.items()
-    }
-    return contract.model_copy(update={"tenants": tenants, "believe_clients": True})
 
 
 class SharedBlocks:

@@ -12,7 +12,7 @@ from vllm.v1.core.sched.interface import PauseState
 
 from serving.contracts import ContractChange, Decision
 from serving.core.state import PARAMETERS
-from serving.engines.virtual_vllm import as_the_trace_says
+from serving.engines.offered import as_the_trace_says
 from serving.policies import POLICIES
 from tests.serving.guarantee_checks import Guarantees
 from tests.serving.guarantee_inputs import (

@@ -1,6 +1,8 @@
 """Does the compiled engine go on from another engine's requests as vLLM's own scheduler does?"""
 
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +21,7 @@ from tests.serving.engines.both_engines import (
     machine,
     that_fit,
 )
+from tests.source_tree import ROOT
 
 
 @st.composite
@@ -74,3 +77,9 @@ def test_an_engine_that_has_begun_is_not_resumed():
     engine.run(drawn(1, 3, 5.0, 50, 5))
     with pytest.raises(ValueError, match="once and before run"):
         engine.resume([])
+
+
+def test_the_compiled_engine_starts_without_vllm():
+    """Which takes seconds to import: nothing of a simulated case needs it."""
+    code = "import sys, serving.engines.compiled; assert not {'vllm', 'torch'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
