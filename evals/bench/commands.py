@@ -102,7 +102,7 @@ def engine(
     ] = 19_366,
     oracle_requests: Annotated[
         int,
-        typer.Option(min=10, help="Of these, the first so many also by vLLM's own scheduler."),
+        typer.Option(min=10, help="vLLM's own scheduler goes on until so many have left."),
     ] = 1000,
     trace: Annotated[
         Path | None, typer.Option(help="Trace to serve. Default: the Azure conversation trace.")
@@ -119,26 +119,33 @@ def engine(
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit 1 where an outcome is not the oracle's.")
+        bool,
+        typer.Option("--check", help="Exit 1 where an outcome differs, or a case is too slow."),
     ] = False,
 ) -> None:
     """Time the compiled engine against vLLM's own scheduler, both in virtual time.
 
-    Both serve the same requests in one process; times are CPU time, of the compiled engine the
-    median. `ratio` is of requests per second on the oracle's requests; the compiled engine's
-    `requests_per_s` is of all. In cases with a queue (`256 running, 100 waiting`) all requests
-    come at once, and both stop when the oracle's have left. `different` counts requests whose
+    Both serve the same requests in one process, as stock vLLM does, by the policy and the rules
+    that the controller starts with, and with all rules. Times are CPU time, of the compiled engine
+    the median. `ratio` is of requests per second until so many have left as the oracle serves;
+    the compiled engine's `requests_per_s` is of all. In cases with a queue (`256 running, 100
+    waiting`) all requests come at once, and both stop there. `different` counts requests whose
     outcome (any time, any count) is not the oracle's.
 
     hmas bench engine
 
-    hmas bench engine --case stock --oracle-requests 3000 --json
+    hmas bench engine --case stock --case "start rules" --oracle-requests 3000 --json
 
     hmas bench engine --trace chats.jsonl --format mooncake --check
     """
     from rich.console import Console
 
-    from evals.bench.engine_bench import EngineBenchOptions, bench_cases, run_engine_bench
+    from evals.bench.engine_bench import (
+        EngineBenchOptions,
+        bench_cases,
+        run_engine_bench,
+        shortfalls,
+    )
     from evals.bench.report import engine_table
     from evals.scenario import TraceFile, build_workload
     from evals.suite import load_profile, load_suite
@@ -165,7 +172,9 @@ def engine(
     if json_output:
         typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
     console.print(engine_table(results))
-    if check and any(result["different"] for result in results):
+    if check and (found := shortfalls(results)):
+        for line in found:
+            typer.echo(line, err=True)
         raise typer.Exit(FAILED)
 
 

@@ -60,7 +60,8 @@ def engine_table(results: Iterable[Result]) -> Table:
         "case", "requests", "compiled/s", "oracle's", "oracle/s", "ratio", "outcomes/s",
         "different",
     ):  # fmt: skip
-        table.add_column(name, justify="left" if name == "case" else "right")
+        first = name == "case"
+        table.add_column(name, justify="left" if first else "right", no_wrap=first)
     for r in rows:
         if r["engine"] == "oracle":
             continue
