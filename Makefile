@@ -91,4 +91,4 @@ $(INSTALLED): pyproject.toml | $(VENV)/bin/pip
 
 $(MODEL)/config.json: | $(INSTALLED)
 	@echo "preparing SmolLM2-135M-Instruct in $(MODEL) (about 20 s)"
-	@$(PY) -m serving.model $(MODEL)
+	@$(PY) -m serving.launch.model $(MODEL)

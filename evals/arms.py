@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from serving.contracts import Decision, Limits
+from serving.contracts.rules import RULES, parse_rules, with_rules
 from serving.policies import POLICIES, parse_policy
-from serving.rules import RULES, parse_rules, with_rules
 
 if TYPE_CHECKING:
     from hmas_agents.config import Config

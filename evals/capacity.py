@@ -11,8 +11,8 @@ from dataclasses import replace
 from evals.sim_engine import BuildEngine, build_simulated
 from evals.workloads.scaling import WorkloadError
 from serving.contracts import Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 LEAST_COMPLETIONS = 10
 

@@ -19,8 +19,8 @@ from evals.metrics import CaseRun
 from evals.plain_server import model_card
 from evals.recording import RecordedEngine
 from serving.contracts import TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.protocol import Engine
-from serving.settings import EngineSettings
 
 IDLE_WAIT_S = 120.0
 

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import httpx
 
 from evals.completion_stream import Served, StreamError, stream_completion
-from serving.accounting import judge
 from serving.contracts import SLO, Finish, Outcome, TraceRequest
 from serving.contracts.requests import PREFIX_BLOCK_TOKENS
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
+from serving.perception.accounting import judge
 
 TOKEN_IDS = (100, 40_000)
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.launcher import ServerError, running_server, write_token
-from serving.model import SMOLLM2, is_complete
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
+from serving.launch.launcher import ServerError, running_server, write_token
+from serving.launch.model import SMOLLM2, is_complete
 
 MODEL_NAME = "served"
 # SmolLM2 on a small machine: as `hmas demo` serves it, and for the same reasons.

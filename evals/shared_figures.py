@@ -9,8 +9,8 @@ from evals.bound import upper_bound
 from evals.capacity import simulated_capacity_rps
 from evals.workloads.scaling import span_s
 from serving.contracts import TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 Figures = dict[str, float | str]
 

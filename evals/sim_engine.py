@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from serving.contracts import Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.protocol import Engine
 from serving.engines.tickers import Ticker
-from serving.settings import EngineSettings
 
 
 class RunnableEngine(Engine, Protocol):

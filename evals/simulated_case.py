@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from evals.arms import Arm, ControllerOptions
 from evals.recording import AppliedDecision
 from serving.contracts import Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 OnProgress = Callable[[int], None]
 Chosen = Mapping[str, float | str]

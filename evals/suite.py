@@ -21,8 +21,8 @@ from evals.drift_spec import (
 from evals.own_server import SMALL_MACHINE
 from evals.toml_file import SuiteError, key_error, read_toml
 from evals.workloads.synthetic import Lengths
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 PROFILES = Path(__file__).parent / "profiles"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from serving import toml_file
+from serving.contracts import toml_file
 
 T = TypeVar("T")
 

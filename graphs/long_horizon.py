@@ -28,8 +28,8 @@ from hmas_agents.telemetry.tracing import invoke_agent, note_outcome
 from hmas_agents.twin import Twin
 from prompts.loader import Message, sha256
 from serving.contracts import Snapshot, encode
+from serving.contracts.rules import with_rules
 from serving.policies import parse_policy
-from serving.rules import with_rules
 
 MIN_REPLAYED = 30  # fewer requests predict nothing
 

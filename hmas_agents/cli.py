@@ -28,7 +28,7 @@ class CommandEntry:
 
 COMMANDS = {
     "serve": CommandEntry(
-        "serving.launcher:serve_command",
+        "serving.launch.launcher:serve_command",
         "Start vLLM with the hook; unknown flags go to vLLM.",
         passes_through=True,
     ),
@@ -101,7 +101,7 @@ class LazyGroup(TyperGroup):
         """Import the command that is called."""
         name = args[0]
         if name not in COMMANDS:
-            from serving.near_names import choices
+            from serving.contracts.near_names import choices
 
             ctx.fail(f"no command {name!r}; {choices(name, COMMANDS)}")
         return name, load_command(name), args[1:]

@@ -20,9 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from serving.near_names import choices
+from serving.contracts.near_names import choices
+from serving.contracts.rules import RULES
 from serving.policies import POLICIES, parse_policy
-from serving.rules import RULES
 
 CONFIG_FILE = Path("hmas.toml")
 

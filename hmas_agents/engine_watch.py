@@ -15,9 +15,9 @@ from hmas_agents.ledger import Ledger
 from hmas_agents.situation import Situation
 from hmas_agents.states import ShortState
 from serving.contracts import JournalPage, ResidentPage, Snapshot
+from serving.contracts.settings import EngineSettings
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
-from serving.settings import EngineSettings
 
 PAGE_EVENTS = 5000
 MAX_INSIDE = 5000

@@ -2,7 +2,7 @@
 
 Every command, the page and the log of `hmas run` write them as this module does. A policy is
 `edf` or `edf:kappa=10` (`serving.policies.parse_policy` reads it), rules are `+slack -pace`
-(`serving.rules.parse_rules`), a change of policy is `fcfs > edf`.
+(`serving.contracts.rules.parse_rules`), a change of policy is `fcfs > edf`.
 """
 
 import re
@@ -12,8 +12,8 @@ from typing import Any
 
 from hmas_agents.prediction import NOT_PURSUED
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
+from serving.contracts.rules import BY_TOOL, KNOBS, RULES, format_rules
 from serving.policies import format_policy
-from serving.rules import BY_TOOL, KNOBS, RULES, format_rules
 
 UNIX_FROM_S = 1e9  # engine times before it are virtual
 AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hmas_agents.states import LongState
 from serving.contracts import Limits, ResidentPage, Snapshot, TraceRequest
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 
 
 class SituationError(ValueError):

@@ -9,7 +9,7 @@ from typing import Any
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from serving.hook import SchedulerHook
+from serving.hook.hook import SchedulerHook
 
 
 class HMASScheduler(SchedulerHook, AsyncScheduler):

@@ -24,8 +24,8 @@ from serving.contracts import (
     Snapshot,
     Stopped,
 )
+from serving.contracts.settings import EngineSettings, judge_change
 from serving.engines.protocol import EngineUnavailable
-from serving.settings import EngineSettings, judge_change
 
 STOCK = Limits(max_active_requests=64, token_budget=2048)
 ENVELOPE = Envelope(64, 2048, 4096, 1000, 16, sheddable=("batch",))

@@ -79,8 +79,8 @@ def test_the_readers_of_quotes_find_what_they_should():
     ]
     assert commands("hmas eval run evals/a.toml --seed=3") == [(("eval", "run"), ("--seed",))]
     assert commands("evals.hmas x, /hmas/snapshot, x-hmas-tenant") == []
-    quote = "cp serving/queue.py serving/policies/NAME.py var/x.md tools/README.md /metrics"
-    assert quoted_paths(quote) == ["serving/queue.py", "tools/README.md"]
+    quote = "cp serving/hook/queue.py serving/policies/NAME.py var/x.md tools/README.md /metrics"
+    assert quoted_paths(quote) == ["serving/hook/queue.py", "tools/README.md"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=label)

@@ -89,6 +89,29 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circle_in(sources) == []
 
 
+def rooms_of(sources: dict[str, str]) -> dict[str, str]:
+    """The imports of each room of serving: a folder, or a file at its top."""
+    rooms: dict[str, str] = {}
+    for name, text in sources.items():
+        room = ".".join(name.split(".")[:2])
+        others = {".".join(other.split(".")[:2]) for other in modules_imported(text, set(sources))}
+        lines = [f"import {other}" for other in sorted(others - {"serving"})]
+        rooms[room] = "\n".join([rooms.get(room, ""), *lines])
+    return rooms
+
+
+def test_no_rooms_of_serving_import_each_other_in_a_circle():
+    sources = {module_of(path): path.read_text() for path in (ROOT / "serving").rglob("*.py")}
+    assert circle_in(rooms_of(sources)) == []
+    sources["serving.contracts.limits"] += "\nfrom serving.launch import model"  # planted
+    assert circle_in(rooms_of(sources))
+
+
+def test_serving_has_at_most_twelve_entries_at_its_top():
+    entries = {path.name for path in (ROOT / "serving").iterdir()} - {"__pycache__"}
+    assert len(entries) <= 12, sorted(entries)
+
+
 @pytest.mark.parametrize(
     "back",
     ["from a.x import f", "import a.x", "from a import x", "def f():\n    from a.x import g",

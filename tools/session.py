@@ -11,7 +11,7 @@ from typing import Any
 
 from serving.contracts import Ack, Decision, Limits, Snapshot
 from serving.engines.protocol import Engine
-from serving.lease import clamp, owned_by, stopped_by
+from serving.hook.lease import clamp, owned_by, stopped_by
 
 ADVISE = "advise mode: not applied"
 RELEASED = "the session was released: nothing is applied any more"

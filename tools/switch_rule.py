@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from serving.rules import KNOBS, OFF, RULES
+from serving.contracts.rules import KNOBS, OFF, RULES
 from tools.tool import Change, tool
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from serving.contracts import Limits, Snapshot, decode, encode
 from serving.contracts.limits import Knob
+from serving.contracts.rules import KNOBS
 from serving.engines.protocol import EngineUnavailable
-from serving.rules import KNOBS
 from tools.session import ControlSession
 
 Change = dict[str, Any]

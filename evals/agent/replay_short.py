@@ -19,7 +19,7 @@ from hmas_agents.config import AgentsConfig, Config, RuleModelConfig
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.states import ShortState
-from serving.rules import BY_TOOL
+from serving.contracts.rules import BY_TOOL
 
 _STATE = TypeAdapter(ShortState)
 Calls = dict[str, dict[str, Any]]

@@ -5,9 +5,9 @@ vLLM checks in the API server, which the simulator leaves out. Imports vLLM; use
 """
 
 from serving.contracts import TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
-from serving.settings import EngineSettings
 
 
 class AdmissionEngine(SimulatedEngine):

@@ -58,7 +58,7 @@ def scheduler(
     from rich.console import Console
 
     from evals.bench.report import memory_line, operations_plot, operations_table, ratio_table
-    from serving.near_names import choices
+    from serving.contracts.near_names import choices
     from serving.policies import POLICIES
 
     names = tuple(name.strip() for name in policies.split(",") if name.strip()) or tuple(POLICIES)
@@ -149,7 +149,7 @@ def engine(
     from evals.bench.report import engine_table
     from evals.scenario import TraceFile, build_workload
     from evals.suite import load_profile, load_suite
-    from serving.near_names import choices
+    from serving.contracts.near_names import choices
 
     console = Console(stderr=json_output, highlight=False)
     if not console.is_terminal:

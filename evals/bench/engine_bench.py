@@ -16,12 +16,12 @@ from evals.workloads.scaling import Requests, clip_lengths, scale_to_rate, span_
 from hmas_agents.config import load_config
 from serving.contracts import Limits, Outcome, TraceRequest
 from serving.contracts.requests import PREFIX_BLOCK_TOKENS
+from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import columns
 from serving.engines.profile import EngineProfile
 from serving.engines.served import Served
 from serving.engines.simulated import SimulatedEngine
-from serving.settings import EngineSettings
 
 Result = dict[str, Any]
 OnProgress = Callable[[str, int, int], None]

@@ -19,8 +19,8 @@ from time import thread_time_ns
 from typing import Any
 
 from serving.contracts import Decision, Limits
+from serving.contracts.rules import RULES, with_rules
 from serving.engines.stepped import Arm, Clock, Draw, freeze_heap
-from serving.rules import RULES, with_rules
 
 STOCK, HOOK, CONTROL = "stock", "hook", "control"
 _ARMS = (HOOK, STOCK, CONTROL)  # in the order of their turns

@@ -44,8 +44,8 @@ from evals.bound.windows import Resource, Windows
 from evals.bound.work import Floats, least_work
 from evals.workloads.scaling import span_s
 from serving.contracts import TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 Binding = Literal["load", "compute", "slots", "kv", "pace"]
 _GRID_POINTS = 1000

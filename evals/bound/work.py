@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contracts import SLO, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 Floats = NDArray[np.float64]
 _ROUNDING_S = 1e-6  # what summing step times may be off by: met exactly must stay met

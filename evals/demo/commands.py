@@ -37,7 +37,7 @@ def demo(
     from rich.console import Console
 
     from evals.demo.run import DemoOptions, print_summary, run_demo
-    from serving.model import SMOLLM2, is_complete
+    from serving.launch.model import SMOLLM2, is_complete
 
     console = Console(stderr=json_output, highlight=False)
     if not is_complete(SMOLLM2):

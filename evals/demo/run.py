@@ -23,8 +23,8 @@ from evals.workloads.scaling import scale_to_rate, span_s
 from hmas_agents.ledger import LedgerReader
 from serving.contracts import TraceRequest
 from serving.engines.live import LiveEngine
-from serving.launcher import running_server, write_token
-from serving.model import SMOLLM2
+from serving.launch.launcher import running_server, write_token
+from serving.launch.model import SMOLLM2
 
 SUITE = Path(__file__).parent.parent / "suites" / "demo.toml"
 CONTROLLER = Path(__file__).parent / "controller.toml"

@@ -64,7 +64,7 @@ def calibrate(
     from evals.fidelity.report import calibration_sheet
     from evals.fidelity.server import ServerChoice, measured_server
     from evals.progress import CaseProgress
-    from serving.settings import EngineSettings
+    from serving.contracts.settings import EngineSettings
 
     choice = ServerChoice(url, token_file, step_log, port, model, out)
     with CaseProgress() as progress:

@@ -13,8 +13,8 @@ from evals.fidelity.steps import CalibrationError, Steps
 from evals.metrics import CaseRun, Result, summarise
 from evals.simulated_case import SimulatedCase
 from evals.workloads.scaling import span_s
-from serving.accounting import judge
 from serving.contracts import Outcome
+from serving.perception.accounting import judge
 
 # What the project asks of its simulator: points of attainment, and shares of the rest.
 TARGET_POINTS, TARGET_SHARE = 5.0, 0.15

@@ -30,8 +30,8 @@ from evals.sim_engine import RunnableEngine
 from evals.simulated_case import SimulatedCase
 from evals.suite import Suite
 from serving.contracts import Outcome, Snapshot
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 _CAPACITY_S = 20.0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from evals.fidelity.steps import Steps, read_steps
 from evals.live_runner import LiveServer, served_model
 from evals.own_server import SMALL_MACHINE, own_server
+from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token
-from serving.settings import EngineSettings
 
 _SCHEDULER = "evals.fidelity.step_log.step_log_scheduler"
 _VARIABLE = "HMAS_STEP_LOG"

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 from evals.fidelity.steps import line_of
-from serving.hook import SchedulerHook
+from serving.hook.hook import SchedulerHook
 from serving.perception.cost_model import StepShape, step_shape
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 

@@ -20,10 +20,10 @@ from evals.workloads.scaling import Requests, WorkloadError, clip_lengths, span_
 from evals.workloads.tenants import TenantShare, assign_tenants
 from evals.workloads.trace import TraceError
 from serving.contracts import SLO
+from serving.contracts.settings import EngineSettings
 from serving.engines.block_contents import number_blocks
 from serving.engines.offered import Workload, columns, track_of
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 SPREAD_S = 60.0  # a copy of the trace begins up to so much later
 DEFAULT_PROFILE: str = Suite.model_fields["profile"].default

@@ -17,7 +17,7 @@ from evals.report.case_figures import (
 from evals.report.controller_figure import controller_figure
 from evals.report.figures import Palette
 from serving.contracts import Limits, Outcome
-from serving.rules import rules_in_force
+from serving.contracts.rules import rules_in_force
 
 MOST_DECISION_ROWS = 200
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from evals.recording import AppliedDecision
 from evals.report.figures import HMAS, INK, OTHERS, svg
 from serving.contracts import Limits
-from serving.rules import RULES, rules_in_force
+from serving.contracts.rules import RULES, rules_in_force
 
 LIMITS = {"token_budget": "token budget", "max_active_requests": "active requests"}
 LONG_PREFILL = "long prefill"  # no rule, but it acts like one

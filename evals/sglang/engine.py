@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 
 from evals.sglang.batch import ServedRequest
 from evals.sglang.scheduler import EmulatedScheduler, Step
-from serving.accounting import RequestTrack
 from serving.contracts import Finish, Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.tickers import Ticker, Tickers
+from serving.perception.accounting import RequestTrack
 from serving.perception.attributes import slo_of
 from serving.policies.base import RequestView
-from serving.settings import EngineSettings
 
 CHUNKED_PREFILL_SIZE = 8192  # SGLang's default on GPUs of 60 to 160 GB; 4096 on CPUs
 _INPUT_MARGIN = 5  # prompts must be so many tokens shorter than the longest request

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from serving.contracts import Decision, Envelope, Limits, encode
+from serving.contracts.rules import RULES, with_rules
 from serving.policies import POLICIES
-from serving.rules import RULES, with_rules
 
 CONTROLLER, INTRUDER = "soak", "soak-intruder"
 _HUGE = 10**12

@@ -22,10 +22,10 @@ from evals.soak.report import Memory, SoakReport
 from evals.soak.server_log import read_complaints
 from evals.soak.steering import Steering
 from evals.totals import Totals, engine_totals, exported_totals
+from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token
 from serving.engines.protocol import EngineUnavailable
-from serving.model import SMOLLM2
-from serving.settings import EngineSettings
+from serving.launch.model import SMOLLM2
 
 REST_S = 300.0  # longest time that what is inside at the end may take
 _WARM_UP_SHARE, _WARM_UP_S = 0.2, 120.0

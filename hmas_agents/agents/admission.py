@@ -16,7 +16,7 @@ def propose(state: ShortState) -> list[RuleCall]:
 
     With A the lowest attainment of a class that may not be refused, n the sheddable
     requests waiting, v = (sheddable requests that wait in vain: past the deadline, or, without
-    one, longer than `serving.shedding.OVERDUE_S`) / (n + sheddable requests served in time
+    one, longer than `serving.hook.shedding.OVERDUE_S`) / (n + sheddable requests served in time
     lately), and u the same of the other classes:
 
     - A < 0.90 or u > 0.1, and v > 0.5 and n >= 4: share <- min(share + 0.25, 1): a client that

@@ -21,7 +21,7 @@ from hmas_agents.agents.calls import RuleCall, push_of, step_of
 from hmas_agents.config import Concern
 from serving.contracts import Limits
 from serving.contracts.limits import Quantity
-from serving.rules import BY_TOOL
+from serving.contracts.rules import BY_TOOL
 
 PRECEDENCE: tuple[Concern, ...] = get_args(Concern)
 

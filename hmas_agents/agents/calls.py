@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypedDict
 from hmas_agents.states import ShortState
 from serving.contracts import Limits
 from serving.contracts.limits import Quantity
-from serving.rules import BY_TOOL, KNOBS, OFF
+from serving.contracts.rules import BY_TOOL, KNOBS, OFF
 
 LEAST_SHARE = 0.25  # of what the server allows: agents lower budgets and counts no further
 

@@ -21,7 +21,7 @@ from hmas_agents.agents.chat import ModelFault, ask, first_model, model_client, 
 from hmas_agents.config import Concern, RuleModelConfig
 from hmas_agents.states import ShortState
 from serving.contracts import encode
-from serving.rules import KNOBS
+from serving.contracts.rules import KNOBS
 
 logger = logging.getLogger(__name__)
 

@@ -22,13 +22,15 @@ from hmas_agents.forms import clock
 from hmas_agents.ledger import LedgerReader
 from hmas_agents.ledger.writer import to_json
 from serving.contracts import SLO, Ack, ContractChange, ContractInForce, encode
-from serving.settings import load_contract
+from serving.contracts.settings import load_contract
 
 app = typer.Typer(
     help="Tenants, SLO classes, keys and quotas: show, check and change them.",
     no_args_is_help=True,
 )
-FileArgument = Annotated[Path, typer.Argument(help="As serving/contract.toml.", metavar="FILE")]
+FileArgument = Annotated[
+    Path, typer.Argument(help="As serving/contracts/contract.toml.", metavar="FILE")
+]
 
 
 @app.command("show")

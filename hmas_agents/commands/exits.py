@@ -79,7 +79,7 @@ def explain(error: Exception) -> tuple[int, str]:
 
 def _usage(error: Any) -> str:
     """An error of use; one that we raise names the option itself."""
-    from serving.near_names import near
+    from serving.contracts.near_names import near
 
     named = getattr(error, "param", None) or getattr(error, "param_hint", None)
     own = isinstance(error, typer.BadParameter) and not named

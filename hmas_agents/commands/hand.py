@@ -1,7 +1,8 @@
 """`hmas apply`, `pin`, `release`, `stop`, `start`: how does a person take the wheel?
 
 Each shows what would change, asks, does it, and writes into the ledger who asked. The engine
-ranks a person's decision above a controller's, and the kill switch above both (`serving.lease`).
+ranks a person's decision above a controller's, and the kill switch above both: see
+`serving.hook.lease`.
 """
 
 import inspect
@@ -20,7 +21,7 @@ from hmas_agents.commands.options import (
 )
 from hmas_agents.commands.wheel import Hand, read_duration
 from serving.contracts import PERSON, PINNED_S
-from serving.lease import owned_by
+from serving.hook.lease import owned_by
 from serving.policies import format_policy
 
 PolicyOption = Annotated[

@@ -18,11 +18,11 @@ from hmas_agents.commands.options import (
     read_config,
 )
 from serving.contracts import PERSON, Snapshot, encode
+from serving.contracts.rules import format_rules, rules_in_force
 from serving.engines.protocol import Engine, EngineUnavailable
 from serving.engines.ranks import in_step
-from serving.lease import owned_by, stopped_by
+from serving.hook.lease import owned_by, stopped_by
 from serving.policies import format_policy
-from serving.rules import format_rules, rules_in_force
 
 
 def status(

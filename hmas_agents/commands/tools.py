@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hmas_agents.commands.exits import FAILED
 from hmas_agents.commands.options import JsonOption
-from serving.near_names import choices
+from serving.contracts.near_names import choices
 from tools import describe_tools
 
 app = typer.Typer(help="List what the agents may do.", no_args_is_help=True)

@@ -23,11 +23,11 @@ from hmas_agents.ledger import Ledger, LedgerError, LedgerReader
 from hmas_agents.ledger.writer import to_json
 from hmas_agents.records import DecisionRecord, ToolCall
 from serving.contracts import PERSON, PINNED_S, Ack, Decision, Limits, Snapshot, encode
+from serving.contracts.near_names import choices
+from serving.contracts.rules import KNOBS, OFF, RULES, parse_rules
 from serving.engines.live import LiveEngine, read_token
-from serving.lease import clamp, owned_by, stopped_by
-from serving.near_names import choices
+from serving.hook.lease import clamp, owned_by, stopped_by
 from serving.policies import complete_params, format_policy, parse_policy
-from serving.rules import KNOBS, OFF, RULES, parse_rules
 
 SWITCHES = {"on": True, "true": True, "off": False, "false": False}
 

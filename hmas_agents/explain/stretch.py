@@ -12,7 +12,7 @@ from statistics import fmean
 
 from hmas_agents.explain.life import SERVED, admitted_s
 from serving.contracts import Outcome, ResidentRequest, TraceRequest, with_classes
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 
 TAIL_S = 15.0  # traffic goes on behind its end, as it did
 LEARN_S = 300.0  # answers that ended so long before the stretch are learnt from

@@ -1,6 +1,7 @@
 """What crosses a process boundary, and in what shape?
 
-Every message between engine, controller and evals is in this folder, and nothing else is shared.
+Every message between engine, controller and evals is in this folder, and nothing else is shared;
+so are the settings that the launcher passes on to each process of a server.
 Plain frozen dataclasses, cheap inside vLLM; `encode`/`decode` turn them into JSON-ready
 dictionaries and back, with checks. Times are seconds on the engine's clock (Unix time when live),
 lengths tokens.

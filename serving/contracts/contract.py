@@ -1,6 +1,6 @@
 """What was promised to whom, and what may they ask for? The contract with the tenants.
 
-Read from `contract.toml` by `serving.settings`, held by every engine core, changed while
+Read from a file such as `contract.toml` by `settings.py`, held by every engine core, changed while
 the engine runs (`hmas contract apply`). Each key's description is here and nowhere else.
 """
 

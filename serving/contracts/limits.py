@@ -1,7 +1,7 @@
 """Which knobs does an engine have, and what is said of each? `Limits` is the table.
 
 Bounds, counters, rules, tools, the arbiter's holds, models' menus, metrics and the table in
-`serving/README.md` are derived from these rows (`serving.rules`). To act on a knob, code reads
+`serving/README.md` are derived from these rows (`rules.py`). To act on a knob, code reads
 the field of that name.
 """
 
@@ -38,7 +38,7 @@ class Knob:
             model chooses from in its place.
         add, times: size of a step: a summand, or factors down and up. Neither: off and `on`.
         step_high: where steps up end, if below `high`.
-        name, kind: of the field of `Limits`; filled in by `serving.rules`.
+        name, kind: of the field of `Limits`; filled in by `rules.py`.
     """
 
     text: str

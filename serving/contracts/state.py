@@ -107,7 +107,7 @@ class TenantLoad:
 class Snapshot:
     """One engine core (data-parallel rank) between two steps, or the sum over all `ranks`.
 
-    `rules`: what rules and guarantees did since start; `serving.rules.COUNTERS` says what counts.
+    `rules`: what rules and guarantees did since start; `rules.COUNTERS` says what counts.
     """
 
     now_s: float
@@ -139,8 +139,8 @@ class Snapshot:
 class HistogramCounts:
     """One measure of a tenant's requests of one SLO class since start.
 
-    `counts` are per bucket of `serving.latencies.BOUNDS`, the last one above all bounds; `total` is
-    the sum of the values, in the measure's unit.
+    `counts` are per bucket of `serving.perception.latencies.BOUNDS`, the last one above all
+    bounds; `total` is the sum of the values, in the measure's unit.
     """
 
     measure: str

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from serving.contracts.rules import COUNTERS
 from serving.core.cost import new_cost
 from serving.core.jit import compiled_in_place
-from serving.rules import COUNTERS
 
 NONE = -1  # no row
 DEFAULT_COST = (0.01, 1e-4, 1e-4, 0.0, 0.0)

@@ -23,6 +23,7 @@ from serving.contracts import (
     Snapshot,
     TraceRequest,
 )
+from serving.contracts.settings import EngineSettings
 from serving.engines.offered import Workload, as_the_trace_says, columns
 from serving.engines.profile import EngineProfile
 from serving.engines.protocol import EngineUnavailable
@@ -33,7 +34,6 @@ from serving.engines.step_state import EngineState, new_state
 from serving.engines.tickers import Ticker, Tickers
 from serving.engines.virtual_hook import VirtualHook
 from serving.engines.virtual_steps import DRAINED, LEFT, STUCK, TICK, UNTIL, run_stock
-from serving.settings import EngineSettings
 
 _SLICE_STEPS = 10_000  # about 30 ms: then progress is told, and Ctrl-C is heard
 _LOG_STEPS = 64  # full ones

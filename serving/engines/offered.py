@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.accounting import RequestTrack
 from serving.contracts import Contract, ResidentRequest, TraceRequest
 from serving.contracts.contract import CUSTOM
+from serving.contracts.settings import EngineSettings
 from serving.engines.block_contents import BlockContents, number_blocks
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
+from serving.perception.accounting import RequestTrack
 from serving.perception.attributes import slo_of
 from serving.policies import RequestView
-from serving.settings import EngineSettings
 
 
 @dataclass(frozen=True, slots=True)

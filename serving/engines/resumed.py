@@ -6,11 +6,11 @@ Imports nothing of vLLM: the compiled engine starts from these without it.
 from dataclasses import dataclass
 from typing import Any
 
-from serving.accounting import RequestTrack
 from serving.contracts import ResidentRequest, TraceRequest
+from serving.contracts.settings import EngineSettings
+from serving.perception.accounting import RequestTrack
 from serving.perception.attributes import slo_of
 from serving.policies import RequestView
-from serving.settings import EngineSettings
 
 
 @dataclass(frozen=True, slots=True)

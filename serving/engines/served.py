@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.accounting import RequestTrack
 from serving.contracts import Outcome, TraceRequest
 from serving.contracts.requests import Finish
+from serving.contracts.settings import EngineSettings
 from serving.engines.offered import Workload, longest_answer, track_of
 from serving.engines.resumed import Begun
 from serving.engines.step_state import REJECTED, SERVED, EngineState
+from serving.perception.accounting import RequestTrack
 from serving.policies import POLICIES
-from serving.settings import EngineSettings
 
 _POLICIES = tuple(POLICIES)
 FINISHES: tuple[Finish, ...] = ("stop", "length", "rejected", "unfinished")

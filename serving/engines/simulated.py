@@ -13,7 +13,6 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 
-from serving.accounting import RequestTrack
 from serving.contracts import (
     Ack,
     Arrival,
@@ -28,6 +27,7 @@ from serving.contracts import (
     Snapshot,
     TraceRequest,
 )
+from serving.contracts.settings import EngineSettings
 from serving.engines.offered import as_the_trace_says, longest_answer, track_of
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun, request_arguments
@@ -41,12 +41,12 @@ from serving.engines.virtual_vllm import (
     skip_idle_allocations,
     skip_model_input,
 )
-from serving.hook import SchedulerHook
+from serving.hook.hook import SchedulerHook
+from serving.hook.shedding import Shedding
+from serving.perception.accounting import RequestTrack
 from serving.perception.attributes import slo_of
 from serving.perception.cost_model import CostModel, step_shape
 from serving.scheduler import HMASScheduler
-from serving.settings import EngineSettings
-from serving.shedding import Shedding
 
 
 class SimulatedEngine:

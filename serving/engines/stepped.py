@@ -20,11 +20,11 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from serving.contracts import Contract, CostCoefficients, TenantTerms
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.virtual_vllm import build_scheduler
 from serving.perception.cost_model import CostModel, step_shape
 from serving.scheduler import HMASScheduler
-from serving.settings import EngineSettings
 
 _STOP_TOKEN, _TOKEN = 1, 7
 _LONGEST_PROMPT, _MAX_TOKENS = 600, 400

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.accounting import BEHIND, Accounting, RequestTrack
 from serving.contracts import SLO, Arrival, ResidentRequest, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.core.state import Core
 from serving.engines.hooked_steps import ADMITTED, ARRIVED, KINDS, REFUSED, Notes
 from serving.engines.offered import Workload
 from serving.engines.step_state import RUNNING, EngineState
+from serving.perception.accounting import BEHIND, Accounting, RequestTrack
 from serving.policies import POLICIES, RequestView
-from serving.settings import EngineSettings
 
 _POLICIES = tuple(POLICIES)
 Offered = ResidentRequest | TraceRequest

@@ -28,12 +28,12 @@ from serving.contracts import (
     Snapshot,
     TraceRequest,
 )
+from serving.contracts.settings import EngineSettings, judge_change
 from serving.core import decoding, queue
 from serving.core.control import prefill_rate
 from serving.core.cost import new_cost
 from serving.core.lengths import GROUPS_PER_TENANT, group_of, learn, new_lengths
 from serving.core.state import Core, with_rows
-from serving.engine_state import batch_state, coefficients, queue_state
 from serving.engines.hooked_steps import EXPIRED, Notes, put_back_hooked, run_hooked, tell
 from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
@@ -41,13 +41,13 @@ from serving.engines.put_back import begun_rows
 from serving.engines.resumed import Begun, request_arguments
 from serving.engines.step_state import EngineState
 from serving.engines.virtual_books import VirtualBooks, VirtualRun
-from serving.lanes import Lanes
-from serving.lease import Lease
-from serving.order import Order
+from serving.hook.engine_state import batch_state, coefficients, queue_state
+from serving.hook.lease import Lease
+from serving.hook.order import Order
 from serving.perception.attributes import slo_of
+from serving.perception.lanes import Lanes
 from serving.policies import complete_params
 from serving.policies.base import seconds
-from serving.settings import EngineSettings, judge_change
 
 _ENOUGH_SEEN = 50
 

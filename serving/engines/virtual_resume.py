@@ -12,7 +12,7 @@ from vllm.v1.request import Request, RequestStatus
 from serving.contracts import ResidentRequest
 from serving.engines.resumed import decodes
 from serving.engines.virtual_vllm import TOKEN
-from serving.hook import SchedulerHook
+from serving.hook.hook import SchedulerHook
 from serving.perception.cost_model import StepShape
 
 

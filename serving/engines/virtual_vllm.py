@@ -30,9 +30,9 @@ from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
 from serving.contracts.requests import PREFIX_BLOCK_TOKENS
+from serving.contracts.settings import EngineSettings
 from serving.engines.offered import as_the_trace_says
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 STOP_TOKEN, TOKEN = 1, 7
 _HASH_BYTES, _BLOCK_BITS = 6, 20  # a million blocks per request

@@ -1,1 +1,1 @@
-"""What will a request cost, and how long will its answer be?"""
+"""What is known of each request: whose is it, what will it cost, and what became of it?"""

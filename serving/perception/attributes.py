@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from serving.contracts import SLO, Contract, tenant_name
 from serving.contracts.contract import ANONYMOUS, CUSTOM
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 
 PROOF_LASTS_S = 300.0
 _CLOCK_SKEW_S = 30.0  # of a controller on another machine

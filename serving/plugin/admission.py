@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from serving.contracts import SLO, Arrival
+from serving.contracts.settings import EngineSettings
 from serving.perception.attributes import asked_class, signed_tenant, slo_of, tenant_of
 from serving.plugin.admission_gate import AdmissionGate, Size
 from serving.plugin.bodies import (
@@ -36,7 +37,6 @@ from serving.plugin.bodies import (
     whole,
 )
 from serving.plugin.gateway_headers import Claims, rewritten
-from serving.settings import EngineSettings
 
 logger = logging.getLogger("vllm.hmas")
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.contracts import Arrival, TenantTerms, encode
-from serving.settings import EngineSettings
-from serving.shedding import Shedding
+from serving.contracts.settings import EngineSettings
+from serving.hook.shedding import Shedding
 
 # Without totals for this long the engine is taken to want nothing refused.
 LAPSE_S = 5.0

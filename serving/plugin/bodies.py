@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from serving.in_force import settings_in_force
+from serving.contracts.in_force import settings_in_force
+from serving.contracts.settings import EngineSettings
 from serving.plugin.admission_gate import AdmissionGate, Size
-from serving.settings import EngineSettings
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -17,7 +17,7 @@ from serving.contracts import (
     decode,
     encode,
 )
-from serving.in_force import fingerprint
+from serving.contracts.in_force import fingerprint
 
 
 def install() -> None:

@@ -8,7 +8,8 @@ trust rule. A request without believed headers is passed on unread.
 import logging
 
 from serving.contracts import ContractError
-from serving.in_force import check_tokens
+from serving.contracts.in_force import check_tokens
+from serving.contracts.settings import EngineSettings
 from serving.plugin.bodies import (
     NAMED,
     App,
@@ -24,7 +25,6 @@ from serving.plugin.bodies import (
     whole,
 )
 from serving.plugin.gateway_headers import HEADERS, believed, read_claims, rewritten
-from serving.settings import EngineSettings
 
 logger = logging.getLogger("vllm.hmas")
 

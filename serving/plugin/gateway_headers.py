@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.contracts import tenant_name
+from serving.contracts.settings import EngineSettings
 from serving.perception.attributes import sign_tenant, signed_tenant, target_ms
-from serving.settings import EngineSettings
 
 TOKEN_HEADER = "x-hmas-gateway-token"
 PRIORITY_HEADER = "x-hmas-priority"

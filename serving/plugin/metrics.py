@@ -24,8 +24,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from starlette.routing import Mount
 
-from serving.latencies import BOUNDS, Measure
-from serving.rules import COUNTERS
+from serving.contracts.rules import COUNTERS
+from serving.perception.latencies import BOUNDS, Measure
 
 _COUNTERS = {
     "received": "Requests that reached the engine",

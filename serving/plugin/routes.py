@@ -23,12 +23,12 @@ from pydantic import Field
 
 from serving.compat import call_every_core, mark_ended_answers
 from serving.contracts import ContractError, ContractInForce, decode
-from serving.in_force import check_api_server, fingerprint
+from serving.contracts.in_force import check_api_server, fingerprint
+from serving.contracts.settings import EngineSettings
 from serving.plugin.admission import AdmissionMiddleware
 from serving.plugin.admission_gate import PAGE, AdmissionGate
 from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.metrics import TenantCollector, take_over_metrics
-from serving.settings import EngineSettings
 
 logger = logging.getLogger("vllm.hmas")
 POLL_S = 1.0

@@ -5,7 +5,7 @@ Called by the queue, the tools, the guardrails and the prompts' policy cards.
 
 from collections.abc import Mapping
 
-from serving.near_names import choices
+from serving.contracts.near_names import choices
 from serving.policies.base import Policy, PolicyCard, PolicyContext, RequestView
 from serving.policies.density import Density
 from serving.policies.edf import Edf

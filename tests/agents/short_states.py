@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hmas_agents.agents.calls import RuleCall
 from hmas_agents.states import ShortState
 from serving.contracts import Limits
-from serving.rules import BY_TOOL
+from serving.contracts.rules import BY_TOOL
 from tests.agents.states import short_state
 
 SHEDDABLE = ("batch", "best_effort")

@@ -14,7 +14,7 @@ from serving.contracts import (
     ResidentRequest,
     TraceRequest,
 )
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 from tests.agents.states import long_state
 from tests.hmas_agents.samples import snapshot
 

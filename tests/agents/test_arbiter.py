@@ -13,7 +13,7 @@ from hmas_agents.agents.calls import RuleCall, step_of
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, Concern
 from serving.contracts import Limits
-from serving.rules import BY_TOOL
+from serving.contracts.rules import BY_TOOL
 from tests.agents.short_states import STATES, after, with_limits
 from tools import discover
 

@@ -12,7 +12,7 @@ from hmas_agents.agents.calls import RuleCall, step_of
 from hmas_agents.config import AgentsConfig
 from hmas_agents.states import ShortState
 from serving.contracts import Limits
-from serving.rules import BY_TOOL
+from serving.contracts.rules import BY_TOOL
 from tests.agents.short_states import SHEDDABLE, STATES, asked, with_limits
 from tests.agents.states import short_state
 from tools import discover

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.core.tenants import DECODE_WORK
-from serving.lanes import Lanes
-from serving.queue import PolicyQueue
+from serving.hook.queue import PolicyQueue
+from serving.perception.lanes import Lanes
 from tests.serving.samples import LightRequest, view
 
 PREFILL_S_PER_TOKEN = 0.01

@@ -7,13 +7,12 @@ import pytest
 
 from hmas_agents.agents.arbiter import PRECEDENCE
 from hmas_agents.agents.calls import call_for, step_of, stepped
-from serving import rules
-from serving.contracts import Envelope, Limits, Snapshot, decode, encode
+from serving.contracts import Envelope, Limits, Snapshot, decode, encode, rules
 from serving.contracts.limits import Knob, Quantity
+from serving.contracts.rules import BY_TOOL, COUNTERS, KNOBS, OFF, RULES
 from serving.engines.simulated import SimulatedEngine
-from serving.lease import clamp
+from serving.hook.lease import clamp
 from serving.plugin.metrics import TenantCollector
-from serving.rules import BY_TOOL, COUNTERS, KNOBS, OFF, RULES
 from tests.agents.states import short_state
 from tests.fakes import FakeEngine
 from tests.serving.samples import profile
@@ -132,4 +131,4 @@ def test_a_snapshot_of_another_version_is_still_read():
 
 def test_the_readme_has_the_table_of_the_source():
     readme = (ROOT / "serving" / "README.md").read_text()
-    assert rules.table() in readme, "write it anew: python -m serving.rules"
+    assert rules.table() in readme, "write it anew: python -m serving.contracts.rules"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from serving import policies
 from serving.contracts import SLO
+from serving.hook.queue import PolicyQueue
 from serving.policies import POLICIES, PolicyContext, RequestView, complete_params
-from serving.queue import PolicyQueue
 from tests.contracts.samples import known
 from tests.serving.samples import LightRequest, view
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from serving.contracts import encode
+from serving.contracts.rules import BY_TOOL, RULES, with_rules
 from serving.engines.protocol import Engine
-from serving.rules import BY_TOOL, RULES, with_rules
 from tests.fakes import STOCK, FakeEngine
 from tools import ControlSession, ToolResult, describe_tools, discover, langchain_tool
 

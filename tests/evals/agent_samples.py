@@ -6,7 +6,7 @@ from typing import Any
 from hmas_agents.case_file import Case, Plan
 from hmas_agents.situation import Served, Situation
 from serving.contracts import SLO, ResidentPage, ResidentRequest, TraceRequest, with_classes
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 from tests.agents.states import long_state
 from tests.hmas_agents.samples import snapshot
 

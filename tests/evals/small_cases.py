@@ -7,8 +7,8 @@ from typing import Any
 from evals.arms import ControllerOptions, parse_arm
 from evals.simulated_case import SimulatedCase
 from serving.contracts import CostCoefficients, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 from tests.evals.samples import outcome
 from tests.fakes import FakeEngine
 

@@ -18,8 +18,8 @@ from evals.arms import (
 )
 from hmas_agents.config import ConfigError, ControlConfig
 from serving.contracts import Limits
+from serving.contracts.rules import RULES, with_rules
 from serving.policies import POLICIES
-from serving.rules import RULES, with_rules
 
 TUNABLE = [name for name, policy in POLICIES.items() if policy.param_bounds]
 STOCK = Limits(8, 512)

@@ -14,7 +14,7 @@ from evals.sim_engine import build_simulated
 from evals.simulated_case import ArmRun
 from hmas_agents.config import ControlConfig
 from serving.contracts import Limits
-from serving.rules import with_rules
+from serving.contracts.rules import with_rules
 from tests.evals.samples import offered, outcome
 from tests.evals.small_cases import MACHINE, FakeSimulator, case, workload
 

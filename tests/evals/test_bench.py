@@ -3,7 +3,7 @@
 import json
 
 from evals.bench.scheduler_bench import CONTROL, HOOK, STOCK, Field, summarise
-from serving.rules import RULES
+from serving.contracts.rules import RULES
 from tests.command_line import run_hmas
 
 

@@ -12,9 +12,9 @@ from evals.bench.engine_bench import (
     sessions,
     shortfalls,
 )
+from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import columns
-from serving.settings import EngineSettings
 from tests.command_line import run_hmas
 from tests.serving.samples import mixed_load, profile
 

@@ -20,8 +20,8 @@ from evals.workloads.scaling import WorkloadError, scale_to_rate, span_s
 from evals.workloads.stand_in import synthetic_stand_in
 from evals.workloads.tenants import TenantShare, assign_tenants
 from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 GPU = load_profile("gpu_8b_assumed")
 MACHINES = {

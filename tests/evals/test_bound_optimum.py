@@ -12,8 +12,8 @@ import pytest
 
 from evals.bound import upper_bound
 from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 INSTANCES = 230
 Held = tuple[int, int, int]  # of one request: tokens in the cache, shown, ms of the first one

@@ -19,10 +19,10 @@ from evals.fidelity.report import calibration_plot, calibration_sheet
 from evals.fidelity.steps import CalibrationError, line_of, read_steps, steps_of
 from evals.toml_file import read_toml
 from serving.contracts import CostCoefficients, Envelope
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
 from serving.perception.cost_model import StepShape
-from serving.settings import EngineSettings
 from tests.evals.test_load_generator import Server, serving
 from tests.serving.samples import mixed_load, profile
 

@@ -25,7 +25,7 @@ from evals.recording import RecordedEngine
 from evals.simulated_case import SimulatedCase
 from evals.suite import load_profile, load_suite
 from serving.contracts import CostCoefficients
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 from tests.command_line import run_hmas
 from tests.evals.samples import outcome
 from tests.fakes import ENVELOPE, FakeEngine

@@ -11,9 +11,9 @@ from evals.live_runner import wait_until_idle
 from evals.own_server import own_server
 from hmas_agents.ledger.reader import LedgerReader
 from serving.contracts import Ack, QueueState
-from serving.launcher import ServerError
-from serving.rules import RULES
-from serving.settings import EngineSettings
+from serving.contracts.rules import RULES
+from serving.contracts.settings import EngineSettings
+from serving.launch.launcher import ServerError
 from tests.fakes import FakeEngine
 
 OPTIONS = ControllerOptions()

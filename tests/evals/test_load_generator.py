@@ -13,7 +13,7 @@ from evals.completion_stream import Served, stream_completion
 from evals.live_capacity import CapacityError, measure_capacity, rate_rps
 from evals.load_generator import completion_body, prompt_ids, replay
 from serving.contracts import TraceRequest
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 from tests.evals.samples import offered
 
 SETTINGS = EngineSettings(slo_scale=1000)

@@ -13,11 +13,11 @@ from evals.plan.plan import PlanOptions, hook_of, needed, run_plan
 from evals.plan.report import sentences
 from evals.plan.traffic import Traffic, at_load, targets_ms
 from serving.contracts import SLO, CostCoefficients, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import columns
 from serving.engines.profile import EngineProfile
 from serving.engines.replicas import serve_on_replicas
-from serving.settings import EngineSettings
 from tests.command_line import run_hmas
 from tests.evals.small_cases import MACHINE, workload
 

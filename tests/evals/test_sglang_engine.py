@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from evals.sglang import EmulatedSGLang
 from evals.sglang.scheduler import Step
 from serving.contracts import CostCoefficients, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.perception.cost_model import StepShape
-from serving.settings import EngineSettings
 from tests.evals.samples import offered
 
 SETTINGS = EngineSettings()

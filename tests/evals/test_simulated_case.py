@@ -11,9 +11,9 @@ from evals.simulated_case import SimulatedCase
 from evals.suite import load_profile
 from hmas_agents.config import ControlConfig
 from serving.contracts import Ack, Limits
+from serving.contracts.rules import RULES, with_rules
+from serving.contracts.settings import EngineSettings
 from serving.policies import format_policy
-from serving.rules import RULES, with_rules
-from serving.settings import EngineSettings
 from tests.evals.samples import offered
 from tests.evals.small_cases import FakeSimulator
 

@@ -26,7 +26,7 @@ from serving.contracts import (
     TraceRequest,
     decode,
 )
-from serving.lease import Lease
+from serving.hook.lease import Lease
 from serving.policies import POLICIES
 from tests.evals.samples import outcome
 from tests.evals.test_load_generator import Server, serving

@@ -8,8 +8,8 @@ from evals.arms import parse_arm
 from evals.suite import PROFILES, load_profile, load_suite
 from evals.toml_file import SuiteError
 from hmas_agents.config import ControlConfig
+from serving.contracts.rules import RULES
 from serving.policies import POLICIES
-from serving.rules import RULES
 
 SUITES = sorted((PROFILES.parent / "suites").glob("*.toml"))
 SMALL = """\

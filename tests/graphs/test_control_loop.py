@@ -14,8 +14,8 @@ from hmas_agents.records import DecisionRecord
 from hmas_agents.situation import decode_situation
 from hmas_agents.twin import Twin
 from serving.contracts import SLO, Ack, Arrival, BatchState, KVState, Outcome, encode
+from serving.contracts.rules import with_rules
 from serving.engines.protocol import EngineUnavailable
-from serving.rules import with_rules
 from tests.agents.model_server import completion, proposals, serving
 from tests.agents.scripted import Scripted
 from tests.fakes import STOCK, FakeEngine

@@ -10,8 +10,8 @@ from hmas_agents.config import load_config
 from hmas_agents.ledger import LedgerReader, StoredDecision
 from hmas_agents.records import Proposal
 from serving.contracts import CostCoefficients
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 from tests.graphs.test_simulated_loop import workload
 
 # A slow machine: few steps to simulate.

@@ -10,8 +10,8 @@ from graphs.control_loop import ControlLoop
 from hmas_agents.config import load_config
 from hmas_agents.records import DecisionRecord
 from serving.contracts import SLO, CostCoefficients, Outcome, TraceRequest, with_classes
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 COST = CostCoefficients(0.0065, 35e-6, 35e-6, 33e-9)
 PROFILE = EngineProfile("test", "made up", COST, 256, 2048, 40_000, 16, 16_384)

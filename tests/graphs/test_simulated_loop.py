@@ -9,8 +9,8 @@ from graphs.control_loop import ControlLoop
 from hmas_agents.config import load_config
 from hmas_agents.records import DecisionRecord
 from serving.contracts import CostCoefficients, Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 PROFILE = EngineProfile(
     "test", "made up", CostCoefficients(0.0065, 35e-6, 35e-6, 33e-9), 256, 2048, 40_000, 16, 16_384

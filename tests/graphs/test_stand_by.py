@@ -11,7 +11,7 @@ from hmas_agents.ledger import LedgerReader
 from hmas_agents.ledger.writer import HALF_DONE
 from hmas_agents.records import DecisionRecord
 from serving.contracts import PERSON, PINNED_S, Decision
-from serving.rules import rules_in_force
+from serving.contracts.rules import rules_in_force
 from tests.agents.scripted import Scripted
 from tests.fakes import STOCK, FakeEngine
 from tests.graphs.test_control_loop import serve
@@ -130,8 +130,8 @@ def test_what_happens_under_a_person_is_not_held_against_the_switch_before():
 
 
 def test_the_controller_stays_out_of_a_stopped_engine_until_it_is_started():
+    from serving.contracts.settings import EngineSettings
     from serving.engines.simulated import SimulatedEngine
-    from serving.settings import EngineSettings
 
     engine, said = SimulatedEngine(PROFILE, EngineSettings()), list[str]()
     loop = ControlLoop(

@@ -12,9 +12,9 @@ from typing import Any
 import hmas_agents.engine_view  # noqa: F401  what it adds to the registry
 from hmas_agents.controller_metrics import REGISTRY
 from serving.contracts import HistogramCounts, TenantCounters, Totals, encode
-from serving.latencies import BOUNDS
+from serving.contracts.rules import COUNTERS
+from serving.perception.latencies import BOUNDS
 from serving.plugin.metrics import TenantCollector
-from serving.rules import COUNTERS
 
 SUFFIXES = {
     "counter": ("_total",),

@@ -7,8 +7,8 @@ from unittest.mock import patch
 from hmas_agents.config import load_config
 from hmas_agents.records import Proposal
 from serving.contracts import CostCoefficients, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.settings import EngineSettings
 
 # Slow enough that 90 requests are an overload.
 PROFILE = EngineProfile(

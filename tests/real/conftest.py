@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from serving.contracts import Contract
+from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine
-from serving.launcher import running_server
-from serving.model import SMOLLM2, is_complete
-from serving.settings import EngineSettings
+from serving.launch.launcher import running_server
+from serving.launch.model import SMOLLM2, is_complete
 
 MODEL = "smollm2"
 TOKEN = "test-token"

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from serving.contracts import Arrival, Outcome
+from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine
 from serving.engines.ranks import in_step
-from serving.launcher import running_server
-from serving.model import SMOLLM2, is_complete
-from serving.settings import EngineSettings
+from serving.launch.launcher import running_server
+from serving.launch.model import SMOLLM2, is_complete
 from tests.real.conftest import MODEL, SETTINGS, TOKEN, RealServer
 from tests.real.test_real_engine import decision, send, traffic, wait_for
 

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict
 
 from serving.engines.live import LiveEngine
-from serving.launcher import running_command
-from serving.model import SMOLLM2, is_complete
+from serving.launch.launcher import running_command
+from serving.launch.model import SMOLLM2, is_complete
 from tests.real.conftest import GATEWAY_TOKEN, TOKEN, RealServer
 from tests.real.test_real_engine import wait_for
 

@@ -11,12 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from vllm.v1.serial_utils import MsgpackEncoder
 
 from serving.contracts import Decision, Limits
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
 from serving.plugin.admission_gate import AdmissionGate
 from serving.plugin.engine_methods import hmas_call
 from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.routes import HMASEndpoints
-from serving.settings import EngineSettings
 from tests.serving.samples import profile
 
 CHAT = "/v1/chat/completions"

@@ -15,10 +15,10 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from serving.contracts import CostCoefficients
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.virtual_vllm import build_scheduler
 from serving.scheduler import HMASScheduler
-from serving.settings import EngineSettings
 
 STEP_S = 0.02
 _STOP_TOKEN, _TOKEN = 1, 7

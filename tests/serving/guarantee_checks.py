@@ -11,8 +11,8 @@ from hypothesis import note
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from serving.contracts import Decision
+from serving.contracts.settings import EngineSettings
 from serving.policies import POLICIES
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import Driven, Seen, machine
 from tests.serving.guarantee_inputs import FLOOR, MAX_WAIT_S, SETTINGS
 

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from serving.contracts import Limits
-from serving.rules import KNOBS, RULES, with_rules
-from serving.settings import EngineSettings
+from serving.contracts.rules import KNOBS, RULES, with_rules
+from serving.contracts.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 

@@ -10,12 +10,12 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from serving.accounting import Accounting
 from serving.contracts import Arrival, JournalPage, Outcome, Snapshot, Totals
+from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine
+from serving.perception.accounting import Accounting
 from serving.plugin.engine_methods import hmas_call
 from serving.plugin.routes import HMASEndpoints
-from serving.settings import EngineSettings
 from tests.fakes import FakeEngine
 
 TOKEN = "let-me-in"

@@ -29,6 +29,7 @@ from vllm.v1.outputs import DraftTokenIds, KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from serving.contracts import CostCoefficients, Limits, Outcome
+from serving.contracts.settings import EngineSettings
 from serving.core.control import is_partial
 from serving.core.decoding import look
 from serving.engines import virtual_vllm
@@ -36,7 +37,6 @@ from serving.engines.profile import EngineProfile
 from serving.engines.virtual_vllm import build_scheduler
 from serving.perception.cost_model import CostModel
 from serving.scheduler import HMASScheduler
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import decision
 from tests.serving.simulation import Step, step_of

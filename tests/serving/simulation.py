@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from serving.contracts import Arrival, Limits, Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
 from serving.engines.tickers import Ticker
-from serving.settings import EngineSettings
 
 SETTINGS = EngineSettings()
 Step = tuple[tuple[tuple[str, int], ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]

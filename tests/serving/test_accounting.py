@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serving.accounting import Accounting, RequestTrack, judge
 from serving.contracts import SLO, Arrival, Outcome
+from serving.perception.accounting import Accounting, RequestTrack, judge
 from tests.serving.samples import view
 
 JOURNAL, TENANTS = 100, 3

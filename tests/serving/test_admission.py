@@ -18,9 +18,9 @@ from serving.contracts import (
     TenantTerms,
     encode,
 )
+from serving.contracts.settings import EngineSettings
 from serving.perception.attributes import sign_tenant, slo_of, tenant_of
 from serving.plugin.admission_gate import AdmissionGate, Size
-from serving.settings import EngineSettings
 from tests.serving.api_server import CHAT, OK, ApiServer
 from tests.serving.simulation import journal_of
 

@@ -20,10 +20,10 @@ from starlette.websockets import WebSocketDisconnect
 from hmas_agents.agents.chat import own_request
 from serving.contracts import SLO, Arrival, Contract, TenantTerms, TraceRequest, with_classes
 from serving.contracts import contract as contract_module
+from serving.contracts.settings import EngineSettings
 from serving.perception.attributes import sign_tenant, signed_tenant, slo_of, tenant_of
 from serving.plugin import routes
 from serving.plugin.admission_gate import Size
-from serving.settings import EngineSettings
 from tests.serving.api_server import CHAT, ApiServer
 
 HASH = "sha256:" + hashlib.sha256(b"k1").hexdigest()
@@ -258,7 +258,7 @@ def test_a_proof_that_is_none_is_not_believed(proof):
 
 def test_the_controller_is_served_what_it_asks_for_under_the_example_contract():
     """Its own tenant is in no table, so it got 403 for its deadline: the agent never decided."""
-    example = Path(contract_module.__file__).parents[1] / "contract.toml"
+    example = Path(contract_module.__file__).with_name("contract.toml")
     server = started(Contract.model_validate(tomllib.loads(example.read_text())))
     for _ in range(30):  # `[tenants.default]` lets 20 wait
         server.gate.enter("hmas", Size(1, 1, 0))

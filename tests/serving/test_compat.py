@@ -18,10 +18,10 @@ from vllm.v1.request import Request
 
 from serving import compat
 from serving.contracts import Outcome
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
 from serving.engines.virtual_vllm import build_scheduler
 from serving.scheduler import HMASScheduler
-from serving.settings import EngineSettings
 from tests.compat_matrix import RELEASES
 from tests.serving.samples import mixed_load, profile
 from tests.serving.simulation import journal_of, simulate

@@ -19,12 +19,12 @@ from serving.contracts import (
     TraceRequest,
     contract_changes,
 )
+from serving.contracts.settings import EngineSettings, load_contract
 from serving.engines.simulated import SimulatedEngine
 from serving.perception.attributes import sign_tenant, slo_of, tenant_of
-from serving.settings import EngineSettings, load_contract
 from tests.serving.samples import profile, shares
 
-EXAMPLE = Path(__file__).parents[2] / "serving/contract.toml"
+EXAMPLE = Path(__file__).parents[2] / "serving/contracts/contract.toml"
 KEY = "sha256:" + "a" * 64
 
 

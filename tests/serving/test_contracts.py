@@ -22,7 +22,7 @@ from serving.contracts import (
     decode,
     encode,
 )
-from serving.settings import EngineSettings, read_settings
+from serving.contracts.settings import EngineSettings, read_settings
 from tests.serving.samples import arrival, decision, outcome
 
 SMALL = Contract(

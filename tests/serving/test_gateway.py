@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.contracts import SLO, Contract, with_classes
+from serving.contracts.settings import EngineSettings
 from serving.perception.attributes import sign_tenant, slo_of, tenant_of
 from serving.plugin.gateway import GatewayMiddleware
 from serving.plugin.gateway_headers import HEADERS, Claims, rewritten
-from serving.settings import EngineSettings
 
 SECRET = "only-the-gateway-knows"
 TOKEN = {"x-hmas-gateway-token": SECRET}

@@ -17,11 +17,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
-import serving.queue
+import serving.hook.queue
 from serving.contracts import Contract, Decision, Limits
+from serving.contracts.settings import EngineSettings
 from serving.core import queue
 from serving.policies import POLICIES
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import Driven
 from tests.serving.guarantee_checks import floor_bound
 from tests.serving.guarantee_inputs import ALL_RULES, FLOOR, SETTINGS, STOCK
@@ -192,7 +192,7 @@ class LetsFaultsOut(GuaranteeMachine):
 )
 def test_a_planted_bug_is_found(planted, sign, monkeypatch):
     instead = getattr(planted, "instead", {})
-    monkeypatch.setattr(serving.queue, "queue", SimpleNamespace(**{**vars(queue), **instead}))
+    monkeypatch.setattr(serving.hook.queue, "queue", SimpleNamespace(**{**vars(queue), **instead}))
     with pytest.raises(Exception, match=sign):
         run_state_machine_as_test(planted, settings=PLANTED)
 

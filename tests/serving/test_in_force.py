@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from serving.contracts import ContractError
+from serving.contracts.in_force import MEANT, check_api_server, fingerprint, settings_in_force
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
-from serving.in_force import MEANT, check_api_server, fingerprint, settings_in_force
 from serving.plugin.routes import HMASEndpoints
-from serving.settings import EngineSettings
 from tests.serving.samples import profile, shares
 from tests.serving.served_ranks import EngineClient
 

@@ -6,8 +6,8 @@ vLLM's real scheduler in virtual time. Without a gateway, who sends a request na
 from collections import Counter
 
 from serving.contracts import Contract, TenantTerms, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
-from serving.settings import EngineSettings
 from tests.serving.samples import profile
 
 MOST = 4

@@ -5,9 +5,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.accounting import Accounting
 from serving.contracts import Arrival, JournalPage, Outcome
 from serving.engines.joint_journal import join_cursors, merge_pages, split_cursor
+from serving.perception.accounting import Accounting
 from tests.serving.samples import arrival, outcome
 
 RANKS = (0, 1, 3)  # 2 is behind another API server

@@ -1,7 +1,7 @@
 """Is every request counted in its tenant's lane, however many tenants are invented?"""
 
 from serving.contracts.contract import OTHER
-from serving.lanes import Lanes
+from serving.perception.lanes import Lanes
 
 
 def lanes_of(max_tenants: int) -> Lanes:

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.accounting import Accounting, RequestTrack, judge
 from serving.contracts import SLO
-from serving.latencies import BOUNDS, Latencies, slo_used
+from serving.perception.accounting import Accounting, RequestTrack, judge
+from serving.perception.latencies import BOUNDS, Latencies, slo_used
 from serving.perception.length_model import LengthModel
 from serving.policies import RequestView
 

@@ -10,9 +10,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from serving import cpu_precision, launcher
 from serving.contracts import Contract, ContractError, TenantTerms
-from serving.launcher import (
+from serving.contracts.settings import EngineSettings, load_contract, read_settings
+from serving.launch import cpu_precision, launcher
+from serving.launch.launcher import (
     REPO,
     ServerError,
     running_server,
@@ -21,10 +22,9 @@ from serving.launcher import (
     server_environment,
     write_token,
 )
-from serving.model import SMOLLM2
+from serving.launch.model import SMOLLM2
+from serving.launch.vllm_arguments import Given
 from serving.plugin.gateway import GatewayMiddleware
-from serving.settings import EngineSettings, load_contract, read_settings
-from serving.vllm_arguments import Given
 
 TWO_GATEWAYS = r"hmas.gateway is 'off'.*'token'"
 
@@ -37,7 +37,7 @@ def parsed(command: list[str]) -> argparse.Namespace:
         from vllm.entrypoints.openai.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    assert command[1:4] == ["-P", "-m", "serving.vllm_cli"]
+    assert command[1:4] == ["-P", "-m", "serving.launch.vllm_cli"]
     parser = FlexibleArgumentParser()
     make_arg_parser(parser.add_subparsers(dest="command").add_parser("serve"))
     args: argparse.Namespace = parser.parse_args(command[4:])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from serving.contracts import PERSON, PINNED_S, Ack, Decision, Limits
-from serving.lease import Lease, clamp
+from serving.hook.lease import Lease, clamp
 from tests.serving.samples import ENVELOPE, STOCK, decision
 
 DEFAULT = Decision("", 0, 0.0, "fcfs", {}, STOCK)

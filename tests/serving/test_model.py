@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from serving import model
-from serving.model import ModelError, find_gguf, is_complete, main, prepare_smollm2
+from serving.launch import model
+from serving.launch.model import ModelError, find_gguf, is_complete, main, prepare_smollm2
 
 
 @pytest.fixture(scope="module")
@@ -92,4 +92,4 @@ def test_anything_but_one_gguf_is_named(names, tmp_path, monkeypatch):
 
 def test_wrong_arguments_print_the_usage(capsys):
     assert main(["--help"]) == 2
-    assert "usage: python -m serving.model [TARGET]" in capsys.readouterr().err
+    assert "usage: python -m serving.launch.model [TARGET]" in capsys.readouterr().err

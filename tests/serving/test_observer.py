@@ -7,9 +7,9 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from serving.contracts import Outcome
+from serving.contracts.settings import EngineSettings
 from serving.engines.virtual_vllm import build_scheduler
 from serving.scheduler import HMASScheduler
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import profile
 from tests.serving.shaped_scheduler import Shaped

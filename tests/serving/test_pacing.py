@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
+from serving.contracts.rules import with_rules
+from serving.contracts.settings import EngineSettings
 from serving.core.tenants import DECODE_WORK
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
-from serving.rules import with_rules
-from serving.settings import EngineSettings
 from tests.serving.samples import decision, profile, shares
 from tests.serving.simulation import Run, simulate, stock_limits
 

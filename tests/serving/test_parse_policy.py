@@ -2,8 +2,8 @@
 
 import pytest
 
+from serving.contracts.rules import format_rules, parse_rules
 from serving.policies import POLICIES, complete_params, format_policy, parse_policy
-from serving.rules import format_rules, parse_rules
 
 
 @pytest.mark.parametrize("name", POLICIES)

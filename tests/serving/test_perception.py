@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.contracts import SLO, SLO_CLASSES, Contract, CostCoefficients, with_classes
+from serving.contracts.settings import EngineSettings
 from serving.core.lengths import MAX_HISTOGRAMS, length_bin
 from serving.perception.attributes import deadline_s, slo_of, tenant_of
 from serving.perception.cost_model import DEFAULT_COST, CostModel, StepShape, step_shape
 from serving.perception.length_model import LengthModel
-from serving.settings import EngineSettings
 from tests.serving.samples import LightRequest, view
 
 TRUE = CostCoefficients(0.008, 5e-5, 2e-4, 6e-8, 2e-9)

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from serving.contracts import HistogramCounts, TenantCounters, Totals, encode
+from serving.contracts.rules import COUNTERS
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
-from serving.latencies import BOUNDS
+from serving.perception.latencies import BOUNDS
 from serving.plugin.admission_gate import AdmissionGate
 from serving.plugin.engine_methods import hmas_call
 from serving.plugin.metrics import TenantCollector
-from serving.rules import COUNTERS
-from serving.settings import EngineSettings
 from tests.serving.samples import arrival, profile
 
 

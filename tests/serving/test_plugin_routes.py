@@ -23,7 +23,7 @@ from serving.contracts import (
     decode,
     encode,
 )
-from serving.latencies import BOUNDS
+from serving.perception.latencies import BOUNDS
 from serving.plugin import routes
 from serving.plugin.engine_methods import hmas_call, install
 from serving.plugin.routes import HMASEndpoints

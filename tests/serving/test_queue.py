@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from vllm.v1.core.sched.request_queue import FCFSRequestQueue
 
 from serving.core.standing import DEMOTED, NORMAL, OVER_SHARE
+from serving.hook.queue import PolicyQueue
 from serving.policies import POLICIES
-from serving.queue import PolicyQueue
 from tests.serving.samples import LightRequest, view
 
 MAX_WAIT_S = 50.0

@@ -14,8 +14,8 @@ from serving.contracts import (
     Snapshot,
     TenantCounters,
 )
+from serving.contracts.rules import COUNTERS
 from serving.engines.ranks import in_step, merge_acks, merge_snapshots, rank_count
-from serving.rules import COUNTERS
 from tests.fakes import FakeEngine
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from serving.contracts import ResidentPage, ResidentRequest, decode, encode
+from serving.contracts.settings import EngineSettings
 from serving.engines.resumed import Begun
 from serving.engines.simulated import SimulatedEngine
 from serving.plugin import routes
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import Driven
 from tests.serving.samples import decision
 from tests.serving.served_ranks import HEADERS, TOKEN, EngineClient, live_engine, served

@@ -26,10 +26,10 @@ from serving.contracts import (
     Snapshot,
     TraceRequest,
 )
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
 from serving.engines.simulated import SimulatedEngine
-from serving.settings import EngineSettings
 from tests.serving.samples import decision, mixed_load, profile, sessions
 from tests.serving.simulation import SETTINGS, stock_limits
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from serving.contracts import Limits, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
 from serving.engines.tickers import Ticker
 from serving.policies import POLICIES
-from serving.settings import EngineSettings
 from tests.serving.samples import decision, mixed_load, profile
 from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
 

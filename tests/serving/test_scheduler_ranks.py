@@ -3,8 +3,8 @@
 import pytest
 
 from serving.contracts import TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
-from serving.settings import EngineSettings
 from tests.serving.samples import decision, profile
 
 

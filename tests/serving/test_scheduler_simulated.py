@@ -12,10 +12,10 @@ from vllm.config import SchedulerConfig
 from vllm.v1.request import RequestStatus
 
 from serving.contracts import Limits, TraceRequest
+from serving.contracts.rules import RULES, with_rules
 from serving.engines import simulated, virtual_vllm
 from serving.engines.simulated import SimulatedEngine
 from serving.engines.tickers import Ticker
-from serving.rules import RULES, with_rules
 from tests.serving.samples import decision, mixed_load, profile, sessions
 from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
 

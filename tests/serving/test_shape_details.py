@@ -4,7 +4,7 @@ import pytest
 from vllm.v1.core.sched.interface import PauseState
 
 from serving.contracts import CostCoefficients
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, decode_shapes, with_drafts, with_lora

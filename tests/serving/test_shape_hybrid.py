@@ -9,11 +9,11 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 
 from serving import compat
 from serving.contracts import CostCoefficients
+from serving.contracts.rules import RULES
+from serving.contracts.settings import EngineSettings
 from serving.core.decoding import blocks_of, blocks_of_batch
 from serving.engines.profile import EngineProfile
-from serving.rules import RULES
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import (

@@ -6,11 +6,11 @@ import pytest
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from serving.contracts import CostCoefficients
+from serving.contracts.rules import RULES
+from serving.contracts.settings import EngineSettings
 from serving.core.decoding import decodes, gain_of, slack_budget
 from serving.perception.cost_model import StepShape
-from serving.rules import RULES
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import (

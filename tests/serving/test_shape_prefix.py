@@ -12,8 +12,8 @@ from vllm.v1.metrics.stats import PrefixCacheStats
 from vllm.v1.request import Request
 
 from serving.contracts import Outcome
+from serving.contracts.settings import EngineSettings
 from serving.engines.virtual_vllm import SharedBlocks
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped

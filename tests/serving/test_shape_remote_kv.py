@@ -7,9 +7,9 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
 from serving.contracts import CostCoefficients
-from serving.rules import RULES
+from serving.contracts.rules import RULES
+from serving.contracts.settings import EngineSettings
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_remote_kv

@@ -13,9 +13,9 @@ from vllm.v1.request import RequestStatus
 
 from serving.compat import mark_ended_answers
 from serving.contracts import Limits
-from serving.rules import RULES, with_rules
+from serving.contracts.rules import RULES, with_rules
+from serving.contracts.settings import EngineSettings
 from serving.scheduler import HMASScheduler, HMASSyncScheduler, hmas_scheduler
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_drafts, with_lora

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.contracts import SLO, Arrival, Decision, Envelope, Limits, TraceRequest, with_classes
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
-from serving.lease import clamp
+from serving.hook.lease import clamp
+from serving.hook.shedding import OVERDUE_S, Shedding, is_in_vain
 from serving.perception.attributes import sign_tenant
 from serving.plugin.admission_gate import LAPSE_S, AdmissionGate
-from serving.settings import EngineSettings
-from serving.shedding import OVERDUE_S, Shedding, is_in_vain
 from tests.serving.api_server import BAD, OK, ApiServer
 from tests.serving.samples import profile
 from tests.serving.simulation import journal_of

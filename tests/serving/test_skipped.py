@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.contracts.settings import EngineSettings
 from serving.policies import RequestView
-from serving.settings import EngineSettings
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_lora

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.contracts import SLO, Limits, TraceRequest, with_classes
+from serving.contracts.rules import RULES, rules_in_force, with_rules
+from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
-from serving.rules import RULES, rules_in_force, with_rules
-from serving.settings import EngineSettings
 from tests.serving.samples import STOCK, decision, mixed_load, profile
 from tests.serving.simulation import SETTINGS, Run, journal_of, simulate, stock_limits
 

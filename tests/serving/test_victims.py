@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from serving.contracts.rules import with_rules
 from serving.core.victims import DWELL_S
 from serving.engines.simulated import SimulatedEngine
-from serving.rules import with_rules
 from tests.serving.driven_scheduler import machine
 from tests.serving.samples import CLASSES, decision, mixed_load, profile
 from tests.serving.shaped_scheduler import Shaped

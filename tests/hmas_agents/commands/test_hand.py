@@ -9,7 +9,7 @@ from hmas_agents.commands import wheel
 from hmas_agents.config import load_config
 from hmas_agents.ledger import Ledger, LedgerReader
 from serving.contracts import PERSON, PINNED_S, Decision, Stopped
-from serving.rules import rules_in_force
+from serving.contracts.rules import rules_in_force
 from tests.fakes import STOCK, FakeEngine
 from tests.hmas_agents.samples import record
 

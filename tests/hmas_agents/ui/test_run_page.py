@@ -244,8 +244,8 @@ def test_nothing_is_cut_off(serve, page, written, width, place):
 def test_a_simulated_run_shows_its_switches(serve, page, tmp_path):
     from graphs.control_loop import ControlLoop
     from hmas_agents.config import load_config
+    from serving.contracts.settings import EngineSettings
     from serving.engines.simulated import SimulatedEngine
-    from serving.settings import EngineSettings
     from tests.graphs.test_simulated_loop import PROFILE, workload
 
     path = tmp_path / "ledger.sqlite"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from serving.core import tenants
 from serving.core.tenants import DECODE_WORK
-from serving.lanes import Lane, Lanes
+from serving.perception.lanes import Lane, Lanes
 
 TENANTS = ("a", "b", "f", "g")
 counts = st.integers(0, 5000)

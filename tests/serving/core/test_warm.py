@@ -13,9 +13,9 @@ RUN = """
 from tests.serving.core.test_warm import compiled_for
 from tests.serving.samples import mixed_load, profile, decision
 from serving.engines.simulated import SimulatedEngine
-from serving.settings import EngineSettings
+from serving.contracts.settings import EngineSettings
 from serving.contracts import Limits
-from serving.rules import RULES, with_rules
+from serving.contracts.rules import RULES, with_rules
 
 machine = profile(900, max_active_requests=32)
 engine = SimulatedEngine(machine, EngineSettings())

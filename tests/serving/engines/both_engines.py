@@ -14,11 +14,11 @@ from typing import Any
 from vllm.v1.core.sched.output import SchedulerOutput
 
 from serving.contracts import CostCoefficients, Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
 from serving.engines.simulated import SimulatedEngine
-from serving.settings import EngineSettings
 
 SETTINGS = EngineSettings()
 COST = CostCoefficients(7.85e-3, 102.6e-6, 98.7e-6, 64.3e-9, 3.36e-9)

@@ -21,11 +21,11 @@ from serving.contracts import (
     Snapshot,
     TraceRequest,
 )
+from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
 from serving.engines.simulated import SimulatedEngine
-from serving.settings import EngineSettings
 from tests.serving.engines.both_engines import Step, steps_of
 
 Engine = SimulatedEngine | CompiledEngine

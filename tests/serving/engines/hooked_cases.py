@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from serving.contracts import SLO, Contract, Limits, TenantTerms
 from serving.contracts.contract import ClassTerms
+from serving.contracts.rules import RULES, with_rules
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.policies import POLICIES
-from serving.rules import RULES, with_rules
-from serving.settings import EngineSettings
 from tests.serving.engines.both_engines import drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
     Act,

@@ -16,7 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[3]
 _ENGINES = ("kv_blocks", "step_state", "virtual_steps", "put_back", "hooked_steps",
             "virtual_books", "virtual_hook", "compiled")  # fmt: skip
-_BESIDE = ("order", "lanes", "rows", "engine_state")
+_BESIDE = ("hook.order", "hook.engine_state", "perception.lanes", "perception.rows")
 OWN = frozenset({
     *(f"serving.core.{path.stem}" for path in (ROOT / "serving" / "core").glob("[!_]*.py")),
     *(f"serving.engines.{name}" for name in _ENGINES), *(f"serving.{name}" for name in _BESIDE),

@@ -16,9 +16,9 @@ from evals.workloads.azure import read
 from evals.workloads.azure_files import find_azure
 from serving.contracts import Contract
 from serving.contracts.contract import ClassTerms
+from serving.contracts.rules import COUNTERS, RULES
+from serving.contracts.settings import EngineSettings
 from serving.policies import POLICIES
-from serving.rules import COUNTERS, RULES
-from serving.settings import EngineSettings
 from tests.serving.engines.both_engines import drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
     HookedCase,

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from serving.contracts import JournalPage, ResidentPage, ResidentRequest
+from serving.contracts.rules import RULES
 from serving.engines.compiled import CompiledEngine
 from serving.engines.resumed import Begun
-from serving.rules import RULES
 from tests.serving.engines.both_engines import SETTINGS, drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
     HookedCase,

@@ -11,8 +11,8 @@ import pytest
 
 from serving.contracts import Contract
 from serving.contracts.contract import SLO_CLASSES, ClassTerms
-from serving.rules import RULES
-from serving.settings import EngineSettings
+from serving.contracts.rules import RULES
+from serving.contracts.settings import EngineSettings
 from tests.serving.engines.both_engines import drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
     HookedCase,

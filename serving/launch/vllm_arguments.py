@@ -2,7 +2,7 @@
 
 vLLM takes `--additional-config` as JSON, by dotted keys (`--additional-config.a.b 1`), shortened,
 and from the YAML file of `--config`; of JSON it keeps the last one, and dotted keys replace all
-JSON. Whatever slips through here is caught when the server starts (`serving.in_force`).
+JSON. Whatever slips through here is caught when the server starts (`serving.contracts.in_force`).
 """
 
 import json
@@ -17,7 +17,7 @@ from serving.contracts import ContractError
 
 ADDITIONAL, SCHEDULER, CONFIG = "--additional-config", "--scheduler-cls", "--config"
 HOOK = "serving.scheduler.hmas_scheduler"
-_REPO = Path(__file__).resolve().parent.parent
+_REPO = Path(__file__).resolve().parents[2]
 _SHORTEST = len("--add")  # argparse takes a flag's beginning for the flag, where only one fits
 
 

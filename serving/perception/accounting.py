@@ -20,7 +20,7 @@ from serving.contracts import (
     TenantCounters,
 )
 from serving.contracts.contract import OTHER
-from serving.latencies import Latencies, slo_used
+from serving.perception.latencies import Latencies, slo_used
 from serving.perception.length_model import Group
 from serving.policies.base import RequestView
 

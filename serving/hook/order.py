@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from serving.contracts import Decision, Envelope
+from serving.contracts.rules import COUNTERS
 from serving.core import control, queue, tenants, triage
 from serving.core.keys import NUMBERS
 from serving.core.state import Core
-from serving.lanes import Lanes
+from serving.perception.lanes import Lanes
 from serving.policies import POLICIES, Policy, complete_params
 from serving.policies.priority import STOCK_PRIORITY
-from serving.rules import COUNTERS
 
 # Limits that the core goes by, under their own names.
 _LIMITS = (
@@ -85,7 +85,7 @@ class Order:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What rules and guarantees did, by `serving.rules.COUNTERS`."""
+        """What rules and guarantees did, by `serving.contracts.rules.COUNTERS`."""
         engine = self.core.engine
         return {name: int(engine[name][0]) for name in COUNTERS}
 

@@ -13,8 +13,8 @@ from vllm.v1.request import Request
 
 from serving.core import queue
 from serving.core.state import NONE, fill
-from serving.lanes import Lanes
-from serving.order import Order
+from serving.hook.order import Order
+from serving.perception.lanes import Lanes
 from serving.policies import RequestView
 from serving.policies.base import seconds
 

@@ -10,7 +10,7 @@ import os
 from argparse import Namespace
 
 from serving.contracts import ContractError, contract_changes
-from serving.settings import EngineSettings, read_settings
+from serving.contracts.settings import EngineSettings, read_settings
 
 MEANT = "HMAS_SETTINGS"
 GATEWAY = "serving.plugin.gateway.GatewayMiddleware"

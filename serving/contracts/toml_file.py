@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from serving.near_names import choices
+from serving.contracts.near_names import choices
 
 T = TypeVar("T")
 

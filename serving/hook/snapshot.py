@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from vllm.v1.request import Request, RequestStatus
 
-from serving.accounting import RequestTrack
 from serving.compat import used_blocks, vllm_version, waiting_elsewhere
 from serving.contracts import (
     BatchState,
@@ -24,11 +23,12 @@ from serving.contracts import (
     TenantLoad,
     Totals,
 )
-from serving.engine_state import batch_state, queue_state
-from serving.lease import Lease
-from serving.observer import Observer
-from serving.queue import PolicyQueue
-from serving.step_control import StepControl
+from serving.hook.engine_state import batch_state, queue_state
+from serving.hook.lease import Lease
+from serving.hook.queue import PolicyQueue
+from serving.hook.step_control import StepControl
+from serving.perception.accounting import RequestTrack
+from serving.perception.observer import Observer
 
 
 class Hooked(Protocol):

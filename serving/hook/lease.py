@@ -11,8 +11,8 @@ from typing import Any
 
 from serving.contracts import PERSON, PINNED_S, Ack, Decision, Envelope, Limits, Stopped
 from serving.contracts.limits import Knob
+from serving.contracts.rules import KNOBS
 from serving.policies import complete_params
-from serving.rules import KNOBS
 
 _MAX_TTL_S = 24 * 3600.0
 _MAX_EPOCH = 2**53  # larger integers do not survive JSON and msgpack everywhere

@@ -14,7 +14,7 @@ from vllm.v1.request import RequestStatus
 from serving import compat
 from serving.contracts import Envelope
 from serving.core import control, decoding
-from serving.queue import Place, PolicyQueue
+from serving.hook.queue import Place, PolicyQueue
 
 _STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 _computed = attrgetter("num_computed_tokens")

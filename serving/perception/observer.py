@@ -14,17 +14,17 @@ import numpy as np
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.request import Request
 
-from serving.accounting import BEHIND, Accounting, RequestTrack
 from serving.contracts import SLO, Finish, ResidentRequest
+from serving.contracts.settings import EngineSettings
 from serving.core import batch, control
 from serving.core.state import Core
-from serving.lanes import Lanes
+from serving.perception.accounting import BEHIND, Accounting, RequestTrack
 from serving.perception.attributes import slo_of, tenant_of
 from serving.perception.cost_model import CostModel, StepShape
+from serving.perception.lanes import Lanes
 from serving.perception.length_model import LengthModel
 from serving.policies import RequestView
 from serving.policies.base import seconds
-from serving.settings import EngineSettings
 
 _FINISHES: dict[str, Finish] = {
     "stop": "stop", "repetition": "stop", "length": "length", "abort": "aborted",

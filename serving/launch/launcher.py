@@ -21,15 +21,15 @@ import httpx
 import typer
 
 from serving.contracts import ContractError
-from serving.cpu_precision import is_cpu_build, precision_arguments
+from serving.contracts.in_force import MEANT, middleware_of
+from serving.contracts.settings import EngineSettings, load_contract, read_settings
 from serving.engines.live import DEFAULT_TOKEN_FILE
-from serving.in_force import MEANT, middleware_of
-from serving.model import SMOLLM2, is_complete
-from serving.settings import EngineSettings, load_contract, read_settings
-from serving.vllm_arguments import SCHEDULER, Given, merged, read_arguments
+from serving.launch.cpu_precision import is_cpu_build, precision_arguments
+from serving.launch.model import SMOLLM2, is_complete
+from serving.launch.vllm_arguments import SCHEDULER, Given, merged, read_arguments
 
 DEFAULT_MODEL_FILE = "var/perception.json"
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 _START_LIMIT_S = 600
 _STOP_LIMIT_S = 30
 
@@ -51,7 +51,7 @@ def server_command(
     `--config`.
     """
     # -P: as of a console script, what lies in the current folder is not imported.
-    command = [sys.executable, "-P", "-m", "serving.vllm_cli", "serve"]
+    command = [sys.executable, "-P", "-m", "serving.launch.vllm_cli", "serve"]
     command += [model] * bool(model) + precision_arguments()
     if hook:
         ours = settings.model_dump(mode="json", exclude_defaults=True)
@@ -224,8 +224,9 @@ def serve_command(
     contract: Annotated[
         Path | None,
         typer.Option(
-            help="Tenants, SLO classes, API keys and quotas, as in serving/contract.toml; "
-            "`hmas contract apply` changes them later. Without one every request is of `default`."
+            help="Tenants, SLO classes, API keys and quotas, as in "
+            "serving/contracts/contract.toml; `hmas contract apply` changes them later. Without "
+            "one every request is of `default`."
         ),
     ] = None,
     model_file: Annotated[

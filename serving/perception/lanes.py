@@ -11,7 +11,7 @@ from serving.contracts import Contract
 from serving.contracts.contract import OTHER
 from serving.core import tenants
 from serving.core.state import NONE, Core, with_lanes
-from serving.rows import Rows
+from serving.perception.rows import Rows
 
 
 def _figure(name: str) -> Any:

@@ -9,7 +9,7 @@ from serving.contracts import BatchState, CostCoefficients, QueueState
 from serving.core import decoding
 from serving.core.cost import COEFFICIENTS
 from serving.core.state import Core
-from serving.shedding import is_in_vain
+from serving.hook.shedding import is_in_vain
 
 
 def queue_state(

@@ -1,0 +1,1 @@
+"""How is vLLM started with the hook? `hmas serve`, and the embedded model."""
