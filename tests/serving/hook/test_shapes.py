@@ -17,9 +17,9 @@ from serving.contracts.rules import RULES, with_rules
 from serving.contracts.settings import EngineSettings
 from serving.scheduler import HMASScheduler, HMASSyncScheduler, hmas_scheduler
 from tests.serving.driven_scheduler import machine
+from tests.serving.hook.test_ended_answers import Client
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import Shaped, with_drafts, with_lora
-from tests.serving.test_ended_answers import Client
 
 ROOMY, TIGHT = machine(200, 8, 16), machine(30, 6, 16)
 ALL_RULES = {

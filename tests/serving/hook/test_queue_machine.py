@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from serving.core.state import NONE
 from serving.core.triage import ROUGHLY
 from serving.policies import POLICIES, PolicyContext, complete_params
+from tests.serving.hook.test_queue import MAX_WAIT_S, NAMES, RATE, new_queue
 from tests.serving.samples import LightRequest, view
-from tests.serving.test_queue import MAX_WAIT_S, NAMES, RATE, new_queue
 
 FIRST, NORMAL, PARKED, HOPELESS = -1, 0, 1, 2
 ROWS = len(new_queue().core.requests)

@@ -15,6 +15,7 @@ from serving.core.decoding import blocks_of, blocks_of_batch
 from serving.engines.profile import EngineProfile
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from tests.serving.driven_scheduler import machine
+from tests.serving.hook.test_shapes import plain, prefixes
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import (
     Shaped,
@@ -23,7 +24,6 @@ from tests.serving.shaped_scheduler import (
     with_groups,
     with_mamba,
 )
-from tests.serving.test_shapes import plain, prefixes
 
 ALL_RULES = {name: value for rule in RULES.values() for name, value in rule.items()}
 SCHEDULERS = [(AsyncScheduler, HMASScheduler), (Scheduler, HMASSyncScheduler)]

@@ -12,6 +12,7 @@ from serving.core.decoding import decodes, gain_of, slack_budget
 from serving.perception.cost_model import StepShape
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
 from tests.serving.driven_scheduler import machine
+from tests.serving.hook.test_shapes import aborts, plain
 from tests.serving.samples import shares
 from tests.serving.shaped_scheduler import (
     STEP_S,
@@ -20,7 +21,6 @@ from tests.serving.shaped_scheduler import (
     with_drafts,
     with_stages,
 )
-from tests.serving.test_shapes import aborts, plain
 
 ALL_RULES = {name: value for rule in RULES.values() for name, value in rule.items()}
 TPOT_S = 0.6 * STEP_S  # faster than one token per step

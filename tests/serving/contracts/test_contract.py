@@ -24,7 +24,7 @@ from serving.engines.simulated import SimulatedEngine
 from serving.perception.attributes import sign_tenant, slo_of, tenant_of
 from tests.serving.samples import profile, shares
 
-EXAMPLE = Path(__file__).parents[2] / "serving/contracts/contract.toml"
+EXAMPLE = Path(__file__).parents[3] / "serving/contracts/contract.toml"
 KEY = "sha256:" + "a" * 64
 
 
