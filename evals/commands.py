@@ -4,6 +4,7 @@ Wiring only. Heavy imports (vLLM, matplotlib) stay inside the functions that nee
 """
 
 import os
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from evals.run_result import SuiteRun
+    from evals.scenario import TraceFile
 
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
@@ -45,6 +47,45 @@ class TraceFormat(StrEnum):
     AZURE = "azure"
     MOONCAKE = "mooncake"
     BURSTGPT = "burstgpt"
+    SERVEGEN = "servegen"
+
+
+FormatOption = Annotated[
+    TraceFormat | None,
+    typer.Option(
+        "--format",
+        help="Of the trace. Default: servegen for a folder, mooncake for .jsonl, else azure.",
+    ),
+]
+DrawOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="hours=9..17,clients=20,keep=0.1",
+        help="Of ServeGen's clients: hours since the first midnight (default 0..24), so many of "
+        "the clients, a share of their requests; each may be missing.",
+    ),
+]
+
+
+def trace_file(path: Path, form: TraceFormat | None, draw: str | None) -> "TraceFile":
+    """A trace as options name it.
+
+    Raises:
+        BadParameter: `draw` is wrong, or is said of another format.
+    """
+    from evals.scenario import TraceFile
+    from evals.workloads import format_of
+    from evals.workloads.servegen import parse_draw
+
+    file = TraceFile(path, form.value if form else format_of(path))
+    if draw is None:
+        return file
+    if file.format != TraceFormat.SERVEGEN:
+        raise typer.BadParameter(f"--draw {draw}: goes with --format servegen")
+    try:
+        return replace(file, draw=parse_draw(draw))
+    except ValueError as error:
+        raise typer.BadParameter(f"--draw {error}") from error
 
 
 @app.callback()
@@ -90,9 +131,8 @@ def run(
     trace: Annotated[
         Path | None, typer.Option(help="Put this trace in place of the suite's.")
     ] = None,
-    trace_format: Annotated[
-        TraceFormat | None, typer.Option("--format", help="Format of --trace; default: azure.")
-    ] = None,
+    trace_format: FormatOption = None,
+    draw: DrawOption = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
     ] = False,
@@ -134,6 +174,8 @@ def run(
 
     hmas eval run evals/suites/smoke.toml --trace burst.csv --format burstgpt
 
+    hmas eval run evals/suites/smoke.toml --trace servegen/deepseek-r1 --draw hours=9..10
+
     hmas eval run evals/suites/smoke.toml --engine live --url http://gpu-7:8000
 
     hmas eval run evals/suites/flood.toml --serve
@@ -143,22 +185,22 @@ def run(
     from evals.arms import ControllerOptions
     from evals.eval_run import EvalRequest, LiveTarget, run_eval
     from evals.progress import CaseProgress
-    from evals.scenario import TraceFile
 
-    if trace is None and trace_format is not None:
-        raise typer.BadParameter(f"--format {trace_format.value}: goes with --trace")
+    if trace is None:
+        for option, value in (("--format", trace_format), ("--draw", draw)):
+            if value is not None:
+                raise typer.BadParameter(f"{option} {value}: goes with --trace")
     live = serve or engine is EngineKind.LIVE
     if live and cassette is not None:
         raise typer.BadParameter("--cassette: a live run asks the model itself")
     if server and not live:
         raise typer.BadParameter(f"--server {server[0]}: goes with --serve or --engine live")
-    form = (trace_format or TraceFormat.AZURE).value
     request = EvalRequest(
         suite_file=suite_file,
         seed=seed,
         requests=requests,
         arms=arms,
-        trace_file=None if trace is None else TraceFile(trace, form),
+        trace_file=None if trace is None else trace_file(trace, trace_format, draw),
         controller=ControllerOptions(config_path=config, model_url=model_url, cassette=cassette),
         out=out,
         jobs=jobs or os.cpu_count() or 1,

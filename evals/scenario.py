@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from evals.suite import Scenario
-from evals.workloads import FORMATS
+from evals.suite import DrawSpec, Scenario
+from evals.workloads import read_trace
 from evals.workloads.azure_files import find_azure
 from evals.workloads.composition import mix_streams
 from evals.workloads.scaling import Requests, clip_lengths, scale_lengths
+from evals.workloads.servegen import Draw
+from evals.workloads.servegen_files import digest, find_servegen
 from evals.workloads.stand_in import synthetic_stand_in
 from evals.workloads.synthetic import SyntheticTenant, synthetic_tenants
 from evals.workloads.tenants import TenantShare, assign_tenants, shift_tenants
@@ -27,10 +29,22 @@ NAMED_LINES = 20
 
 @dataclass(frozen=True, slots=True)
 class TraceFile:
-    """A trace to put in place of the suite's own."""
+    """A trace to put in place of the suite's own.
+
+    Attributes:
+        path: a file, or a folder of ServeGen's clients.
+        format: one of `FORMATS`.
+        draw: which requests of ServeGen's clients; None: those of the first day.
+    """
 
     path: Path
     format: str
+    draw: Draw | None = None
+
+    @property
+    def names_tenants(self) -> bool:
+        """Whether it says who sends what; elsewhere the suite's tenants are drawn."""
+        return self.format == "servegen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +81,16 @@ def build_workload(
     Raises:
         TraceError: the trace cannot be used; names file, line and key.
     """
+    if trace_file is None and scenario.trace == "servegen":
+        trace_file = _clients(scenario)
     if scenario.trace == "synthetic" and trace_file is None:
         requests, provenance = _synthetic(scenario, seed), "synthetic tenants"
     else:
-        rows, provenance = _rows(scenario, seed, trace_file, warn)
-        requests = _with_tenants(rows, scenario, seed)
+        requests, provenance = _rows(scenario, seed, trace_file, warn)
+        if trace_file is None or not trace_file.names_tenants:
+            if not scenario.tenants:
+                raise TraceError(f"{scenario.name}: has no tenants to draw onto {provenance}")
+            requests = _with_tenants(requests, scenario, seed)
         provenance += f", {len(requests)} used"
         if trace_file is not None:
             warn(f"{scenario.name}: requests from {provenance}")
@@ -84,6 +103,17 @@ def build_workload(
         warn(f"{scenario.name}: {clipped} requests clipped to max_model_len {max_model_len}")
         provenance += f", {clipped} clipped to {max_model_len} tokens"
     return Workload(scenario.name, requests, provenance, seed, scenario)
+
+
+def _clients(scenario: Scenario) -> TraceFile:
+    spec = scenario.draw or DrawSpec()
+    found = find_servegen(spec.model)
+    if found is None:
+        raise TraceError(
+            f"{scenario.name}: no folder {spec.model} with ServeGen's clients on this machine; "
+            "set HMAS_TRACES to a folder that has it somewhere below"
+        )
+    return TraceFile(found, "servegen", Draw(spec.hours, spec.clients, spec.keep))
 
 
 def _synthetic(scenario: Scenario, seed: int) -> tuple[TraceRequest, ...]:
@@ -123,7 +153,18 @@ def _with_tenants(rows: Requests, scenario: Scenario, seed: int) -> Requests:
 def _rows(
     scenario: Scenario, seed: int, trace_file: TraceFile | None, warn: Callable[[str], None]
 ) -> tuple[Requests, str]:
-    """The scenario's rows of its trace, or of its two traces, and where they come from."""
+    """The scenario's rows of its trace, or of its two traces, and where they come from.
+
+    Raises:
+        TraceError: the scenario does something with the suite's tenants, and the trace has others.
+    """
+    if trace_file is not None and trace_file.names_tenants:
+        for key in ("mix", "shares", "flood"):
+            if getattr(scenario, key) is not None:
+                raise TraceError(
+                    f"{scenario.name}: {key}: is about the suite's tenants, but those of "
+                    f"{trace_file.path} are its clients"
+                )
     rows, provenance = _trace(scenario.name, scenario.trace, seed, trace_file, warn)
     rows = _cut(rows, scenario, seed)
     if scenario.mix is None:
@@ -157,25 +198,24 @@ def _trace(
             )
             return synthetic_stand_in(trace_name, seed), provenance
         trace_file = TraceFile(found, "azure")
-    trace, digest = _read(trace_file)
+    draws = trace_file.format == "servegen"
+    trace, sha256 = _read(trace_file, seed if draws else 0)
     for line in _about_the_file(trace):
         warn(line)
     return trace.requests, (
-        f"{trace_file.path.name} ({trace_file.format}, sha256 {digest}, "
+        f"{trace_file.path.name} ({trace_file.format}, sha256 {sha256[:12]}, "
         f"{len(trace.requests)} usable rows, {len(trace.malformed)} malformed, "
         f"{trace.failed} failed)"
     )
 
 
 @lru_cache(maxsize=4)
-def _read(file: TraceFile) -> tuple[Trace, str]:
-    """A trace and the start of its SHA-256; kept, because every seed and scenario reads it."""
-    try:
-        trace = FORMATS[file.format](file.path)
-    except TraceError as error:
-        hint = f" (read as {file.format}: see --format)" if file.path.is_file() else ""
-        raise TraceError(f"{error}{hint}") from error
-    return trace, hashlib.sha256(file.path.read_bytes()).hexdigest()[:12]
+def _read(file: TraceFile, seed: int) -> tuple[Trace, str]:
+    """A trace and its SHA-256; kept, because every seed and scenario reads it."""
+    trace = read_trace(file.path, file.format, file.draw, seed)
+    if file.path.is_dir():
+        return trace, digest(file.path)
+    return trace, hashlib.sha256(file.path.read_bytes()).hexdigest()
 
 
 def _about_the_file(trace: Trace) -> list[str]:
@@ -184,6 +224,7 @@ def _about_the_file(trace: Trace) -> list[str]:
         lines.append(f"... and {len(trace.malformed) - NAMED_LINES} more malformed lines")
     if trace.malformed:
         lines.append(f"{len(trace.malformed)} malformed lines left out")
+    lines += trace.notes
     if trace.failed:
         lines.append(f"{trace.failed} failed requests left out")
     if trace.out_of_order:

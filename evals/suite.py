@@ -69,11 +69,30 @@ class TenantSpec(SuiteModel):
     traffic: TrafficSpec | None = None
 
 
+class DrawSpec(SuiteModel):
+    """Which of ServeGen's clients send; only in scenarios with `trace = "servegen"`."""
+
+    model: Name = Field("deepseek-r1", description="Folder of its clients, below HMAS_TRACES.")
+    hours: tuple[Annotated[float, Field(ge=0)], float] = Field(
+        (0.0, 24.0), description="From and to, since the first day's midnight."
+    )
+    clients: int | None = Field(None, ge=1, description="So many, drawn by seed; unset: all.")
+    keep: float = Field(1.0, gt=0, le=1, description="Chance of each request to stay.")
+
+    @field_validator("hours")
+    @classmethod
+    def _grow(cls, hours: tuple[float, float]) -> tuple[float, float]:
+        if hours[0] >= hours[1]:
+            raise ValueError(f"must grow, got {list(hours)}")
+        return hours
+
+
 class Scenario(SuiteModel):
     """A workload: a trace, cut to size, with tenants drawn onto its rows, and what drifts."""
 
     name: Name
-    trace: Literal["azure-conv", "azure-code", "synthetic"]
+    trace: Literal["azure-conv", "azure-code", "servegen", "synthetic"]
+    draw: DrawSpec | None = None
     requests: int = Field(ge=2, le=1_000_000)
     start: Literal["first", "seed"] = Field(
         "first", description="Rows of the trace: the first ones, or as many from where seed says."
@@ -93,7 +112,7 @@ class Scenario(SuiteModel):
     burst: BurstSpec | None = None
     flood: FloodSpec | None = None
     tenants: tuple[TenantSpec, ...] = Field(
-        min_length=1, description="Unset: those of the suite."
+        (), description="Unset: those of the suite; of servegen: its clients."
     )
 
     @field_validator("tenants")
@@ -102,9 +121,22 @@ class Scenario(SuiteModel):
         names = [tenant.name for tenant in tenants]
         if len(set(names)) < len(names):
             raise ValueError(f"names must differ, got {names}")
-        if sum(tenant.weight for tenant in tenants) <= 0:
+        if tenants and sum(tenant.weight for tenant in tenants) <= 0:
             raise ValueError("at least one needs a weight above 0")
         return tenants
+
+    @model_validator(mode="after")
+    def _tenants_fit(self) -> Self:
+        if self.trace != "servegen":
+            if not self.tenants:
+                raise ValueError("tenants: at least one is needed, here or in the suite")
+            if self.draw is not None:
+                raise ValueError("draw: goes with trace = 'servegen' only")
+            return self
+        for key in ("tenants", "mix", "shares", "flood"):
+            if getattr(self, key):
+                raise ValueError(f"{key}: not with trace = 'servegen', whose clients are tenants")
+        return self
 
     @model_validator(mode="after")
     def _traffic_fits(self) -> Self:
@@ -176,7 +208,9 @@ class Suite(SuiteModel):
         if not (isinstance(data, dict) and data.get("tenants")):
             return data
         scenarios = [
-            {"tenants": data["tenants"], **each} if isinstance(each, dict) else each
+            {"tenants": data["tenants"], **each}
+            if isinstance(each, dict) and each.get("trace") != "servegen"
+            else each
             for each in data.get("scenarios", ())
         ]
         return {**data, "scenarios": scenarios}

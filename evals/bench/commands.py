@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from evals.commands import TraceFormat
+from evals.commands import DrawOption, FormatOption, trace_file
 from evals.progress import progress_bar
 from hmas_agents.commands.exits import FAILED
 
@@ -107,9 +107,8 @@ def engine(
     trace: Annotated[
         Path | None, typer.Option(help="Trace to serve. Default: the Azure conversation trace.")
     ] = None,
-    trace_format: Annotated[
-        TraceFormat, typer.Option("--format", help="Format of --trace.")
-    ] = TraceFormat.AZURE,
+    trace_format: FormatOption = None,
+    draw: DrawOption = None,
     suite: Annotated[
         Path, typer.Option(help="Suite whose first scenario, profile and settings are taken.")
     ] = Path("evals/suites/azure_replay.toml"),
@@ -147,7 +146,7 @@ def engine(
         shortfalls,
     )
     from evals.bench.report import engine_table
-    from evals.scenario import TraceFile, build_workload
+    from evals.scenario import build_workload
     from evals.suite import load_profile, load_suite
     from serving.contracts.near_names import choices
 
@@ -159,7 +158,7 @@ def engine(
     workload = build_workload(
         loaded.scenarios[0].model_copy(update={"requests": requests}),
         seed=seed, max_model_len=profile.max_model_len,
-        trace_file=None if trace is None else TraceFile(trace, trace_format.value),
+        trace_file=None if trace is None else trace_file(trace, trace_format, draw),
         warn=lambda line: typer.echo(f"warning: {line}", err=True),
     )  # fmt: skip
     cases = bench_cases(workload.requests, profile, oracle_requests, seed)

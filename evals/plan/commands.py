@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from evals.arms import Arm, parse_arm
-from evals.commands import TraceFormat
+from evals.commands import DrawOption, FormatOption, trace_file
 from evals.progress import progress_bar
 
 FEW = 7  # loads of a range
@@ -18,7 +18,10 @@ FEW = 7  # loads of a range
 def plan(
     traffic: Annotated[
         Path,
-        typer.Argument(metavar="SUITE.toml|TRACE", help="A suite (its first scenario) or a trace."),
+        typer.Argument(
+            metavar="SUITE.toml|TRACE",
+            help="A suite (its first scenario), a trace, or a folder of ServeGen's clients.",
+        ),
     ],
     *,
     load: Annotated[
@@ -34,12 +37,11 @@ def plan(
     profile: Annotated[
         str | None, typer.Option(help="Machine, of evals/profiles. Default: the suite's.")
     ] = None,
-    trace_format: Annotated[
-        TraceFormat | None,
-        typer.Option("--format", help="Of a trace. Default: mooncake for .jsonl, else azure."),
-    ] = None,
+    trace_format: FormatOption = None,
+    draw: DrawOption = None,
     slo_class: Annotated[
-        str, typer.Option(help="SLO class of a trace's requests; suites say their own.")
+        str,
+        typer.Option(help="SLO class of a trace's requests; suites and clients have their own."),
     ] = "conversational",
     meet: Annotated[
         float, typer.Option(min=0, max=1, help="Share of requests that shall meet all SLOs.")
@@ -66,6 +68,8 @@ def plan(
     hmas plan my_trace.jsonl --policy edf+slack+triage --policy sjf --out var/plan
 
     hmas plan my_trace.csv --load 100 --replicas 64..1024 --json
+
+    hmas plan servegen/deepseek-r1 --draw hours=9..17 --replicas 2..8
     """
     from rich.console import Console
 
@@ -81,8 +85,8 @@ def plan(
     )  # fmt: skip
     console = Console(highlight=False)
     planned = read_traffic(
-        traffic, form=trace_format and trace_format.value, profile=profile, slo_class=slo_class,
-        seed=seed, warn=lambda line: typer.echo(f"warning: {line}", err=True),
+        trace_file(traffic, trace_format, draw), profile=profile, slo_class=slo_class, seed=seed,
+        warn=lambda line: typer.echo(f"warning: {line}", err=True),
     )  # fmt: skip
     with progress_bar() as on_progress:
         results = run_plan(planned, options, on_progress)

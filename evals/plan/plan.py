@@ -35,10 +35,11 @@ class PlanOptions:
 def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) -> list[Result]:
     """A result for each load, number of replicas and policy; all see the same arrivals."""
     settings = CompiledEngine(traffic.profile, traffic.settings, stock=True).settings
-    targets = targets_ms(traffic.requests, settings)
+    targets = targets_ms(traffic, settings)
     hooks = {arm.name: hook_of(traffic, arm) for arm in options.arms}
     runs = len(options.replicas) * len(options.arms)
-    total, done, results = round(sum(options.loads) * len(targets)) * runs, 0, list[Result]()
+    total = round(sum(options.loads) * len(traffic.sender)) * runs
+    done, results = 0, list[Result]()
     for load in options.loads:
         offered = at_load(traffic, load, options.seed)
         for count in options.replicas:
@@ -50,23 +51,23 @@ def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) ->
                     on_progress(title, before + left, total)
 
                 served = serve_on_replicas(
-                    traffic.profile, offered.workload, count, hooks[arm.name], offered.rows, tell
+                    traffic.profile, offered.workload, count, hooks[arm.name], offered.sender, tell
                 )
                 head = {"load": load, "replicas": count, "policy": policy_of(arm)}
-                results.append(head | figures(offered, served, targets[offered.rows], count))
-                done += len(offered.rows)
+                results.append(head | figures(offered, served, targets[offered.sender], count))
+                done += len(offered.sender)
     return results
 
 
 def hook_of(traffic: Traffic, arm: Arm) -> Hooks | None:
-    """The hook that each replica starts with; None of stock vLLM."""
+    """The hook that each replica starts with, which knows the senders; None of stock vLLM."""
     if arm.kind == "stock":
         return None
     engine = CompiledEngine(traffic.profile, traffic.settings)
     Steering(engine, traffic.profile, arm.name).put_in_force(arm, "planned")
-    workload = columns(traffic.requests, traffic.profile)
+    workload = columns(traffic.senders, traffic.profile)
     state = new_state(traffic.profile, workload)
-    notes = engine.hook.begin(state, workload, None, traffic.requests, 0.0)
+    notes = engine.hook.begin(state, workload, None, traffic.senders, 0.0)
     return Hooks(engine.hook.core, notes)
 
 

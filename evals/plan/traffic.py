@@ -1,25 +1,25 @@
 """What traffic is planned for? A suite's first scenario or a trace, at any multiple of its rate.
 
-Loads are columns: a request at a load is a row of the trace and a moment, with no object of its
-own, so that a thousand times an hour's traffic fits into memory.
+Traffic and loads are columns, with no object for a request: a day of a million requests, or a
+thousand times an hour's traffic, fits into memory.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evals.offer import offer
-from evals.scenario import build_workload
+from evals.scenario import TraceFile, build_workload
 from evals.suite import Suite, load_profile, load_suite
-from evals.workloads import FORMATS
+from evals.workloads import read_trace
+from evals.workloads.columns import RequestColumns
 from evals.workloads.scaling import Requests, WorkloadError, clip_lengths, span_s
+from evals.workloads.servegen import Draw, draw_requests
 from evals.workloads.tenants import TenantShare, assign_tenants
-from evals.workloads.trace import TraceError
-from serving.contracts import SLO
+from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.block_contents import number_blocks
 from serving.engines.offered import Workload, columns, track_of
@@ -31,17 +31,45 @@ DEFAULT_PROFILE: str = Suite.model_fields["profile"].default
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Requests at their own rate, and the machine and contract that they meet."""
+    """Requests at their own rate, and the machine and contract that they meet.
+
+    Attributes:
+        name: where they come from.
+        workload: the requests, the first at 0 s.
+        sender: who sent each, a number of `senders`, shape (requests,).
+        senders: as in `RequestColumns`.
+        prefixes: shared prompt blocks of each; empty where the machine caches none.
+        profile, settings: of the engine.
+    """
 
     name: str
-    requests: Requests
+    workload: Workload
+    sender: NDArray[np.int32]
+    senders: tuple[TraceRequest, ...]
+    prefixes: Sequence[tuple[int, ...]]
     profile: EngineProfile
     settings: EngineSettings
 
+    @classmethod
+    def of(
+        cls, name: str, requests: Requests, profile: EngineProfile, settings: EngineSettings
+    ) -> "Traffic":
+        """Of requests that are at hand one by one.
+
+        Raises:
+            WorkloadError: they have no rate.
+        """
+        span_s(requests)
+        sent = RequestColumns.of(requests)
+        workload = columns(requests, profile)
+        prefixes = [one.prefix for one in requests] if profile.prefix_caching else ()
+        return cls(name, workload, sent.sender, sent.senders, prefixes, profile, settings)
+
     @property
-    def rate_rps(self) -> float:
-        """Requests per second at load 1."""
-        return len(self.requests) / span_s(self.requests)
+    def span_s(self) -> float:
+        """Seconds from the first arrival to the last."""
+        arrivals = self.workload.arrival_s
+        return float(arrivals[-1] - arrivals[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,76 +78,93 @@ class LoadedTraffic:
 
     Attributes:
         workload: its columns.
-        rows: of each, the request of the trace that it is, shape (requests,).
+        sender: who sent each, as in the `Traffic`, shape (requests,).
     """
 
     workload: Workload
-    rows: NDArray[np.int64]
+    sender: NDArray[np.int32]
 
 
 def read_traffic(
-    path: Path, *, form: str | None, profile: str | None, slo_class: str, seed: int,
+    file: TraceFile, *, profile: str | None, slo_class: str, seed: int,
     warn: Callable[[str], None],
 ) -> Traffic:  # fmt: skip
-    """A suite's first scenario (`.toml`), or a trace whose requests all have one SLO class.
+    """A suite's first scenario (`.toml`), or a trace.
 
     Args:
-        path: of the file.
-        form: of a trace; None: Mooncake's for JSON lines, Azure's for the rest.
+        file: of a suite only the path counts.
         profile: name of the machine; None: the suite's, or the suites' default.
-        slo_class: of a trace's requests.
-        seed: of what a suite draws.
+        slo_class: of all requests of a trace that names no tenants.
+        seed: of what is drawn.
         warn: gets a line for each thing that the reader of the plan must know.
 
     Raises:
         SuiteError, TraceError: the file cannot be used; names file, line and key.
         WorkloadError: the class is unknown, or there are too few requests.
     """
-    if path.suffix == ".toml":
-        suite = load_suite(path)
+    if file.path.suffix == ".toml":
+        suite = load_suite(file.path)
         machine, spec = load_profile(profile or suite.profile), suite.scenarios[0]
         workload = build_workload(
             spec, seed=seed, max_model_len=_longest(machine), trace_file=None, warn=warn
         )
         rate_rps = len(workload.requests) / span_s(workload.requests)
         name = f"{suite.name}, {spec.name}"
-        return Traffic(
-            name, offer(workload, rate_rps).requests, machine, suite.settings_of(spec)
-        )
+        requests = offer(workload, rate_rps).requests
+        return Traffic.of(name, requests, machine, suite.settings_of(spec))
     machine, settings = load_profile(profile or DEFAULT_PROFILE), EngineSettings()
+    if file.names_tenants:
+        return _drawn(file, machine, settings, seed, warn)
     if settings.slo_of(slo_class) is None:
         raise WorkloadError(
             f"--slo-class {slo_class}: known: {', '.join(settings.contract.class_names)}"
         )
-    form = form or ("mooncake" if ".jsonl" in path.suffixes else "azure")
-    try:
-        trace = FORMATS[form](path)
-    except TraceError as error:
-        hint = f" (read as {form}: see --format)" if path.is_file() else ""
-        raise TraceError(f"{error}{hint}") from error
-    if trace.malformed:
-        warn(f"{len(trace.malformed)} malformed lines left out, the first: {trace.malformed[0]}")
+    trace = read_trace(file.path, file.format)
+    _warn_of_lines(trace.malformed, warn)
     requests = assign_tenants(trace.requests, [TenantShare("default", slo_class)], seed)
     requests, clipped = clip_lengths(requests, _longest(machine))
-    if clipped:
-        warn(f"{clipped} requests clipped to {_longest(machine)} tokens")
-    span_s(requests)  # raises where there is no rate
-    return Traffic(path.name, requests, machine, settings)
+    _warn_of_clipped(clipped, machine, warn)
+    return Traffic.of(file.path.name, requests, machine, settings)
 
 
-def targets_ms(requests: Requests, settings: EngineSettings) -> NDArray[np.float64]:
-    """TTFT, TPOT and E2E targets of each request, infinite where it has none: (requests, 3)."""
-    known: dict[tuple[str, str, SLO | None], list[float]] = {}
-    table = []
-    for one in requests:
-        key = one.tenant, one.slo_class, one.slo
-        if key not in known:
-            slo = track_of(0, one, 1, settings).view.slo
-            known[key] = [
-                math.inf if ms is None else ms for ms in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)
-            ]
-        table.append(known[key])
-    return np.array(table)
+def _drawn(
+    file: TraceFile, machine: EngineProfile, settings: EngineSettings, seed: int,
+    warn: Callable[[str], None],
+) -> Traffic:  # fmt: skip
+    """ServeGen's clients, from columns to columns."""
+    drawn = draw_requests(file.path, file.draw or Draw(), seed)
+    _warn_of_lines(drawn.malformed, warn)
+    for note in drawn.notes:
+        warn(note)
+    sent, clipped = drawn.columns.clipped(_longest(machine))
+    _warn_of_clipped(clipped, machine, warn)
+    prefixes = [()] * len(sent) if machine.prefix_caching else []
+    contents = None
+    if machine.prefix_caching:
+        contents = number_blocks(
+            prefixes, sent.prompt_tokens, sent.output_tokens, machine.block_size
+        )
+    workload = Workload(
+        sent.arrival_s, sent.prompt_tokens, sent.output_tokens,
+        np.full(len(sent), sent.output_tokens.max()), np.zeros(len(sent), np.int32), contents,
+    )  # fmt: skip
+    traffic = Traffic(
+        file.path.name, workload, sent.sender, sent.senders, prefixes, machine, settings
+    )
+    if traffic.span_s <= 0:
+        raise WorkloadError(f"{file.path}: its requests span 0 s, so they have no rate")
+    return traffic
+
+
+def targets_ms(traffic: Traffic, settings: EngineSettings) -> NDArray[np.float64]:
+    """TTFT, TPOT and E2E targets of each sender, infinite where it has none: (senders, 3)."""
+    slos = [track_of(0, one, 1, settings).view.slo for one in traffic.senders]
+    return np.array(
+        [
+            [math.inf if ms is None else ms for ms in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)]
+            for slo in slos
+        ]
+    )
 
 
 def at_load(traffic: Traffic, load: float, seed: int) -> LoadedTraffic:
@@ -129,8 +174,8 @@ def at_load(traffic: Traffic, load: float, seed: int) -> LoadedTraffic:
     start), so that their bursts do not fall together. Below a whole number of copies each request
     stays with equal chance. Load 1 is the trace itself. Copies share no prompts with each other.
     """
-    base = columns(traffic.requests, traffic.profile)
-    rng, count, span = np.random.default_rng(seed), len(base), span_s(traffic.requests)
+    base, span = traffic.workload, traffic.span_s
+    rng, count = np.random.default_rng(seed), len(base)
     copies = math.ceil(load)
     later_s = rng.uniform(0.0, min(SPREAD_S, span), copies)
     arrival_s = (base.arrival_s - base.arrival_s[0] + later_s[:, np.newaxis]) % span
@@ -145,16 +190,26 @@ def at_load(traffic: Traffic, load: float, seed: int) -> LoadedTraffic:
     contents = None
     if base.contents is not None:
         prefixes = (
-            tuple(block * copies + k for block in traffic.requests[row].prefix)
+            tuple(block * copies + k for block in traffic.prefixes[row])
             for k, row in zip(copy.tolist(), rows.tolist(), strict=True)
         )
         contents = number_blocks(prefixes, prompt, output, traffic.profile.block_size)
     workload = Workload(
         flat[kept], prompt, output, base.max_tokens[rows], base.cached_tokens[rows], contents
     )
-    return LoadedTraffic(workload, rows)
+    return LoadedTraffic(workload, traffic.sender[rows])
 
 
 def _longest(profile: EngineProfile) -> int:
     """Tokens of a request that any replica can serve."""
     return min(profile.max_model_len, (profile.kv_blocks - 1) * profile.block_size)
+
+
+def _warn_of_lines(malformed: Sequence[str], warn: Callable[[str], None]) -> None:
+    if malformed:
+        warn(f"{len(malformed)} malformed lines left out, the first: {malformed[0]}")
+
+
+def _warn_of_clipped(clipped: int, machine: EngineProfile, warn: Callable[[str], None]) -> None:
+    if clipped:
+        warn(f"{clipped} requests clipped to {_longest(machine)} tokens")

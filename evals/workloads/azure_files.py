@@ -38,15 +38,24 @@ def find_azure(trace: str) -> Path | None:
     Raises:
         TraceError: `HMAS_TRACES` is set but is not a folder.
     """
+    for folder in searched_folders():
+        found = sorted(folder.rglob(AZURE_FILES[trace].name))
+        if found:
+            return found[0]
+    return None
+
+
+def searched_folders() -> list[Path]:
+    """Where traces may lie on this machine, the first place first.
+
+    Raises:
+        TraceError: `HMAS_TRACES` is set but is not a folder.
+    """
     named = os.environ.get("HMAS_TRACES")
     if named and not Path(named).is_dir():
         raise TraceError(f"HMAS_TRACES: {named!r} is not a folder")
-    for folder in (Path(named) if named else None, DEFAULT_FOLDER):
-        if folder is not None and folder.is_dir():
-            found = sorted(folder.rglob(AZURE_FILES[trace].name))
-            if found:
-                return found[0]
-    return None
+    folders = [Path(named)] if named else []
+    return [folder for folder in (*folders, DEFAULT_FOLDER) if folder.is_dir()]
 
 
 def fetch_azure(

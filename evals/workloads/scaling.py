@@ -8,10 +8,15 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from serving.contracts import TraceRequest
 from serving.contracts.requests import PREFIX_BLOCK_TOKENS
 
+IntT = TypeVar("IntT", bound=np.integer[Any])
 Requests = tuple[TraceRequest, ...]
 
 
@@ -65,22 +70,30 @@ def scale_lengths(requests: Sequence[TraceRequest], factor: float) -> Requests:
     )
 
 
-def clip_lengths(requests: Sequence[TraceRequest], max_model_len: int) -> tuple[Requests, int]:
-    """Shorten what cannot fit the model's context; returns the requests and how many changed.
+def fitting_lengths(
+    prompt_tokens: NDArray[IntT], output_tokens: NDArray[IntT], max_model_len: int
+) -> tuple[NDArray[IntT], NDArray[IntT]]:
+    """Lengths that fit the model's context, each pair together; all shapes are (requests,).
 
-    The output is cut to half the context at most, then the prompt to what is left.
+    Where they do not fit, the output is cut to half the context at most, then the prompt to what
+    is left.
     """
-    clipped = []
-    changed = 0
-    for request in requests:
-        output_tokens = min(request.output_tokens, max_model_len // 2)
-        prompt_tokens = min(request.prompt_tokens, max_model_len - output_tokens)
-        if request.prompt_tokens + request.output_tokens <= max_model_len:
-            clipped.append(request)
-        else:
-            clipped.append(_with_lengths(request, prompt_tokens, output_tokens))
-            changed += 1
-    return tuple(clipped), changed
+    too_long = prompt_tokens > max_model_len - output_tokens
+    shorter = np.minimum(output_tokens, max_model_len // 2)
+    output = np.where(too_long, shorter, output_tokens)
+    return np.minimum(prompt_tokens, max_model_len - output), output
+
+
+def clip_lengths(requests: Sequence[TraceRequest], max_model_len: int) -> tuple[Requests, int]:
+    """Shorten what cannot fit the model's context; returns the requests and how many changed."""
+    lengths = np.array([(one.prompt_tokens, one.output_tokens) for one in requests], np.int64)
+    prompts, outputs = lengths.reshape(-1, 2).T
+    fitting = np.stack(fitting_lengths(prompts, outputs, max_model_len), axis=1)
+    clipped = list(requests)
+    changed = np.flatnonzero((fitting != lengths).any(axis=1)).tolist()
+    for row in changed:
+        clipped[row] = _with_lengths(clipped[row], *fitting[row].tolist())
+    return tuple(clipped), len(changed)
 
 
 def _with_lengths(request: TraceRequest, prompt_tokens: int, output_tokens: int) -> TraceRequest:

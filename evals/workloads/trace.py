@@ -34,12 +34,14 @@ class Trace:
         malformed: one message per broken line, in the order of the file.
         failed: rows that record a request which got no answer; left out, not broken.
         out_of_order: rows that arrive before the one above them; used, sorted by arrival.
+        notes: what else the reader of the results must know.
     """
 
     requests: tuple[TraceRequest, ...]
     malformed: tuple[str, ...] = ()
     failed: int = 0
     out_of_order: int = 0
+    notes: tuple[str, ...] = ()
 
 
 ParseLine = Callable[[str], TraceRequest | None]

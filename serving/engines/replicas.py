@@ -19,6 +19,7 @@ from serving.engines.profile import EngineProfile
 from serving.engines.replica_steps import FRONT, FULL, REPLICA, Hooks, Replicas, run_replicas
 from serving.engines.served import Served
 from serving.engines.step_state import EngineState, new_state
+from serving.engines.virtual_hook import know_requests
 from serving.engines.virtual_steps import DRAINED, STUCK
 
 _SLICE_EVENTS = 50_000  # some 100 ms: then progress is told, and Ctrl-C is heard
@@ -45,7 +46,7 @@ def serve_on_replicas(
     workload: Workload,
     replicas: int,
     hook: Hooks | None = None,
-    rows: NDArray[np.int64] | None = None,
+    sender: NDArray[np.int32] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> ReplicasServed:
     """Serve a workload to its end.
@@ -56,15 +57,17 @@ def serve_on_replicas(
         replicas: how many.
         hook: each replica starts with a copy of it: what `VirtualHook` has in `core`, and returns
             from `begin`. None is stock vLLM.
-        rows: which request that `begin` was told of is meant by each of the workload; None: they
-            are the same. So many requests can be alike without an object each.
+        sender: which request that `begin` was told of has each one's tenant, targets and priority;
+            needed with a hook. So many requests can be alike without an object each.
         on_progress: told the number of requests that have left now and then.
 
     Raises:
         RuntimeError: a request that needs more KV blocks than there are would wait for ever.
     """
     states = _states(profile, workload, replicas, _ROOM if hook is None else 1)
-    hooks = None if hook is None else _hooks(hook, len(workload), replicas, rows, workload)
+    hooks = None
+    if hook is not None and sender is not None:
+        hooks = _hooks(hook, replicas, sender, workload)
     fleet = Replicas(
         np.zeros(1, FRONT), np.zeros(replicas, REPLICA), np.zeros(replicas),
         np.zeros(len(workload), np.int32), np.zeros(replicas, np.int64), np.zeros((replicas, 1)),
@@ -115,16 +118,15 @@ def _with_room(states: EngineState) -> EngineState:
 
 
 def _hooks(
-    hook: Hooks, count: int, replicas: int, rows: NDArray[np.int64] | None,
-    workload: Workload,
-) -> Hooks:  # fmt: skip
-    known, notes = hook.core, hook.notes
+    hook: Hooks, replicas: int, sender: NDArray[np.int32], workload: Workload
+) -> Hooks:
+    known, notes, count = hook.core, hook.notes, len(workload)
     core = new_core(count, 1)._replace(
-        requests=known.requests[:count].copy() if rows is None else known.requests[rows],
+        requests=known.requests[sender],
         groups=known.groups, running=np.zeros((replicas, len(notes.was)), np.int64),
         **{name: _each(getattr(known, name), replicas) for name in ("tenants", "engine", "cost")},
     )  # fmt: skip
-    core.requests["arrival_s"] = workload.arrival_s
+    know_requests(core.requests, workload)
     own = {name: _each(getattr(notes, name), replicas) for name in ("lengths", "histograms")}
     return Hooks(
         core,

@@ -10,6 +10,7 @@ from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.compat import vllm_version
 from serving.contracts import (
@@ -228,12 +229,7 @@ class VirtualHook:
         for name, column in zip(names, table.T, strict=True):
             rows[name][first:] = column
         rows["priority"][first:] = [one.priority for one in run.offered[first:]]
-        if first == 0:
-            rows["arrival_s"] = workload.arrival_s
-            rows["whole_prompt_tokens"] = workload.prompt_tokens
-            rows["max_tokens"] = workload.max_tokens
-            rows["deprioritised_s"], rows["policy"] = np.nan, -1
-        rows["group"][first:] += _inside_tenant(workload, first)
+        know_requests(rows, workload, first)
 
     def _slo(self, one: ResidentRequest | TraceRequest) -> tuple[str, SLO]:
         return slo_of(request_arguments(one, self.settings), self.settings, one.tenant)
@@ -303,8 +299,22 @@ class VirtualHook:
         self._books.tell(self.core, self._order.policy.name)
 
 
-def _inside_tenant(workload: Workload, first: int) -> np.ndarray:
-    lengths = np.stack([workload.prompt_tokens[first:], workload.max_tokens[first:]], axis=1)
-    pairs, which = np.unique(lengths, axis=0, return_inverse=True)
-    bins = np.array([group_of(0, *pair) for pair in pairs.tolist()], np.int64)
-    return bins[which.ravel()] if len(pairs) else bins
+def know_requests(rows: NDArray[Any], workload: Workload, first: int = 0) -> None:
+    """Note when requests from row `first` on come and how long they are.
+
+    Args:
+        rows: `state.REQUEST` of each; the tenant's number is in `group`.
+        workload: the same requests.
+        first: none from there on has arrived.
+    """
+    new = rows[first : len(workload)]
+    new["arrival_s"] = workload.arrival_s[first:]
+    new["whole_prompt_tokens"] = workload.prompt_tokens[first:]
+    new["max_tokens"] = workload.max_tokens[first:]
+    new["deprioritised_s"], new["policy"] = np.nan, -1
+    # Lengths as one number each, because that is sorted ten times as fast as pairs.
+    pairs = workload.prompt_tokens[first:] * np.int64(1 << 32) + workload.max_tokens[first:]
+    unique, which = np.unique(pairs, return_inverse=True)
+    bins = [group_of(0, pair >> 32, pair & 0xFFFFFFFF) for pair in unique.tolist()]
+    new["group"] -= new["group"] % GROUPS_PER_TENANT
+    new["group"] += np.array(bins, np.int64)[which]

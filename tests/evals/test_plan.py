@@ -43,10 +43,15 @@ def chats():
 
 
 def on_replicas(requests, machine, arm, count):
-    traffic = Traffic("test", requests, machine, SETTINGS)
+    traffic = Traffic.of("test", requests, machine, SETTINGS)
     loaded = at_load(traffic, 1.0, seed=0)
-    run = serve_on_replicas(machine, loaded.workload, count, hook_of(traffic, arm), loaded.rows)
+    run = serve_on_replicas(machine, loaded.workload, count, hook_of(traffic, arm), loaded.sender)
     return run, run.served.outcomes(requests, engine_of(machine, arm).settings)
+
+
+def each_target_ms(requests, settings):
+    traffic = Traffic.of("test", requests, MACHINE, settings)
+    return targets_ms(traffic, settings)[traffic.sender]
 
 
 def engine_of(machine, arm):
@@ -69,7 +74,7 @@ def test_one_replica_does_what_the_compiled_engine_does(machine, requests, arm):
     run, outcomes = on_replicas(requests, machine, arm, 1)
     expected = engine_of(machine, arm).run(requests)
     assert outcomes == expected
-    targets = targets_ms(requests, engine_of(machine, arm).settings)
+    targets = each_target_ms(requests, engine_of(machine, arm).settings)
     assert run.served.met(targets).tolist() == [one.met for one in expected]
     if machine is TIGHT:
         assert run.served.preemptions.sum() > 0
@@ -97,7 +102,7 @@ def test_what_the_model_cannot_take_is_rejected_and_met_by_nobody():
     requests = (*sent(3), TraceRequest(9.0, 5000, 5, "a", "batch", max_tokens=9))
     run, outcomes = on_replicas(requests, MACHINE, STOCK, 2)
     assert [one.finish for one in outcomes][-1] == "rejected"
-    assert not run.served.met(targets_ms(requests, SETTINGS))[-1]
+    assert not run.served.met(each_target_ms(requests, SETTINGS))[-1]
 
 
 def test_requests_go_to_the_lowest_score_by_counts_that_may_be_old():
@@ -132,16 +137,18 @@ def test_those_that_wait_count_more_where_the_kv_cache_is_full():
 
 
 def test_a_load_keeps_the_clock_and_copies_share_no_prompts():
-    traffic = Traffic("test", chats(), CACHING, SETTINGS)
+    traffic = Traffic.of("test", chats(), CACHING, SETTINGS)
     once, twice, half = (at_load(traffic, load, seed=3) for load in (1.0, 2.0, 0.5))
-    assert once.rows.tolist() == list(range(120))
-    assert once.workload.arrival_s.tolist() == [one.arrival_s for one in traffic.requests]
-    assert np.bincount(twice.rows).tolist() == [2] * 120
+    assert once.workload.prompt_tokens.tolist() == [one.prompt_tokens for one in chats()]
+    assert once.workload.arrival_s.tolist() == [one.arrival_s for one in chats()]
+    prompts = once.workload.prompt_tokens.tolist()
+    assert sorted(twice.workload.prompt_tokens.tolist()) == sorted(2 * prompts)
     for loaded in (twice, half):
         assert (np.diff(loaded.workload.arrival_s) >= 0).all()
         assert loaded.workload.arrival_s[-1] <= once.workload.arrival_s[-1]
-    assert 40 < len(half.rows) < 80
-    assert len(set(half.rows.tolist())) == len(half.rows)
+    assert 40 < len(half.sender) < 80
+    assert len(set(half.workload.arrival_s.tolist())) == len(half.sender)
+    assert set(half.workload.arrival_s.tolist()) < set(once.workload.arrival_s.tolist())
     assert once.workload.contents is not None
     assert twice.workload.contents is not None
     own = set(once.workload.contents.shared.tolist())
@@ -156,7 +163,7 @@ def test_every_policy_sees_the_same_arrivals_and_an_answer_holds_from_there_on(m
         return serve_on_replicas(machine, offered, *rest)
 
     monkeypatch.setattr(plan_module, "serve_on_replicas", noted)
-    traffic = Traffic("test", sent(), MACHINE, SETTINGS)
+    traffic = Traffic.of("test", sent(), MACHINE, SETTINGS)
     told = []
     results = run_plan(
         traffic, PlanOptions((1.0, 2.0), (1, 2), (STOCK, START), 0.9),
@@ -185,9 +192,9 @@ def test_every_policy_sees_the_same_arrivals_and_an_answer_holds_from_there_on(m
 
 def test_targets_are_those_of_the_class_or_the_requests_own():
     own = replace(sent(1)[0], slo=SLO(e2e_ms=70.0))
-    listed = replace(own, slo=None, slo_class="interactive")
+    listed = replace(own, slo=None, slo_class="interactive", arrival_s=1.0)
     expected = [[np.inf, np.inf, 70.0], [500.0, 30.0, np.inf]]
-    assert targets_ms((own, listed), SETTINGS).tolist() == expected
+    assert each_target_ms((own, listed), SETTINGS).tolist() == expected
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def test_a_useless_file_is_one_line_and_exit_code_2(suite, tmp_path, name, conte
 
 
 def test_of_a_file_in_another_format_the_error_names_the_option(suite, tmp_path):
-    trace = tmp_path / "mine.jsonl"
+    trace = tmp_path / "mine.csv"
     trace.write_text("\n".join(MOONCAKE))
     result = run(suite, "--trace", trace)
     assert result.exit_code == 2
