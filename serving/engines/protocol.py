@@ -68,15 +68,3 @@ class Engine(Protocol):
         first; vLLM's API server loads them evenly.
         """
         ...
-
-
-class StoppableEngine(Engine, Protocol):
-    """An engine with its kill switch, which people have and controllers do not."""
-
-    def stop(self, by: str, reason: str = "") -> Ack:
-        """Return to the default policy and limits at once; decisions are refused until `start`."""
-        ...
-
-    def start(self, by: str) -> Ack:
-        """Let decisions in again."""
-        ...

@@ -24,12 +24,11 @@ from serving.contracts import ContractError
 from serving.contracts.in_force import MEANT, middleware_of
 from serving.contracts.settings import EngineSettings, load_contract, read_settings
 from serving.engines.live import DEFAULT_TOKEN_FILE
-from serving.launch.cpu_precision import is_cpu_build, precision_arguments
 from serving.launch.model import SMOLLM2, is_complete
-from serving.launch.vllm_arguments import SCHEDULER, Given, merged, read_arguments
+from serving.launch.vllm_arguments import REPO, SCHEDULER, Given, merged, read_arguments
+from serving.launch.vllm_cli import is_cpu_build, precision_arguments
 
 DEFAULT_MODEL_FILE = "var/perception.json"
-REPO = Path(__file__).resolve().parents[2]
 _START_LIMIT_S = 600
 _STOP_LIMIT_S = 30
 

@@ -17,7 +17,7 @@ from serving.contracts import ContractError
 
 ADDITIONAL, SCHEDULER, CONFIG = "--additional-config", "--scheduler-cls", "--config"
 HOOK = "serving.scheduler.hmas_scheduler"
-_REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[2]
 _SHORTEST = len("--add")  # argparse takes a flag's beginning for the flag, where only one fits
 
 
@@ -157,7 +157,7 @@ def _nested(path: str, text: str) -> dict[str, Any]:
 
 def _own(name: str, source: str) -> str:
     """The name of a scheduler, if it is one of this repository (the step log's, a test's)."""
-    if not (_REPO / name.split(".", maxsplit=1)[0]).is_dir():
+    if not (REPO / name.split(".", maxsplit=1)[0]).is_dir():
         raise ContractError(
             f"{source} {name}: `hmas serve` runs vLLM with its own scheduler ({HOOK}), and vLLM "
             "takes one; leave it out, or start `vllm serve` without H-MAS"

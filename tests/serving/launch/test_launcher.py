@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 
 from serving.contracts import Contract, ContractError, TenantTerms
 from serving.contracts.settings import EngineSettings, load_contract, read_settings
-from serving.launch import cpu_precision, launcher
+from serving.launch import launcher, vllm_cli
 from serving.launch.launcher import (
-    REPO,
     ServerError,
     running_server,
     serve_command,
@@ -23,7 +22,7 @@ from serving.launch.launcher import (
     write_token,
 )
 from serving.launch.model import SMOLLM2
-from serving.launch.vllm_arguments import Given
+from serving.launch.vllm_arguments import REPO, Given
 from serving.plugin.gateway import GatewayMiddleware
 
 TWO_GATEWAYS = r"hmas.gateway is 'off'.*'token'"
@@ -64,11 +63,11 @@ def test_vllm_serves_the_model_with_the_hook_and_the_callers_arguments():
 def test_a_cpu_that_emulates_bfloat16_computes_in_float32(tmp_path, monkeypatch, flags, arguments):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"processor\t: 0\n{flags}\nbugs\t\t: none\n")
-    monkeypatch.setattr(cpu_precision, "is_cpu_build", lambda: True)
-    assert cpu_precision.precision_arguments(cpuinfo) == arguments
-    assert cpu_precision.precision_arguments(tmp_path / "missing") == []
-    monkeypatch.setattr(cpu_precision, "is_cpu_build", lambda: False)  # a GPU computes as it likes
-    assert cpu_precision.precision_arguments(cpuinfo) == []
+    monkeypatch.setattr(vllm_cli, "is_cpu_build", lambda: True)
+    assert vllm_cli.precision_arguments(cpuinfo) == arguments
+    assert vllm_cli.precision_arguments(tmp_path / "missing") == []
+    monkeypatch.setattr(vllm_cli, "is_cpu_build", lambda: False)  # a GPU computes as it likes
+    assert vllm_cli.precision_arguments(cpuinfo) == []
 
 
 def test_a_gateway_brings_its_middleware_and_the_hook_the_same_settings():
