@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from serving.core import heap
+from serving.core import heap, parkable
 from serving.core.jit import compiled, compiled_in_place
 from serving.core.keys import key_of
 from serving.core.standing import (
@@ -145,6 +145,8 @@ def leave(core: Core, row: int) -> None:
         core.requests[behind].before = before
     if engine.turn == row:
         engine.turn = behind
+    if one.listed:
+        parkable.drop(core, row)
     one.queued = 0
     lane.waiting -= 1
     engine.waiting -= 1
@@ -307,5 +309,7 @@ def _place(core: Core, row: int) -> None:
         one.standing = standing
         if standing > NORMAL and math.isnan(one.deprioritised_s[standing - 1]):
             one.deprioritised_s[standing - 1] = max(0.0, engine.now_s - one.arrival_s)
+    if engine.triage and not one.listed and parkable.may_park(core, row):
+        parkable.join(core, row)
     lane = core.tenants[one.tenant]
     lane.first = heap.insert(core.places, core.place_links, lane.first, row)

@@ -31,6 +31,7 @@ REQUEST = np.dtype([
     ("queued", _FLAG), ("resumed", _FLAG), ("facts", _INT), ("standing", _INT),
     ("conforms_s", _FLOAT),  # when its tenant's bucket covers it
     ("before", _INT), ("behind", _INT),  # its neighbours in the order of queueing
+    ("listed", _FLAG), ("earlier", _INT), ("later", _INT),  # and, where triage may park it, by due
     ("deprioritised_s", _FLOAT, (3,)),  # since when it stands behind others; NaN: it never did
     # What taking it has changed, should it come back unstarted in the same step.
     ("charged", _INT), ("lowered", _FLOAT), ("floor", _FLAG), ("ceiling", _FLAG),
@@ -90,6 +91,7 @@ ENGINE = np.dtype([
     ("virtual", _FLOAT),  # the least work of a backlogged lane, when it was last served
     ("lanes", _INT),  # rows of `tenants` in use
     ("triage_due_s", _FLOAT),
+    ("earliest", _INT), ("latest", _INT),  # ends of the list of requests that triage may park
     # The limits in force, by their names in `Limits`.
     ("max_active_requests", _INT), ("token_budget", _INT), ("long_prefill_threshold", _INT),
     ("follow_slack", _FLAG), ("kv_reserve", _FLOAT), ("max_partial_prefills", _INT),
@@ -160,7 +162,7 @@ def new_core(rows: int, lanes: int) -> Core:
         np.zeros((rows, 6)), np.zeros((2, rows), np.int64),
     )  # fmt: skip
     engine = core.engine
-    for name in ("front", "back", "turn", "looked_up", "due"):
+    for name in ("front", "back", "turn", "looked_up", "due", "earliest", "latest"):
         engine[name] = NONE
     engine["now_s"], engine["triage_due_s"] = -math.inf, -math.inf
     engine["max_wait_s"], engine["most_owed"] = math.inf, math.inf

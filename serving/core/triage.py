@@ -4,9 +4,8 @@ Past saturation, an order by deadline spends itself on requests that are about t
 preference for short prompts prevents this, but is right for one load only. Triage asks what fits.
 """
 
-import numpy as np
-
 from serving.core.jit import compiled_in_place
+from serving.core.parkable import drop, join, may_park
 from serving.core.queue import place_anew
 from serving.core.sorting import push, replace_first, sort
 from serving.core.standing import PARKED
@@ -30,28 +29,30 @@ def triage(core: Core) -> None:
     parked request comes back when there is room. Never parked are best-effort requests, and
     requests that have waited beyond the ceiling or begun to answer; hopeless ones are left out.
 
-    O(n log n), when it is due.
+    O(n) of those that may be parked, when it is due, and O(m log m) of the m new ones.
     """
     engine, requests = core.engine[0], core.requests
     if not engine.triage or engine.now_s < engine.triage_due_s:
         return
-    count = _by_deadline(core)
     engine.triage_due_s = engine.now_s + PAUSE_S * engine.waiting
-    rows, kept, held = core.picked[0], core.picked[1], 0  # the costliest of `kept` in front
-    rate, done_s = ROUGHLY * engine.prefill_s_per_token, engine.now_s
+    count = _by_deadline(core)
+    rows, kept = core.picked[0], core.picked[1]  # the costliest of `kept` in front
+    rate, done_s, held, pushed = ROUGHLY * engine.prefill_s_per_token, engine.now_s, 0, 0
     for i in range(count):
-        row, one = rows[i], requests[rows[i]]
+        one = requests[rows[i]]
         one.gives_up = 0
-        work_s = one.prompt_tokens * rate
-        core.ranks[row, 0], core.ranks[row, 1] = work_s, -core.places[row, ORDER]
-        done_s += work_s
+        done_s += one.prompt_tokens * rate
         if done_s <= one.deadline_s:
-            push(core.ranks, kept, held, row)
-            held += 1
-        else:
-            dearest = replace_first(core.ranks, kept, held, row)
-            done_s -= core.ranks[dearest, 0]
-            requests[dearest].gives_up = 1
+            continue
+        while pushed < i:  # as long as all are in time, nobody asks which is the costliest
+            _note_work(core, rows[pushed], rate)
+            push(core.ranks, kept, held, rows[pushed])
+            held, pushed = held + 1, pushed + 1
+        _note_work(core, rows[i], rate)
+        pushed = i + 1
+        dearest = replace_first(core.ranks, kept, held, rows[i])
+        done_s -= core.ranks[dearest, 0]
+        requests[dearest].gives_up = 1
     for i in range(count):
         one = requests[rows[i]]
         if one.gives_up != (one.facts & PARKED > 0):
@@ -62,34 +63,70 @@ def triage(core: Core) -> None:
 @compiled_in_place
 def forget_parked(core: Core) -> None:
     """Nothing is parked: triage was switched on or off."""
-    row = core.engine[0].front
-    while row != NONE:
-        core.requests[row].facts &= ~PARKED
-        row = core.requests[row].behind
+    while core.engine[0].latest != NONE:
+        core.requests[core.engine[0].latest].facts &= ~PARKED
+        drop(core, core.engine[0].latest)
 
 
 @compiled_in_place
 def _by_deadline(core: Core) -> int:
     """Rows that may be parked into `picked[0]`, the earliest deadline first, ties by order.
 
-    Returns how many there are. Others that are parked come back.
+    Returns how many there are. Others that are parked come back. Those that are not in order since
+    the last pass, mostly new ones, are sorted apart and merged.
     """
-    requests, ranks, rows, count = core.requests, core.ranks, core.picked[0], 0
-    row = core.engine[0].front
+    requests, ranks, rows, new = core.requests, core.ranks, core.picked[0], core.picked[1]
+    row, kept, found = core.engine[0].earliest, 0, 0
     while row != NONE:
         one = requests[row]
-        if one.facts & ~PARKED:
-            if one.facts & PARKED:
-                _park_or_not(core, row)
-        elif one.deadline_s < np.inf:
-            ranks[row, 0], ranks[row, 1] = requests[row].deadline_s, core.places[row, ORDER]
-            for column in range(2, ranks.shape[1]):
-                ranks[row, column] = 0.0
-            rows[count] = row
-            count += 1
-        row = requests[row].behind
-    sort(ranks, rows, count)
-    return count
+        if one.facts & PARKED and not may_park(core, row):
+            _park_or_not(core, row)
+        if not may_park(core, row):
+            drop(core, row)
+        elif kept and _is_due_before(core, row, rows[kept - 1]):
+            ranks[row, 0], ranks[row, 1] = one.deadline_s, core.places[row, ORDER]
+            new[found] = row
+            found += 1
+        else:
+            rows[kept] = row
+            kept += 1
+        row = one.later
+    if found:
+        sort(ranks, new, found)
+        _merge(core, kept, found)
+    return kept + found
+
+
+@compiled_in_place
+def _merge(core: Core, kept: int, found: int) -> None:
+    """The first rows of `picked[1]` into those of `picked[0]`, and the list follows."""
+    rows, new, count = core.picked[0], core.picked[1], kept + found
+    place = count
+    while found:
+        place -= 1
+        if kept and _is_due_before(core, new[found - 1], rows[kept - 1]):
+            kept -= 1
+            rows[place] = rows[kept]
+        else:
+            found -= 1
+            rows[place] = new[found]
+    core.engine[0].earliest = core.engine[0].latest = NONE
+    for i in range(count):
+        join(core, rows[i])
+
+
+@compiled_in_place
+def _is_due_before(core: Core, row: int, other: int) -> bool:
+    due_s, other_s = core.requests[row].deadline_s, core.requests[other].deadline_s
+    if due_s == other_s:
+        return bool(core.places[row, ORDER] < core.places[other, ORDER])
+    return bool(due_s < other_s)
+
+
+@compiled_in_place
+def _note_work(core: Core, row: int, rate: float) -> None:
+    core.ranks[row, 0] = core.requests[row].prompt_tokens * rate
+    core.ranks[row, 1] = -core.places[row, ORDER]
 
 
 @compiled_in_place

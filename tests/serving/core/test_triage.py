@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serving.core import queue, triage
 from serving.core.standing import PARKED
-from serving.core.state import Core
+from serving.core.state import ORDER, Core, with_rows
 from serving.core.triage import PAUSE_S, ROUGHLY
 from tests.serving.core.samples import MAX_WAIT_S, core_of, put, step_begins, waiting
 
@@ -141,6 +141,49 @@ def test_the_longer_the_queue_the_longer_the_pause_after_a_pass(count):
     assert len(parked(core)) == lost, "not looked at yet"
     step_begins(core, 1.1 * pause_s)
     assert len(parked(core)) > lost or count == 10
+
+
+@hypothesis_settings(deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            jobs_of,  # these come
+            st.sampled_from(("served", "put back", "preempted", "cached")),
+            st.floats(0.0, 0.3),  # seconds pass
+        ),
+        min_size=2, max_size=14,
+    )
+)  # fmt: skip
+def test_what_it_kept_in_mind_since_the_last_pass_is_what_there_is(events):
+    """Its list is kept from pass to pass: each pass parks whom it would park in a new queue."""
+    core, now_s, coming = core_with([]), 0.0, iter(range(64 * len(events)))
+    core = with_rows(core, 64 * len(events))
+    for event in events:
+        if isinstance(event, float):
+            now_s += event
+        elif isinstance(event, list):
+            for hundreds, due_s in event:
+                put(core, next(coming), now_s + due_s, 100 * hundreds, arrival_s=now_s)
+        elif core.engine["waiting"][0]:
+            row = queue.take(core)
+            if event == "put back":
+                queue.put_back(core, row)
+            elif event == "preempted":
+                queue.enter_first(core, row)
+            elif event == "cached":  # more of its prompt is in the KV cache now
+                queue.put_back(core, row)
+                before = int(core.requests["prompt_tokens"][row])
+                core.requests["prompt_tokens"][row] = 1 + before // 2
+                queue.look_again(core, row, before)
+            core.engine["taken"] = 0
+        pass_is_due(core, now_s)
+        again = core_of("edf", RATE, len(core.requests), triage=1, demotes=0)
+        rows = np.flatnonzero(core.requests["queued"])
+        for row in rows[np.argsort(core.places[rows, ORDER])].tolist():
+            one = core.requests[row]
+            put(again, row, one["deadline_s"], one["prompt_tokens"], arrival_s=one["arrival_s"])
+        step_begins(again, now_s)
+        assert parked(core) == parked(again)
 
 
 @pytest.mark.parametrize("skipped", [True, False])

@@ -1,0 +1,45 @@
+"""Which waiting requests may triage park? A list, so that it need not look at all that wait.
+
+New ones join at the end. `triage` brings the list in order by deadline and drops those that may be
+parked no more; most of it is in order since the last time.
+"""
+
+import numpy as np
+
+from serving.core.jit import compiled_in_place
+from serving.core.standing import PARKED
+from serving.core.state import NONE, Core
+
+
+@compiled_in_place
+def may_park(core: Core, row: int) -> bool:
+    """Best-effort requests are not worth it, and whoever stands elsewhere already, stays there."""
+    one = core.requests[row]
+    return bool(not one.facts & ~PARKED and one.deadline_s < np.inf)
+
+
+@compiled_in_place
+def join(core: Core, row: int) -> None:
+    """Put a request at the end of the list."""
+    engine, one = core.engine[0], core.requests[row]
+    one.listed, one.earlier, one.later = 1, engine.latest, NONE
+    if engine.latest == NONE:
+        engine.earliest = row
+    else:
+        core.requests[engine.latest].later = row
+    engine.latest = row
+
+
+@compiled_in_place
+def drop(core: Core, row: int) -> None:
+    """Take a request out of the list."""
+    engine, one = core.engine[0], core.requests[row]
+    one.listed = 0
+    if one.earlier == NONE:
+        engine.earliest = one.later
+    else:
+        core.requests[one.earlier].later = one.later
+    if one.later == NONE:
+        engine.latest = one.earlier
+    else:
+        core.requests[one.later].earlier = one.earlier
