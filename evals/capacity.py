@@ -5,7 +5,7 @@ the 10th and the 80th percentile of completions, so neither the start (no reques
 finished yet) nor the end (the batch runs empty) counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from evals.sim_engine import BuildEngine, build_simulated
@@ -21,7 +21,6 @@ def simulated_capacity_rps(
     profile: EngineProfile,
     settings: EngineSettings,
     requests: Sequence[TraceRequest],
-    on_progress: Callable[[int], None],
     build_engine: BuildEngine = build_simulated,
 ) -> float:
     """Requests per second that stock FCFS completes when saturated.
@@ -31,7 +30,7 @@ def simulated_capacity_rps(
     """
     at_once = [replace(request, arrival_s=0.0) for request in requests]
     engine = build_engine(profile, settings, True)
-    return saturated_rate_rps(engine.run(at_once, on_progress=on_progress))
+    return saturated_rate_rps(engine.run(at_once))
 
 
 def saturated_rate_rps(outcomes: Sequence[Outcome]) -> float:

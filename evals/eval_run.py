@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from evals.arms import ControllerOptions, controller_config, expand_arms, listed_arms, parse_arm
 from evals.capacity import LEAST_COMPLETIONS
-from evals.case_store import CaseStore
 from evals.own_server import own_server
 from evals.plain_server import PlainServer, connect, named_urls
 from evals.progress import CaseProgress
@@ -171,17 +170,13 @@ def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> Sui
     from evals.report.arms_drawn import drawn_arms
     from evals.runner import run_suite
 
-    out = request.out
     options = RunOptions(
         request.jobs,
         request.controller,
-        ledger_dir=out,
-        store=CaseStore(out) if out else None,
-        drawn=drawn_arms(suite.arms) if out is not None else (),
+        ledger_dir=_fresh_ledgers(suite, request.out),
+        drawn=drawn_arms(suite.arms) if request.out is not None else (),
     )
-    return run_suite(
-        suite, workloads, profile, seed=suite.every_seed[0], options=options, progress=progress
-    )
+    return run_suite(suite, workloads, profile, options=options, progress=progress)
 
 
 def _serve_and_run(

@@ -1,29 +1,29 @@
 """Which cases does a suite come to, and what does one leave behind?
 
-A job is a simulated case and what its result says beside the figures. Made and keyed in the
-parent by `evals.runner`, run in worker processes.
+Cases are made in the parent by `evals.runner`; what has a case as its only argument here is run
+in worker processes.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 
 from evals.arms import ControllerOptions, parse_arm
 from evals.baselines import run_case
-from evals.case_store import CaseStore, FinishedCase, key_of
-from evals.metrics import summarise
+from evals.baselines.sglang_emulated import CHUNKS
+from evals.baselines.tuned import token_budgets
+from evals.bound import upper_bound
+from evals.capacity import simulated_capacity_rps
+from evals.metrics import CaseRun, Result, summarise
 from evals.offer import Offered, offer
-from evals.run_result import versions
 from evals.scenario import Workload
-from evals.simulated_case import SimulatedCase
+from evals.simulated_case import Facts, SimulatedCase
 from evals.suite import Suite
-from evals.workers import OnProgress
 from evals.workloads.scaling import span_s
 from serving.engines.profile import EngineProfile
 
-CaseId = tuple[str, float, int, str]  # scenario, load, seed, arm
+STOCK = "vllm-fcfs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,6 @@ class RunOptions:
         jobs: worker processes.
         controller: of the arms that have one.
         ledger_dir: gets one decision ledger per case of the arm `hmas`; None records none.
-        store: finished cases are kept there, and those it has are not run again.
         drawn: arms whose run of the first seed comes back with its outcomes. Those of other
             seeds never do: hundreds of cases would not fit into memory.
     """
@@ -42,81 +41,82 @@ class RunOptions:
     jobs: int
     controller: ControllerOptions
     ledger_dir: Path | None = None
-    store: CaseStore | None = None
     drawn: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One case and what its result says beside the figures."""
+class FinishedCase:
+    """The result of a case and, as far as it is kept, the run behind it."""
 
-    case: SimulatedCase
-    trace: str
-    capacity_rps: float
-    warmup_s: float
-    moments_s: tuple[float, ...]
-    keep_outcomes: bool
-
-    @property
-    def id(self) -> CaseId:
-        """What tells it from the other jobs of its suite."""
-        case = self.case
-        return case.scenario, case.load, case.seed, case.arm.name
-
-    @property
-    def title(self) -> str:
-        """How progress names it."""
-        case = self.case
-        return f"{case.scenario} {case.load:g}x {case.arm.name} seed {case.seed}"
+    result: Result
+    run: CaseRun
 
 
-def run_job(job: Job, on_progress: OnProgress) -> FinishedCase:
-    """Run one case in a worker process; only what is kept goes back through the pipe."""
-    run = run_case(job.case, on_progress)
-    span = span_s(job.case.requests)
-    result = summarise(run, span, warmup_s=job.warmup_s, moments_s=job.moments_s)
-    profile = job.case.profile
-    result["engine"] = f"simulated {profile.name}: {profile.provenance}"
-    result["trace"] = job.trace
-    result["capacity_rps"] = job.capacity_rps
-    result["seed"] = job.case.seed
-    return FinishedCase(result, run if job.keep_outcomes else replace(run, outcomes=()))
+def finish(case: SimulatedCase) -> FinishedCase:
+    """Run a case; only what is kept goes back to the parent."""
+    run = run_case(case)
+    result = summarise(
+        run, span_s(case.requests), warmup_s=case.warmup_s, moments_s=case.moments_s
+    )
+    result |= {
+        **case.facts,
+        "engine": f"simulated {case.profile.name}: {case.profile.provenance}",
+        "seed": case.seed,
+    }
+    return FinishedCase(result, run if case.keep_outcomes else replace(run, outcomes=()))
 
 
-def jobs_of(
+def capacity_rps_of(case: SimulatedCase) -> float:
+    """Requests per second that stock vLLM completes of the case's requests, offered at once."""
+    return simulated_capacity_rps(case.profile, case.settings, case.requests)
+
+
+def bound_of(case: SimulatedCase) -> Result:
+    """The most goodput that any arm could reach in a case, and what limits it.
+
+    Of the requests that count: those of the warm-up cost nothing here, which can only raise
+    it. The step is as large as any arm's may be, for the same reason.
+    """
+    counted = [request for request in case.requests if request.arrival_s >= case.from_s]
+    budget = max(*token_budgets(case.profile), *CHUNKS)
+    bound = upper_bound(
+        counted, replace(case.profile, token_budget=budget), case.settings, case.drain_s
+    )
+    met_rps = bound.met / (span_s(case.requests) - case.warmup_s)
+    return {"bound_rps": met_rps, "bound_binding": bound.binding}
+
+
+def at_once(
+    suite: Suite, workload: Workload, profile: EngineProfile, options: RunOptions
+) -> SimulatedCase:
+    """A case of stock vLLM to measure the capacity for a workload by."""
+    return _case(suite, workload, profile, options, Offered(workload.requests), 1.0, STOCK)
+
+
+def cases_of(
     suite: Suite,
     workload: Workload,
     profile: EngineProfile,
     options: RunOptions,
-    capacities: dict[tuple[str, int], float],
-    seed: int,
-) -> list[Job]:
-    """Loads x arms of one workload; `seed` is the one whose outcomes are kept."""
-    capacity_rps = capacities[workload.scenario, workload.seed]
+    capacity_rps: float,
+) -> list[SimulatedCase]:
+    """Loads x arms of one workload. The first seed's outcomes are kept, of the drawn arms."""
     offered = {load: offer(workload, load * capacity_rps) for load in suite.loads}
-    return [
-        Job(
-            case=_case(suite, workload, profile, options, offered[load], load=load, arm=arm),
-            trace=workload.provenance,
-            capacity_rps=capacity_rps,
-            warmup_s=suite.warmup_s,
-            moments_s=offered[load].moments_s,
-            keep_outcomes=arm in options.drawn and workload.seed == seed,
-        )
+    facts: Facts = {"trace": workload.provenance, "capacity_rps": capacity_rps}
+    first = workload.seed == suite.every_seed[0]
+    cases = [
+        _case(suite, workload, profile, options, offered[load], load, arm, facts)
         for load, arm in product(suite.loads, suite.arms)
+    ]
+    return [
+        replace(case, keep_outcomes=first and case.arm.name in options.drawn) for case in cases
     ]
 
 
 def _case(
-    suite: Suite,
-    workload: Workload,
-    profile: EngineProfile,
-    options: RunOptions,
-    offered: Offered,
-    *,
-    load: float,
-    arm: str,
-) -> SimulatedCase:
+    suite: Suite, workload: Workload, profile: EngineProfile, options: RunOptions,
+    offered: Offered, load: float, arm: str, facts: Facts | None = None,
+) -> SimulatedCase:  # fmt: skip
     ledger = None
     if options.ledger_dir is not None and arm == "hmas":
         several = f"-seed{workload.seed}" if len(suite.every_seed) > 1 else ""
@@ -132,24 +132,6 @@ def _case(
         controller=replace(options.controller, ledger_path=ledger),
         seed=workload.seed,
         warmup_s=suite.warmup_s,
+        facts=facts or {},
+        moments_s=offered.moments_s,
     )
-
-
-def job_key(job: Job, code: str) -> str:
-    """What decides the result: what controller files hold, but not where they or the ledger lie."""
-    controller = job.case.controller
-    files = [controller.config_path, None if controller.model_url else controller.cassette]
-    held = [file.read_bytes() for file in files if file is not None and file.is_file()]
-    case = replace(
-        job.case,
-        requests=(),
-        controller=replace(controller, config_path=None, ledger_path=None, cassette=None),
-    )
-    decides = replace(job, case=case, keep_outcomes=False)
-    requests = _requests_key(job.case.requests)
-    return key_of(decides, requests, held, sorted(versions().items()), code)
-
-
-@lru_cache(maxsize=4)
-def _requests_key(requests: tuple[object, ...]) -> str:
-    return key_of(requests)

@@ -1,18 +1,22 @@
-"""How far is the run? Bars on standard error, one per case; standard output stays clean."""
+"""How far is the run? Bars on standard error; standard output stays clean."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 
 class CaseProgress:
-    """Progress of cases that run at the same time; used as a context manager.
-
-    Without a terminal it prints one line for each finished case instead.
-    """
+    """Progress of cases; used as a context manager. Without a terminal it prints lines only."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -32,21 +36,33 @@ class CaseProgress:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def add(self, title: str, requests: int) -> int:
+    @contextmanager
+    def counting(self, jobs: int) -> Iterator[Callable[[str], None]]:
+        """One bar for so many jobs; to be told how each of them ended."""
+        bar = self._bars.add_task("cases", total=jobs)
+
+        def done(line: str) -> None:
+            self.note(line)
+            self._bars.advance(bar)
+
+        try:
+            yield done
+        finally:
+            self._bars.remove_task(bar)
+
+    def add(self, title: str, requests: int) -> TaskID:
         """A bar for a case that will start; returns its id."""
         return self._bars.add_task(title, total=requests, start=False, visible=False)
 
-    def update(self, bar: int, finished: int) -> None:
+    def update(self, bar: TaskID, finished: int) -> None:
         """`finished` requests of the case are through."""
-        task = self._bars.tasks[bar]
-        if not task.started:
-            self._bars.start_task(task.id)
-        self._bars.update(task.id, completed=finished, visible=True)
+        self._bars.start_task(bar)
+        self._bars.update(bar, completed=finished, visible=True)
 
-    def done(self, bar: int, line: str) -> None:
+    def done(self, bar: TaskID, line: str) -> None:
         """The case is over; `line` says how it ended."""
-        self._bars.update(self._bars.tasks[bar].id, visible=False)
-        self.console.print(line, markup=False)
+        self._bars.update(bar, visible=False)
+        self.note(line)
 
     def note(self, line: str) -> None:
         """What happens now."""
@@ -54,7 +70,7 @@ class CaseProgress:
 
     def warn(self, line: str) -> None:
         """Something the reader of the results must know."""
-        self.console.print(f"warning: {line}", markup=False, soft_wrap=True)
+        self.note(f"warning: {line}")
 
 
 @contextmanager

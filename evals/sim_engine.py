@@ -1,4 +1,4 @@
-"""How do the evals get a simulated engine? Built late: importing it imports vLLM."""
+"""How do the evals get a simulated engine? Built late: importing it takes half a second."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -24,7 +24,6 @@ class RunnableEngine(Engine, Protocol):
         requests: Sequence[TraceRequest],
         tickers: Sequence[Ticker] = (),
         until_s: float | None = None,
-        on_progress: Callable[[int], None] | None = None,
     ) -> list[Outcome]:
         """One outcome per request, in the order of `requests`."""
         ...

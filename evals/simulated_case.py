@@ -1,10 +1,10 @@
-"""What is one case (scenario, load, arm) of the simulator, and what does running it come to?
+"""What is one case (scenario, load, seed, arm) of the simulator, and what does a run come to?
 
-A case is one picklable item, because cases run in worker processes; `evals.baselines.run_case` runs
-it.
+A case is one picklable item, because cases run in worker processes; `evals.baselines.run_case`
+runs it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evals.arms import Arm, ControllerOptions
@@ -13,8 +13,8 @@ from serving.contracts import Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 
-OnProgress = Callable[[int], None]
-Chosen = Mapping[str, float | str]
+Facts = Mapping[str, float | str]
+CaseId = tuple[str, float, int, str]  # scenario, load, seed, arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,20 @@ class ArmRun:
     outcomes: Sequence[Outcome]
     decisions: Sequence[AppliedDecision]
     recomputed_tokens: int
-    chosen: Chosen = field(default_factory=dict)
+    chosen: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCase:
     """Everything one run needs; `requests` arrive on the clock of the load.
 
-    `seed` decides what an arm draws; everything else is drawn already. Requests that arrive
-    in the first `warmup_s` are served, but do not count where an arm chooses in hindsight.
-    `shortlist` has the arms that `hindsight-switching` switches among.
+    Attributes:
+        seed: decides what an arm draws; everything else is drawn already.
+        warmup_s: requests that arrive in this time are served and count for nothing.
+        shortlist: the arms that `hindsight-switching` switches among.
+        facts: what the result says beside the figures.
+        moments_s: when traffic changes.
+        keep_outcomes: whether single requests are wanted, or only their figures.
     """
 
     scenario: str
@@ -47,6 +51,24 @@ class SimulatedCase:
     seed: int = 0
     warmup_s: float = 0.0
     shortlist: tuple[str, ...] = ()
+    facts: Facts = field(default_factory=dict)
+    moments_s: tuple[float, ...] = ()
+    keep_outcomes: bool = True
+
+    @property
+    def id(self) -> CaseId:
+        """What tells it from the other cases of its suite."""
+        return self.scenario, self.load, self.seed, self.arm.name
+
+    @property
+    def title(self) -> str:
+        """How progress and errors name it."""
+        return f"{self.scenario} {self.load:g}x {self.arm.name} seed {self.seed}"
+
+    @property
+    def from_s(self) -> float:
+        """From when on requests count."""
+        return self.requests[0].arrival_s + self.warmup_s
 
     @property
     def until_s(self) -> float:
@@ -55,5 +77,4 @@ class SimulatedCase:
 
     def met(self, run: ArmRun) -> int:
         """Requests that met all their SLOs: goodput times the span, which all arms share."""
-        from_s = self.requests[0].arrival_s + self.warmup_s
-        return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= from_s)
+        return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= self.from_s)

@@ -12,12 +12,11 @@ from statistics import fmean
 
 from evals.agent.case_suite import CaseSuite, load_case_suite
 from evals.agent.labels import Question, label_all, unlabelled
-from evals.agent.scenes import Scene, scenes_of, take
+from evals.agent.scenes import scenes_of, take
 from evals.agent.scoring import balance
 from evals.progress import CaseProgress
 from evals.run_result import git_state
-from evals.tasks import Shelf, Task, run_tasks
-from evals.workers import WorkerPool
+from evals.workers import Workers
 from hmas_agents.case_file import (
     Case,
     Plan,
@@ -41,7 +40,6 @@ class BuildRequest:
         requests: per scenario, instead of the suite's.
         ledgers: of the control loop, whose long decisions become cases too.
         held_out: scenarios (ledgers: labels of runs) held out beside the suite's.
-        kept_in: file that keeps labels, so that a run that was stopped goes on.
     """
 
     suite_file: Path
@@ -51,7 +49,6 @@ class BuildRequest:
     requests: int | None = None
     ledgers: tuple[Path, ...] = ()
     held_out: tuple[str, ...] = ()
-    kept_in: Path | None = None
 
 
 def build(request: BuildRequest, progress: CaseProgress) -> list[Case]:
@@ -108,14 +105,12 @@ def _taken(
     suite: CaseSuite, request: BuildRequest, progress: CaseProgress
 ) -> list[list[Case]]:
     scenes = scenes_of(request.suite_file, suite, request.requests)
-    tasks = [Task(scene.title, scene, scene.title, 1) for scene in scenes]
-
-    def line(task: Task[Scene], cases: list[Case]) -> str:
-        return f"{task.title}: {len(cases)} situations"
-
     progress.note(f"taking situations from {len(scenes)} simulated runs")
-    with WorkerPool(min(request.jobs, len(scenes))) as pool:
-        return run_tasks(pool, take, tasks, Shelf(), progress, line)
+    with Workers(request.jobs, progress) as workers:
+        return workers.run(
+            take, scenes, lambda scene: scene.title,
+            lambda scene, cases: f"{scene.title}: {len(cases)} situations",
+        )  # fmt: skip
 
 
 def _from_ledger(path: Path) -> list[Case]:
@@ -147,7 +142,7 @@ def _labelled(
             Question(f"{case.id} (twin)", case.situation, candidates_of(case.allowed), other)
             for case in cases
         ]
-    done = label_all(questions, jobs=request.jobs, kept_in=request.kept_in, progress=progress)
+    done = label_all(questions, jobs=request.jobs, progress=progress)
     twins = done[len(cases) :] or [{}] * len(cases)
     return [
         replace(labelled(case, labels, plan), twin=twin)

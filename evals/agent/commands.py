@@ -17,14 +17,10 @@ if TYPE_CHECKING:
 
 SMALL_SET = Path("evals/cases/small.jsonl.gz")
 SUITE = Path("evals/cases/scenes.toml")
-LABELS = Path("var/agent/labels.jsonl")
 
 app = typer.Typer()
 
 JobsOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")]
-LabelsOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Keeps computed labels for the next time.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -66,7 +62,6 @@ def agent(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="For agent.json, agent.md, agent.svg.")
     ] = None,
-    labels: LabelsOption = None,
     jobs: JobsOption = 0,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output.")
@@ -108,7 +103,6 @@ def agent(
         record=model_url is not None,
         jobs=jobs or os.cpu_count() or 1,
         limit=limit,
-        kept_in=labels,
         at_once=at_once,
     )
     with CaseProgress() as progress:
@@ -148,7 +142,6 @@ def build(
         list[str] | None,
         typer.Option(help="Scenario (or label of a run) to hold out, beside the suite's."),
     ] = None,
-    labels: LabelsOption = LABELS,
     jobs: JobsOption = 0,
 ) -> None:
     """Make a case set: situations from simulated runs (and ledgers), labelled by simulation.
@@ -174,7 +167,6 @@ def build(
         requests=requests,
         ledgers=tuple(ledger or ()),
         held_out=tuple(held_out or ()),
-        kept_in=labels,
     )
     with CaseProgress() as progress:
         built = build_cases(request, progress)
@@ -196,7 +188,6 @@ def label(
     horizon: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="How far labels look ahead.")
     ] = 30.0,
-    labels: LabelsOption = LABELS,
     jobs: JobsOption = 0,
 ) -> None:
     """Label the cases of a file that have no labels yet.
@@ -217,7 +208,6 @@ def label(
             {},
             lambda _: plan,
             jobs=jobs or os.cpu_count() or 1,
-            kept_in=labels,
             progress=progress,
         )
     count = write_cases(out or file, cases)

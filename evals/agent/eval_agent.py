@@ -35,7 +35,6 @@ class AgentEval:
         prompts: (name, label or version) of each prompt version to ask with.
         rotations: orders of the options that each question is asked in.
         limit: at most so many cases of each split, spread evenly; None takes all.
-        kept_in: file that keeps labels computed on the way.
         at_once: questions that a model is asked at the same time; its latency is then under
             that load.
     """
@@ -48,7 +47,6 @@ class AgentEval:
     record: bool
     jobs: int
     limit: int | None = None
-    kept_in: Path | None = None
     at_once: int = 1
 
 
@@ -180,14 +178,7 @@ def _labelled(
     request: AgentEval,
     progress: CaseProgress,
 ) -> list[Case]:
-    return label_cases(
-        cases,
-        wanted,
-        lambda _: PLAN,
-        jobs=request.jobs,
-        kept_in=request.kept_in,
-        progress=progress,
-    )
+    return label_cases(cases, wanted, lambda _: PLAN, jobs=request.jobs, progress=progress)
 
 
 def _limited(cases: list[Case], limit: int | None) -> list[Case]:

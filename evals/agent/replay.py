@@ -106,7 +106,6 @@ def label(
     draws: int,
     *,
     jobs: int,
-    kept_in: Path | None,
     progress: CaseProgress,
 ) -> list[Replayed]:
     """The same with the twin's attainment of each proposal, and of the best policy.
@@ -130,7 +129,6 @@ def label(
         wanted,
         lambda case: Plan(draws, SEED, horizons_s[case.id]),
         jobs=jobs,
-        kept_in=kept_in,
         progress=progress,
     )
     return [_with_labels(each, case) for each, case in zip(replayed, done, strict=True)]

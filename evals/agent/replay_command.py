@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from evals.agent.replay_result import Replayed, Said, Summary
     from evals.agent.replay_short import ShortReplayed
 
-LABELS_SUFFIX = ".labels.jsonl"
 
 
 def replay(
@@ -55,8 +54,7 @@ def replay(
 
     The summary is built anew from the recorded state, so an edit of the summary or of a rule
     counts as well as one of the prompt. The twin tries the old proposal, the new one and each
-    allowed policy on the same futures; what it computed is kept beside the ledger, so that a
-    second replay is quick. Nothing is applied.
+    allowed policy on the same futures. Nothing is applied.
 
     Try:
 
@@ -97,7 +95,6 @@ def replay(
                 replayed,
                 draws,
                 jobs=jobs or os.cpu_count() or 1,
-                kept_in=path.with_name(path.name + LABELS_SUFFIX),
                 progress=progress,
             )
     summary = summarise(replayed, recorded.skipped)

@@ -17,7 +17,6 @@ from evals.offer import offer
 from evals.scenario import Workload, build_workload
 from evals.sim_engine import build_simulated
 from evals.suite import Scenario
-from evals.workers import OnProgress
 from evals.workloads.scaling import span_s
 from hmas_agents.case_file import Case
 from hmas_agents.config import Config, load_config
@@ -65,7 +64,7 @@ def scenes_of(suite_file: Path, suite: CaseSuite, requests: int | None) -> list[
     ]
 
 
-def take(scene: Scene, on_progress: OnProgress) -> list[Case]:
+def take(scene: Scene) -> list[Case]:
     """The unlabelled cases of one run, oldest first.
 
     Raises:
@@ -109,7 +108,6 @@ def take(scene: Scene, on_progress: OnProgress) -> list[Case]:
                 },
             )
         )
-        on_progress(len(taken))
         next_arm()
 
     next_arm()
@@ -132,9 +130,7 @@ def _workload(scene: Scene) -> tuple[Workload, float]:
         warn=_ignore,
     )
     measured = workload.requests[:CAPACITY_REQUESTS]
-    return workload, simulated_capacity_rps(
-        profile, suite.settings_of(scenario), measured, _ignore
-    )
+    return workload, simulated_capacity_rps(profile, suite.settings_of(scenario), measured)
 
 
 def _config(suite: CaseSuite) -> Config:

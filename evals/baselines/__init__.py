@@ -15,9 +15,9 @@ from evals.baselines.sglang_emulated import run_sglang, run_sglang_tuned
 from evals.baselines.tuned import run_stock, run_tuned
 from evals.metrics import CaseRun
 from evals.sim_engine import BuildEngine, build_simulated
-from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
+from evals.simulated_case import ArmRun, SimulatedCase
 
-RUN: dict[str, Callable[[SimulatedCase, OnProgress, BuildEngine], ArmRun]] = {
+RUN: dict[str, Callable[[SimulatedCase, BuildEngine], ArmRun]] = {
     "vllm-tuned": run_tuned,
     "vllm-admission": run_admission,
     "sglang-emulated": run_sglang,
@@ -29,13 +29,9 @@ RUN: dict[str, Callable[[SimulatedCase, OnProgress, BuildEngine], ArmRun]] = {
 }
 
 
-def run_case(
-    case: SimulatedCase,
-    on_progress: OnProgress,
-    build_engine: BuildEngine = build_simulated,
-) -> CaseRun:
+def run_case(case: SimulatedCase, build_engine: BuildEngine = build_simulated) -> CaseRun:
     """Run one case until everything is served or the drain time is over."""
-    run = run_arm(case, on_progress, build_engine)
+    run = run_arm(case, build_engine)
     return CaseRun(
         case.scenario, case.load, case.arm.name, run.outcomes, run.decisions,
         preemptions=sum(outcome.preemptions for outcome in run.outcomes),
@@ -43,14 +39,12 @@ def run_case(
     )  # fmt: skip
 
 
-def run_arm(
-    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
-) -> ArmRun:
+def run_arm(case: SimulatedCase, build_engine: BuildEngine = build_simulated) -> ArmRun:
     """What the case's arm makes of it."""
     if case.arm.kind == "stock":
-        return run_stock(case, case.profile, on_progress, build_engine)
+        return run_stock(case, case.profile, build_engine)
     if case.arm.kind == "fixed":
-        return run_fixed(case, case.arm, on_progress, build_engine)
+        return run_fixed(case, case.arm, build_engine)
     if case.arm.kind == "hmas":
-        return run_hmas(case, on_progress, build_engine)
-    return RUN[case.arm.name](case, on_progress, build_engine)
+        return run_hmas(case, build_engine)
+    return RUN[case.arm.name](case, build_engine)

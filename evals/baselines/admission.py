@@ -5,42 +5,36 @@ is chosen as in `evals.baselines.tuned`, from the times below and no limit at al
 turns away is a miss.
 """
 
-
-from evals.baselines.arm_run import Parts, as_chosen, best_run
+from evals.baselines.arm_run import as_chosen, best_run
 from evals.baselines.tuned import run_stock
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, Chosen, OnProgress, SimulatedCase
+from evals.simulated_case import ArmRun, Facts, SimulatedCase
 from serving.engines.profile import EngineProfile
 
 QUEUED_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 NO_LIMIT = "none"
 
 
-def run_admission(
-    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
-) -> ArmRun:
+def run_admission(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
     """The best run; `chosen` has `max_num_queued_tokens`, a number or `none`."""
     limits = [None, *(queued_tokens(case.profile, seconds) for seconds in QUEUED_S)]
-    parts = Parts(on_progress, len(limits), len(case.requests))
 
     def run(limit: int | None) -> ArmRun:
         if limit is None:
-            return run_stock(case, case.profile, parts.next(), build_engine)
-        return run_with_limit(case, limit, parts.next())
+            return run_stock(case, case.profile, build_engine)
+        return run_with_limit(case, limit)
 
     limit, best = best_run(case, limits, run)
-    chosen: Chosen = {"max_num_queued_tokens": NO_LIMIT if limit is None else limit}
+    chosen: Facts = {"max_num_queued_tokens": NO_LIMIT if limit is None else limit}
     return as_chosen(best, case.profile, chosen)
 
 
-def run_with_limit(
-    case: SimulatedCase, max_num_queued_tokens: int, on_progress: OnProgress
-) -> ArmRun:
+def run_with_limit(case: SimulatedCase, max_num_queued_tokens: int) -> ArmRun:
     """Stock vLLM with one limit on the prompt tokens still in prefill."""
     from evals.baselines.admission_engine import AdmissionEngine
 
     engine = AdmissionEngine(case.profile, case.settings, max_num_queued_tokens)
-    outcomes = engine.run(case.requests, until_s=case.until_s, on_progress=on_progress)
+    outcomes = engine.run(case.requests, until_s=case.until_s)
     return ArmRun(outcomes, [], engine.recomputed_tokens)
 
 

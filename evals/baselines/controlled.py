@@ -4,11 +4,10 @@
 `twin-only` has neither model nor rule table: the twin tries every allowed policy.
 """
 
-
 from evals.arms import controller_config
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
+from evals.simulated_case import ArmRun, SimulatedCase
 
 RULES_ONLY: dict[str, object] = {"model.enabled": False, "twin.enabled": False}
 TWIN_ONLY: dict[str, object] = {
@@ -18,34 +17,27 @@ TWIN_ONLY: dict[str, object] = {
 }
 
 
-def run_hmas(case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine) -> ArmRun:
+def run_hmas(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
     """The whole loop, on the engine's clock.
 
     Raises:
         CassetteError: the cassette lacks a reply, or could not be recorded.
     """
-    return _run(case, {}, on_progress, build_engine)
+    return _run(case, {}, build_engine)
 
 
-def run_rules_only(
-    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
-) -> ArmRun:
+def run_rules_only(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
     """What rules alone decide, on both horizons."""
-    return _run(case, RULES_ONLY, on_progress, build_engine)
+    return _run(case, RULES_ONLY, build_engine)
 
 
-def run_twin_only(
-    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
-) -> ArmRun:
+def run_twin_only(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
     """What the twin finds without anybody's proposals."""
-    return _run(case, TWIN_ONLY, on_progress, build_engine)
+    return _run(case, TWIN_ONLY, build_engine)
 
 
 def _run(
-    case: SimulatedCase,
-    overrides: dict[str, object],
-    on_progress: OnProgress,
-    build_engine: BuildEngine,
+    case: SimulatedCase, overrides: dict[str, object], build_engine: BuildEngine
 ) -> ArmRun:
     # Not above: the arms without a loop do not go through what it is made of.
     from evals.baselines.inline_twin import InlineForecaster
@@ -72,5 +64,5 @@ def _run(
 
         loop.short_tick()  # in charge before the first request, as the fixed arms are
         tickers = ((config.control.short_tick_s, tick),)
-        outcomes = engine.run(case.requests, tickers, case.until_s, on_progress)
+        outcomes = engine.run(case.requests, tickers, case.until_s)
     return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)

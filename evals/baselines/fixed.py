@@ -1,21 +1,18 @@
 """How does one policy do for the whole run? The arms `fixed-NAME...`."""
 
-
 from evals.arms import Arm
 from evals.baselines.steering import RENEW_S, Steering
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
+from evals.simulated_case import ArmRun, SimulatedCase
 
 
-def run_fixed(
-    case: SimulatedCase, arm: Arm, on_progress: OnProgress, build_engine: BuildEngine
-) -> ArmRun:
+def run_fixed(case: SimulatedCase, arm: Arm, build_engine: BuildEngine) -> ArmRun:
     """The policy and the rules of `arm`, a fixed one, in force from before the first arrival."""
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
     steering = Steering(recorded, case.profile, arm.name)
     steering.put_in_force(arm, "fixed for the whole run")
     tickers = ((RENEW_S, steering.renew),)
-    outcomes = engine.run(case.requests, tickers, case.until_s, on_progress)
+    outcomes = engine.run(case.requests, tickers, case.until_s)
     return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)

@@ -8,57 +8,60 @@ This is a lower bound on the best switching in hindsight, not the optimum: it is
 looks two windows ahead, it has three choices, and only the ticks to switch at.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from evals.arms import controller_config, parse_arm
-from evals.baselines.rollouts import Rollouts
+from evals.baselines.arm_run import best_run
 from evals.baselines.steering import Steering
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, Chosen, OnProgress, SimulatedCase
+from evals.simulated_case import ArmRun, Facts, SimulatedCase
 
 HORIZON_WINDOWS = 2  # most requests that a window admits have left by the end of the next
 
 
-def run_hindsight_switching(
-    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
-) -> ArmRun:
+def run_hindsight_switching(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
     """One run in which each window gets the fixed arm of the shortlist that pays best.
 
-    Of equals the one in force stays.
+    Of equals the one in force stays. Every choice is tried by a run from the start, which repeats
+    what was chosen before: a run takes less time than a copy of its middle would take to make.
     """
     window_s = controller_config(case.controller, {}).control.long_tick_s
+    taken: list[str] = []
+    run = ArmRun([], [], 0)
+    for window in range(math.ceil(case.until_s / window_s)):
+        end_s = min((window + HORIZON_WINDOWS) * window_s, case.until_s)
+
+        def follow(name: str, end_s: float = end_s) -> ArmRun:
+            return _follow(case, [*taken, name], window_s, end_s, build_engine)
+
+        choices = sorted(case.shortlist, key=lambda name: name not in taken[-1:])
+        best, run = best_run(case, choices, follow)
+        taken.append(best)
+    chosen: Facts = {"shortlist": ", ".join(case.shortlist), "switches": len(run.decisions) - 1}
+    return replace(run, chosen=chosen)
+
+
+def _follow(
+    case: SimulatedCase, arms: Sequence[str], window_s: float, end_s: float,
+    build_engine: BuildEngine,
+) -> ArmRun:  # fmt: skip
+    """A run until `end_s` with one arm per window; the last one stays."""
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
     steering = Steering(recorded, case.profile, case.arm.name)
-    rollouts = Rollouts(
-        engine.now, lambda: sum(counter.met for counter in engine.snapshot().counters)
-    )
-
-    def switch_to(name: str) -> None:
-        reason = "best of the shortlist by the end of the next window"
-        steering.put_in_force(parse_arm(name), reason)
+    coming = iter(arms)
 
     def tick() -> None:
-        rollouts.leave_if_over()
-        if rollouts.in_copy:
-            return
-        choices = sorted(case.shortlist, key=lambda name: name != steering.in_force)
-        scores = rollouts.try_each(choices, switch_to, HORIZON_WINDOWS * window_s)
-        if scores:
-            best = choices[scores.index(max(scores))]
-            if best == steering.in_force:
-                steering.renew()
-            else:
-                switch_to(best)
+        name = next(coming, steering.in_force)
+        if name == steering.in_force:
+            steering.renew()
+        else:
+            reason = "best of the shortlist by the end of the next window"
+            steering.put_in_force(parse_arm(name), reason)
 
-    def report(finished: int) -> None:
-        if not rollouts.in_copy:
-            on_progress(finished)
-
-    with rollouts.around_run():
-        tick()
-        outcomes = engine.run(case.requests, ((window_s, tick),), case.until_s, report)
-    run = ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)
-    chosen: Chosen = {"shortlist": ", ".join(case.shortlist), "switches": len(run.decisions) - 1}
-    return replace(run, chosen=chosen)
+    tick()
+    outcomes = engine.run(case.requests, ((window_s, tick),), end_s)
+    return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)

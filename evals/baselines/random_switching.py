@@ -10,12 +10,10 @@ from evals.arms import controller_config, parse_arm
 from evals.baselines.steering import Steering
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, OnProgress, SimulatedCase
+from evals.simulated_case import ArmRun, SimulatedCase
 
 
-def run_random_switching(
-    case: SimulatedCase, on_progress: OnProgress, build_engine: BuildEngine
-) -> ArmRun:
+def run_random_switching(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
     """Policies drawn by the case's seed, the first before the first arrival."""
     control = controller_config(case.controller, {}).control
     rules = "".join(f"+{rule}" for rule in control.start_rules)
@@ -29,5 +27,5 @@ def run_random_switching(
         steering.put_in_force(parse_arm(f"fixed-{policy}{rules}"), "drawn at random")
 
     tick()
-    outcomes = engine.run(case.requests, ((control.long_tick_s, tick),), case.until_s, on_progress)
+    outcomes = engine.run(case.requests, ((control.long_tick_s, tick),), case.until_s)
     return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)

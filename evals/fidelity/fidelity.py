@@ -113,19 +113,18 @@ def compare_on(
         profile: with the sizes of the engine that was replayed on (`sized_as`).
         replayed: live.
         overhead_s: added to each simulated time to first token, and to its end.
-        progress: gets a bar for each case.
+        progress: gets a line for each case.
     """
     comparisons = []
     for live in replayed:
         case = live.simulated_on(profile)
         title = f"{case.scenario} {case.load:g}x {case.arm.name}"
-        bar = progress.add(f"{title} simulated", len(case.requests))
-        simulated, steps = simulate(case, partial(progress.update, bar))
+        simulated, steps = simulate(case)
         comparison = compare(case, live.run, simulated, live.steps, steps, overhead_s=overhead_s)
         comparison.result.update(live.facts, others_cpu_share=live.others_cpu_share)
         comparisons.append(comparison)
         error = comparison.result["error"]["attainment_points"]
-        progress.done(bar, f"{title}: simulated attainment off by {error:+.1f} points")
+        progress.note(f"{title}: simulated attainment off by {error:+.1f} points")
     return comparisons
 
 
@@ -172,7 +171,7 @@ def sized_as(profile: EngineProfile, snapshot: Snapshot) -> EngineProfile:
     )  # fmt: skip
 
 
-def simulate(case: SimulatedCase, on_progress: Callable[[int], None]) -> tuple[CaseRun, Steps]:
+def simulate(case: SimulatedCase) -> tuple[CaseRun, Steps]:
     """Simulate a case; its steps as a live engine would have logged them, ends unset (0)."""
     from serving.engines.simulated import SimulatedEngine
     from serving.perception.cost_model import step_shape
@@ -194,7 +193,7 @@ def simulate(case: SimulatedCase, on_progress: Callable[[int], None]) -> tuple[C
     def build(profile: EngineProfile, settings: EngineSettings, stock: bool) -> RunnableEngine:
         return Logged(profile, settings, stock=stock)
 
-    run = run_case(case, on_progress, build)
+    run = run_case(case, build)
     return run, steps_of(rows)
 
 

@@ -19,7 +19,6 @@ from evals.sglang.scheduler import EmulatedScheduler, Step
 from serving.contracts import Finish, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
-from serving.engines.tickers import Ticker, Tickers
 from serving.perception.accounting import RequestTrack
 from serving.perception.attributes import slo_of
 from serving.policies.base import RequestView
@@ -80,9 +79,7 @@ class EmulatedSGLang:
     def run(
         self,
         requests: Sequence[TraceRequest],
-        tickers: Sequence[Ticker] = (),
         until_s: float | None = None,
-        on_progress: Callable[[int], None] | None = None,
         on_step: Callable[[Step], None] | None = None,
     ) -> list[Outcome]:
         """Serve `requests` (sorted by arrival) and return one outcome for each, in order.
@@ -92,28 +89,22 @@ class EmulatedSGLang:
 
         Args:
             requests: the workload; request i is called `r{i}`.
-            tickers: (period_s, callback) pairs, called on virtual time between steps.
             until_s: stop there; requests still inside are `unfinished` and missed.
-            on_progress: told the number of requests that have left after each step.
             on_step: shown each step as it starts.
         """
         max_tokens = max((r.output_tokens for r in requests), default=1)
-        ticking = Tickers(tickers)
         arriving = 0
         while until_s is None or self._now_s < until_s:
             while arriving < len(requests) and requests[arriving].arrival_s <= self._now_s:
                 self._submit(arriving, requests[arriving], max_tokens)
                 arriving += 1
-            ticking.call_due(self._now_s)
             step = self.scheduler.schedule()
             if step is not None:
                 if on_step is not None:
                     on_step(step)
                 self._run_step(step)
-                if on_progress is not None:
-                    on_progress(len(self._outcomes))
             elif arriving < len(requests):
-                self._now_s = min([requests[arriving].arrival_s, *ticking.due_s])
+                self._now_s = requests[arriving].arrival_s
             else:
                 break
         for request in self.scheduler.running:

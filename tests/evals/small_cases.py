@@ -53,12 +53,10 @@ class FakeSimulator(FakeEngine):
     recomputed_tokens: int = 70
     ran: list[Any] = field(default_factory=list)
 
-    def run(self, requests, tickers=(), until_s=None, on_progress=None):
+    def run(self, requests, tickers=(), until_s=None):
         self.ran.append((tuple(requests), [period_s for period_s, _ in tickers], until_s))
         for _, tick in tickers:
             tick()
             self.now_s += 61.0
             tick()
-        if on_progress is not None:
-            on_progress(len(requests))
         return [outcome(i, finished_s=float(i), preemptions=i) for i in range(len(requests))]

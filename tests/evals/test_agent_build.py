@@ -1,7 +1,5 @@
 """Cases from the real simulator: situations as a controller sees them, and their labels."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +7,12 @@ import pytest
 from evals.agent import build as building
 from evals.agent.build import BuildRequest, describe, evenly
 from evals.agent.case_suite import load_case_suite
-from evals.agent.labels import LabelFile, Question, answer, label_all
+from evals.agent.labels import Question, answer, label_all
 from evals.agent.scenes import Scene, scenes_of, take
 from evals.progress import CaseProgress
 from evals.toml_file import SuiteError
 from hmas_agents.case_file import Candidate, Plan, candidate_key, candidates_of, read_cases
-from tests.evals.agent_samples import case, situation
+from tests.evals.agent_samples import case
 
 SUITE = Path("evals/cases/scenes_small.toml")
 BIG = Path("evals/cases/scenes.toml")
@@ -33,7 +31,7 @@ def rewritten(tmp_path, *pairs):
 
 @pytest.fixture(scope="module")
 def taken():
-    return take(Scene(SUITE, "chat", 1.6, 1), lambda _: None)
+    return take(Scene(SUITE, "chat", 1.6, 1))
 
 
 def test_situations_are_what_the_controller_would_see(taken):
@@ -53,19 +51,17 @@ def test_situations_are_what_the_controller_would_see(taken):
 
 
 def test_the_same_run_gives_the_same_cases(taken):
-    assert take(Scene(SUITE, "chat", 1.6, 1), lambda _: None) == taken
+    assert take(Scene(SUITE, "chat", 1.6, 1)) == taken
 
 
 def test_labels_repeat_themselves_and_share_their_futures(taken):
     candidates: tuple[Candidate, ...] = (("edf", {}), ("slide", {"kappa": 40.0}), ("fcfs", {}))
-    told: list[int] = []
-    labels = answer(Question("q", taken[0].situation, candidates, PLAN), told.append)
-    assert told == [1, 2, 3, 4, 5, 6]
+    labels = answer(Question("q", taken[0].situation, candidates, PLAN))
     assert set(labels) == {"edf", "slide:kappa=40", "fcfs"}
-    alone = answer(Question("q", taken[0].situation, candidates[:1], PLAN), lambda _: None)
+    alone = answer(Question("q", taken[0].situation, candidates[:1], PLAN))
     assert alone["edf"] == labels["edf"]
     later = Plan(draws=1, seed=6, horizon_s=5.0)
-    second = answer(Question("q", taken[0].situation, candidates[:1], later), lambda _: None)
+    second = answer(Question("q", taken[0].situation, candidates[:1], later))
     assert second["edf"][0] == labels["edf"][1]  # a seed is a future, whatever came before it
 
 
@@ -131,31 +127,9 @@ def test_a_case_set_is_built_labelled_and_split(tmp_path, monkeypatch, taken):
     assert describe(built)[0].startswith("development: 1 cases of 1 scenarios; best policy: any 1")
 
 
-def test_what_was_labelled_once_is_not_simulated_again(tmp_path):
-    question = Question("q", situation(), (("edf", {}), ("fcfs", {})), PLAN)
-    kept = tmp_path / "labels.jsonl"
-    LabelFile(kept).add(question, {"edf": (0.5, 0.6)})
-    LabelFile(kept).add(question, {"fcfs": (0.1, 0.2)})
-    with kept.open("a") as file:
-        file.write('{"key": "cut o')  # as a killed run leaves it
-    with CaseProgress() as progress:
-        # No worker can start: there is nothing left to do.
-        (labels,) = label_all([question], jobs=0, kept_in=kept, progress=progress)
-        assert labels == {"edf": (0.5, 0.6), "fcfs": (0.1, 0.2)}
-        one = replace(question, candidates=(("fcfs", {}),))
-        assert label_all([one], jobs=0, kept_in=kept, progress=progress) == [{"fcfs": (0.1, 0.2)}]
-    assert LabelFile(kept).find(replace(question, plan=Plan(3, 5, 5.0))) == {}
-    assert LabelFile(kept).find(replace(question, situation=situation("fcfs"))) == {}
-    assert LabelFile(None).find(question) == {}
-
-
-def test_only_what_is_missing_is_simulated(tmp_path, taken):
+def test_each_candidate_meets_the_same_futures(taken):
     question = Question("q", taken[0].situation, (("edf", {}), ("fcfs", {})), PLAN)
-    kept = tmp_path / "labels.jsonl"
-    LabelFile(kept).add(question, {"edf": (0.125, 0.25)})  # no simulation would say so
     with CaseProgress() as progress:
-        (labels,) = label_all([question], jobs=1, kept_in=kept, progress=progress)
-    assert labels["edf"] == (0.125, 0.25)
-    assert [list(json.loads(line)["labels"]) for line in kept.read_text().splitlines()] == [
-        ["edf"], ["fcfs"]
-    ]  # fmt: skip
+        (labels,) = label_all([question], jobs=1, progress=progress)
+    assert labels == answer(question)
+    assert {key: len(shares) for key, shares in labels.items()} == {"edf": 2, "fcfs": 2}

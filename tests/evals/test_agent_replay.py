@@ -102,7 +102,7 @@ def test_a_model_is_asked_again_and_what_it_says_is_priced(ledger, known_labels)
     assert done == [1, 2]
     assert "Load: light" in server.asked[0]["messages"][1]["content"]
     first, second = replay.label(
-        recorded, replayed, 2, jobs=1, kept_in=None, progress=CaseProgress()
+        recorded, replayed, 2, jobs=1, progress=CaseProgress()
     )
     assert (first.old.policy, first.old.valid, first.old.attainment) == ("fcfs", True, 0.2)
     assert (first.new.source, first.new.policy, first.new.reason) == ("model", "slide", "try slide")
@@ -129,7 +129,7 @@ def test_each_decision_looks_as_far_ahead_as_it_did_then(ledger, known_labels):
     recorded = replay.load_run(ledger, 1, None)
     recorded.pairs[0][0].record.twin["horizon_s"] = 17.0
     replayed = replay.ask_again(recorded, None, lambda _: None)
-    replay.label(recorded, replayed, 5, jobs=1, kept_in=None, progress=CaseProgress())
+    replay.label(recorded, replayed, 5, jobs=1, progress=CaseProgress())
     assert [question.plan.horizon_s for question in known_labels] == [17.0, 60.0]
     assert {question.plan.draws for question in known_labels} == {5}
 

@@ -8,7 +8,7 @@ import pytest
 from evals.arms import BASELINES, ControllerOptions, parse_arm
 from evals.baselines import RUN, run_arm, run_case
 from evals.baselines.admission import QUEUED_S, queued_tokens, run_with_limit
-from evals.baselines.arm_run import Parts, best_run
+from evals.baselines.arm_run import best_run
 from evals.baselines.tuned import fewer_sequences, run_stock, token_budgets
 from evals.sim_engine import build_simulated
 from evals.simulated_case import ArmRun
@@ -21,16 +21,12 @@ from tests.evals.small_cases import MACHINE, FakeSimulator, case, workload
 STOCK = Limits(MACHINE.max_active_requests, MACHINE.token_budget)
 
 
-def quiet(_: int) -> None:
-    pass
-
-
 def met(run):
     return sum(outcome.met for outcome in run.outcomes)
 
 
 def simulate(arm, requests=None, **options):
-    return run_arm(case(arm, requests, **options), quiet, build_simulated)
+    return run_arm(case(arm, requests, **options))
 
 
 @pytest.fixture
@@ -54,14 +50,14 @@ def test_a_baseline_serves_every_request_and_repeats_itself(arm, every_second):
         case(arm, requests, controller=every_second, seed=3),
         shortlist=("fixed-edf+slack", "fixed-sjf+rules"),
     )
-    first, again = (run_arm(item, quiet, build_simulated) for _ in range(2))
+    first, again = (run_arm(item) for _ in range(2))
     assert [o.request_id for o in first.outcomes] == [f"r{i}" for i in range(24)]
     assert [o.arrival_s for o in first.outcomes] == [r.arrival_s for r in requests]
     assert again == first
 
 
 def test_a_case_of_a_baseline_has_its_name_and_its_figures():
-    run = run_case(case("rules-only", offered(0.0, 5.0)), quiet, lambda *_: FakeSimulator())
+    run = run_case(case("rules-only", offered(0.0, 5.0)), lambda *_: FakeSimulator())
     assert (run.scenario, run.load, run.arm) == ("small", 1.5, "rules-only")
     assert (len(run.outcomes), run.preemptions, run.recomputed_tokens) == (2, 1, 70)
 
@@ -85,7 +81,7 @@ def test_tuning_is_the_best_of_its_list_and_better_than_stock_here():
 
 def with_limits(sequences, budget) -> ArmRun:
     machine = replace(MACHINE, max_active_requests=sequences, token_budget=budget)
-    return run_stock(case("vllm-tuned"), machine, quiet, build_simulated)
+    return run_stock(case("vllm-tuned"), machine, build_simulated)
 
 
 def test_the_lists_begin_with_the_profile_and_keep_to_what_vllm_starts_with():
@@ -99,7 +95,7 @@ def test_the_lists_begin_with_the_profile_and_keep_to_what_vllm_starts_with():
 
 def test_a_request_is_refused_once_the_queued_prompts_have_reached_the_limit():
     at_once = offered(0.0, 0.0, 0.0, 0.0, 1.0)  # 100 prompt tokens each
-    run = run_with_limit(case("vllm-admission", at_once), 250, quiet)
+    run = run_with_limit(case("vllm-admission", at_once), 250)
     assert [o.finish for o in run.outcomes] == ["stop", "stop", "stop", "rejected", "stop"]
     refused = run.outcomes[3]
     assert (refused.met, refused.miss, refused.ttft_s) == (False, "not_served", None)
@@ -107,7 +103,7 @@ def test_a_request_is_refused_once_the_queued_prompts_have_reached_the_limit():
 
 def test_a_prompt_is_queued_until_its_first_token_is_out():
     # The only step of the first prompt lasts 15 ms; the second comes in its middle.
-    run = run_with_limit(case("vllm-admission", offered(0.0, 0.007, 0.1)), 100, quiet)
+    run = run_with_limit(case("vllm-admission", offered(0.0, 0.007, 0.1)), 100)
     assert [o.finish for o in run.outcomes] == ["stop", "rejected", "stop"]
 
 
@@ -185,7 +181,7 @@ def test_a_loop_that_advises_leaves_the_engine_as_it_was(starting_badly):
 
 def test_arms_with_a_loop_tick_with_the_short_horizon_and_give_the_engine_back():
     engine = FakeSimulator()
-    run_case(case("rules-only", offered(0.0, 5.0)), quiet, lambda *_: engine)
+    run_case(case("rules-only", offered(0.0, 5.0)), lambda *_: engine)
     assert engine.ran[0][1] == [ControlConfig().short_tick_s]
     assert engine.owner == ""  # closed: the lease is given back
 
@@ -206,12 +202,3 @@ def test_what_arrives_in_the_warm_up_does_not_count_for_a_choice():
     runs = {"early": early, "late": late}
     item = replace(case("vllm-tuned", offered(5.0, 20.0)), warmup_s=10.0)
     assert best_run(item, list(runs), runs.__getitem__) == ("late", late)
-
-
-def test_progress_of_several_runs_is_that_of_one():
-    said: list[int] = []
-    parts = Parts(said.append, parts=4, requests=10)
-    for report in (parts.next(), parts.next(), parts.next(2)):
-        report(5)
-        report(10)
-    assert said == [1, 2, 3, 5, 7, 10]

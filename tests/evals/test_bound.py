@@ -58,7 +58,7 @@ def test_no_arm_meets_more(machine, seed, rate_rps):
             "s", 1.0, parse_arm(name), requests, profile, EngineSettings(), 20.0,
             ControllerOptions(),
         )  # fmt: skip
-        result = summarise(run_case(case, lambda n: None), span_s(requests))
+        result = summarise(run_case(case), span_s(requests))
         assert result["goodput_rps"] <= bound.goodput_rps + 1e-9, name
 
 
@@ -106,7 +106,7 @@ def test_a_coarse_grid_invents_no_constraint():
         "s", 1.0, parse_arm("fixed-srpt+rules"), requests, GPU, EngineSettings(), 20.0,
         ControllerOptions(),
     )  # fmt: skip
-    met = [outcome.met for outcome in run_case(case, lambda n: None).outcomes]
+    met = [outcome.met for outcome in run_case(case).outcomes]
     work = least_work(requests, GPU, EngineSettings(), requests[-1].arrival_s + 20.0)
     assert len(work.release_s) == len(requests)
     assert sum(met) > 5

@@ -131,10 +131,7 @@ def hmas(tmp_path, name, **options):
     config.write_text("[twin]\nenabled = false\n")
     ledger = tmp_path / f"{name}.sqlite"
     controller = ControllerOptions(config, ledger_path=ledger, **options)
-    run_arm(
-        case("hmas", offered(0.0, 5.0), controller=controller), lambda _: None,
-        lambda *_: FakeSimulator(),
-    )  # fmt: skip
+    run_arm(case("hmas", offered(0.0, 5.0), controller=controller), lambda *_: FakeSimulator())
     with LedgerReader(ledger) as reader:
         stored = reader.list_decisions(horizon="long")
         return [decision.record.raw_replies for decision in stored]

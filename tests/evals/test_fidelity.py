@@ -46,7 +46,7 @@ def case(arm="vllm-fcfs", cost=COST):
 
 @pytest.fixture(scope="module")
 def ran():
-    return simulate(case(), lambda _: None)
+    return simulate(case())
 
 
 def test_a_simulator_that_is_right_has_no_error(ran):
@@ -59,7 +59,7 @@ def test_a_simulator_that_is_right_has_no_error(ran):
 
 def test_a_profile_of_a_machine_twice_as_fast_shows_in_every_figure(ran):
     run, steps = ran
-    live, live_steps = simulate(case(cost=CostCoefficients(*(2 * x for x in astuple(COST)))), print)
+    live, live_steps = simulate(case(cost=CostCoefficients(*(2 * x for x in astuple(COST)))))
     result = compare(case(), live, run, live_steps, steps, overhead_s=0.0).result
     assert result["step_model"]["total_error"] == pytest.approx(-0.5)
     for name in ("ttft_p50", "ttft_p90", "tpot_p50", "tpot_p90", "step_mean"):
@@ -79,7 +79,7 @@ def test_the_client_s_overhead_goes_into_first_tokens_and_the_errors_without_it_
 
 
 def test_simulated_steps_are_those_of_the_arm_s_own_run():
-    stock, rules = (simulate(case(arm), lambda _: None) for arm in ("vllm-fcfs", "fixed-edf+rules"))
+    stock, rules = (simulate(case(arm)) for arm in ("vllm-fcfs", "fixed-edf+rules"))
     for run, steps in (stock, rules):
         assert len(run.outcomes) == 120
         assert steps.seconds == pytest.approx(steps.predicted_s(COST))

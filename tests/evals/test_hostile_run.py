@@ -9,7 +9,6 @@ from evals.arms import ControllerOptions
 from evals.baselines import run_arm
 from evals.hostile import Kind, replies
 from evals.model_double import serving
-from evals.sim_engine import build_simulated
 from hmas_agents.ledger.reader import LedgerReader
 from serving.contracts import TraceRequest
 from tests.evals.small_cases import case, workload
@@ -36,7 +35,7 @@ max_latency_s = 4.0
 
 
 def met(arm: str, requests: tuple[TraceRequest, ...], options: ControllerOptions) -> int:
-    run = run_arm(case(arm, requests, controller=options), lambda _: None, build_simulated)
+    run = run_arm(case(arm, requests, controller=options))
     return sum(outcome.met for outcome in run.outcomes)
 
 

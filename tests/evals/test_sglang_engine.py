@@ -112,23 +112,6 @@ def test_a_token_is_dated_by_its_own_step():
     assert (engine.now(), outcome.output_tokens, outcome.tpot_s) == (6.0, 3, 1.0)
 
 
-def test_tickers_run_on_virtual_time_between_steps():
-    engine = EmulatedSGLang(BIG, SETTINGS)
-    ticks = []
-    engine.run(
-        offered(0.0, 20.0, prompt=10, output=3), ((5.0, lambda: ticks.append(engine.now())),)
-    )
-    assert ticks == [5.0, 10.0, 15.0, 20.0]
-
-
-def test_progress_counts_those_that_have_left():
-    told: list[int] = []
-    EmulatedSGLang(BIG, SETTINGS).run(
-        (TraceRequest(0.0, 10, 1), TraceRequest(0.0, 10, 2)), on_progress=told.append
-    )
-    assert told == [1, 2]
-
-
 def test_sizes_that_cannot_work_are_named():
     with pytest.raises(ValueError, match="chunked_prefill_size = 0"):
         EmulatedSGLang(BIG, SETTINGS, chunked_prefill_size=0)

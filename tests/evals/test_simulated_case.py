@@ -31,17 +31,15 @@ def run(arm, engine):
         built.append(stock)
         return engine
 
-    progress: list[int] = []
-    return run_case(case, progress.append, build), built, progress
+    return run_case(case, build), built
 
 
 def test_the_stock_arm_is_stock_vllm_untouched():
     engine = FakeSimulator()
-    result, built, progress = run("vllm-fcfs", engine)
+    result, built = run("vllm-fcfs", engine)
     assert built == [True]
     assert engine.applied == []
     assert engine.ran == [(offered(0.0, 5.0), [], 125.0)]
-    assert progress == [2]
     assert (result.scenario, result.load, result.arm) == ("s", 0.8, "vllm-fcfs")
     assert len(result.outcomes) == 2
     assert list(result.decisions) == []
@@ -50,7 +48,7 @@ def test_the_stock_arm_is_stock_vllm_untouched():
 
 def test_a_fixed_arm_is_one_decision_under_stock_limits():
     engine = FakeSimulator()
-    result, built, _ = run("fixed-edf", engine)
+    result, built = run("fixed-edf", engine)
     assert built == [False]
     assert [d.policy for d in engine.applied] == ["edf"]
     limits = engine.applied[0].limits
@@ -64,7 +62,7 @@ def test_a_fixed_arm_is_one_decision_under_stock_limits():
 )
 def test_an_arm_with_rules_switches_these_on_and_no_others(arm, rules):
     engine = FakeSimulator()
-    result, _, _ = run(arm, engine)
+    result, _ = run(arm, engine)
     assert engine.applied[0].policy == "edf"
     assert engine.applied[0].limits == with_rules(Limits(256, 2048), rules)
     assert result.arm == arm
@@ -72,7 +70,7 @@ def test_an_arm_with_rules_switches_these_on_and_no_others(arm, rules):
 
 def test_an_arm_with_parameters_decides_them_and_leaves_the_others_at_their_defaults():
     engine = FakeSimulator()
-    result, _, _ = run("fixed-mlfq:levels=4+slack", engine)
+    result, _ = run("fixed-mlfq:levels=4+slack", engine)
     assert [(d.policy, d.params) for d in engine.applied] == [("mlfq", {"levels": 4.0})]
     assert engine.applied[0].limits.follow_slack
     assert result.arm == "fixed-mlfq:levels=4+slack"
@@ -107,7 +105,7 @@ def test_a_lost_lease_is_an_error():
 
 def test_the_hmas_arm_ticks_the_control_loop_and_acts():
     engine = FakeSimulator()
-    result, built, _ = run("hmas", engine)
+    result, built = run("hmas", engine)
     assert built == [False]
     assert engine.ran[0][1] == [ControlConfig().short_tick_s]
     assert engine.applied
@@ -125,7 +123,7 @@ def test_capacity_offers_everything_at_once_to_stock_vllm():
         return engine
 
     requests = offered(*range(50))
-    rate = simulated_capacity_rps(PROFILE, EngineSettings(), requests, lambda n: None, build)
+    rate = simulated_capacity_rps(PROFILE, EngineSettings(), requests, build)
     assert rate == pytest.approx(1.0)
     assert built == [True]
     assert {r.arrival_s for r in engine.ran[0][0]} == {0.0}

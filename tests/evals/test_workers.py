@@ -1,60 +1,67 @@
-"""Does the pool keep order, pass on progress and failures, and leave no process behind?"""
+"""Do workers keep order, name what failed, and leave no process behind?"""
 
 import multiprocessing
+import os
+import signal
+import threading
+import time
 
 import pytest
 
-from evals.workers import WorkerError, WorkerPool
-from tests.evals.worker_jobs import chatty, dying, endless, failing, square
+from evals.progress import CaseProgress
+from evals.workers import WorkerError, Workers
+from tests.evals.worker_jobs import chatty, dying, failing, long, square
 
 
-def ignore(*_):
-    pass
+def run(function, items, jobs=2):
+    with CaseProgress() as progress, Workers(jobs, progress) as workers:
+        return workers.run(function, items, "job {}".format, lambda item, answer: f"{item}!")
 
 
-def test_answers_come_in_order_and_progress_is_passed_on_once():
-    progress, done = [], []
-    with WorkerPool(2) as pool:
-        answers = pool.map(square, [3, 1, 2], lambda i, n: progress.append((i, n)), ignore)
-        again = pool.map(square, [5], ignore, lambda i, answer: done.append((i, answer)))
-    assert answers == [9, 1, 4]
-    assert again == [25]
-    assert sorted(progress) == [(0, 3), (1, 1), (2, 2)]
-    assert done == [(0, 25)]
+def test_answers_come_in_order_and_each_end_is_told(capsys):
+    assert run(square, [3, 1, 2]) == [9, 1, 4]
+    assert sorted(capsys.readouterr().err.split()) == ["1!", "2!", "3!"]
     assert multiprocessing.active_children() == []
 
 
+def test_workers_serve_for_several_runs():
+    with CaseProgress() as progress, Workers(1, progress) as workers:
+        for item in (2, 3):
+            assert workers.run(square, [item], str, lambda *_: "") == [item * item]
+
+
 def test_workers_do_not_write_to_standard_output(capfd):
-    with WorkerPool(1) as pool:
-        assert pool.map(chatty, [1], ignore, ignore) == [1]
+    assert run(chatty, [1]) == [1]
     assert capfd.readouterr().out == ""
 
 
-def test_a_failure_names_the_error_and_carries_the_traceback():
-    with pytest.raises(WorkerError, match="LookupError: no 7") as error:  # noqa: SIM117
-        with WorkerPool(2) as pool:
-            pool.map(failing, [7], ignore, ignore)
-    assert "in failing" in "".join(error.value.__notes__)
+def test_a_failure_names_the_job_and_carries_the_traceback():
+    with pytest.raises(WorkerError, match="job 7: LookupError: no 7") as error:
+        run(failing, [5, 7, 8])
+    cause = error.value.__cause__
+    assert cause is not None
+    assert "in failing" in str(cause.__cause__)
     assert multiprocessing.active_children() == []
 
 
 def test_a_worker_that_dies_is_an_error_not_a_hang():
-    with pytest.raises(WorkerError, match="died"):  # noqa: SIM117
-        with WorkerPool(1) as pool:
-            pool.map(dying, [1], ignore, ignore)
+    with pytest.raises(WorkerError, match="died"):
+        run(dying, [1])
 
 
-def test_an_interrupt_ends_the_workers_and_lets_jobs_clean_up(tmp_path):
-    started = []
+def test_an_interrupt_ends_the_workers_in_the_middle_of_their_jobs(tmp_path):
+    files = [tmp_path / name for name in ("a", "b", "c")]
 
-    def interrupt(index, _):
-        started.append(index)
-        if len(started) == 2:
-            raise KeyboardInterrupt
+    def interrupt():
+        while not all(file.exists() and file.read_text() for file in files[:2]):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    files = [str(tmp_path / name) for name in ("a", "b")]
-    with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
-        with WorkerPool(2) as pool:
-            pool.map(endless, files, interrupt, ignore)
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(long, [str(file) for file in files])
     assert multiprocessing.active_children() == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    for file in files[:2]:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
+    assert not files[2].exists()
