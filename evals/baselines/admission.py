@@ -31,9 +31,11 @@ def run_admission(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
 
 def run_with_limit(case: SimulatedCase, max_num_queued_tokens: int) -> ArmRun:
     """Stock vLLM with one limit on the prompt tokens still in prefill."""
-    from evals.baselines.admission_engine import AdmissionEngine
+    from serving.engines.compiled import CompiledEngine
 
-    engine = AdmissionEngine(case.profile, case.settings, max_num_queued_tokens)
+    engine = CompiledEngine(
+        case.profile, case.settings, stock=True, max_num_queued_tokens=max_num_queued_tokens
+    )
     outcomes = engine.run(case.requests, until_s=case.until_s)
     return ArmRun(outcomes, [], engine.recomputed_tokens)
 

@@ -49,6 +49,7 @@ class CompiledEngine:
         settings: as the live hook reads them at start-up.
         stock: vLLM's own scheduling, without the hook.
         long_prefill_threshold: as vLLM's `--long-prefill-token-threshold`, for stock; 0 is none.
+        max_num_queued_tokens: as vLLM's option of that name, for stock; 0 is none.
 
     Attributes:
         recomputed_tokens: computed tokens that preemptions threw away.
@@ -56,12 +57,12 @@ class CompiledEngine:
 
     def __init__(
         self, profile: EngineProfile, settings: EngineSettings, *, stock: bool = False,
-        long_prefill_threshold: int = 0,
+        long_prefill_threshold: int = 0, max_num_queued_tokens: int = 0,
     ) -> None:  # fmt: skip
         self.profile = profile
         self.settings = settings.under(as_the_trace_says(settings.contract))
         self.recomputed_tokens = 0
-        self._threshold = long_prefill_threshold
+        self._threshold, self._most_queued = long_prefill_threshold, max_num_queued_tokens
         self._now_s = 0.0
         self._begun: Sequence[Begun] | None = None  # until `resume`
         self._prefill_s_per_token = 0.0
@@ -209,6 +210,7 @@ class CompiledEngine:
         log = 0 if on_steps is None else 2 * _LOG_STEPS * self.profile.max_active_requests
         state = new_state(self.profile, workload, log)
         state.engine["long_prefill_threshold"] = self._threshold
+        state.engine["most_queued_tokens"] = self._most_queued
         hook, serve = self._hook, run_stock
         if hook is None:
             put_back(state, self._begun or ())

@@ -39,6 +39,7 @@ ENGINE = np.dtype(
         ("per_context_token_s", "f8"), ("per_square_s", "f8"),
         # Limits of the coming step; a threshold of 0 is none.
         ("token_budget", "i8"), ("max_active", "i8"), ("long_prefill_threshold", "i8"),
+        ("most_queued_tokens", "i8"),  # of prompts in prefill, beyond which none is let in; 0: any
         # Of the last step: the first `scheduled` of the running list have tokens, those from
         # `admitted` on were admitted in it; `prefill_tokens` to `square` are its shape.
         ("scheduled", "i8"), ("admitted", "i8"), ("preempted", "i8"), ("ended", "i8"),

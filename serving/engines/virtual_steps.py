@@ -76,10 +76,10 @@ def arrive(state: EngineState) -> None:
 
 @compiled_in_place
 def let_in(state: EngineState, row: int) -> None:
-    """The next request has arrived: queue it, or reject it where it does not fit the model."""
+    """The next request has arrived: queue it, or reject it where it does not fit or is refused."""
     engine, one = state.engine[0], state.progress[row]
     engine.arrived += 1
-    if one.fits:
+    if one.fits and not _refused(state, row):
         one.state = WAITING
         hold_prefix(state.kv, row, one.known, state.held_tokens[row])
         put_last(state, row)
@@ -88,6 +88,24 @@ def let_in(state: EngineState, row: int) -> None:
         one.last_s = engine.now_s
         engine.left += 1
         engine.awaited -= one.awaited
+
+
+@compiled_in_place
+def _refused(state: EngineState, row: int) -> bool:
+    """Whether `--max-num-queued-tokens` turns it away, as `AsyncLLM.check_admission` of vLLM 0.33.
+
+    Queued are the whole prompts of all requests whose first token was not out when it arrived;
+    its own prompt is not added.
+    """
+    limit = state.engine[0].most_queued_tokens
+    if limit == 0:
+        return False
+    queued = 0
+    for other in range(row):
+        one = state.progress[other]
+        if one.state != REJECTED and not one.first_token_s <= state.arrivals[row]:  # also NaN
+            queued += one.prompt
+    return bool(queued >= limit)
 
 
 @compiled_in_place

@@ -15,6 +15,7 @@ from evals.simulated_case import ArmRun
 from hmas_agents.config import ControlConfig
 from serving.contracts import Limits
 from serving.contracts.rules import with_rules
+from tests.evals.admission_oracle import AdmissionEngine
 from tests.evals.samples import offered, outcome
 from tests.evals.small_cases import MACHINE, FakeSimulator, case, workload
 
@@ -105,6 +106,22 @@ def test_a_prompt_is_queued_until_its_first_token_is_out():
     # The only step of the first prompt lasts 15 ms; the second comes in its middle.
     run = run_with_limit(case("vllm-admission", offered(0.0, 0.007, 0.1)), 100)
     assert [o.finish for o in run.outcomes] == ["stop", "rejected", "stop"]
+
+
+@pytest.mark.parametrize("limit", [300, 1000, 4000])
+def test_requests_are_refused_as_beside_vllms_own_scheduler(limit):
+    item = case("vllm-admission", workload(200, 40.0))
+    run = run_with_limit(item, limit)
+    oracle = AdmissionEngine(item.profile, item.settings, limit)
+    assert run.outcomes == oracle.run(item.requests, until_s=item.until_s)
+    refused = sum(o.finish == "rejected" for o in run.outcomes)
+    assert 10 < refused < 190
+
+
+def test_a_request_whose_only_token_came_after_another_arrived_was_queued_for_it():
+    requests = offered(0.0, 0.007, prompt=100, output=1)
+    run = run_with_limit(case("vllm-admission", requests), 100)
+    assert [o.finish for o in run.outcomes] == ["stop", "rejected"]
 
 
 def test_admission_takes_the_limit_that_pays_and_none_where_none_does():

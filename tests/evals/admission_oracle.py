@@ -1,7 +1,7 @@
-"""What does `--max-num-queued-tokens` do? Stock vLLM in virtual time, with its admission check.
+"""What does `--max-num-queued-tokens` do? vLLM's own scheduler, with its admission check.
 
-vLLM checks in the API server, which the simulator leaves out. Imports vLLM; used by
-`evals.baselines.admission`.
+vLLM checks in the API server, which the simulator leaves out. The oracle of the compiled
+engine's check.
 """
 
 from serving.contracts import TraceRequest
@@ -16,7 +16,7 @@ class AdmissionEngine(SimulatedEngine):
     As `AsyncLLM.check_admission` of vLLM 0.33: queued are the whole prompts of all requests
     whose first token is not out yet, whatever part of them is computed; a request is refused
     when they have reached the limit, its own prompt is not added. One that got its only token
-    in the step under way counts no more, though vLLM would still count it.
+    in the step under way counts no more, though vLLM and the compiled engine still count it.
     """
 
     def __init__(
