@@ -28,7 +28,12 @@ BLOCK = np.dtype(
     ],
     align=True,
 )  # fmt: skip
-POOL = np.dtype([("free", "i8"), ("block_size", "i8"), ("caching", "i8"), ("open_slots", "i8")])
+POOL = np.dtype(
+    [
+        ("free", "i8"), ("block_size", "i8"), ("caching", "i8"), ("open_slots", "i8"),
+        ("shared_from", "i8"),  # added to the numbers of contents that requests share
+    ]
+)  # fmt: skip
 
 
 class KvBlocks(NamedTuple):
@@ -37,7 +42,9 @@ class KvBlocks(NamedTuple):
     Attributes:
         pool: POOL (1,), the counts.
         blocks: BLOCK (kv_blocks,).
-        holders: (contents + 1,), the oldest block of each content, or 0.
+        holders: (contents + 1,), the oldest block of each content, or 0. Pools of several replicas
+            have one in common: what is a request's own is at one replica only, and for what
+            requests share each pool has a part of its own, from `shared_from` on.
         table: (slots, blocks), the blocks of the request in each slot, in order.
         slots: numbers of the open slots, the next one at `open_slots - 1`.
         contents: what the blocks of each request contain.
@@ -87,7 +94,7 @@ def content_of(kv: KvBlocks, row: int, block: int) -> int:
     """What a request's block contains, counted from its first."""
     names = kv.contents.names[row]
     if block < names.shared:
-        return int(kv.contents.shared[names.first + block])
+        return int(kv.contents.shared[names.first + block] + kv.pool[0].shared_from)
     return int(names.own + block)
 
 

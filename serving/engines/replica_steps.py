@@ -1,7 +1,7 @@
 """Which replica gets a request, and when does each take its next step? Compiled.
 
 Replicas are independent engines that advance together in virtual time, in the order in which their
-steps end. They share the arrays of requests; a row of all others is one replica.
+steps end. They share the arrays of requests, and `holders`; a row of all others is one replica.
 
 The front end is that of vLLM 0.32 with data parallelism and one API server
 (`DPLBAsyncMPClient.get_core_engine_for_request`): a request goes to the replica of the lowest score
@@ -126,7 +126,7 @@ def run_replicas(
 def _state_of(states: EngineState, k: int) -> EngineState:
     kv = states.kv
     blocks = KvBlocks(
-        kv.pool[k], kv.blocks[k], kv.holders[k], kv.table[k], kv.slots[k], kv.contents
+        kv.pool[k], kv.blocks[k], kv.holders, kv.table[k], kv.slots[k], kv.contents
     )
     return EngineState(
         states.engine[k], states.progress, states.arrivals, states.held_tokens, blocks,

@@ -99,12 +99,29 @@ def _states(
 ) -> EngineState:
     one = new_state(profile, workload)
     own = ("engine", "running", "tokens", "preempted", "ended")
-    pool, blocks, holders, table, slots = (_each(array, replicas) for array in one.kv[:5])
+    blocks, table, slots = (
+        _each(array, replicas) for array in (one.kv.blocks, one.kv.table, one.kv.slots)
+    )
+    pool, holders = _pools(one.kv, replicas)
     kv = KvBlocks(pool, blocks, holders, table, slots, one.kv.contents)
     return one._replace(
         kv=kv, waiting=np.zeros((replicas, room), np.int32),
         **{name: _each(getattr(one, name), replicas) for name in own},
     )  # fmt: skip
+
+
+def _pools(kv: KvBlocks, replicas: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """A pool for each, and the holders that they have in common."""
+    pools, shared, behind = _each(kv.pool, replicas), kv.contents.shared.max(), len(kv.holders)
+    # The first pool has the numbers as they are, the next ones have theirs behind all of these.
+    pools["shared_from"][1:, 0] = behind + int(shared) * np.arange(replicas - 1)
+    count = behind + int(shared) * (replicas - 1) + 1
+    if count >= 2**31:
+        raise ValueError(
+            f"{count} different KV blocks on {replicas} replicas: at most {2**31 - 1} can be "
+            "numbered; take fewer requests or replicas"
+        )
+    return pools, np.zeros(count, np.int32)
 
 
 def _with_room(states: EngineState) -> EngineState:

@@ -38,8 +38,8 @@ def sent(count=120, rate_rps=25.0, **changes):
     )
 
 
-def chats():
-    return tuple(replace(one, prefix=(i % 5, i % 3, i)) for i, one in enumerate(sent()))
+def chats(*how):
+    return tuple(replace(one, prefix=(i % 5, i % 3, i)) for i, one in enumerate(sent(*how)))
 
 
 def on_replicas(requests, machine, arm, count):
@@ -83,9 +83,14 @@ def test_one_replica_does_what_the_compiled_engine_does(machine, requests, arm):
 
 
 @pytest.mark.parametrize("arm", [STOCK, START], ids=["stock", "start"])
-@pytest.mark.parametrize("machine", [MACHINE, TIGHT], ids=["roomy", "tight"])
-def test_each_request_is_served_once_by_an_engine_that_has_only_those_sent_to_it(machine, arm):
-    requests = sent(150, 60.0)
+@pytest.mark.parametrize(
+    ("machine", "requests"),
+    [(MACHINE, sent(150, 60.0)), (TIGHT, sent(150, 60.0)), (CACHING, chats(150, 60.0))],
+    ids=["roomy", "tight", "caching"],
+)
+def test_each_request_is_served_once_by_an_engine_that_has_only_those_sent_to_it(
+    machine, requests, arm
+):
     run, outcomes = on_replicas(requests, machine, arm, 3)
     assert {one.finish for one in outcomes} <= {"stop", "length"}
     assert sorted(set(run.replica_of.tolist())) == [0, 1, 2]
@@ -94,7 +99,7 @@ def test_each_request_is_served_once_by_an_engine_that_has_only_those_sent_to_it
         alone = engine_of(machine, arm).run_columns(
             columns([requests[i] for i in own], machine), requests=[requests[i] for i in own]
         )
-        for name in ("known", "first_token_s", "last_s", "preemptions"):
+        for name in ("known", "first_token_s", "last_s", "preemptions", "cached_tokens"):
             np.testing.assert_array_equal(run.served.progress[name][own], alone.progress[name])
 
 
