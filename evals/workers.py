@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from typing import Self, TypeVar
@@ -18,7 +19,7 @@ class WorkerError(RuntimeError):
 
 
 class Workers:
-    """Worker processes for the length of a `with` block; none outlives it, also on Ctrl-C.
+    """Worker processes for the length of a `with` block; none outlives it, nor this process.
 
     Args:
         jobs: how many at most.
@@ -80,3 +81,12 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.dup2(2, 1)  # standard output belongs to the result
     os.nice(5)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -3,14 +3,18 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from evals.progress import CaseProgress
 from evals.workers import WorkerError, Workers
 from tests.evals.worker_jobs import chatty, dying, failing, long, square
+from tests.source_tree import ROOT
 
 
 def run(function, items, jobs=2):
@@ -47,6 +51,25 @@ def test_a_failure_names_the_job_and_carries_the_traceback():
 def test_a_worker_that_dies_is_an_error_not_a_hang():
     with pytest.raises(WorkerError, match="died"):
         run(dying, [1])
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    file = tmp_path / "a"
+    code = (
+        "from tests.evals.test_workers import run; from tests.evals.worker_jobs import long\n"
+        f"run(long, [{str(file)!r}])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
+        while not (file.exists() and file.read_text()):
+            time.sleep(0.01)
+        (worker,) = (
+            each for each in psutil.Process(parent.pid).children()
+            if each.pid == int(file.read_text())
+        )  # fmt: skip
+        parent.kill()
+    gone, _ = psutil.wait_procs([worker], timeout=15)
+    assert gone == [worker]
+    assert file.read_text() != "over"
 
 
 def test_an_interrupt_ends_the_workers_in_the_middle_of_their_jobs(tmp_path):
