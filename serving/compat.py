@@ -41,12 +41,11 @@ _MARK, _MOST_MARKS = "hmas-ended:", 10_000
 # What the hook reads on a scheduler that has been built; dots lead into its parts.
 _ATTRIBUTES = (
     "requests", "num_spec_tokens", "pause_state", "connector", "finished_recving_kv_req_ids",
-    "num_waiting_for_streaming_input",
-    "max_num_scheduled_tokens", "max_num_running_reqs", "max_model_len", "block_size",
-    "scheduler_config.max_num_scheduled_tokens", "scheduler_config.max_num_batched_tokens",
-    "scheduler_config.long_prefill_token_threshold", "scheduler_config.policy",
-    "vllm_config.additional_config", "parallel_config.data_parallel_index",
-    "kv_cache_config.num_blocks", "kv_cache_manager.usage",
+    "num_waiting_for_streaming_input", "max_num_scheduled_tokens", "max_num_running_reqs",
+    "max_model_len", "block_size", "scheduler_config.max_num_scheduled_tokens",
+    "scheduler_config.max_num_batched_tokens", "scheduler_config.long_prefill_token_threshold",
+    "scheduler_config.policy", "vllm_config.additional_config", "kv_cache_manager.usage",
+    "parallel_config.data_parallel_index", "kv_cache_config.num_blocks",
     "kv_cache_manager.block_pool.get_num_free_blocks", "kv_cache_manager.enable_caching",
     "kv_cache_manager.coordinator.find_longest_cache_hit",
     "kv_cache_manager.coordinator.single_type_managers", "kv_cache_config.kv_cache_groups",
@@ -70,7 +69,8 @@ _MEMBERS = {
         "remove_request", "remove_requests",
     ),
     "vllm.v1.core.sched.output:SchedulerOutput": (
-        "scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens", "preempted_req_ids",
+        "scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens",
+        "total_num_scheduled_tokens",
     ),
     "vllm.v1.core.sched.output:NewRequestData": ("req_id",),
     "vllm.v1.core.sched.output:CachedRequestData": ("req_ids", "resumed_req_ids"),
@@ -294,11 +294,11 @@ def waiting_elsewhere(scheduler: Any) -> list[Any]:
 
 def ready_elsewhere(scheduler: Any) -> int:
     """How many of them hold all their remote KV and only need a place in the batch."""
-    loaded = scheduler.finished_recving_kv_req_ids
-    return sum(
+    elsewhere, loaded = waiting_elsewhere(scheduler), scheduler.finished_recving_kv_req_ids
+    return len(elsewhere) and sum(
         r.num_computed_tokens > 0
         and (r.status.name != "WAITING_FOR_REMOTE_KVS" or r.request_id in loaded)
-        for r in waiting_elsewhere(scheduler)
+        for r in elsewhere
     )
 
 

@@ -18,43 +18,48 @@ DEFAULT_COST = (0.01, 1e-4, 1e-4, 0.0, 0.0)
 
 _FLOAT, _INT, _FLAG = np.float64, np.int64, np.int64
 
+# Fields that are read together lie together, in lines of the processor's cache, of eight each: a
+# step goes through the first one of all that run, a switch through the next two of all that wait.
 REQUEST = np.dtype([
-    # What policies see. Targets are infinite where nothing was promised.
+    # Its progress.
+    ("whole_prompt_tokens", _INT), ("computed_tokens", _INT), ("output_tokens", _INT),
+    ("start_tokens", _INT),  # known at its last admission: it decodes beyond these
+    ("seen_tokens", _INT),  # of its answer, when it was looked at last
+    ("active", _FLAG),  # it runs
+    ("prefilling", _FLAG),  # admitted, and no token came since
+    ("hidden", _FLAG),  # left out of the coming step
+    # Its place in the queue, and what policies see. A target that is not promised is infinite.
     ("arrival_s", _FLOAT), ("deadline_s", _FLOAT),
-    ("ttft_s", _FLOAT), ("tpot_s", _FLOAT), ("e2e_s", _FLOAT),
     ("prompt_tokens", _INT),  # prompt tokens (after a preemption: all) not in the KV cache
+    ("tenant", _INT),  # row of its lane
+    ("conforms_s", _FLOAT),  # when its tenant's bucket covers it
+    ("facts", _INT), ("standing", _INT), ("resumed", _FLAG),
+    ("before", _INT), ("behind", _INT),  # its neighbours in the order of queueing
     ("cached_tokens", _INT), ("attained_tokens", _INT),
     ("priority", _FLOAT), ("weight", _FLOAT),
     ("predicted_output_tokens", _FLOAT), ("q90_output_tokens", _FLOAT),
-    ("tenant", _INT),  # row of its lane
-    # Its place in the queue.
-    ("queued", _FLAG), ("resumed", _FLAG), ("facts", _INT), ("standing", _INT),
-    ("conforms_s", _FLOAT),  # when its tenant's bucket covers it
-    ("before", _INT), ("behind", _INT),  # its neighbours in the order of queueing
-    ("listed", _FLAG), ("earlier", _INT), ("later", _INT),  # and, where triage may park it, by due
+    ("queued", _FLAG), ("earlier", _INT), ("later", _INT),  # and, where triage may park it, by due
     ("deprioritised_s", _FLOAT, (3,)),  # since when it stands behind others; NaN: it never did
     # What taking it has changed, should it come back unstarted in the same step.
-    ("charged", _INT), ("lowered", _FLOAT), ("floor", _FLAG), ("ceiling", _FLAG),
-    # Its progress.
-    ("whole_prompt_tokens", _INT), ("computed_tokens", _INT), ("output_tokens", _INT),
-    ("max_tokens", _INT), ("group", _INT),  # of its answer; its histogram of lengths
-    ("histogram", _INT),  # of latencies
-    ("seen_tokens", _INT),  # of its answer, when it was looked at last
-    ("start_tokens", _INT),  # known at its last admission: it decodes beyond these
-    ("prefilling", _FLAG),  # admitted, and no token came since
+    ("charged", _INT), ("lowered", _FLOAT),
+    # Its tokens.
+    ("tpot_s", _FLOAT), ("ttft_s", _FLOAT), ("e2e_s", _FLOAT),
     ("first_token_s", _FLOAT), ("last_token_s", _FLOAT),  # of its answer; infinite without one
     ("expected_tokens", _FLOAT),  # predicted length of the whole answer
     ("tokens_per_step", _FLOAT),  # that it gets when it decodes; more than 1 where vLLM speculates
-    ("preempted_s", _FLOAT), ("lora", _FLAG),
+    ("histogram", _INT),  # of latencies
     # How it stands before the coming step.
     ("decoding", _FLAG), ("slack_s", _FLOAT), ("remaining", _FLOAT), ("held_tokens", _FLOAT),
-    ("each_s", _FLOAT), ("pace_s", _FLOAT), ("pace_step_s", _FLOAT), ("keeps_pace", _FLAG),
-    ("hidden", _FLAG),  # left out of the coming step
-    ("gives_up", _FLAG),  # triage parks it, or it is among the next victims
-    ("sheddable", _FLAG),
-    ("active", _FLAG),  # it runs
-    ("admitted", _FLAG), ("epoch", _INT), ("policy", _INT),  # in force then; -1 elsewhere
+    ("each_s", _FLOAT), ("pace_s", _FLOAT), ("pace_step_s", _FLOAT),
+    ("max_tokens", _INT), ("group", _INT),  # of its answer; its histogram of lengths
+    ("preempted_s", _FLOAT), ("admitted", _FLAG),
+    ("epoch", _INT), ("policy", _INT),  # in force then; -1 elsewhere
+    ("floor", _FLAG), ("ceiling", _FLAG),  # what taking it has counted
+    ("lora", np.int8), ("sheddable", np.int8), ("keeps_pace", np.int8),
+    ("listed", np.int8),  # where triage may park it
+    ("gives_up", np.int8),  # triage parks it, or it is among the next victims
 ], align=True)  # fmt: skip
+_LINE_BYTES = 64
 
 TENANT = np.dtype([
     ("weight", _FLOAT), ("floor", _FLOAT),
@@ -156,7 +161,7 @@ class Core(NamedTuple):
 def new_core(rows: int, lanes: int) -> Core:
     """Room for so many requests at a time, and so many tenants; nothing is inside."""
     core = Core(
-        np.zeros(rows, REQUEST), np.zeros((rows, 4)), np.full((rows, 3), NONE), np.zeros((rows, 2)),
+        _in_lines(rows), np.zeros((rows, 4)), np.full((rows, 3), NONE), np.zeros((rows, 2)),
         np.full((rows, 3), NONE), np.zeros(lanes, TENANT), np.zeros(1, ENGINE),
         np.zeros(rows, np.int64), np.array([[16.0, math.inf]]), new_cost(DEFAULT_COST),
         np.zeros((rows, 6)), np.zeros((2, rows), np.int64),
@@ -173,6 +178,13 @@ def new_core(rows: int, lanes: int) -> Core:
     engine["would_be"], engine["in_front"] = NONE, NONE
     core.tenants["first"] = NONE
     return core
+
+
+def _in_lines(rows: int) -> np.ndarray:
+    """REQUEST, shape (rows,), each of which begins a line of the processor's cache."""
+    room = np.zeros(rows * REQUEST.itemsize + _LINE_BYTES, np.uint8)
+    begin = -room.ctypes.data % _LINE_BYTES
+    return room[begin : begin + rows * REQUEST.itemsize].view(REQUEST)
 
 
 def with_rows(core: Core, rows: int) -> Core:

@@ -9,7 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from serving.core import batch, control, decoding, queue, tenants, triage
+from serving.core import batch, calls, control, decoding, queue, tenants, triage
+from serving.core.lengths import new_lengths
 from serving.core.state import fill, new_core
 
 
@@ -25,16 +26,18 @@ def warm_up() -> None:
             core, row, 0.0, math.inf, math.inf, math.inf, math.inf, 9, 0, 0, 0.0, 1.0, 9.0, 9.0, 0
         )
         core.requests["whole_prompt_tokens"][row] = core.requests["max_tokens"][row] = 9
-        batch.arrive(core, row, 9.0, 9.0)
-    queue.enter(core, 0)
-    queue.enter_first(core, 1)
-    queue.pick(core)
+    at, lengths = calls.addresses(core), new_lengths()
+    for row in range(3):
+        calls.arrive(at, row, 0.0, 0.0, (1.0, 1.0, 1.0), 0, 9, 0, 9, False, *lengths, 0)
+    calls.enter(at, 0)
+    calls.enter_first(at, 1)
+    calls.pick(at)
     queue.to_look_up(core)
     queue.look_again(core, 0, 9)
     queue.waiting_rows(core)
-    queue.put_back(core, queue.take(core))
-    queue.started(core, queue.take(core), 8)
-    queue.leave(core, 0)
+    calls.put_back(at, calls.take(at, 0)[0])
+    calls.started(at, calls.take(at, 0)[0], 8)
+    calls.leave_queue(at, 0)
     queue.place_of(core, 0, 9)
     queue.place_all_anew(core)
     queue.set_load(core, 0.0, 1e-4, 1e-4)
@@ -43,18 +46,22 @@ def warm_up() -> None:
     triage.forget_parked(core)
     tenants.level(core)
     tenants.count_decodes(core)
-    control.begin_step(core, 0.0)
-    control.plan(core)
+    calls.begin_step(at, 0.0)
+    calls.plan(at, 0.0, calls.NO_SHAPE, 8, 8, 0, 0, False)
+    calls.busy_until_s(at, 0.0, 0.0, calls.NO_SHAPE)
     control.prefill_rate(core)
     control.decode_rate(core)
     batch.refresh(core, 2, 0)
     batch.admit(core, 2, 9.0)
     batch.begin_decoding(core, 2)
+    calls.admit(at, 2, 9, 0, 0, *lengths, 0)
+    calls.note_scheduled(at, 1, np.array([9]), False)
     batch.note_scheduled(core, np.array([2]), np.array([9]), False)
-    batch.learn_step(core, 9, 0, 0, 0, 0.01, False)
-    batch.note_tokens(core, 0, 0.1, np.empty(0, np.int64), np.empty(0))
+    calls.learn_step(at, calls.NO_SHAPE, 0.01, False)
+    counts, sums, bounds = np.zeros((1, 2), np.int64), np.zeros(1), np.zeros(1)
+    calls.note_tokens(at, np.zeros(1, np.int64), 0.1, counts, sums, bounds)
     batch.preempt(core, 2, 0.2)
     batch.remove(core, 2)
-    batch.leave(core, 2)
+    calls.leave(at, 2)
     decoding.look(core)
     decoding.peak_blocks(core)

@@ -316,7 +316,7 @@ class SchedulerHook(_Base):
             self._model_file.save_soon(self.observer.cost, self.observer.lengths)
 
     def _prepare(self, now_s: float) -> None:
-        self.control.prepare(now_s, self.observer.busy_until_s(now_s))
+        self.control.prepare(now_s, *self.observer.step_in_flight)
 
     def _follow(self, request: Request, row: int) -> None:
         # Called by the queue, which vLLM calls: what fails here must not fail there.

@@ -9,7 +9,7 @@ import numpy as np
 
 from serving.contracts import Decision, Envelope
 from serving.contracts.rules import COUNTERS
-from serving.core import control, queue, tenants, triage
+from serving.core import calls, control, queue, tenants, triage
 from serving.core.keys import NUMBERS
 from serving.core.state import Core
 from serving.perception.lanes import Lanes
@@ -132,8 +132,8 @@ class Order:
 
     def begin_step(self, now_s: float) -> None:
         """The same, with the load and the costs as measured by now."""
-        control.begin_step(self.core, now_s)
-        self._fall_back_if_broken()
+        if calls.begin_step(self.lanes.rows.at, now_s):
+            self._fall_back()
 
     def _switch_triage(self, on: bool) -> None:
         self.core.engine["triage"], self.core.engine["triage_due_s"] = on, -np.inf
@@ -153,8 +153,10 @@ class Order:
         self._fall_back_if_broken()
 
     def _fall_back_if_broken(self) -> None:
-        if not self.core.engine["broken"][0]:
-            return
+        if self.core.engine["broken"][0]:
+            self._fall_back()
+
+    def _fall_back(self) -> None:
         self.core.engine["broken"] = 0
         failed, self.params = self.policy.name, {}
         self._order_by(POLICIES["fcfs"])

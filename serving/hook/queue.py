@@ -11,7 +11,7 @@ import numpy as np
 from vllm.v1.core.sched.request_queue import RequestQueue
 from vllm.v1.request import Request
 
-from serving.core import queue
+from serving.core import calls, queue
 from serving.core.state import NONE, fill
 from serving.hook.order import Order
 from serving.perception.lanes import Lanes
@@ -52,8 +52,11 @@ class PolicyQueue(Order, RequestQueue):
         self.rows, self._view_of = lanes.rows, view_of
         self._follow = follow or self._follow_view
         self._waiting: dict[str, int] = {}  # rows of those that wait
-        self._popped: dict[str, int] = {}  # taken in this step
-        self._loading: dict[str, int] = {}  # taken, but not started: remote KV comes first
+        self._taken = 0  # in this step, put back ones included
+        # Taken in this step, and taken, but not started, because remote KV comes first: the row,
+        # and what its tenant was charged.
+        self._popped: dict[str, tuple[int, int]] = {}
+        self._loading: dict[str, tuple[int, int]] = {}
 
     def end_step(self, scheduled: Mapping[str, int] = MappingProxyType({})) -> None:
         """Who was taken in this step has started: what comes back later was preempted.
@@ -64,17 +67,20 @@ class PolicyQueue(Order, RequestQueue):
             scheduled: request id -> tokens of this step. vLLM has looked into the KV cache, and
                 has asked its KV connector, so tenants are charged what is really to be computed.
         """
+        self._taken = 0
+        if not self._popped and not self._loading:
+            return
         taken, self._popped, self._loading = {**self._loading, **self._popped}, {}, {}
-        self.core.engine["taken"] = 0
-        for name, row in taken.items():
+        for name, (row, charged) in taken.items():
             request, count = self.rows.requests[row], scheduled.get(name, 0)
             if self.rows.by_name.get(name) != row or request.is_finished():
                 continue  # it has left; its row may be another one's by now
-            if not count:
-                self._loading[name] = row
             # vLLM computes the last token, even if all KV is loaded.
             rest = max(1, request.num_tokens - request.num_computed_tokens + count)
-            queue.started(self.core, row, rest)
+            if not count:
+                self._loading[name] = row, rest
+            if rest != charged:
+                calls.started(self.rows.at, row, rest)
 
     def refresh_cached(self) -> None:
         """Look again at the cached prefixes of a few requests: a new head's, and all in turn."""
@@ -103,20 +109,19 @@ class PolicyQueue(Order, RequestQueue):
 
     def add_request(self, request: Request) -> None:
         """Queue a request behind all others of equal key."""
-        row = self._row_of(request)
-        queue.enter(self.core, row)
-        self._fall_back_if_broken()
+        if calls.enter(self.rows.at, self._row_of(request)):
+            self._fall_back()
 
     def prepend_request(self, request: Request) -> None:
         """Queue a preempted or skipped request before all others of equal key."""
-        row = self._popped.pop(request.request_id, NONE)
+        row, _ = self._popped.pop(request.request_id, (NONE, 0))
         if row != NONE:  # taken in this very step, and not started: nothing has happened
             self._waiting[request.request_id] = row
-            queue.put_back(self.core, row)
+            broken = calls.put_back(self.rows.at, row)
         else:
-            row = self._row_of(request)
-            queue.enter_first(self.core, row)
-        self._fall_back_if_broken()
+            broken = calls.enter_first(self.rows.at, self._row_of(request))
+        if broken:
+            self._fall_back()
 
     def prepend_requests(self, requests: Iterable[Request]) -> None:
         """Prepend one after the other, so the last one ends up in front."""
@@ -125,15 +130,20 @@ class PolicyQueue(Order, RequestQueue):
 
     def peek_request(self) -> Request:
         """The request to serve next; IndexError when empty."""
-        return self.rows.requests[self._head()]
+        row = calls.pick(self.rows.at)
+        if row == NONE:
+            raise IndexError("peek into an empty queue")
+        return self.rows.requests[row]
 
     def pop_request(self) -> Request:
         """Remove and return the request to serve next; IndexError when empty."""
-        row = queue.take(self.core)
+        row, charged = calls.take(self.rows.at, self._taken)
         if row == NONE:
             raise IndexError("pop from an empty queue")
         request = self.rows.requests[row]
-        self._popped[request.request_id] = self._waiting.pop(request.request_id)
+        self._taken += 1
+        del self._waiting[request.request_id]
+        self._popped[request.request_id] = row, charged
         return request
 
     def remove_request(self, request: Request) -> None:
@@ -141,7 +151,7 @@ class PolicyQueue(Order, RequestQueue):
         row = self._waiting.pop(request.request_id, NONE)
         if row == NONE:
             raise ValueError(f"request {request.request_id} is not in the waiting queue")
-        queue.leave(self.core, row)
+        calls.leave_queue(self.rows.at, row)
 
     def remove_requests(self, requests: Iterable[Request]) -> None:
         """Remove those of `requests` that are queued."""
@@ -164,12 +174,6 @@ class PolicyQueue(Order, RequestQueue):
         return iter([self.rows.requests[row] for row in rows[order]])
 
     # -- inside --------------------------------------------------------------------------
-
-    def _head(self) -> int:
-        row: int = queue.pick(self.core)
-        if row == NONE:
-            raise IndexError("peek into an empty queue")
-        return row
 
     def _row_of(self, request: Any) -> int:
         """The row of a request that is about to be queued."""

@@ -23,6 +23,7 @@ from serving.contracts import (
     TenantLoad,
     Totals,
 )
+from serving.core import calls
 from serving.hook.engine_state import batch_state, queue_state
 from serving.hook.lease import Lease
 from serving.hook.queue import PolicyQueue
@@ -126,7 +127,9 @@ def _queue_state(scheduler: Hooked, now_s: float) -> QueueState:
 
 def _batch_state(scheduler: Hooked, now_s: float) -> BatchState:
     scheduler.control.follow(scheduler.running)
-    scheduler.queue.core.engine["start_s"] = scheduler.observer.busy_until_s(now_s)
+    rows = scheduler.queue.rows
+    start_s = calls.busy_until_s(rows.at, now_s, *scheduler.observer.step_in_flight)
+    rows.core.engine["start_s"] = start_s
     return batch_state(scheduler.queue.core)
 
 

@@ -13,7 +13,8 @@ from vllm.v1.request import RequestStatus
 
 from serving import compat
 from serving.contracts import Envelope
-from serving.core import control, decoding
+from serving.core import calls, decoding
+from serving.core.state import NONE
 from serving.hook.queue import Place, PolicyQueue
 
 _STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
@@ -32,7 +33,7 @@ class StepControl:
         self._scheduler, self._queue = scheduler, queue
         self._caches = envelope.prefix_caching or scheduler.connector is not None
         self.hidden: list[Any] = []
-        self._steps = 0
+        self._steps, self._in_step = 0, False
         pipelined = scheduler.parallel_config.pipeline_parallel_size > 1
         self._asks_each = bool(scheduler.num_spec_tokens or scheduler.connector or pipelined)
         queue.describe_machine(envelope, compat.kv_groups(scheduler))
@@ -40,39 +41,43 @@ class StepControl:
         engine["drafts"] = int(scheduler.num_spec_tokens)
         engine["aligned_block"] = compat.aligned_block(scheduler)
 
-    def prepare(self, now_s: float, start_s: float) -> None:
+    def prepare(self, now_s: float, began_s: float, in_flight: calls.Shape) -> None:
         """Plan the coming step; afterwards vLLM's own `schedule` does it.
 
         Args:
             now_s: engine clock.
-            start_s: when the step will begin: vLLM may schedule ahead.
+            began_s: when the step in flight began, which the coming one has to wait for.
+            in_flight: its shape.
         """
-        queue, scheduler = self._queue, self._scheduler
+        queue, scheduler, rows = self._queue, self._scheduler, self._queue.rows
+        self._in_step = True
         self.reveal()
         queue.begin_step(now_s)
         if self._caches:
             queue.refresh_cached()
-        core, engine = queue.core, queue.core.engine
         running = self.follow(scheduler.running)
-        engine["start_s"] = start_s
-        engine["free_blocks"] = compat.free_blocks(scheduler)
-        engine["used_blocks"] = compat.used_blocks(scheduler)
-        engine["silent"] = compat.silent_sessions(scheduler)
-        engine["ready_elsewhere"] = ready = compat.ready_elsewhere(scheduler)
-        engine["head_can_start"] = bool(engine["prefill_by_key"][0]) and self._head_can_start()
-        control.plan(core)
-        if engine["reordered"][0]:
-            requests = queue.rows.requests
-            scheduler.running = [requests[row] for row in core.running[: len(running)].tolist()]
+        ready, limits = compat.ready_elsewhere(scheduler), scheduler.lease.decision.limits
+        free = used = 0
+        if limits.prefill_by_key or limits.pace_decodes or limits.choose_victims:
+            free = compat.free_blocks(scheduler)
+        if limits.kv_reserve:
+            used = compat.used_blocks(scheduler)
+        reordered, hidden, budget, threshold, most = calls.plan(
+            rows.at, began_s, in_flight, free, used, compat.silent_sessions(scheduler), ready,
+            limits.prefill_by_key and self._head_can_start(),
+        )  # fmt: skip
+        if reordered:
+            in_order = rows.core.running[: len(running)].tolist()
+            scheduler.running = [rows.requests[row] for row in in_order]
         if ready and queue.policy.name != "fcfs":
             compat.order_elsewhere(scheduler, self._place)
-        if hidden := int(engine["yielding"][0] + engine["resting"][0]):
-            rows = core.running[: len(running)]
-            requests, skips = queue.rows.requests, core.requests["hidden"][rows] > 0
-            self.hidden = [requests[row] for row in rows[skips].tolist()]
-        scheduler.max_num_scheduled_tokens = int(engine["budget"][0])
-        scheduler.scheduler_config.long_prefill_token_threshold = int(engine["threshold"][0])
-        compat.set_max_active(scheduler, int(engine["max_active"][0]), hidden)
+        if hidden:
+            those = rows.core.running[: len(running)]
+            skips = those[rows.core.requests["hidden"][those] > 0]
+            self.hidden = [rows.requests[row] for row in skips.tolist()]
+        scheduler.max_num_scheduled_tokens = budget
+        scheduler.scheduler_config.long_prefill_token_threshold = threshold
+        compat.set_max_active(scheduler, most, hidden)
 
     def follow(self, running: list[Any]) -> list[Any]:
         """See that the core knows how far these requests are, which run in this order.
@@ -96,13 +101,13 @@ class StepControl:
 
     def end_step(self, scheduled: Mapping[str, int]) -> None:
         """What is preempted between steps (a cache reset) was not chosen here."""
-        self._queue.core.engine["would_be"] = -1
+        self._in_step = False
         self._queue.end_step(scheduled)
 
     def preempted(self, request: Any) -> None:
         """This one was taken; counted if vLLM would have taken another."""
-        would_be = int(self._queue.core.engine["would_be"][0])
-        if would_be >= 0 and request is not self._queue.rows.requests[would_be]:
+        would_be = int(self._queue.core.engine["would_be"][0]) if self._in_step else NONE
+        if would_be != NONE and request is not self._queue.rows.requests[would_be]:
             self._queue.core.engine["chosen_victims"] += 1
 
     def peak_blocks(self) -> int:

@@ -6,7 +6,7 @@ arm is measured by the same code). All memory is bounded.
 
 from collections import deque
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from serving.contracts import (
     SLO,
@@ -156,7 +156,7 @@ class Accounting:
         self.head = 0  # sequence number of the next event
         self._max_tenants = max_tenants
         self._inside: dict[str, int] = {}  # tenants counted apart, the last to arrive at the end
-        self._counters: dict[tuple[str, str], TenantCounters] = {}
+        self._counters: dict[tuple[str, str], dict[str, int]] = {}  # by fields of TenantCounters
         self.latencies = Latencies()
 
     def arrive(self, track: RequestTrack) -> None:
@@ -235,7 +235,8 @@ class Accounting:
 
     def counters(self) -> tuple[TenantCounters, ...]:
         """Totals per tenant and SLO class, sorted."""
-        return tuple(self._counters[key] for key in sorted(self._counters))
+        found = sorted(self._counters.items())
+        return tuple(TenantCounters(who, what, **counts) for (who, what), counts in found)
 
     def append(self, event: Arrival | Outcome) -> None:
         """Write an event into the journal, as the one that `head` numbers."""
@@ -243,11 +244,9 @@ class Accounting:
         self.head += 1
 
     def _count(self, tenant: str, slo_class: str, **more: int) -> None:
-        key = (tenant, slo_class)
-        old = self._counters.get(key) or TenantCounters(*key)
-        self._counters[key] = replace(
-            old, **{name: getattr(old, name) + value for name, value in more.items()}
-        )
+        counts = self._counters.setdefault((tenant, slo_class), {})
+        for name, value in more.items():
+            counts[name] = counts.get(name, 0) + value
 
     def _counted(self, tenant: str) -> str:
         """The name that a tenant is counted under."""
@@ -267,9 +266,7 @@ class Accounting:
             return False
         del self._inside[left]
         for key in [key for key in self._counters if key[0] == left]:
-            counted = asdict(self._counters.pop(key))
-            del counted["tenant"], counted["slo_class"]
-            self._count(OTHER, key[1], **counted)
+            self._count(OTHER, key[1], **self._counters.pop(key))
             self.latencies.move(key, (OTHER, key[1]))
         return True
 

@@ -4,6 +4,7 @@ Fed by the accounting (requests) and the batch (tokens) inside the engine core; 
 shows them on /metrics. Their size is bounded by the tenants that the accounting counts apart.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Literal
 
@@ -22,6 +23,7 @@ BOUNDS: dict[Measure, np.ndarray] = {
     "queue_seconds": np.array([0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 300]),
     "slo_used_ratio": np.array([0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1, 1.25, 1.5, 2, 5, 10]),
 }
+_EDGES = {name: bounds.tolist() for name, bounds in BOUNDS.items()}
 
 
 def slo_used(slo: SLO, ttft_s: float | None, tpot_s: float | None, e2e_s: float) -> float | None:
@@ -75,13 +77,12 @@ class Latencies:
     def observe(self, name: Measure, group: int, value: float | None) -> None:
         """Count one value; None was not measured."""
         if value is not None:
-            self._counts[name][group, BOUNDS[name].searchsorted(value)] += 1
+            self._counts[name][group, bisect_left(_EDGES[name], value)] += 1
             self._sums[name][group] += value
 
-    def observe_all(self, name: Measure, groups: np.ndarray, values: np.ndarray) -> None:
-        """Count many values at once; arrays of equal shape (n,)."""
-        np.add.at(self._counts[name], (groups, BOUNDS[name].searchsorted(values)), 1)
-        np.add.at(self._sums[name], groups, values)
+    def arrays(self, name: Measure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """To count a whole batch in: counts (groups, buckets), sums (groups,), and the bounds."""
+        return self._counts[name], self._sums[name], BOUNDS[name]
 
     def histograms(self) -> Iterator[HistogramCounts]:
         """What was counted, in the order of measures, then of groups; empty ones are left out."""

@@ -47,24 +47,28 @@ class LengthModel:
         """Which histogram a request belongs to (coarse: powers of about 4)."""
         return tenant, core.group_of(0, prompt_tokens, max_tokens)
 
+    def key(self, group: Group) -> int:
+        """The core's number of a group; one of a tenant without histograms is nobody's."""
+        return self._numbers.get(group[0], _NOBODY) * GROUPS_PER_TENANT + group[1]
+
     def learn(self, group: Group, output_tokens: int) -> None:
         """Take in one finished answer."""
         tenant = group[0]
         if tenant not in self._numbers:
             self._number(tenant)
-        core.learn(*self.arrays, self._key(group), output_tokens)
+        core.learn(*self.arrays, self.key(group), output_tokens)
 
     def predicted(self, group: Group) -> tuple[float, float]:
         """Mean and q90 of a new answer's length, not bounded by max_tokens."""
-        return core.predicted(*self.arrays, self._key(group))
+        return core.predicted(*self.arrays, self.key(group))
 
     def remaining(self, group: Group, generated: int, max_tokens: int) -> float:
         """E[L - generated | L > generated] in tokens, between 1 and what max_tokens allows."""
-        return core.remaining(*self.arrays, self._key(group), generated, max_tokens)
+        return core.remaining(*self.arrays, self.key(group), generated, max_tokens)
 
     def quantile(self, group: Group, q: float) -> float:
         """Upper edge in tokens of the bin that holds quantile `q` of the lengths."""
-        return core.quantile(*self.arrays, self._key(group), q)
+        return core.quantile(*self.arrays, self.key(group), q)
 
     def state(self) -> dict[str, Any]:
         """A copy of what was learned, for `restore`: n groups, their counts (n, BINS)."""
@@ -105,14 +109,10 @@ class LengthModel:
         for group in groups:
             if group[0] not in self._numbers:
                 self._number(group[0])
-            core.add(lengths, histograms, self._key(group))
+            core.add(lengths, histograms, self.key(group))
         # The rows of the groups follow that of all answers.
         histograms["counts"][: len(groups) + 1] = np.vstack([everybody, counts])
         histograms["total"] = histograms["counts"].sum(axis=1)
-
-    def _key(self, group: Group) -> int:
-        """The core's number of a group; one of a tenant without histograms is nobody's."""
-        return self._numbers.get(group[0], _NOBODY) * GROUPS_PER_TENANT + group[1]
 
     def _number(self, tenant: str) -> None:
         if len(self._numbers) >= 2 * MAX_HISTOGRAMS:

@@ -16,11 +16,11 @@ from vllm.v1.request import Request
 
 from serving.contracts import SLO, Finish, ResidentRequest
 from serving.contracts.settings import EngineSettings
-from serving.core import batch, control
+from serving.core import batch, calls, control
 from serving.core.state import Core
 from serving.perception.accounting import BEHIND, Accounting, RequestTrack
 from serving.perception.attributes import slo_of, tenant_of
-from serving.perception.cost_model import CostModel, StepShape
+from serving.perception.cost_model import CostModel
 from serving.perception.lanes import Lanes
 from serving.perception.length_model import LengthModel
 from serving.policies import RequestView
@@ -65,7 +65,7 @@ class Observer:
         self._pipelined = pipelined
         self.start_from(CostModel())
         self.promise(settings)
-        self._in_flight: deque[tuple[SchedulerOutput, StepShape, float, bool]] = deque()
+        self._in_flight: deque[tuple[SchedulerOutput, calls.Shape, float, bool]] = deque()
         self._last_output_s = 0.0
         self._just_looked_up = ""  # a request that arrived a moment ago
         self._served: list[tuple[str, Finish]] = []  # their last step is being reported
@@ -92,31 +92,27 @@ class Observer:
         tenant = tenant_of(extra, lora, settings)
         slo_class, slo = slo_of(extra, settings, tenant)
         group = self.lengths.group(tenant, request.num_prompt_tokens, request.max_tokens)
-        mean, q90 = self.lengths.predicted(group)
         cached, lane = self._cached_tokens(request), self._lanes.enter(tenant)
         row = self._lanes.rows.open(request)
-        core, one = self.core, self.core.requests
-        one["arrival_s"][row], one["priority"][row] = request.arrival_time, request.priority
-        one["ttft_s"][row], one["tpot_s"][row] = seconds(slo.ttft_ms), seconds(slo.tpot_ms)
-        one["e2e_s"][row], one["tenant"][row] = seconds(slo.e2e_ms), lane.row
-        one["whole_prompt_tokens"][row] = request.num_prompt_tokens
-        one["cached_tokens"][row], one["max_tokens"][row] = cached, request.max_tokens
-        one["lora"][row] = request.lora_request is not None
-        batch.arrive(core, row, mean, q90)
-        expected = float(one["expected_tokens"][row])
+        targets_s = seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms)
+        deadline_s, expected, q90 = calls.arrive(
+            self._lanes.rows.at, row, request.arrival_time, float(request.priority), targets_s,
+            lane.row, request.num_prompt_tokens, cached, request.max_tokens, lora is not None,
+            *self.lengths.arrays, self.lengths.key(group),
+        )  # fmt: skip
         view = RequestView(
             request_id=request.request_id, tenant=tenant, slo_class=slo_class, slo=slo,
-            arrival_s=request.arrival_time, deadline_s=float(one["deadline_s"][row]),
+            arrival_s=request.arrival_time, deadline_s=deadline_s,
             prompt_tokens=request.num_prompt_tokens - cached, priority=request.priority,
-            weight=lane.weight, predicted_output_tokens=expected,
-            q90_output_tokens=float(one["q90_output_tokens"][row]), cached_tokens=cached,
+            weight=lane.weight, predicted_output_tokens=expected, q90_output_tokens=q90,
+            cached_tokens=cached,
         )  # fmt: skip
         track = RequestTrack(
             view, request.max_tokens, group, request.num_prompt_tokens, cached,
             self._prefix_ids(request),
         )  # fmt: skip
         self.accounting.arrive(track)
-        one["histogram"][row] = self.accounting.group_of(track)
+        self.core.requests["histogram"][row] = self.accounting.group_of(track)
         self._just_looked_up = "" if request.num_output_tokens else request.request_id
 
     def promise(self, settings: EngineSettings) -> None:
@@ -202,12 +198,13 @@ class Observer:
         """Engine seconds that one more output token costs in a step that runs anyway, tau."""
         return float(control.decode_rate(self.core))
 
-    def busy_until_s(self, now_s: float) -> float:
-        """When the step in flight will probably end (async scheduling runs one ahead)."""
+    @property
+    def step_in_flight(self) -> tuple[float, calls.Shape]:
+        """When the last step began, and its shape (async scheduling runs one ahead)."""
         if not self._in_flight:
-            return now_s
+            return -math.inf, calls.NO_SHAPE
         _, shape, began_s, _ = self._in_flight[-1]
-        return max(now_s, began_s + self.cost.predict(shape))
+        return began_s, shape
 
     def scheduled(
         self, output: SchedulerOutput, requests: dict[str, Request], now_s: float, policy: str,
@@ -217,31 +214,31 @@ class Observer:
         counts = output.num_scheduled_tokens
         if not counts:
             return
-        resumed = output.scheduled_cached_reqs.resumed_req_ids
-        began = {new.req_id for new in output.scheduled_new_reqs} | set(resumed)
+        began = {new.req_id for new in output.scheduled_new_reqs}
+        began.update(output.scheduled_cached_reqs.resumed_req_ids)
         # vLLM serves what runs first, so what has begun comes last, in the order of its start.
         names = list(islice(reversed(counts), len(began)))[::-1]
         if began != set(names):
             names = [name for name in counts if name in began]
-        served = self._served_rows()
-        for name in names:
-            self._admitted(name, counts, requests, now_s, policy, epoch)
-        by_name = self._lanes.rows.by_name
-        if len(served) + len(names) == len(counts) and all(map(by_name.__contains__, names)):
-            rows = np.concatenate([served, [by_name[name] for name in names]]).astype(np.int64)
-        else:  # the budget is used up, or some were preempted
+        known = [self._admitted(name, counts, requests, now_s, policy, epoch) for name in names]
+        noted, shape, full = False, calls.NO_SHAPE, False
+        if all(known):
+            last = [counts[name] for name in names]
+            if sum(last) + len(counts) - len(last) != output.total_num_scheduled_tokens:
+                last = list(counts.values())
+            tokens = np.array(last, np.int64)
+            noted, shape, full = calls.note_scheduled(
+                self._lanes.rows.at, len(counts), tokens, self._pipelined
+            )
+        if not noted:  # the budget is used up, or some were preempted
+            by_name = self._lanes.rows.by_name
             rows = np.fromiter(map(by_name.__getitem__, counts), np.int64, len(counts))
-        tokens = np.fromiter(counts.values(), np.int64, len(counts))
-        *figures, full = batch.note_scheduled(self.core, rows, tokens, self._pipelined)
-        self._in_flight.append((output, StepShape(*figures), now_s, bool(full)))
-
-    def _served_rows(self) -> np.ndarray:
-        """Rows of those that vLLM found running in this step: what is hidden it did not."""
-        core, engine = self.core, self.core.engine
-        running: np.ndarray = core.running[: engine["running"][0]]
-        if engine["yielding"][0] + engine["resting"][0]:
-            running = running[core.requests["hidden"][running] == 0]
-        return running
+            tokens = np.fromiter(counts.values(), np.int64, len(counts))
+            prefill_tokens, decodes, context, square, full = batch.note_scheduled(
+                self.core, rows, tokens, self._pipelined
+            )
+            shape = prefill_tokens, decodes, context, square
+        self._in_flight.append((output, shape, now_s, full))
 
     def preempted(self, request: Request, now_s: float) -> None:
         """A running request lost its KV blocks and starts over."""
@@ -260,7 +257,9 @@ class Observer:
         batch.remove(self.core, row)
         self._late.pop(request.request_id, None)
         if track := self.track(request):
-            self._see_answer(track, row)
+            first_s = float(self.core.requests["first_token_s"][row])
+            if first_s < math.inf:
+                track.begin_answer(first_s)
             track.end_answer(request.num_output_tokens, now_s)
             self._between_answers.add(request.request_id)
         one = self.core.requests
@@ -273,10 +272,8 @@ class Observer:
         while self._in_flight and scheduler_output.num_scheduled_tokens:
             output, shape, began_s, full = self._in_flight.popleft()
             if output is scheduler_output:
-                batch.learn_step(
-                    self.core, shape.prefill_tokens, shape.decodes, shape.decode_context,
-                    shape.prefill_square, now_s - max(began_s, self._last_output_s), full,
-                )  # fmt: skip
+                took_s = now_s - max(began_s, self._last_output_s)
+                calls.learn_step(self._lanes.rows.at, shape, took_s, full)
                 break
         self._last_output_s = now_s
         self._note_late_tokens(now_s)
@@ -298,17 +295,15 @@ class Observer:
                 batch.remove(self.core, row)
             self._lanes.rows.close(name)
             return
-        last_token_s = float(self.core.requests["last_token_s"][row])
+        first_s, last_token_s, behind_s = calls.leave(self._lanes.rows.at, row)
         if finish in _SERVED and last_token_s < math.inf:
             group = self.accounting.group_of(track)
             self.accounting.latencies.observe("inter_token_seconds", group, now_s - last_token_s)
-        self._see_answer(track, row)
-        for behind, after_s in zip(
-            BEHIND, self.core.requests["deprioritised_s"][row].tolist(), strict=True
-        ):
+        if first_s < math.inf:
+            track.begin_answer(first_s)
+        for behind, after_s in zip(BEHIND, behind_s, strict=True):
             if not math.isnan(after_s):
                 track.deprioritised[behind] = after_s
-        batch.leave(self.core, row)
         self._lanes.rows.close(name)
         track.output_tokens = 0 if paused else request.num_output_tokens
         track.last_token_s = self._last_output_s
@@ -320,40 +315,33 @@ class Observer:
         else:
             self.accounting.leave(name, finish, now_s)
 
-    def _see_answer(self, track: RequestTrack, row: int) -> None:
-        first_s = float(self.core.requests["first_token_s"][row])
-        if first_s < math.inf:
-            track.begin_answer(first_s)
-
     def _admitted(
         self, name: str, counts: dict[str, int], requests: dict[str, Request], now_s: float,
         policy: str, epoch: int,
-    ) -> None:  # fmt: skip
+    ) -> bool:  # fmt: skip
+        """Whether the core did not have it in the batch, and has it now."""
         self._late.pop(name, None)
         track = self.accounting.tracks.get(name)
         if track is None:
-            return
+            return False
         request = requests[name]
         self._between_answers.discard(name)
+        before = request.num_computed_tokens - counts[name]
         if track.admitted_s is None:
             track.admitted_s, track.policy, track.epoch = now_s, policy, epoch
-            found = request.num_computed_tokens - counts[name]
-            self.accounting.admit(track, max(0, min(found, track.prompt_tokens)))
-        row, one = self._lanes.rows.by_name[name], self.core.requests
-        one["whole_prompt_tokens"][row] = request.num_prompt_tokens  # a session's has grown
-        one["output_tokens"][row] = request.num_output_tokens
-        one["computed_tokens"][row] = request.num_computed_tokens - counts[name]
-        batch.admit(self.core, row, self.lengths.predicted(track.group)[0])
+            self.accounting.admit(track, max(0, min(before, track.prompt_tokens)))
+        rows = self._lanes.rows
+        return calls.admit(  # a session's prompt has grown
+            rows.at, rows.by_name[name], request.num_prompt_tokens, request.num_output_tokens,
+            before, *self.lengths.arrays, self.lengths.key(track.group),
+        )  # fmt: skip
 
     def _note_tokens(self, running: list[Request], now_s: float) -> None:
-        core, count, rows = self.core, len(running), self._lanes.rows.see_running(running)
-        core.requests["output_tokens"][rows] = np.fromiter(map(_produced, running), int, count)
-        groups, gaps_s = np.empty(count, np.int64), np.empty(count)
-        gaps = batch.note_tokens(core, count, now_s, groups, gaps_s)
-        if gaps:
-            self.accounting.latencies.observe_all(
-                "inter_token_seconds", groups[:gaps], gaps_s[:gaps]
-            )
+        rows = self._lanes.rows
+        rows.see_running(running)
+        produced = np.fromiter(map(_produced, running), np.int64, len(running))
+        gaps = self.accounting.latencies.arrays("inter_token_seconds")
+        calls.note_tokens(rows.at, produced, now_s, *gaps)
 
     def _note_late_tokens(self, now_s: float) -> None:
         one = self.core.requests

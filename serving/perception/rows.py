@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.core.calls import addresses
 from serving.core.state import Core, new_core, nobody, with_rows
 
 _ROWS = 1024
@@ -14,16 +15,28 @@ class Rows:
     """The arrays, and the requests that have a row.
 
     Attributes:
-        core: the arrays; larger ones take their place when there are more requests or tenants.
+        at: addresses of the core, for `serving.core.calls`; the same array when they change, so
+            that nobody can have old ones.
         by_name: request id -> row.
         requests: vLLM's request of each row, None where the row is nobody's.
     """
 
     def __init__(self, lanes: int) -> None:
-        self.core: Core = new_core(_ROWS, lanes)
+        self._core = new_core(_ROWS, lanes)
+        self.at = addresses(self._core)
         self.by_name: dict[str, int] = {}
         self.requests: list[Any] = [None] * _ROWS
         self._free = list(range(_ROWS - 1, -1, -1))
+
+    @property
+    def core(self) -> Core:
+        """The arrays; larger ones take their place when there are more requests or tenants."""
+        return self._core
+
+    @core.setter
+    def core(self, core: Core) -> None:
+        self.at[:] = addresses(core)
+        self._core = core
 
     def open(self, request: Any) -> int:
         """A row for a request that has none; what it says is that nothing is known."""

@@ -20,7 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test
 import serving.hook.queue
 from serving.contracts import Contract, Decision, Limits
 from serving.contracts.settings import EngineSettings
-from serving.core import queue
+from serving.core import calls
 from serving.policies import POLICIES
 from tests.serving.driven_scheduler import Driven
 from tests.serving.guarantee_checks import floor_bound
@@ -164,11 +164,10 @@ class KeepsADeadControllersRules(GuaranteeMachine):
 
 
 def raising(function):
-    """A function of the core that does not note a fault of the policy but raises."""
+    """A function of the core that does not tell a fault of the policy but raises."""
 
-    def call(core, row):
-        function(core, row)
-        if core.engine["broken"][0]:
+    def call(at, row):
+        if function(at, row):
             raise ValueError("planted")
 
     return call
@@ -177,7 +176,7 @@ def raising(function):
 class LetsFaultsOut(GuaranteeMachine):
     """A key that is no number is an exception, which goes on to vLLM."""
 
-    instead = {name: raising(getattr(queue, name)) for name in ("enter", "enter_first", "put_back")}
+    instead = {name: raising(getattr(calls, name)) for name in ("enter", "enter_first", "put_back")}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +191,7 @@ class LetsFaultsOut(GuaranteeMachine):
 )
 def test_a_planted_bug_is_found(planted, sign, monkeypatch):
     instead = getattr(planted, "instead", {})
-    monkeypatch.setattr(serving.hook.queue, "queue", SimpleNamespace(**{**vars(queue), **instead}))
+    monkeypatch.setattr(serving.hook.queue, "calls", SimpleNamespace(**{**vars(calls), **instead}))
     with pytest.raises(Exception, match=sign):
         run_state_machine_as_test(planted, settings=PLANTED)
 

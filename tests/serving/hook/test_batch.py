@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.contracts import CostCoefficients
+from serving.core.calls import busy_until_s
 from serving.core.decoding import decodes
 from serving.perception.cost_model import StepShape
 from serving.scheduler import HMASScheduler, HMASSyncScheduler
@@ -70,8 +71,10 @@ class Watched(Shaped):
                 decoded += 1
             if request.num_output_tokens > self.seen[name]:
                 context += request.num_computed_tokens
-        step_s = StepShape(prefill, decoded, context, square).seconds(COST)
-        until_s = self.scheduler.observer.busy_until_s(self.now_s)
+        began_s, shape = self.scheduler.observer.step_in_flight
+        assert shape == (prefill, decoded, context, square)
+        step_s = StepShape(*shape).seconds(COST)
+        until_s = busy_until_s(self.scheduler.queue.rows.at, self.now_s, began_s, shape)
         assert until_s - self.now_s == pytest.approx(step_s, abs=1e-9)
         return output
 

@@ -1,0 +1,273 @@
+"""How does Python call the core at every step? Functions that take the arrays' addresses.
+
+To hand over a tuple of a dozen arrays costs more than most functions do (1.2 microseconds, and
+three times that where the processor's caches are cold); one array of their addresses costs a tenth.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
+
+from serving.core import batch, control, queue
+from serving.core.cost import COST, step_seconds
+from serving.core.jit import compiled
+from serving.core.lengths import predicted
+from serving.core.state import ENGINE, NONE, REQUEST, TENANT, Core
+
+Shape = tuple[int, int, int, int]  # of a step: prefill tokens, decodes, their context, square
+NO_SHAPE: Shape = (0, 0, 0, 0)
+
+
+def addresses(core: Core) -> np.ndarray:
+    """Where the arrays are and how long, shape (12, 2). They hold as long as somebody has `core`.
+
+    Whoever puts another array into the core has to ask anew.
+    """
+    arrays = core._replace(picked=core.picked[0])
+    return np.array([(one.ctypes.data, len(one)) for one in arrays])
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(_context: Any, address: Any) -> Any:
+    def build(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(address), build
+
+
+@compiled
+def core_at(at: np.ndarray) -> Core:
+    """The core whose `addresses` these are."""
+    return Core(
+        carray(_pointer(at[0, 0]), (at[0, 1],), REQUEST),
+        carray(_pointer(at[1, 0]), (at[1, 1], 4), np.float64),
+        carray(_pointer(at[2, 0]), (at[2, 1], 3), np.int64),
+        carray(_pointer(at[3, 0]), (at[3, 1], 2), np.float64),
+        carray(_pointer(at[4, 0]), (at[4, 1], 3), np.int64),
+        carray(_pointer(at[5, 0]), (at[5, 1],), TENANT),
+        carray(_pointer(at[6, 0]), (at[6, 1],), ENGINE),
+        carray(_pointer(at[7, 0]), (at[7, 1],), np.int64),
+        carray(_pointer(at[8, 0]), (at[8, 1], 2), np.float64),
+        carray(_pointer(at[9, 0]), (at[9, 1],), COST),
+        carray(_pointer(at[10, 0]), (at[10, 1], 6), np.float64),
+        carray(_pointer(at[11, 0]), (2, at[11, 1]), np.int64),
+    )
+
+
+# -- the waiting queue; `True` where a key was no number, and the queue has to fall back ------
+
+
+@compiled
+def enter(at: np.ndarray, row: int) -> bool:
+    """As `queue.enter`."""
+    core = core_at(at)
+    queue.enter(core, row)
+    return bool(core.engine[0].broken)
+
+
+@compiled
+def enter_first(at: np.ndarray, row: int) -> bool:
+    """As `queue.enter_first`."""
+    core = core_at(at)
+    queue.enter_first(core, row)
+    return bool(core.engine[0].broken)
+
+
+@compiled
+def put_back(at: np.ndarray, row: int) -> bool:
+    """As `queue.put_back`."""
+    core = core_at(at)
+    queue.put_back(core, row)
+    return bool(core.engine[0].broken)
+
+
+@compiled
+def pick(at: np.ndarray) -> int:
+    """As `queue.pick`."""
+    return queue.pick(core_at(at))
+
+
+@compiled
+def take(at: np.ndarray, taken: int) -> tuple[int, int]:
+    """As `queue.take`, after so many in this step; also, what its tenant was charged."""
+    core = core_at(at)
+    core.engine[0].taken = taken
+    row = queue.take(core)
+    return row, core.requests[row].charged if row != NONE else 0
+
+
+@compiled
+def started(at: np.ndarray, row: int, tokens: int) -> None:
+    """As `queue.started`."""
+    queue.started(core_at(at), row, tokens)
+
+
+@compiled
+def leave_queue(at: np.ndarray, row: int) -> None:
+    """As `queue.leave`."""
+    queue.leave(core_at(at), row)
+
+
+# -- before a step ---------------------------------------------------------------------------
+
+
+@compiled
+def begin_step(at: np.ndarray, now_s: float) -> bool:
+    """As `control.begin_step`; `True` where a key was no number."""
+    core = core_at(at)
+    control.begin_step(core, now_s)
+    return bool(core.engine[0].broken)
+
+
+@compiled
+def busy_until_s(at: np.ndarray, now_s: float, began_s: float, shape: Shape) -> float:
+    """When a step of this shape will probably end, which began at `began_s`; at least `now_s`."""
+    took_s = step_seconds(core_at(at).cost, shape[0], shape[1], shape[2], shape[3])
+    return max(now_s, began_s + took_s)
+
+
+@compiled
+def plan(
+    at: np.ndarray, began_s: float, in_flight: Shape, free_blocks: int, used_blocks: int,
+    silent: int, ready_elsewhere: int, head_can_start: bool,
+) -> tuple[bool, int, int, int, int]:  # fmt: skip
+    """As `control.plan`, with what vLLM says of itself; the step in flight has to end before.
+
+    Returns:
+        whether the running list is in another order, how many requests the step leaves out, its
+        token budget and threshold, and how many may run.
+    """
+    core = core_at(at)
+    engine = core.engine[0]
+    took_s = step_seconds(core.cost, in_flight[0], in_flight[1], in_flight[2], in_flight[3])
+    engine.start_s = max(engine.now_s, began_s + took_s)
+    engine.free_blocks, engine.used_blocks = free_blocks, used_blocks
+    engine.silent, engine.ready_elsewhere = silent, ready_elsewhere
+    engine.head_can_start = head_can_start
+    control.plan(core)
+    hidden = engine.yielding + engine.resting
+    return bool(engine.reordered), hidden, engine.budget, engine.threshold, engine.max_active
+
+
+# -- after it --------------------------------------------------------------------------------
+
+
+@compiled
+def admit(
+    at: np.ndarray, row: int, prompt_tokens: int, output_tokens: int, computed_tokens: int,
+    lengths: np.ndarray, histograms: np.ndarray, group: int,
+) -> bool:  # fmt: skip
+    """As `batch.admit`, of a request that had computed so much before; whether it ran not yet."""
+    core = core_at(at)
+    one = core.requests[row]
+    is_new = not one.active
+    one.whole_prompt_tokens, one.output_tokens = prompt_tokens, output_tokens
+    one.computed_tokens = computed_tokens
+    batch.admit(core, row, predicted(lengths, histograms, group)[0])
+    return is_new
+
+
+@compiled
+def note_scheduled(
+    at: np.ndarray, count: int, tokens: np.ndarray, pipelined: bool
+) -> tuple[bool, Shape, bool]:
+    """As `batch.note_scheduled`, if the step computes all that run and are not hidden.
+
+    Args:
+        at: addresses of the core, with those that the step admits already in `running`.
+        count: requests in the step.
+        tokens: of the last ones, shape (at most count,). Those before compute one token each.
+        pipelined: whether several steps are in flight.
+
+    Returns:
+        whether that is so (nothing is noted else), the step's shape, and whether it leaves prompt
+        over.
+    """
+    core = core_at(at)
+    rows, shares, found = core.picked[0], core.picked[1], 0
+    for i in range(core.engine[0].running):
+        if not core.requests[core.running[i]].hidden:
+            rows[found] = core.running[i]
+            found += 1
+    if found != count:
+        return False, NO_SHAPE, False
+    for i in range(count):
+        shares[i] = 1
+    for i in range(len(tokens)):
+        shares[count - len(tokens) + i] = tokens[i]
+    prefill_tokens, decodes, context, square, full = batch.note_scheduled(
+        core, rows[:count], shares[:count], pipelined
+    )
+    return True, (prefill_tokens, decodes, context, square), full
+
+
+@compiled
+def learn_step(at: np.ndarray, shape: Shape, seconds: float, full: bool) -> None:
+    """As `batch.learn_step`."""
+    batch.learn_step(core_at(at), shape[0], shape[1], shape[2], shape[3], seconds, full)
+
+
+@compiled
+def note_tokens(
+    at: np.ndarray, produced: np.ndarray, now_s: float, counts: np.ndarray, sums: np.ndarray,
+    bounds: np.ndarray,
+) -> None:  # fmt: skip
+    """As `batch.note_tokens`, with the gaps counted in their histograms.
+
+    Args:
+        at: addresses of the core.
+        produced: output tokens of the running requests, shape (n,).
+        now_s: when the step ended.
+        counts: of gaps per histogram and bucket, shape (histograms, buckets).
+        sums: of gaps per histogram, in seconds.
+        bounds: upper ones of the buckets, in seconds, shape (buckets - 1,).
+    """
+    core, count = core_at(at), len(produced)
+    for i in range(count):
+        core.requests[core.running[i]].output_tokens = produced[i]
+    groups, gaps_s = np.empty(count, np.int64), np.empty(count)
+    for i in range(batch.note_tokens(core, count, now_s, groups, gaps_s)):
+        bucket = 0
+        while bucket < len(bounds) and bounds[bucket] < gaps_s[i]:
+            bucket += 1
+        counts[groups[i], bucket] += 1
+        sums[groups[i]] += gaps_s[i]
+
+
+# -- of one request --------------------------------------------------------------------------
+
+
+@compiled
+def arrive(
+    at: np.ndarray, row: int, arrival_s: float, priority: float,
+    targets_s: tuple[float, float, float], lane: int, prompt_tokens: int, cached_tokens: int,
+    max_tokens: int, lora: bool, lengths: np.ndarray, histograms: np.ndarray, group: int,
+) -> tuple[float, float, float]:  # fmt: skip
+    """As `batch.arrive`, of a request with these targets (TTFT, TPOT, end to end).
+
+    The length of its answer is predicted from `core.lengths`.
+
+    Returns:
+        its deadline, the predicted length of its answer, and the 90th percentile of that.
+    """
+    core = core_at(at)
+    one = core.requests[row]
+    one.arrival_s, one.priority, one.tenant = arrival_s, priority, lane
+    one.ttft_s, one.tpot_s, one.e2e_s = targets_s
+    one.whole_prompt_tokens, one.cached_tokens = prompt_tokens, cached_tokens
+    one.max_tokens, one.lora = max_tokens, lora
+    mean_tokens, q90_tokens = predicted(lengths, histograms, group)
+    batch.arrive(core, row, mean_tokens, q90_tokens)
+    return one.deadline_s, one.expected_tokens, one.q90_output_tokens
+
+
+@compiled
+def leave(at: np.ndarray, row: int) -> tuple[float, float, tuple[float, float, float]]:
+    """As `batch.leave`; returns when its first and last token came, and `deprioritised_s`."""
+    core = core_at(at)
+    batch.leave(core, row)
+    one = core.requests[row]
+    behind = one.deprioritised_s
+    return one.first_token_s, one.last_token_s, (behind[0], behind[1], behind[2])
