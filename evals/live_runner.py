@@ -14,10 +14,13 @@ import httpx
 
 from evals.arms import Arm, ControllerOptions
 from evals.live_arm import ArmError, steered
+from evals.live_capacity import clients_for, measure_capacity
 from evals.load_generator import OnEvent, replay
 from evals.metrics import CaseRun
 from evals.plain_server import model_card
+from evals.progress import CaseProgress
 from evals.recording import RecordedEngine
+from evals.scenario import Workload
 from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.protocol import Engine
@@ -94,6 +97,26 @@ def wait_until_idle(engine: Engine, wait_s: float = IDLE_WAIT_S) -> None:
         if time.monotonic() > until:
             raise ArmError(f"{inside} requests still in the engine after {wait_s:g} s")
         time.sleep(0.5)
+
+
+def measured_capacity_rps(
+    server: LiveServer, workload: Workload, *, seconds: float, seed: int, progress: CaseProgress
+) -> float:
+    """Requests per second that the server completes of a scenario's, with a bar.
+
+    Raises:
+        CapacityError: it could not be measured.
+    """
+    bar = progress.add(f"{workload.scenario} capacity", len(workload.requests))
+    rate_rps = asyncio.run(
+        measure_capacity(
+            server.base_url, server.model, workload.requests, seconds=seconds, token_seed=seed,
+            concurrency=clients_for(server.engine.snapshot()), run_id="capacity-",
+            on_finished=lambda finished: progress.update(bar, finished),
+        )
+    )  # fmt: skip
+    progress.done(bar, f"{workload.scenario}: capacity {rate_rps:.2f} requests/s (closed loop)")
+    return rate_rps
 
 
 def run_case(

@@ -10,8 +10,14 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from evals.arms import parse_arm
-from evals.live_capacity import clients_for, measure_capacity
-from evals.live_runner import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
+from evals.live_runner import (
+    LiveCase,
+    LiveOptions,
+    LiveServer,
+    measured_capacity_rps,
+    run_case,
+    wait_until_idle,
+)
 from evals.load_generator import OnEvent, replay
 from evals.metrics import CaseRun, Result, summarise
 from evals.offer import Offered, offer
@@ -70,7 +76,10 @@ def run_live_suite(live: LiveRun, workloads: Sequence[Workload]) -> SuiteRun:
     turns = count()
     for workload in workloads:
         _wait_until_all_rest(live)
-        capacity_rps = _capacity(live, workload)
+        capacity_rps = measured_capacity_rps(
+            live.server, workload, seconds=live.options.capacity_s, seed=live.seed,
+            progress=live.progress,
+        )  # fmt: skip
         for load in live.suite.loads:
             offered = offer(workload, load * capacity_rps)
             by_arm: dict[str, CaseRun] = {}
@@ -97,26 +106,6 @@ def _wait_until_all_rest(live: LiveRun) -> None:
     wait_until_idle(live.server.engine)
     for server in live.plain:
         wait_until_at_rest(server)
-
-
-def _capacity(live: LiveRun, workload: Workload) -> float:
-    bar = live.progress.add(f"{workload.scenario} capacity", len(workload.requests))
-    rate_rps = asyncio.run(
-        measure_capacity(
-            live.server.base_url,
-            live.server.model,
-            workload.requests,
-            seconds=live.options.capacity_s,
-            token_seed=live.seed,
-            concurrency=clients_for(live.server.engine.snapshot()),
-            run_id="capacity-",
-            on_finished=lambda finished: live.progress.update(bar, finished),
-        )
-    )
-    live.progress.done(
-        bar, f"{workload.scenario}: capacity {rate_rps:.2f} requests/s (closed loop)"
-    )
-    return rate_rps
 
 
 def _run_arm(live: LiveRun, arm: str, scenario: str, load: float, offered: Offered) -> CaseRun:

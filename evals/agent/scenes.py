@@ -6,7 +6,6 @@ the functions take one picklable item, because they run in worker processes.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from evals.agent.case_suite import CaseSuite, load_case_suite
@@ -14,7 +13,7 @@ from evals.arms import parse_arm
 from evals.baselines.steering import Steering
 from evals.capacity import simulated_capacity_rps
 from evals.offer import offer
-from evals.scenario import Workload, build_workload
+from evals.scenario import build_workload
 from evals.sim_engine import build_simulated
 from evals.suite import Scenario
 from evals.workloads.scaling import span_s
@@ -71,9 +70,14 @@ def take(scene: Scene) -> list[Case]:
         WorkloadError, TraceError, SuiteError: the scenario has no usable workload.
     """
     suite, scenario = scene.parts()
-    workload, capacity_rps = _workload(replace(scene, load=1.0))
-    offered = offer(workload, scene.load * capacity_rps)
     profile, settings = suite.profile_of(scenario), suite.settings_of(scenario)
+    workload = build_workload(
+        scenario, seed=scene.seed, max_model_len=profile.max_model_len, trace_file=None,
+        warn=_ignore,
+    )  # fmt: skip
+    measured = workload.requests[:CAPACITY_REQUESTS]
+    capacity_rps = simulated_capacity_rps(profile, settings, measured)
+    offered = offer(workload, scene.load * capacity_rps)
     engine = build_simulated(profile, settings, False)
     watch = EngineWatch(engine, _config(suite), None)
     steering = Steering(engine, profile, scene.title)
@@ -115,22 +119,6 @@ def take(scene: Scene) -> list[Case]:
     last_s = span_s(offered.requests)
     engine.run(offered.requests, tickers, last_s)
     return taken
-
-
-@lru_cache(maxsize=2)
-def _workload(scene: Scene) -> tuple[Workload, float]:
-    """The requests of a run at any load, and the rate at which its machine is saturated."""
-    suite, scenario = scene.parts()
-    profile = suite.profile_of(scenario)
-    workload = build_workload(
-        scenario,
-        seed=scene.seed,
-        max_model_len=profile.max_model_len,
-        trace_file=None,
-        warn=_ignore,
-    )
-    measured = workload.requests[:CAPACITY_REQUESTS]
-    return workload, simulated_capacity_rps(profile, suite.settings_of(scenario), measured)
 
 
 def _config(suite: CaseSuite) -> Config:

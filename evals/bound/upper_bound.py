@@ -118,8 +118,9 @@ def _relaxed(windows: Windows, possible: int) -> tuple[float, Binding]:
         rows = np.vstack((rows, *new))
         names = np.append(names, [window.resource for window in found])
         solution = linprog(
-            -np.ones(possible), rows, np.ones(len(rows)), bounds=(0, 1), method="highs-ds"
-        )
+            -np.ones(possible), rows, np.ones(len(rows)), bounds=(0, 1), method="highs-ds",
+            options={"presolve": False},  # takes longer than it saves
+        )  # fmt: skip
         if solution.x is None:  # what was proved before still holds
             break
         weights = np.maximum(-solution.ineqlin.marginals, 0.0)

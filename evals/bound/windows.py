@@ -65,7 +65,11 @@ class Windows:
         self._first_due, self._due = self._after(work.first_due_s), self._after(work.due_s)
         self._charges = _charges(work, profile)
         self._steps = work.prefill_steps + work.decode_steps
-        self._length_s = points[np.newaxis, :] - points[:, np.newaxis]
+        length_s = points[np.newaxis, :] - points[:, np.newaxis]
+        self._most_s = length_s * (1 + _ENOUGH)
+        # What is too much counts by the root of the length; what has none is no window.
+        self._weights = np.zeros_like(length_s)
+        np.power(length_s, -0.5, out=self._weights, where=length_s > 1e-9)
 
     def overfull(self, share: Floats, most: int) -> list[Window]:
         """Windows that cannot hold the chosen shares of the requests, the worst ones.
@@ -81,7 +85,8 @@ class Windows:
             demand_s = self._inside(share * charge.prefill_s, share * charge.decode_s)
             if resource == "pace":
                 demand_s += self.base_s * chains.T
-            for start, end in _worst(demand_s, self._length_s, most):
+            score = (demand_s - self._most_s) * self._weights
+            for start, end in _worst(score, most):
                 need_s = self._need_s(charge, start, end)
                 if resource == "pace":
                     members = self._chain(chains, weight, start, end)
@@ -163,10 +168,8 @@ def _charges(work: LeastWork, profile: EngineProfile) -> dict[Resource, _Charge]
     }
 
 
-def _worst(demand_s: Floats, length_s: Floats, most: int) -> list[tuple[int, int]]:
-    """Grid pairs with too much demand, the worst first, spread over the grid."""
-    excess_s = demand_s - length_s * (1 + _ENOUGH)
-    score = np.where(length_s > 0, excess_s / np.sqrt(np.maximum(length_s, 1e-9)), 0.0)
+def _worst(score: Floats, most: int) -> list[tuple[int, int]]:
+    """Grid pairs with the highest positive scores, the worst first, spread over the grid."""
     by_start, by_end = score.argmax(axis=1), score.argmax(axis=0)
     size = len(score)
     starts = np.concatenate((np.arange(size), by_end))

@@ -4,11 +4,9 @@ Each case of a suite runs live and is then simulated: the same requests at the s
 with the same lengths. Called by `hmas eval fidelity`.
 """
 
-import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -18,8 +16,7 @@ from evals.fidelity.comparison import Comparison, compare
 from evals.fidelity.machine import OtherLoad, warning
 from evals.fidelity.server import MeasuredServer
 from evals.fidelity.steps import CalibrationError, Steps, steps_of
-from evals.live_capacity import clients_for, measure_capacity
-from evals.live_runner import LiveCase, LiveOptions
+from evals.live_runner import LiveCase, LiveOptions, measured_capacity_rps
 from evals.live_runner import run_case as run_live_case
 from evals.metrics import CaseRun
 from evals.offer import offer
@@ -86,7 +83,9 @@ def replay_suite(
         )
     replayed: list[Replayed] = []
     for workload in workloads:
-        capacity_rps = _capacity(workload, server, seed, progress)
+        capacity_rps = measured_capacity_rps(
+            server.live, workload, seconds=_CAPACITY_S, seed=seed, progress=progress
+        )
         facts = {"trace": workload.provenance, "capacity_rps": capacity_rps}
         for load, arm in product(suite.loads, arms):
             if not replayed:
@@ -126,19 +125,6 @@ def compare_on(
         error = comparison.result["error"]["attainment_points"]
         progress.note(f"{title}: simulated attainment off by {error:+.1f} points")
     return comparisons
-
-
-def _capacity(
-    workload: Workload, server: MeasuredServer, seed: int, progress: CaseProgress
-) -> float:
-    bar = progress.add(f"{workload.scenario} capacity", len(workload.requests))
-    rate_rps = asyncio.run(measure_capacity(
-        server.live.base_url, server.live.model, workload.requests, seconds=_CAPACITY_S,
-        token_seed=seed, concurrency=clients_for(server.live.engine.snapshot()), run_id="capacity-",
-        on_finished=partial(progress.update, bar),
-    ))  # fmt: skip
-    progress.done(bar, f"{workload.scenario}: capacity {rate_rps:.2f} requests/s (closed loop)")
-    return rate_rps
 
 
 def _replay(

@@ -18,10 +18,9 @@ from evals.sglang.batch import ServedRequest
 from evals.sglang.scheduler import EmulatedScheduler, Step
 from serving.contracts import Finish, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
+from serving.engines.offered import track_of
 from serving.engines.profile import EngineProfile
 from serving.perception.accounting import RequestTrack
-from serving.perception.attributes import slo_of
-from serving.policies.base import RequestView
 
 CHUNKED_PREFILL_SIZE = 8192  # SGLang's default on GPUs of 60 to 160 GB; 4096 on CPUs
 _INPUT_MARGIN = 5  # prompts must be so many tokens shorter than the longest request
@@ -157,14 +156,7 @@ class EmulatedSGLang:
             track.on_tokens(output_tokens - track.output_tokens, self._decoded_s)
 
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
-        slo_class, slo = slo_of({"slo_class": offered.slo_class}, self.settings)
-        if offered.slo is not None:
-            slo_class, slo = offered.slo_class, offered.slo
-        view = RequestView(
-            f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
-            offered.prompt_tokens,
-        )  # fmt: skip
-        self._tracks[index] = RequestTrack(view, max_tokens, ("", 0), offered.prompt_tokens)
+        self._tracks[index] = track_of(index, offered, max_tokens, self.settings)
 
     def _leave(self, index: int, finish: Finish) -> None:
         self._outcomes[index] = self._tracks.pop(index).outcome(index, finish, self._now_s)
