@@ -22,7 +22,7 @@ from evals.workloads.tenants import TenantShare, assign_tenants
 from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.block_contents import number_blocks
-from serving.engines.offered import Workload, columns, track_of
+from serving.engines.offered import Workload, columns, promised_to
 from serving.engines.profile import EngineProfile
 
 SPREAD_S = 60.0  # a copy of the trace begins up to so much later
@@ -158,7 +158,7 @@ def _drawn(
 
 def targets_ms(traffic: Traffic, settings: EngineSettings) -> NDArray[np.float64]:
     """TTFT, TPOT and E2E targets of each sender, infinite where it has none: (senders, 3)."""
-    slos = [track_of(0, one, 1, settings).view.slo for one in traffic.senders]
+    slos = [promised_to(one, settings)[1] for one in traffic.senders]
     return np.array(
         [
             [math.inf if ms is None else ms for ms in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)]

@@ -18,7 +18,7 @@ from evals.sglang.batch import ServedRequest
 from evals.sglang.scheduler import EmulatedScheduler, Step
 from serving.contracts import Finish, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
-from serving.engines.offered import track_of
+from serving.engines.offered import promised_to, track_of
 from serving.engines.profile import EngineProfile
 from serving.perception.accounting import RequestTrack
 
@@ -156,7 +156,8 @@ class EmulatedSGLang:
             track.on_tokens(output_tokens - track.output_tokens, self._decoded_s)
 
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
-        self._tracks[index] = track_of(index, offered, max_tokens, self.settings)
+        promised = promised_to(offered, self.settings)
+        self._tracks[index] = track_of(index, offered, max_tokens, promised)
 
     def _leave(self, index: int, finish: Finish) -> None:
         self._outcomes[index] = self._tracks.pop(index).outcome(index, finish, self._now_s)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contracts import Contract, ResidentRequest, TraceRequest
+from serving.contracts import SLO, Contract, ResidentRequest, TraceRequest
 from serving.contracts.contract import CUSTOM
 from serving.contracts.settings import EngineSettings
 from serving.engines.block_contents import BlockContents, number_blocks
@@ -72,13 +72,18 @@ def longest_answer(requests: Sequence[TraceRequest]) -> int:
     return max(1, max((one.output_tokens for one in requests), default=1))
 
 
-def track_of(
-    index: int, offered: TraceRequest, max_tokens: int, settings: EngineSettings
-) -> RequestTrack:
-    """The beginnings of a request's outcome, with the targets of its class or its own."""
-    slo_class, slo = slo_of({"slo_class": offered.slo_class}, settings, offered.tenant)
+def promised_to(offered: TraceRequest, settings: EngineSettings) -> tuple[str, SLO]:
+    """SLO class and targets of a request: those of its class, or its own."""
     if offered.slo is not None:
-        slo_class, slo = offered.slo_class, offered.slo
+        return offered.slo_class, offered.slo
+    return slo_of({"slo_class": offered.slo_class}, settings, offered.tenant)
+
+
+def track_of(
+    index: int, offered: TraceRequest, max_tokens: int, promised: tuple[str, SLO]
+) -> RequestTrack:
+    """The beginnings of a request's outcome."""
+    slo_class, slo = promised
     view = RequestView(
         f"r{index}", offered.tenant, slo_class, slo, offered.arrival_s, 0.0,
         offered.prompt_tokens,

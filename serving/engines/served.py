@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contracts import Outcome, TraceRequest
+from serving.contracts import SLO, Outcome, TraceRequest
 from serving.contracts.requests import Finish
 from serving.contracts.settings import EngineSettings
-from serving.engines.offered import Workload, longest_answer, track_of
+from serving.engines.offered import Workload, longest_answer, promised_to, track_of
 from serving.engines.resumed import Begun
 from serving.engines.step_state import REJECTED, SERVED, EngineState
 from serving.perception.accounting import RequestTrack
@@ -122,13 +122,18 @@ class Served:
             settings: that held when the run began.
         """
         longest = longest_answer(requests)
+        # Many requests were promised the same, and to look it up takes longer than to serve one.
+        known: dict[tuple[int, str, str, SLO | None], tuple[str, SLO]] = {}
 
         def track(index: int) -> RequestTrack:
             offered, held = requests[index], settings
             for first, changed in self.contracts:
                 if self.workload.begun + index >= first:
                     held = changed
-            return track_of(index, offered, offered.max_tokens or longest, held)
+            key = id(held), offered.tenant, offered.slo_class, offered.slo
+            if key not in known:
+                known[key] = promised_to(offered, held)
+            return track_of(index, offered, offered.max_tokens or longest, known[key])
 
         return self._outcomes(self.workload.begun, len(requests), track)
 

@@ -28,7 +28,7 @@ from serving.contracts import (
     TraceRequest,
 )
 from serving.contracts.settings import EngineSettings
-from serving.engines.offered import as_the_trace_says, longest_answer, track_of
+from serving.engines.offered import as_the_trace_says, longest_answer, promised_to, track_of
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun, request_arguments
 from serving.engines.tickers import Ticker, Tickers
@@ -343,7 +343,8 @@ class SimulatedEngine:
         ]  # fmt: skip
 
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
-        self._tracks[f"r{index}"] = track_of(index, offered, max_tokens, self.settings)
+        promised = promised_to(offered, self.settings)
+        self._tracks[f"r{index}"] = track_of(index, offered, max_tokens, promised)
 
     def _leave(self, request_id: str, finish: Finish) -> None:
         track = self._tracks.pop(request_id)
