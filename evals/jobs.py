@@ -15,10 +15,10 @@ from evals.baselines.sglang_emulated import CHUNKS
 from evals.baselines.tuned import token_budgets
 from evals.bound import upper_bound
 from evals.capacity import simulated_capacity_rps
-from evals.metrics import CaseRun, Result, summarise
+from evals.metrics import CaseRun, Facts, Result, summarise
 from evals.offer import Offered, offer
 from evals.scenario import Workload
-from evals.simulated_case import Facts, SimulatedCase
+from evals.simulated_case import SimulatedCase
 from evals.suite import Suite
 from evals.workloads.scaling import span_s
 from serving.engines.profile import EngineProfile

@@ -20,6 +20,7 @@ PERCENTILES = (50, 90, 99)
 NOT_SERVED = ("aborted", "error", "rejected", "unfinished")
 
 Result = dict[str, Any]
+Facts = Mapping[str, float | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class CaseRun:
     decisions: Sequence[AppliedDecision]
     preemptions: int = 0
     recomputed_tokens: int = 0
-    chosen: Mapping[str, float | str] = field(default_factory=dict)
+    chosen: Facts = field(default_factory=dict)
 
 
 def summarise(

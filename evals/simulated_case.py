@@ -4,27 +4,17 @@ A case is one picklable item, because cases run in worker processes; `evals.base
 runs it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from evals.arms import Arm, ControllerOptions
+from evals.metrics import CaseRun, Facts
 from evals.recording import AppliedDecision
 from serving.contracts import Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 
-Facts = Mapping[str, float | str]
 CaseId = tuple[str, float, int, str]  # scenario, load, seed, arm
-
-
-@dataclass(frozen=True, slots=True)
-class ArmRun:
-    """One run of a case; `chosen` is what the arm chose for it, if it had a choice."""
-
-    outcomes: Sequence[Outcome]
-    decisions: Sequence[AppliedDecision]
-    recomputed_tokens: int
-    chosen: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +65,17 @@ class SimulatedCase:
         """When the run ends, whatever is still inside."""
         return self.requests[-1].arrival_s + self.drain_s
 
-    def met(self, run: ArmRun) -> int:
+    def ran(
+        self, outcomes: Sequence[Outcome], recomputed_tokens: int = 0,
+        decisions: Sequence[AppliedDecision] = (),
+    ) -> CaseRun:  # fmt: skip
+        """What a run of the case came to."""
+        return CaseRun(
+            self.scenario, self.load, self.arm.name, outcomes, decisions,
+            preemptions=sum(outcome.preemptions for outcome in outcomes),
+            recomputed_tokens=recomputed_tokens,
+        )  # fmt: skip
+
+    def met(self, run: CaseRun) -> int:
         """Requests that met all their SLOs: goodput times the span, which all arms share."""
         return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= self.from_s)

@@ -15,9 +15,9 @@ from evals.baselines.sglang_emulated import run_sglang, run_sglang_tuned
 from evals.baselines.tuned import run_stock, run_tuned
 from evals.metrics import CaseRun
 from evals.sim_engine import BuildEngine, build_simulated
-from evals.simulated_case import ArmRun, SimulatedCase
+from evals.simulated_case import SimulatedCase
 
-RUN: dict[str, Callable[[SimulatedCase, BuildEngine], ArmRun]] = {
+RUN: dict[str, Callable[[SimulatedCase, BuildEngine], CaseRun]] = {
     "vllm-tuned": run_tuned,
     "vllm-admission": run_admission,
     "sglang-emulated": run_sglang,
@@ -31,16 +31,6 @@ RUN: dict[str, Callable[[SimulatedCase, BuildEngine], ArmRun]] = {
 
 def run_case(case: SimulatedCase, build_engine: BuildEngine = build_simulated) -> CaseRun:
     """Run one case until everything is served or the drain time is over."""
-    run = run_arm(case, build_engine)
-    return CaseRun(
-        case.scenario, case.load, case.arm.name, run.outcomes, run.decisions,
-        preemptions=sum(outcome.preemptions for outcome in run.outcomes),
-        recomputed_tokens=run.recomputed_tokens, chosen=run.chosen,
-    )  # fmt: skip
-
-
-def run_arm(case: SimulatedCase, build_engine: BuildEngine = build_simulated) -> ArmRun:
-    """What the case's arm makes of it."""
     if case.arm.kind == "stock":
         return run_stock(case, case.profile, build_engine)
     if case.arm.kind == "fixed":

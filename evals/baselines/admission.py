@@ -5,21 +5,22 @@ is chosen as in `evals.baselines.tuned`, from the times below and no limit at al
 turns away is a miss.
 """
 
-from evals.baselines.arm_run import as_chosen, best_run
+from evals.baselines.best_run import as_chosen, best_run
 from evals.baselines.tuned import run_stock
+from evals.metrics import CaseRun, Facts
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, Facts, SimulatedCase
+from evals.simulated_case import SimulatedCase
 from serving.engines.profile import EngineProfile
 
 QUEUED_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 NO_LIMIT = "none"
 
 
-def run_admission(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
+def run_admission(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     """The best run; `chosen` has `max_num_queued_tokens`, a number or `none`."""
     limits = [None, *(queued_tokens(case.profile, seconds) for seconds in QUEUED_S)]
 
-    def run(limit: int | None) -> ArmRun:
+    def run(limit: int | None) -> CaseRun:
         if limit is None:
             return run_stock(case, case.profile, build_engine)
         return run_with_limit(case, limit)
@@ -29,7 +30,7 @@ def run_admission(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
     return as_chosen(best, case.profile, chosen)
 
 
-def run_with_limit(case: SimulatedCase, max_num_queued_tokens: int) -> ArmRun:
+def run_with_limit(case: SimulatedCase, max_num_queued_tokens: int) -> CaseRun:
     """Stock vLLM with one limit on the prompt tokens still in prefill."""
     from serving.engines.compiled import CompiledEngine
 
@@ -37,7 +38,7 @@ def run_with_limit(case: SimulatedCase, max_num_queued_tokens: int) -> ArmRun:
         case.profile, case.settings, stock=True, max_num_queued_tokens=max_num_queued_tokens
     )
     outcomes = engine.run(case.requests, until_s=case.until_s)
-    return ArmRun(outcomes, [], engine.recomputed_tokens)
+    return case.ran(outcomes, engine.recomputed_tokens)
 
 
 def queued_tokens(profile: EngineProfile, seconds: float) -> int:

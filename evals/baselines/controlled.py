@@ -5,9 +5,10 @@
 """
 
 from evals.arms import controller_config
+from evals.metrics import CaseRun
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, SimulatedCase
+from evals.simulated_case import SimulatedCase
 
 RULES_ONLY: dict[str, object] = {"model.enabled": False, "twin.enabled": False}
 TWIN_ONLY: dict[str, object] = {
@@ -17,7 +18,7 @@ TWIN_ONLY: dict[str, object] = {
 }
 
 
-def run_hmas(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
+def run_hmas(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     """The whole loop, on the engine's clock.
 
     Raises:
@@ -26,19 +27,19 @@ def run_hmas(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
     return _run(case, {}, build_engine)
 
 
-def run_rules_only(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
+def run_rules_only(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     """What rules alone decide, on both horizons."""
     return _run(case, RULES_ONLY, build_engine)
 
 
-def run_twin_only(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
+def run_twin_only(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     """What the twin finds without anybody's proposals."""
     return _run(case, TWIN_ONLY, build_engine)
 
 
 def _run(
     case: SimulatedCase, overrides: dict[str, object], build_engine: BuildEngine
-) -> ArmRun:
+) -> CaseRun:
     # Not above: the arms without a loop do not go through what it is made of.
     from evals.baselines.inline_twin import InlineForecaster
     from evals.cassette import Cassette
@@ -65,4 +66,4 @@ def _run(
         loop.short_tick()  # in charge before the first request, as the fixed arms are
         tickers = ((config.control.short_tick_s, tick),)
         outcomes = engine.run(case.requests, tickers, case.until_s)
-    return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)
+    return case.ran(outcomes, engine.recomputed_tokens, recorded.decisions)

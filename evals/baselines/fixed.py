@@ -2,12 +2,13 @@
 
 from evals.arms import Arm
 from evals.baselines.steering import RENEW_S, Steering
+from evals.metrics import CaseRun
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, SimulatedCase
+from evals.simulated_case import SimulatedCase
 
 
-def run_fixed(case: SimulatedCase, arm: Arm, build_engine: BuildEngine) -> ArmRun:
+def run_fixed(case: SimulatedCase, arm: Arm, build_engine: BuildEngine) -> CaseRun:
     """The policy and the rules of `arm`, a fixed one, in force from before the first arrival."""
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
@@ -15,4 +16,4 @@ def run_fixed(case: SimulatedCase, arm: Arm, build_engine: BuildEngine) -> ArmRu
     steering.put_in_force(arm, "fixed for the whole run")
     tickers = ((RENEW_S, steering.renew),)
     outcomes = engine.run(case.requests, tickers, case.until_s)
-    return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)
+    return case.ran(outcomes, engine.recomputed_tokens, recorded.decisions)

@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from evals.arms import controller_config, parse_arm
-from evals.baselines.arm_run import best_run
+from evals.baselines.best_run import best_run
 from evals.baselines.steering import Steering
+from evals.metrics import CaseRun, Facts
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, Facts, SimulatedCase
+from evals.simulated_case import SimulatedCase
 
 HORIZON_WINDOWS = 2  # most requests that a window admits have left by the end of the next
 
 
-def run_hindsight_switching(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
+def run_hindsight_switching(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     """One run in which each window gets the fixed arm of the shortlist that pays best.
 
     Of equals the one in force stays. Every choice is tried by a run from the start, which repeats
@@ -30,11 +31,11 @@ def run_hindsight_switching(case: SimulatedCase, build_engine: BuildEngine) -> A
     """
     window_s = controller_config(case.controller, {}).control.long_tick_s
     taken: list[str] = []
-    run = ArmRun([], [], 0)
+    run = case.ran(())
     for window in range(math.ceil(case.until_s / window_s)):
         end_s = min((window + HORIZON_WINDOWS) * window_s, case.until_s)
 
-        def follow(name: str, end_s: float = end_s) -> ArmRun:
+        def follow(name: str, end_s: float = end_s) -> CaseRun:
             return _follow(case, [*taken, name], window_s, end_s, build_engine)
 
         choices = sorted(case.shortlist, key=lambda name: name not in taken[-1:])
@@ -47,7 +48,7 @@ def run_hindsight_switching(case: SimulatedCase, build_engine: BuildEngine) -> A
 def _follow(
     case: SimulatedCase, arms: Sequence[str], window_s: float, end_s: float,
     build_engine: BuildEngine,
-) -> ArmRun:  # fmt: skip
+) -> CaseRun:  # fmt: skip
     """A run until `end_s` with one arm per window; the last one stays."""
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
@@ -64,4 +65,4 @@ def _follow(
 
     tick()
     outcomes = engine.run(case.requests, ((window_s, tick),), end_s)
-    return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)
+    return case.ran(outcomes, engine.recomputed_tokens, recorded.decisions)

@@ -8,12 +8,13 @@ import random
 
 from evals.arms import controller_config, parse_arm
 from evals.baselines.steering import Steering
+from evals.metrics import CaseRun
 from evals.recording import RecordedEngine
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, SimulatedCase
+from evals.simulated_case import SimulatedCase
 
 
-def run_random_switching(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
+def run_random_switching(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     """Policies drawn by the case's seed, the first before the first arrival."""
     control = controller_config(case.controller, {}).control
     rules = "".join(f"+{rule}" for rule in control.start_rules)
@@ -28,4 +29,4 @@ def run_random_switching(case: SimulatedCase, build_engine: BuildEngine) -> ArmR
 
     tick()
     outcomes = engine.run(case.requests, ((control.long_tick_s, tick),), case.until_s)
-    return ArmRun(outcomes, recorded.decisions, engine.recomputed_tokens)
+    return case.ran(outcomes, engine.recomputed_tokens, recorded.decisions)

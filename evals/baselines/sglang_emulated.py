@@ -4,29 +4,30 @@ The arms `sglang-emulated` (its default prefill chunk) and `sglang-emulated-tune
 chosen in hindsight, as in `evals.baselines.tuned`). `evals.sglang` has the emulation.
 """
 
-from evals.baselines.arm_run import as_chosen, best_run
+from evals.baselines.best_run import as_chosen, best_run
+from evals.metrics import CaseRun
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, SimulatedCase
+from evals.simulated_case import SimulatedCase
 
 CHUNK = 8192  # SGLang's default on GPUs of 60 to 160 GB
 CHUNKS = (CHUNK, 512, 1024, 2048, 4096, 16384)
 
 
-def run_sglang(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:  # noqa: ARG001  as every arm
+def run_sglang(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:  # noqa: ARG001  as every arm
     """SGLang's defaults."""
     return run_with_chunk(case, CHUNK)
 
 
-def run_sglang_tuned(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:  # noqa: ARG001
+def run_sglang_tuned(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:  # noqa: ARG001
     """The best run over CHUNKS; `chosen` has `chunked_prefill_size`."""
     chunk, best = best_run(case, CHUNKS, lambda size: run_with_chunk(case, size))
     return as_chosen(best, case.profile, {"chunked_prefill_size": chunk})
 
 
-def run_with_chunk(case: SimulatedCase, chunk: int) -> ArmRun:
+def run_with_chunk(case: SimulatedCase, chunk: int) -> CaseRun:
     """One run with `chunk` prompt tokens per prefill step."""
     from evals.sglang import EmulatedSGLang
 
     engine = EmulatedSGLang(case.profile, case.settings, chunked_prefill_size=chunk)
     outcomes = engine.run(case.requests, until_s=case.until_s)
-    return ArmRun(outcomes, [], engine.recomputed_tokens)
+    return case.ran(outcomes, engine.recomputed_tokens)

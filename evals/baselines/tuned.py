@@ -8,21 +8,22 @@ profile's own values are among the candidates, so it never does worse than stock
 
 from dataclasses import replace
 
-from evals.baselines.arm_run import as_chosen, best_run
+from evals.baselines.best_run import as_chosen, best_run
+from evals.metrics import CaseRun
 from evals.sim_engine import BuildEngine
-from evals.simulated_case import ArmRun, SimulatedCase
+from evals.simulated_case import SimulatedCase
 from serving.engines.profile import EngineProfile
 
 TOKEN_BUDGETS = (256, 512, 1024, 2048, 4096, 8192)
 SEQUENCES = (16, 32, 64, 128)
 
 
-def run_tuned(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
+def run_tuned(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     """The best run of stock vLLM; `chosen` has `token_budget` and `max_num_seqs`."""
     own = case.profile
     budgets, sequences = token_budgets(own), fewer_sequences(own)
 
-    def run(profile: EngineProfile) -> ArmRun:
+    def run(profile: EngineProfile) -> CaseRun:
         return run_stock(case, profile, build_engine)
 
     profile, best = best_run(case, [replace(own, token_budget=budget) for budget in budgets], run)
@@ -37,11 +38,11 @@ def run_tuned(case: SimulatedCase, build_engine: BuildEngine) -> ArmRun:
 
 def run_stock(
     case: SimulatedCase, profile: EngineProfile, build_engine: BuildEngine
-) -> ArmRun:
+) -> CaseRun:
     """Stock vLLM with the limits of `profile` on the requests of `case`."""
     engine = build_engine(profile, case.settings, True)
     outcomes = engine.run(case.requests, until_s=case.until_s)
-    return ArmRun(outcomes, [], engine.recomputed_tokens)
+    return case.ran(outcomes, engine.recomputed_tokens)
 
 
 def token_budgets(profile: EngineProfile) -> list[int]:

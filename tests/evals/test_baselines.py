@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from evals.arms import BASELINES, ControllerOptions, parse_arm
-from evals.baselines import RUN, run_arm, run_case
+from evals.baselines import RUN, run_case
 from evals.baselines.admission import QUEUED_S, queued_tokens, run_with_limit
-from evals.baselines.arm_run import best_run
+from evals.baselines.best_run import best_run
 from evals.baselines.tuned import fewer_sequences, run_stock, token_budgets
+from evals.metrics import CaseRun
 from evals.sim_engine import build_simulated
-from evals.simulated_case import ArmRun
 from hmas_agents.config import ControlConfig
 from serving.contracts import Limits
 from serving.contracts.rules import with_rules
@@ -27,7 +27,7 @@ def met(run):
 
 
 def simulate(arm, requests=None, **options):
-    return run_arm(case(arm, requests, **options))
+    return run_case(case(arm, requests, **options))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_baseline_serves_every_request_and_repeats_itself(arm, every_second):
         case(arm, requests, controller=every_second, seed=3),
         shortlist=("fixed-edf+slack", "fixed-sjf+rules"),
     )
-    first, again = (run_arm(item) for _ in range(2))
+    first, again = (run_case(item) for _ in range(2))
     assert [o.request_id for o in first.outcomes] == [f"r{i}" for i in range(24)]
     assert [o.arrival_s for o in first.outcomes] == [r.arrival_s for r in requests]
     assert again == first
@@ -80,7 +80,7 @@ def test_tuning_is_the_best_of_its_list_and_better_than_stock_here():
     assert (limits.token_budget, limits.max_active_requests) == tuple(tuned.chosen.values())
 
 
-def with_limits(sequences, budget) -> ArmRun:
+def with_limits(sequences, budget) -> CaseRun:
     machine = replace(MACHINE, max_active_requests=sequences, token_budget=budget)
     return run_stock(case("vllm-tuned"), machine, build_simulated)
 
@@ -208,14 +208,14 @@ def test_arms_with_a_loop_tick_with_the_short_horizon_and_give_the_engine_back()
 
 def test_the_best_run_met_most_and_of_equals_comes_first():
     numbers = {"a": 1, "b": 3, "c": 3}
-    runs = {k: ArmRun([outcome(met=i < n) for i in range(4)], [], 0) for k, n in numbers.items()}
     item = case("vllm-tuned", offered(0.0, 1.0))
+    runs = {k: item.ran([outcome(met=i < n) for i in range(4)]) for k, n in numbers.items()}
     assert best_run(item, list(runs), runs.__getitem__) == ("b", runs["b"])
 
 
 def test_what_arrives_in_the_warm_up_does_not_count_for_a_choice():
-    early = ArmRun([outcome(arrival_s=5.0), outcome(arrival_s=20.0, met=False)], [], 0)
-    late = ArmRun([outcome(arrival_s=5.0, met=False), outcome(arrival_s=20.0)], [], 0)
-    runs = {"early": early, "late": late}
     item = replace(case("vllm-tuned", offered(5.0, 20.0)), warmup_s=10.0)
+    early = item.ran([outcome(arrival_s=5.0), outcome(arrival_s=20.0, met=False)])
+    late = item.ran([outcome(arrival_s=5.0, met=False), outcome(arrival_s=20.0)])
+    runs = {"early": early, "late": late}
     assert best_run(item, list(runs), runs.__getitem__) == ("late", late)

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from evals.arms import ControllerOptions, controller_config
-from evals.baselines import run_arm
+from evals.baselines import run_case
 from evals.cassette import Cassette, CassetteError
 from hmas_agents.ledger.reader import LedgerReader
 from tests.agents.model_server import completion, proposals, serving
@@ -131,7 +131,7 @@ def hmas(tmp_path, name, **options):
     config.write_text("[twin]\nenabled = false\n")
     ledger = tmp_path / f"{name}.sqlite"
     controller = ControllerOptions(config, ledger_path=ledger, **options)
-    run_arm(case("hmas", offered(0.0, 5.0), controller=controller), lambda *_: FakeSimulator())
+    run_case(case("hmas", offered(0.0, 5.0), controller=controller), lambda *_: FakeSimulator())
     with LedgerReader(ledger) as reader:
         stored = reader.list_decisions(horizon="long")
         return [decision.record.raw_replies for decision in stored]

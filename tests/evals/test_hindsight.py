@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from evals.baselines import run_arm
+from evals.baselines import run_case
 from evals.hindsight import (
     CANDIDATES,
     RULE_SETS,
@@ -46,7 +46,7 @@ def test_greedy_switching_takes_what_pays_most_by_the_end_of_the_next_window():
     requests = offered(0.0, 180.0)  # and 60 s to drain: four windows
     names = ("fixed-edf+slack", "fixed-sjf+rules")
     item = replace(case("hindsight-switching", requests), shortlist=names)
-    run = run_arm(item, lambda *_: Windowed())
+    run = run_case(item, lambda *_: Windowed())
     # edf against sjf: 11 to 10; 3 to 18; 10 to 10, so the one in force stays; 9 to 1.
     assert [d.policy for d in run.decisions] == ["edf", "sjf", "edf"]
     assert [d.limits.tenant_buckets for d in run.decisions] == [False, True, False]
@@ -138,8 +138,8 @@ def test_hindsight_switching_is_the_better_of_switching_and_staying(switched_rps
 def test_where_all_is_over_in_the_first_window_it_is_the_best_fixed_arm():
     requests = workload(60, 20.0)
     names = ["fixed-fcfs+rules", "fixed-sjf+rules", "fixed-density+slack"]
-    fixed = [run_arm(case(name, requests)) for name in names]
-    greedy = run_arm(replace(case("hindsight-switching", requests), shortlist=tuple(names)))
+    fixed = [run_case(case(name, requests)) for name in names]
+    greedy = run_case(replace(case("hindsight-switching", requests), shortlist=tuple(names)))
     assert len({met(run) for run in fixed}) > 1
     best = max(fixed, key=met)
     assert greedy.outcomes == best.outcomes

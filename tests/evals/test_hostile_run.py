@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evals.arms import ControllerOptions
-from evals.baselines import run_arm
+from evals.baselines import run_case
 from evals.hostile import Kind, replies
 from evals.model_double import serving
 from hmas_agents.ledger.reader import LedgerReader
@@ -35,7 +35,7 @@ max_latency_s = 4.0
 
 
 def met(arm: str, requests: tuple[TraceRequest, ...], options: ControllerOptions) -> int:
-    run = run_arm(case(arm, requests, controller=options))
+    run = run_case(case(arm, requests, controller=options))
     return sum(outcome.met for outcome in run.outcomes)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from evals.metrics import CaseRun, Facts
 from evals.recording import AppliedDecision
-from evals.simulated_case import ArmRun, Facts, SimulatedCase
+from evals.simulated_case import SimulatedCase
 from serving.contracts import Limits
 from serving.engines.profile import EngineProfile
 
@@ -18,15 +19,15 @@ Candidate = TypeVar("Candidate")
 def best_run(
     case: SimulatedCase,
     candidates: Sequence[Candidate],
-    run: Callable[[Candidate], ArmRun],
-) -> tuple[Candidate, ArmRun]:
+    run: Callable[[Candidate], CaseRun],
+) -> tuple[Candidate, CaseRun]:
     """The candidate whose run met most SLOs, and that run; of equals the first."""
     runs = [run(candidate) for candidate in candidates]
     best = max(range(len(runs)), key=lambda i: case.met(runs[i]))
     return candidates[best], runs[best]
 
 
-def as_chosen(run: ArmRun, profile: EngineProfile, chosen: Facts) -> ArmRun:
+def as_chosen(run: CaseRun, profile: EngineProfile, chosen: Facts) -> CaseRun:
     """A stock engine's run with what was chosen for it, also as its one decision."""
     limits = Limits(profile.max_active_requests, profile.token_budget)
     reason = "best in hindsight: " + ", ".join(f"{key} {value}" for key, value in chosen.items())
