@@ -211,24 +211,39 @@ def run(
     _show(result, json_output, out)
 
 
+class TraceSource(StrEnum):
+    """What `hmas traces fetch` can bring."""
+
+    AZURE = "azure"
+    SERVEGEN = "servegen"
+
+
 @traces_app.command()
 def fetch(
+    source: Annotated[
+        TraceSource, typer.Argument(help="servegen: the clients of deepseek-r1.")
+    ] = TraceSource.AZURE,
+    *,
     folder: Annotated[
         Path, typer.Option("--dir", help="Where to put them; evals look in var/traces.")
     ] = Path("var/traces"),
 ) -> None:
-    """Download the public Azure 2023 traces (1 MB in all, CC-BY) from GitHub.
+    """Download public traces from GitHub: Azure's of 2023 (1 MB, CC-BY) or ServeGen's clients.
 
     hmas traces fetch
 
-    Evals find them in var/traces, or in the folder that HMAS_TRACES names. Without
-    them the synthetic stand-in serves, and results say so.
+    hmas traces fetch servegen
+
+    Evals find them in var/traces, or in the folder that HMAS_TRACES names. Without Azure's
+    the synthetic stand-in serves, and results say so. ServeGen's (13 MB, Apache-2.0) are 146
+    small files; interrupted, the same command goes on.
     """
     import httpx
     from rich.console import Console
     from rich.progress import Progress
 
     from evals.workloads.azure_files import AZURE_FILES, fetch_azure
+    from evals.workloads.servegen_files import FETCHED, fetch_servegen
     from evals.workloads.trace import TraceError
 
     console = Console(stderr=True)
@@ -237,12 +252,15 @@ def fetch(
             Progress(console=console) as bars,
             httpx.Client(follow_redirects=True, timeout=30) as client,
         ):
-            for file in AZURE_FILES.values():
-                bar = bars.add_task(file.name, total=None)
-                fetch_azure(file, folder, partial(_advance, bars, bar), client)
+            for name in AZURE_FILES if source is TraceSource.AZURE else FETCHED:
+                on_progress = partial(_advance, bars, bars.add_task(name, total=None))
+                if source is TraceSource.AZURE:
+                    fetch_azure(AZURE_FILES[name], folder, on_progress, client)
+                else:
+                    fetch_servegen(name, folder, on_progress, client)
     except TraceError as error:
         raise CommandError(str(error), FAILED) from error
-    typer.echo(f"{len(AZURE_FILES)} traces in {folder}")
+    typer.echo(f"{source} traces are in {folder}")
 
 
 def _advance(bars: "Progress", bar: "TaskID", done: int, total: int | None) -> None:

@@ -111,7 +111,8 @@ def _clients(scenario: Scenario) -> TraceFile:
     if found is None:
         raise TraceError(
             f"{scenario.name}: no folder {spec.model} with ServeGen's clients on this machine; "
-            "set HMAS_TRACES to a folder that has it somewhere below"
+            "`hmas traces fetch servegen` downloads deepseek-r1; or set HMAS_TRACES to a folder "
+            "that has it somewhere below"
         )
     return TraceFile(found, "servegen", Draw(spec.hours, spec.clients, spec.keep))
 

@@ -71,11 +71,28 @@ def fetch_azure(
     Raises:
         TraceError: no network, an HTTP error, or a file that is not as published.
     """
-    target = folder / file.name
-    partial = folder / f".{file.name}.part"
     url = f"{SOURCE}/{file.name}"
+    return download(
+        url, folder / file.name, lambda part: check_published(part, file), on_progress, client,
+        "go on without it: the synthetic stand-in serves instead",
+    )  # fmt: skip
+
+
+def download(
+    url: str, target: Path, check: Callable[[Path], object],
+    on_progress: Callable[[int, int | None], None], client: httpx.Client, otherwise: str,
+) -> Path:  # fmt: skip
+    """Download one file; it appears only when it is whole and `check` raises nothing.
+
+    `on_progress(bytes so far, bytes in all or None)` is called for each piece. `otherwise` is
+    what to do without the file.
+
+    Raises:
+        TraceError: no network, an HTTP error, a disk that cannot be written; or as `check` does.
+    """
+    partial = target.with_name(f".{target.name}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with client.stream("GET", url) as response, partial.open("wb") as out:
             response.raise_for_status()
             length = response.headers.get("Content-Length", "")
@@ -85,12 +102,12 @@ def fetch_azure(
                 on_progress(
                     response.num_bytes_downloaded, int(length) if length.isdigit() else None
                 )
-        check_published(partial, file)
+        check(partial)
         partial.replace(target)
     except httpx.HTTPError as error:
         raise TraceError(
             f"{url}: download failed: {error or type(error).__name__}. Set HMAS_TRACES to a folder "
-            "that has the file, or go on without it: the synthetic stand-in serves instead"
+            f"that has the file, or {otherwise}"
         ) from error
     except OSError as error:
         raise TraceError(f"{target}: cannot be written: {error.strerror}") from error

@@ -11,17 +11,20 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.workloads.azure_files import searched_folders
+from evals.workloads.azure_files import download, searched_folders
 from evals.workloads.trace import BadLineError, TraceError, numbered_lines, shown
 
+SOURCE = "https://raw.githubusercontent.com/alibaba/ServeGen/main/data/reason"
+FETCHED = {"deepseek-r1": 73}  # models that `hmas traces fetch` brings, and their clients
 WINDOW_S = 600
 FAMILIES = ("Gamma", "Weibull")
 _TRACE = re.compile(r"chunk-(\d+)-trace\.csv")
@@ -80,6 +83,38 @@ def find_servegen(model: str) -> Path | None:
         if found:
             return found[0]
     return None
+
+
+def fetch_servegen(
+    model: str, folder: Path, on_progress: Callable[[int, int | None], None], client: httpx.Client
+) -> Path:
+    """Download the clients of a model into `folder`; files that are there already are kept.
+
+    `on_progress(files so far, files in all)` is called for each file.
+
+    Raises:
+        TraceError: no network, an HTTP error, or a file that is not as published.
+    """
+    target, count = folder / model, FETCHED[model]
+    for number in range(count):
+        for i, (kind, check) in enumerate((("trace.csv", _check), ("dataset.json", _document))):
+            path = target / f"chunk-{number}-{kind}"
+            if not path.exists():
+                download(
+                    f"{SOURCE}/{model}/{path.name}", path, check, lambda *_: None, client,
+                    "take another trace",
+                )  # fmt: skip
+            on_progress(2 * number + i + 1, 2 * count)
+    return target
+
+
+def _check(path: Path) -> None:
+    """Raise TraceError unless this is a client's trace file as published."""
+    malformed: list[str] = []
+    if not read_windows(path, malformed) and not malformed:
+        malformed.append(f"{path}: no requests")
+    if malformed:
+        raise TraceError(malformed[0])
 
 
 def client_files(folder: Path) -> dict[int, Path]:
@@ -157,14 +192,7 @@ def read_client(number: int, windows: tuple[Window, ...], path: Path) -> Client:
     Raises:
         TraceError: the file is broken, or has no lengths where there are requests; names the key.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise TraceError(f"{path}: not JSON: {error}") from error
-    if not isinstance(document, dict) or not document:
-        raise TraceError(f"{path}: expected an object with a start in seconds for each key")
+    document = _document(path)
     spans = sorted((_start(path, key), key) for key in document)
     tokens = [
         tuple(_shares(path, key, name, document[key]) for _, key in spans)
@@ -181,6 +209,18 @@ def read_client(number: int, windows: tuple[Window, ...], path: Path) -> Client:
                     f"{path}: {key}: {name}: no lengths, but the client has requests then"
                 )
     return client
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{path}: not JSON: {error}") from error
+    if not isinstance(document, dict) or not document:
+        raise TraceError(f"{path}: expected an object with a start in seconds for each key")
+    return document
 
 
 def windows_starts(windows: Iterable[Window]) -> NDArray[np.float64]:

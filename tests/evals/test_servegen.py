@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,10 +14,15 @@ from hypothesis import strategies as st
 from evals.scenario import TraceFile, build_workload
 from evals.suite import load_suite
 from evals.toml_file import SuiteError
-from evals.workloads import format_of
+from evals.workloads import format_of, servegen_files
 from evals.workloads.azure_files import searched_folders
 from evals.workloads.servegen import Draw, draw_requests, parse_draw, read, slo_class_of
-from evals.workloads.servegen_files import find_servegen, read_client, read_windows
+from evals.workloads.servegen_files import (
+    fetch_servegen,
+    find_servegen,
+    read_client,
+    read_windows,
+)
 from evals.workloads.trace import TraceError
 from tests.command_line import run_hmas
 from tests.evals.servegen_samples import CHAT, WINDOWS, write_client, write_model
@@ -327,7 +333,42 @@ def test_a_scenario_that_does_not_fit_is_an_error(suite, old, new, says):
 def test_a_model_that_is_not_here_is_an_error_that_says_what_to_do(suite):
     done = run_hmas("eval", "run", suite)
     assert done.exit_code == 2
-    assert "no folder small with ServeGen's clients on this machine; set HMAS_TRACES" in done.stderr
+    assert "no folder small with ServeGen's clients on this machine; `hmas traces" in done.stderr
+
+
+def fetched(folder, answer):
+    asked = []
+
+    def handle(request):
+        asked.append(str(request.url))
+        return answer(request.url.path)
+
+    with httpx.Client(transport=httpx.MockTransport(handle)) as client:
+        fetch_servegen("deepseek-r1", folder, lambda done, total: None, client)
+    return asked
+
+
+def test_clients_are_fetched_whole_or_not_at_all_and_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(servegen_files.FETCHED, "deepseek-r1", 2)
+    write_client(tmp_path / "source", 0)
+    files = {
+        kind: (tmp_path / "source" / f"chunk-0-{kind}").read_bytes()
+        for kind in ("trace.csv", "dataset.json")
+    }
+
+    def good(path):
+        return httpx.Response(200, content=files[path.rpartition("-")[2]])
+
+    with pytest.raises(TraceError, match="expected 6 fields"):
+        fetched(tmp_path, lambda path: httpx.Response(200, content=b"<html>"))
+    assert list((tmp_path / "deepseek-r1").iterdir()) == []
+    with pytest.raises(TraceError, match=r"404.*HMAS_TRACES.*take another trace"):
+        fetched(tmp_path, lambda path: good(path) if "chunk-0" in path else httpx.Response(404))
+    asked = fetched(tmp_path, good)
+    assert asked == [
+        f"{servegen_files.SOURCE}/deepseek-r1/chunk-1-{kind}" for kind in files
+    ]  # what was there is not asked for again
+    assert len(read(tmp_path / "deepseek-r1", TWO_HOURS).requests) == 2 * 186
 
 
 @pytest.mark.skipif(not os.environ.get("HMAS_TRACES"), reason="HMAS_TRACES names no traces")
