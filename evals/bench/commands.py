@@ -30,8 +30,11 @@ def scheduler(
         str, typer.Option(help="Policies to time, with commas between; default: every one.")
     ] = "",
     rules: Annotated[
-        bool, typer.Option("--rules", help="Time each policy also with all rules switched on.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--rules/--no-rules", help="Time each policy also with the controller's start rules."
+        ),
+    ] = True,
     steps: Annotated[
         int, typer.Option(min=12, help="Steps per policy, round and queue length.")
     ] = 180,
@@ -49,7 +52,12 @@ def scheduler(
 ) -> None:
     """Time the hook's schedule() against stock vLLM's on the same queue, step by step in turn.
 
-    hmas bench scheduler --waiting 10000 --policies edf,slide
+    With rules twice. `planned`: targets are far away, so the rules plan every step but none binds,
+    and both sides schedule the same requests and tokens (`work`: same). `binding`: targets as they
+    are; the rules make steps smaller, so there the ratio is of the time per request and step.
+    `mean` is of all time, rare long steps included; `ratio` is the median over steps.
+
+    hmas bench scheduler --waiting 10000 --policies edf,slide --no-rules
 
     hmas bench scheduler --json --out var/bench
 

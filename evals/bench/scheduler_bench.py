@@ -5,6 +5,12 @@ ratio shows the machine's noise. They take turns, a dozen steps each: in a serve
 scheduler has the core's caches to itself. The hook goes first, and the others admit whom it
 has admitted, so that all three do the same work. Rounds go through all policies, so that
 drifts of the machine hit all of them.
+
+Rules change the work: steps get smaller, and a smaller step costs less. So with rules every policy
+is timed twice. `planned`: all targets are far away. The rules look at every request and plan each
+step, but none binds, so both sides schedule the same requests and tokens (`work` is 1); this is
+what the rules cost. `binding`: targets as they are. Compare `per_request_ratio` there, the time
+per request and step, and not `ratio`.
 """
 
 import cProfile
@@ -18,22 +24,28 @@ from statistics import median
 from time import thread_time_ns
 from typing import Any
 
+from hmas_agents.config import ControlConfig
 from serving.contracts import Decision, Limits
-from serving.contracts.rules import RULES, with_rules
-from serving.engines.stepped import Arm, Clock, Draw, freeze_heap
+from serving.contracts.rules import with_rules
+from serving.contracts.settings import EngineSettings
+from serving.engines.stepped import SETTINGS, Arm, Clock, Draw, freeze_heap
 
 STOCK, HOOK, CONTROL = "stock", "hook", "control"
 _ARMS = (HOOK, STOCK, CONTROL)  # in the order of their turns
 _TURN = 12  # steps
 WAITING = (100, 1_000, 10_000, 100_000)
 _ABORT_EVERY, _POPS = 8, 40
+START_RULES = ControlConfig().start_rules
+NO_RULES, PLANNED, BINDING = "", "planned", "binding"
+# A minute becomes a month, and nobody is in a hurry.
+_FAR = SETTINGS.model_copy(update={"slo_scale": 50_000.0})
 Result = dict[str, Any]
 Samples = dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What to time. `rules` times every policy a second time with all rules switched on."""
+    """What to time. `rules`: every policy also with the rules that a controller starts with."""
 
     policies: tuple[str, ...]
     waiting: tuple[int, ...] = WAITING
@@ -47,18 +59,22 @@ class BenchOptions:
 def run_bench(
     options: BenchOptions, on_progress: Callable[[str, int, int], None] = lambda *_: None
 ) -> list[Result]:
-    """One result per queue length, policy and rule set; `on_progress` gets title, done, total."""
-    return [
-        result
-        for waiting in options.waiting
-        for result in _Case(options, waiting, on_progress).measure()
-    ]
+    """One result per queue length, policy and case; `on_progress` gets title, done, total."""
+    results = []
+    for waiting in options.waiting:
+        kinds = (NO_RULES, BINDING) if options.rules else (NO_RULES,)
+        results += _Case(options, waiting, SETTINGS, kinds, on_progress).measure()
+        if options.rules:
+            results += _Case(options, waiting, _FAR, (PLANNED,), on_progress).measure()
+    places = {policy: place for place, policy in enumerate(options.policies)}
+    return sorted(results, key=lambda one: (one["waiting"], places[one["policy"]], one["case"]))
 
 
 def profile_steps(options: BenchOptions) -> str:
     """What of the hook is called per step: cProfile, first policy and queue length."""
-    field = Field(options.waiting[0], options.running, options.seed, lambda _: None)
-    field.apply(options.policies[0], tuple(RULES) if options.rules else ())
+    settings = _FAR if options.rules else SETTINGS
+    field = Field(options.waiting[0], options.running, options.seed, lambda _: None, settings)
+    field.apply(options.policies[0], START_RULES if options.rules else ())
     samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
     field.turns(_TURN, samples)
     profiler, hook = cProfile.Profile(), field.arms[HOOK]
@@ -79,11 +95,12 @@ class Field:
     """Three schedulers with `waiting` requests each, and the traffic that they share."""
 
     def __init__(
-        self, waiting: int, running: int, seed: int, on_progress: Callable[[int], None]
-    ) -> None:
+        self, waiting: int, running: int, seed: int, on_progress: Callable[[int], None],
+        settings: EngineSettings = SETTINGS,
+    ) -> None:  # fmt: skip
         self.clock, self.draw = Clock(), Draw(seed)
         self.arms = {
-            name: Arm(self.clock, hooked=name == HOOK, running=running)
+            name: Arm(self.clock, hooked=name == HOOK, running=running, settings=settings)
             for name in _ARMS
         }
         self.steps = self.epoch = 0
@@ -135,6 +152,8 @@ class Field:
                 updated = arm.update(ends=True)
                 sample["schedule"].append(scheduled)
                 sample["step"].append(scheduled + updated)
+                sample["requests"].append(arm.scheduled[0])
+                sample["tokens"].append(arm.scheduled[1])
                 if name == HOOK:
                     admitted += arm.admitted
                     self.clock.now_s += arm.step_s
@@ -151,29 +170,28 @@ class _Case:
     """All measurements at one queue length."""
 
     def __init__(
-        self, options: BenchOptions, waiting: int, on_progress: Callable[[str, int, int], None]
-    ) -> None:
-        self.options, self.waiting, self.on_progress = options, waiting, on_progress
-        kinds: list[tuple[str, ...]] = [()]
-        if options.rules:
-            kinds.append(tuple(RULES))
-        self.cases = [(policy, rules) for policy in options.policies for rules in kinds]
+        self, options: BenchOptions, waiting: int, settings: EngineSettings,
+        kinds: Sequence[str], on_progress: Callable[[str, int, int], None],
+    ) -> None:  # fmt: skip
+        self.options, self.waiting, self.settings = options, waiting, settings
+        self.on_progress = on_progress
+        self.cases = [(policy, kind) for policy in options.policies for kind in kinds]
 
     def measure(self) -> list[Result]:
         options, title = self.options, f"{self.waiting:,} waiting"
         build = self.waiting + options.running
         field = Field(
             self.waiting, options.running, options.seed,
-            lambda done: self.on_progress(f"{title}: building", done, build),
+            lambda done: self.on_progress(f"{title}: building", done, build), self.settings,
         )  # fmt: skip
         rounds: dict[int, list[dict[str, Samples]]] = defaultdict(list)
         switches: dict[int, list[float]] = defaultdict(list)
         total = options.rounds * len(self.cases)
         for turn in range(options.rounds):
-            for i, (policy, rules) in enumerate(self.cases):
+            for i, (policy, kind) in enumerate(self.cases):
                 self.on_progress(f"{title}: {policy}", turn * len(self.cases) + i, total)
                 samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
-                switches[i].append(field.apply(policy, rules))
+                switches[i].append(field.apply(policy, START_RULES if kind else ()))
                 for done in range(0, options.steps, _TURN):
                     field.turns(min(_TURN, options.steps - done), samples)
                 field.pop(samples)
@@ -184,10 +202,15 @@ class _Case:
                 f"the hook counted {faults} faults: {field.arms[HOOK].scheduler.last_fault}"
             )
         return [
-            {"policy": policy, "waiting": self.waiting, "running": options.running}
-            | ({"rules": list(rules)} if options.rules else {})
+            {
+                "policy": policy,
+                "waiting": self.waiting,
+                "running": options.running,
+                "case": kind,
+                "rules": list(START_RULES if kind else ()),
+            }
             | summarise(rounds[i], switches[i])
-            for i, (policy, rules) in enumerate(self.cases)
+            for i, (policy, kind) in enumerate(self.cases)
         ]
 
 
@@ -196,7 +219,9 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
 
     A ratio is the median over steps of the hook's time by stock's in the same step. `ratio`
     compares `schedule` alone, `step_ratio` with `update_from_output`; `control` is the ratio
-    of stock to stock; `ratio_low` and `ratio_high` are the extremes of the rounds.
+    of stock to stock; `ratio_low` and `ratio_high` are the extremes of the rounds. `mean_ratio`
+    is of all time in `schedule`, so it has what happens in few steps, as a pass of triage;
+    `work` is of requests in steps, and `per_request_ratio` the first by the second.
     """
 
     def middle(arm: str, kind: str) -> float:
@@ -210,6 +235,10 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
         pairs = (zip(s[arm][kind][part], s[STOCK][kind][part], strict=True) for s in chosen)
         return round(median(one / stock for one, stock in itertools.chain(*pairs)), 4)
 
+    def total(arm: str, kind: str) -> int:
+        return sum(sum(samples[arm][kind]) for samples in rounds)
+
+    work, mean_ratio = (total(HOOK, kind) / total(STOCK, kind) for kind in ("requests", "schedule"))
     by_round = [ratio("schedule", chosen=[samples]) for samples in rounds]
     after = slice(0, _TURN)
     return {
@@ -217,6 +246,13 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
         "ratio_low": min(by_round),
         "ratio_high": max(by_round),
         "control": ratio("schedule", arm=CONTROL),
+        "mean_ratio": round(mean_ratio, 4),
+        "mean_control": round(total(CONTROL, "schedule") / total(STOCK, "schedule"), 4),
+        "work": round(work, 4),
+        "same_work": all(
+            s[HOOK][kind] == s[STOCK][kind] for s in rounds for kind in ("requests", "tokens")
+        ),
+        "per_request_ratio": round(mean_ratio / work, 4),
         "step_ratio": ratio("step"),
         "step_control": ratio("step", arm=CONTROL),
         "hook_us": round(middle(HOOK, "schedule"), 1),

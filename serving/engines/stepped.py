@@ -151,6 +151,7 @@ class Arm:
         self._place: dict[str, int] = {}
         self._plan: list[str] = []
         self.admitted: list[str] = []  # in the last step
+        self.scheduled = 0, 0  # requests and tokens of the last step
         self.step_s = 0.0
 
     def follow(self, plan: list[str]) -> None:
@@ -207,6 +208,7 @@ class Arm:
         for name in self.admitted:
             self._batch.append(name)
             self._left_the_queue(name)
+        self.scheduled = len(output.num_scheduled_tokens), output.total_num_scheduled_tokens
         requests = self.scheduler.requests
         self.step_s = step_shape(output.num_scheduled_tokens, requests).seconds(PROFILE.cost)
         sampled = [r for r in output.num_scheduled_tokens if not requests[r].is_prefill_chunk]
