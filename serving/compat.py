@@ -35,8 +35,7 @@ TESTED = ("0.26.0", "0.28.0", "0.30.0", "0.32.0", "0.33.0")
 WORKING = f">=0.26,<0.34 (tested: {', '.join(TESTED)})"
 ALLOW_UNTESTED = "HMAS_ALLOW_UNTESTED_VLLM"
 logger = logging.getLogger("vllm.hmas")
-_MOST_PREFIX_IDS, _ID_BYTES = 32, 6
-_MARK, _MOST_MARKS = "hmas-ended:", 10_000
+_MOST_PREFIX_IDS, _ID_BYTES, _MARK, _MOST_MARKS = 32, 6, "hmas-ended:", 10_000
 
 # What the hook reads on a scheduler that has been built; dots lead into its parts.
 _ATTRIBUTES = (
@@ -288,7 +287,8 @@ def aligned_block(scheduler: Any) -> int:
 
 def waiting_elsewhere(scheduler: Any) -> list[Any]:
     """Requests in the queue that vLLM serves before the hook's; no sessions that await input."""
-    queue = getattr(scheduler, "kv_holding_waiting", getattr(scheduler, "skipped_waiting", ()))
+    newer = getattr(scheduler, "kv_holding_waiting", None)
+    queue = scheduler.skipped_waiting if newer is None else newer
     return [r for r in queue if r.status.name != "WAITING_FOR_STREAMING_REQ"]
 
 

@@ -114,11 +114,11 @@ def leave_queue(at: np.ndarray, row: int) -> None:
 
 
 @compiled
-def begin_step(at: np.ndarray, now_s: float) -> bool:
-    """As `control.begin_step`; `True` where a key was no number."""
+def begin_step(at: np.ndarray, now_s: float) -> tuple[bool, int]:
+    """As `control.begin_step`; whether a key was no number, and how many run as far as we know."""
     core = core_at(at)
     control.begin_step(core, now_s)
-    return bool(core.engine[0].broken)
+    return bool(core.engine[0].broken), core.engine[0].running
 
 
 @compiled

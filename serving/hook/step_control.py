@@ -52,10 +52,12 @@ class StepControl:
         queue, scheduler, rows = self._queue, self._scheduler, self._queue.rows
         self._in_step = True
         self.reveal()
-        queue.begin_step(now_s)
+        seen, running = queue.begin_step(now_s), scheduler.running
         if self._caches:
             queue.refresh_cached()
-        running = self.follow(scheduler.running)
+        self._steps += 1
+        if self._asks_each or seen != len(running) or not self._steps % _ASK_STEPS:
+            self._ask(running)
         ready, limits = compat.ready_elsewhere(scheduler), scheduler.lease.decision.limits
         free = used = 0
         if limits.prefill_by_key or limits.pace_decodes or limits.choose_victims:
@@ -85,15 +87,16 @@ class StepControl:
         It follows the steps by itself. Only where vLLM takes tokens back, or gets them from
         elsewhere, is each request asked; and now and then, should the core have missed something.
         """
-        core, rows = self._queue.core, self._queue.rows
-        self._steps += 1
-        if self._asks_each or not self._steps % _ASK_STEPS:
-            core.engine["running"] = -1
-        if core.engine["running"][0] != len(running):
-            found = rows.see_running(running)
-            computed = np.fromiter(map(_computed, running), int, len(running))
-            core.requests["computed_tokens"][found] = computed
+        if self._asks_each or self._queue.core.engine["running"][0] != len(running):
+            self._ask(running)
         return running
+
+    def _ask(self, running: list[Any]) -> None:
+        core, rows = self._queue.core, self._queue.rows
+        core.engine["running"] = -1
+        found = rows.see_running(running)
+        computed = np.fromiter(map(_computed, running), int, len(running))
+        core.requests["computed_tokens"][found] = computed
 
     def reveal(self) -> None:
         """Hide no request."""

@@ -31,6 +31,7 @@ _FINISHES: dict[str, Finish] = {
 }  # fmt: skip
 _SERVED = ("stop", "length")
 _produced = attrgetter("num_output_tokens")
+_NO_TOKENS = np.zeros(0, np.int64)
 _FULL_TOKENS = 10_000.0  # that a figure taken over counts for: a few dozen steps' worth
 
 
@@ -214,19 +215,14 @@ class Observer:
         counts = output.num_scheduled_tokens
         if not counts:
             return
-        began = {new.req_id for new in output.scheduled_new_reqs}
-        began.update(output.scheduled_cached_reqs.resumed_req_ids)
-        # vLLM serves what runs first, so what has begun comes last, in the order of its start.
-        names = list(islice(reversed(counts), len(began)))[::-1]
-        if began != set(names):
-            names = [name for name in counts if name in began]
+        names = _begun(output)
         known = [self._admitted(name, counts, requests, now_s, policy, epoch) for name in names]
         noted, shape, full = False, calls.NO_SHAPE, False
         if all(known):
             last = [counts[name] for name in names]
             if sum(last) + len(counts) - len(last) != output.total_num_scheduled_tokens:
                 last = list(counts.values())
-            tokens = np.array(last, np.int64)
+            tokens = np.array(last, np.int64) if last else _NO_TOKENS
             noted, shape, full = calls.note_scheduled(
                 self._lanes.rows.at, len(counts), tokens, self._pipelined
             )
@@ -366,3 +362,16 @@ class Observer:
                 track.last_token_s = now_s
                 self.lengths.learn(track.group, track.earlier_tokens + track.output_tokens)
             self.accounting.leave(request_id, finish, now_s)
+
+
+def _begun(output: SchedulerOutput) -> list[str]:
+    """Requests that a step admitted, in the order of its requests."""
+    counts, resumed = output.num_scheduled_tokens, output.scheduled_cached_reqs.resumed_req_ids
+    began = {new.req_id for new in output.scheduled_new_reqs}
+    if resumed:
+        began.update(resumed)
+    if not began:
+        return []
+    # vLLM serves what runs first, so what has begun comes last, in the order of its start.
+    last = list(islice(reversed(counts), len(began)))[::-1]
+    return last if began.issuperset(last) else [name for name in counts if name in began]
