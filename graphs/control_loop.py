@@ -21,7 +21,7 @@ from hmas_agents.config import Config
 from hmas_agents.engine_view import show_limits
 from hmas_agents.records import DecisionRecord, Horizon
 from hmas_agents.telemetry.tracing import Tracing, note_decision, tick
-from hmas_agents.twin_process import Forecaster
+from hmas_agents.twin.process import Forecaster
 from serving.contracts import Stopped
 from serving.engines.protocol import Engine, EngineUnavailable
 from serving.policies import format_policy

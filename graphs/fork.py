@@ -16,7 +16,8 @@ from hmas_agents.follow_up import ROLLBACK
 from hmas_agents.ledger.reader import StoredDecision
 from hmas_agents.records import DecisionRecord, Proposal
 from hmas_agents.situation import Situation, decode_situation
-from hmas_agents.twin_process import Forecaster
+from hmas_agents.twin.prediction import Past
+from hmas_agents.twin.process import Forecaster
 from serving.contracts import (
     Ack,
     ContractAck,
@@ -60,14 +61,14 @@ class Change:
         proposals: joined to those of the decision before `verify` (step `verify` only).
         config: of the run, with the changes to model and prompt.
         switched_at_s: engine times of the switches before, for the guardrails.
-        past: (predicted, realised) of the decisions settled by then, for the twin's error.
+        past: what came of the decisions settled by then, for the twin's intervals.
     """
 
     step: Step
     config: Config
     proposals: Sequence[Proposal] = ()
     switched_at_s: Sequence[float] = ()
-    past: Sequence[tuple[float, float]] = ()
+    past: Sequence[Past] = ()
 
 
 def fork(
@@ -98,8 +99,8 @@ def fork(
     )
     parts.switched_at_s += change.switched_at_s
     if parts.twin is not None:
-        for predicted, realised in change.past:
-            parts.twin.observe(predicted, realised)
+        for each in change.past:
+            parts.twin.observe(each)
     try:
         build_long_horizon(parts, change.step).invoke(begun)
     finally:
@@ -122,11 +123,11 @@ def _begun(stored: StoredDecision, change: Change) -> LongHorizon:
         )
     situation = decode_situation(old.situation)
     kept: dict[str, Any] = {name: getattr(old, name) for name in _BY_STEP[step]}
-    # As they were before `verify`, which adds the incumbent and fills in the rest.
+    # As they were before `verify`, which adds the others and fills in the rest.
     asked = [
-        Proposal(p.source, p.policy, p.params, p.reason, p.confidence)
+        Proposal(p.source, p.policy, p.params, p.reason, p.confidence, limits=p.limits)
         for p in old.proposals
-        if p.source != "incumbent"
+        if p.source not in {"incumbent", "twin"}
     ]
     back = [p for p in asked if old.trigger == "rollback" and p.reason.startswith(ROLLBACK)]
     if step == "verify":

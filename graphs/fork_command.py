@@ -25,6 +25,7 @@ from hmas_agents.forms import decision_text
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.writer import to_json
 from hmas_agents.records import DecisionRecord, Proposal
+from hmas_agents.twin.prediction import Past
 from serving.policies import parse_policy
 
 BY_HAND = "asked by hand"
@@ -103,13 +104,14 @@ def _step(named: str | None, usual: Step) -> Step:
     return usual
 
 
-def _settled(before: Sequence[DecisionRecord], now_s: float) -> list[tuple[float, float]]:
-    """Predicted and realised, of those of the run whose window was over by then."""
+def _settled(before: Sequence[DecisionRecord], now_s: float) -> list[Past]:
+    """What came of the predictions of the run whose window was over by then."""
     return [
-        (each.predicted, each.realised)
+        Past(each.predicted, float(each.twin["spread"]), each.realised)
         for each in before
         if each.predicted is not None
         and each.realised is not None
+        and each.twin.get("spread")
         and (each.realised_requests or 0) >= MIN_REPLAYED
         and each.at_s + float(each.twin.get("horizon_s", 0.0)) <= now_s
     ]

@@ -5,8 +5,8 @@ table propose, guardrails and the twin verify, one tool acts. Driven by
 `graphs.control_loop`, in a background thread when live.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, TypedDict
 
@@ -18,20 +18,24 @@ from hmas_agents import controller_metrics as metrics
 from hmas_agents import rule_table
 from hmas_agents.agents.asking import messages_for
 from hmas_agents.agents.summary import summarise
-from hmas_agents.choice import Key, choose, key_of, worth_trying
+from hmas_agents.choice import Key, choose, key_of
 from hmas_agents.follow_up import rollback_of
 from hmas_agents.guardrails import OK, permit
-from hmas_agents.prediction import Prediction
 from hmas_agents.records import DecisionRecord, Proposal
 from hmas_agents.situation import Situation, encode_situation
 from hmas_agents.telemetry.tracing import invoke_agent, note_outcome
-from hmas_agents.twin import Twin
+from hmas_agents.twin.candidates import candidates_for, differing
+from hmas_agents.twin.prediction import NOT_PURSUED, Past, Prediction, gain
+from hmas_agents.twin.question import Candidate
+from hmas_agents.twin.twin import Twin
 from prompts.loader import Message, sha256
 from serving.contracts import Snapshot, encode
-from serving.contracts.rules import with_rules
+from serving.contracts.rules import OFF, RULES
 from serving.policies import parse_policy
 
 MIN_REPLAYED = 30  # fewer requests predict nothing
+SHOWN = 4  # of the candidates
+BACK = "what control starts with: it needs no gain, only no loss beyond chance"
 
 
 class Cancelled(Exception):
@@ -88,7 +92,7 @@ def summarise_state(parts: Parts, work: LongHorizon) -> LongHorizon:
 
 
 def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
-    """Ask the model and the rule table, and let the twin try what nobody proposed."""
+    """Ask the model and the rule table."""
     record = work["record"]
     if parts.agent is not None:
         record.prompt_sha256 = sha256(work["messages"])
@@ -103,20 +107,10 @@ def propose(parts: Parts, work: LongHorizon) -> LongHorizon:
         record.raw_replies = reply.raw_replies
         record.faults += reply.faults
         record.proposals += reply.proposals
-    control, twin = parts.config.control, parts.config.twin
-    if control.use_rule_table:
+    if parts.config.control.use_rule_table:
         record.proposals.append(rule_table.choose(work["situation"].state))
     if rollback := work["rollback"]:
         record.proposals.append(rollback)
-    if twin.enabled and twin.explore:
-        known = {key_of(p.policy, p.params) for p in (work["incumbent"], *record.proposals)}
-        start = parse_policy(control.start_policy)
-        for policy, params in worth_trying(work["incumbent"], control.allow_policies, start):
-            if (key := key_of(policy, params)) not in known:
-                known.add(key)
-                record.proposals.append(
-                    Proposal("twin", policy, params, reason="tried beside what was proposed")
-                )
     return {}
 
 
@@ -125,7 +119,7 @@ def verify(parts: Parts, work: LongHorizon) -> LongHorizon:
     record, incumbent, rollback = work["record"], work["incumbent"], work["rollback"]
     state = work["situation"].state
     for proposal in record.proposals:
-        if key_of(proposal.policy, proposal.params) == key_of(incumbent.policy, incumbent.params):
+        if _key(proposal) == _key(incumbent):
             proposal.verdict = "in force already"
         elif proposal is rollback:
             proposal.verdict = OK  # a way back is never held up by dwell or change rate
@@ -152,6 +146,7 @@ def act(parts: Parts, work: LongHorizon) -> LongHorizon:
         args = {
             "policy": chosen.policy,
             "params": chosen.params,
+            "limits": chosen.limits,
             "reason": record.reason[:200],
         }
         answer = parts.tools.current()["switch_policy"].invoke(args)
@@ -162,11 +157,14 @@ def act(parts: Parts, work: LongHorizon) -> LongHorizon:
             in_force = chosen
             parts.switched_at_s.append(record.at_s)
     record.predicted = in_force.predicted
+    if in_force.spread is not None:
+        record.twin["spread"] = in_force.spread
     if in_force.interval:
         record.predicted_low, record.predicted_high = in_force.interval
     record.chosen = {
         "policy": chosen.policy,
         "params": chosen.params,
+        "limits": chosen.limits,
         "source": chosen.source,
         "predicted": chosen.predicted,
         "applied": any(call.accepted for call in record.tool_calls),
@@ -186,7 +184,7 @@ def write_record(parts: Parts, work: LongHorizon) -> LongHorizon:
     parts.finish(
         record,
         in_force=work["chosen"] if applied else work["incumbent"],
-        previous=work["incumbent"] if watch_switch else None,
+        previous=_way_back(work) if watch_switch else None,
     )
     return {}
 
@@ -225,6 +223,12 @@ def _unless_closing(
     return step(parts, work)
 
 
+def _way_back(work: LongHorizon) -> Proposal:
+    """What was in force, with the limits as they were that the choice has changed."""
+    limits = encode(work["situation"].limits)
+    return replace(work["incumbent"], limits={name: limits[name] for name in work["chosen"].limits})
+
+
 def incumbent_of(snapshot: Snapshot) -> Proposal:
     """What is in force, as a candidate like the others."""
     return Proposal("incumbent", snapshot.policy, dict(snapshot.params), "in force")
@@ -245,38 +249,43 @@ def settle(parts: Parts, now_s: float, final: bool = False) -> Proposal | None:
             if parts.switched_at_s[-1:] == [watched.since_s]:  # still the latest switch
                 rollback = rollback_of(settled, parts.follow_up.known_good)
             if settled.requests >= MIN_REPLAYED:
-                parts.twin.observe(watched.predicted, settled.attainment)
+                past = Past(watched.predicted, watched.spread or 0.0, settled.attainment)
+                if past.spread > 0.0:
+                    parts.twin.observe(past)
     return rollback
 
 
 def predict(parts: Parts, work: LongHorizon) -> None:
-    """Fill in the twin's figures for the incumbent and each different proposal that passed."""
+    """Fill in the twin's figures, and add to the proposals what it found worth a closer look."""
     situation, record, incumbent = work["situation"], work["record"], work["incumbent"]
     twin = parts.twin
     if twin is None or len(situation.requests) < MIN_REPLAYED:
         return
-    candidates: dict[Key, Proposal] = {}
-    for proposal in (incumbent, *record.proposals):
-        # Somebody who asks by hand is told of what may not go live, too.
-        if proposal is incumbent or proposal.verdict == OK or proposal.source == "person":
-            candidates.setdefault(key_of(proposal.policy, proposal.params), proposal)
-    control = parts.config.control
+    proposals, kept = _to_try(parts, work)
     # Advising, the engine is without the rules that acting would begin with.
-    limits = with_rules(situation.limits, control.start_rules) if control.mode == "advise" else None
-    predictions = twin.predict(
-        situation, list(candidates.values()), budget_s=work["budget_s"], limits=limits
-    )
+    begins = {}
+    if parts.config.control.mode == "advise":
+        begins = _start(parts, situation.snapshot).limits
+    candidates = [
+        Candidate(p.policy, p.params, p.limits if p is incumbent else begins | p.limits)
+        for p in proposals
+    ]
+    predictions = twin.predict(situation, candidates, kept=kept, budget_s=work["budget_s"])
     record.faults += twin.faults
-    by_key = dict(zip(candidates, predictions, strict=True))
+    record.proposals += _closer_look(proposals, predictions)
+    by_key = {_key(p): prediction for p, prediction in zip(proposals, predictions, strict=True)}
+    start, in_force = _key(_start(parts, situation.snapshot)), _key(incumbent)
     for proposal in (incumbent, *record.proposals):
-        prediction = by_key.get(key_of(proposal.policy, proposal.params))
-        if prediction is not None:
+        if (prediction := by_key.get(_key(proposal))) is not None:
             note(proposal, prediction, predictions[0], twin)
+            if proposal.margin is not None and _key(proposal) == start and start != in_force:
+                proposal.margin = -proposal.margin if proposal.margin < NOT_PURSUED else 1.0
     record.twin = {
         "horizon_s": twin.horizon_s(situation),
-        "futures": sum(len(p.attainments) for p in predictions if p is not None),
+        "candidates": len(candidates),
+        "forecasts": sum(len(p.attainments) for p in predictions if p is not None),
         "wall_s": twin.wall_s,
-        "error": twin.error,
+        "error": twin.calibration.error,
     }
 
 
@@ -285,7 +294,60 @@ def note(
 ) -> None:
     """Write what the twin says of a proposal into it."""
     proposal.predicted = prediction.mean
-    proposal.interval = prediction.interval(twin.error)
+    proposal.interval = twin.calibration.interval(prediction)
+    proposal.spread = prediction.spread
     if incumbent is not None:
-        proposal.gain, proposal.margin = twin.weigh(prediction, incumbent)
-        proposal.terms = twin.terms(prediction, incumbent)
+        proposal.gain = gain(prediction, incumbent)
+        proposal.margin = twin.calibration.margin(prediction, incumbent)
+        proposal.terms = twin.calibration.terms(prediction, incumbent)
+
+
+def _to_try(parts: Parts, work: LongHorizon) -> tuple[list[Proposal], int]:
+    """What is in force, what was proposed, the start, and hundreds of others: which are kept."""
+    situation, record, incumbent = work["situation"], work["record"], work["incumbent"]
+    control, first = parts.config.control, _start(parts, situation.snapshot)
+    # Somebody who asks by hand is told of what may not go live, too.
+    asked = [p for p in record.proposals if p.verdict == OK or p.source == "person"]
+    others = [
+        Proposal("twin", each.policy, each.params, "tried beside what was proposed",
+                 limits=each.limits)
+        for each in candidates_for(
+            situation.snapshot, control.allow_policies, parts.config.twin.candidates,
+            parts.config.agents.enabled,
+        )
+    ]  # fmt: skip
+    for proposal in (first, *others):
+        proposal.verdict = permit(proposal, situation.state, control, parts.switched_at_s)
+    different: dict[Key, Proposal] = {}
+    for proposal in (incumbent, *asked, first, *others):
+        if proposal.source != "twin" or proposal.verdict == OK:
+            different.setdefault(_key(proposal), proposal)
+    kept = sum(p.source != "twin" or p is first for p in different.values())
+    return list(different.values()), kept
+
+
+def _key(proposal: Proposal) -> Key:
+    return key_of(proposal.policy, proposal.params, proposal.limits)
+
+
+def _start(parts: Parts, snapshot: Snapshot) -> Proposal:
+    """What control starts with: its policy, its rules, and no others."""
+    control = parts.config.control
+    policy, params = parse_policy(control.start_policy)
+    limits = {name: OFF[name] for rule in RULES.values() for name in rule}
+    for rule in control.start_rules:
+        limits |= RULES[rule]
+    limits = differing(snapshot, limits, parts.config.agents.enabled)
+    return Proposal("twin", policy, params, BACK, limits=limits)
+
+
+def _closer_look(
+    proposals: Sequence[Proposal], predictions: Sequence[Prediction | None]
+) -> list[Proposal]:
+    """What nobody proposed and came far enough to be shown: the best few."""
+    tried = [
+        (len(prediction.attainments), prediction.mean, -i)
+        for i, prediction in enumerate(predictions)
+        if prediction is not None and proposals[i].source == "twin"
+    ]
+    return [proposals[-i] for _, _, i in sorted(tried, reverse=True)[:SHOWN]]

@@ -13,11 +13,11 @@ from hmas_agents.config import Config
 from hmas_agents.engine_watch import EngineWatch
 from hmas_agents.follow_up import FollowUp, Watched
 from hmas_agents.ledger import Ledger, LedgerReader
-from hmas_agents.prediction import ERRORS_KEPT
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 from hmas_agents.reload import ReloadedPrompt, ReloadedTools
-from hmas_agents.twin import Twin
-from hmas_agents.twin_process import Forecaster
+from hmas_agents.twin.prediction import SCORES_KEPT, Past
+from hmas_agents.twin.process import Forecaster
+from hmas_agents.twin.twin import Twin
 from serving.contracts import PERSON, Snapshot, Stopped
 from serving.engines.protocol import Engine
 from tools import ControlSession, ToolResult
@@ -97,6 +97,7 @@ class Parts:
                     in_force,
                     record.predicted_low,
                     record.predicted_high,
+                    record.twin.get("spread"),
                 )
             )
 
@@ -157,12 +158,12 @@ def build_parts(
     )
 
 
-def past_predictions(ledger_path: Path | None) -> list[tuple[float, float]]:
+def past_predictions(ledger_path: Path | None) -> list[Past]:
     """(predicted, realised) of the newest decisions that the ledger has, oldest first."""
     if ledger_path is None or not ledger_path.is_file():
         return []
     with LedgerReader(ledger_path) as reader:
-        return reader.predictions(ERRORS_KEPT)
+        return reader.predictions(SCORES_KEPT)
 
 
 def executed(tool: str, args: dict[str, Any], content: str) -> ToolCall:

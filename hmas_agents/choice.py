@@ -3,45 +3,27 @@
 Called by `graphs.long_horizon` after the guardrails and the twin have spoken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from hmas_agents.forms import points
+from hmas_agents.forms import points, setting_text
 from hmas_agents.guardrails import OK
-from hmas_agents.prediction import NOT_PURSUED
 from hmas_agents.records import Proposal
-from serving.policies import POLICIES, complete_params, format_policy
+from hmas_agents.twin.prediction import NOT_PURSUED
+from serving.policies import complete_params
 
-Key = tuple[str, tuple[tuple[str, float], ...]]
+Key = tuple[str, tuple[tuple[str, float], ...], tuple[tuple[str, Any], ...]]
 
 
-def key_of(policy: str, params: dict[str, float]) -> Key:
+def key_of(
+    policy: str, params: Mapping[str, float], limits: Mapping[str, Any] | None = None
+) -> Key:
     """Two candidates with the same key are the same to the engine."""
     try:
-        complete = complete_params(policy, params)
+        complete: Mapping[str, float] = complete_params(policy, params)
     except ValueError:  # the guardrails will say so; here it only has to differ
         complete = params
-    return policy, tuple(sorted(complete.items()))
-
-
-def worth_trying(
-    incumbent: Proposal, allowed: Sequence[str], start: tuple[str, dict[str, float]]
-) -> list[tuple[str, dict[str, float]]]:
-    """What the twin should try beside what was proposed.
-
-    The policy that control starts with; every allowed one with its defaults and, where its
-    parameters have choices, with those next to the value in force (of another policy: to the
-    default).
-    """
-    found = [start]
-    for name in allowed:
-        in_force = incumbent.params if name == incumbent.policy else {}
-        found.append((name, {}))
-        for key, choices in POLICIES[name].param_choices.items():
-            value = in_force.get(key, POLICIES[name].default_params[key])
-            below = [choice for choice in choices if choice < value]
-            above = [choice for choice in choices if choice > value]
-            found += [(name, in_force | {key: choice}) for choice in below[-1:] + above[:1]]
-    return found
+    return policy, tuple(sorted(complete.items())), tuple(sorted((limits or {}).items()))
 
 
 def choose(
@@ -76,7 +58,7 @@ def _by_rule(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Proposal, 
 
 
 def _by_prediction(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Proposal, str]:
-    policy = format_policy(incumbent.policy, incumbent.params)
+    policy = setting_text(incumbent)
     known = [(p.gain, p.margin, p) for p in moves if p.gain is not None and p.margin is not None]
     if not known:
         of = f"; {policy} alone has one" if incumbent.predicted is not None else ""
@@ -86,7 +68,7 @@ def _by_prediction(incumbent: Proposal, moves: Sequence[Proposal]) -> tuple[Prop
     if not enough and margin >= NOT_PURSUED:
         return incumbent, f"no candidate leads {policy} by enough to be tried further: stay"
     if not enough:
-        name = format_policy(best.policy, best.params)
+        name = setting_text(best)
         must = f"must exceed {points(margin)}"
         return incumbent, f"the best lead, {points(gain)} of {name}, {must}: stay"
     return best, f"twin predicts {points(gain)} over {policy}, more than {points(margin)}"

@@ -150,19 +150,19 @@ class TwinConfig(Section):
     """The simulator that checks proposals before they go live."""
 
     enabled: bool = Field(True, description="Try proposals in the simulator before they go live.")
-    explore: bool = Field(True, description="Also try allowed policies that nobody proposed.")
+    candidates: int = Field(
+        256, ge=0, le=2000,
+        description="Policies, rules and bounds to try beside what was proposed; 0: none.",
+    )  # fmt: skip
     horizon_s: float = Field(60.0, gt=0, le=600, description="How far ahead it looks.")
     draws: int = Field(
-        4, ge=1, le=50, description="Futures that the best candidates are tried on, if any leads."
+        32, ge=4, le=256, description="Futures; all see the first one, the best see every one."
     )
     window_s: float = Field(120.0, gt=0, description="Past that futures are drawn from.")
     max_requests: int = Field(
         400, ge=50, description="Most arrivals in a look ahead; more of them shorten it."
     )
     budget_s: float = Field(20.0, gt=0, description="Wall-clock limit of a decision (live only).")
-    margin: float = Field(
-        0.03, ge=0, le=1, description="Least predicted gain in attainment that a switch needs."
-    )
 
 
 # The rule agents, as `hmas_agents.agents.arbiter` knows them.

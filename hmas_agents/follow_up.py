@@ -27,7 +27,8 @@ class Watched:
     """A decision whose window is not over.
 
     Attributes:
-        predicted, low, high: attainment of the window as predicted, and its interval.
+        predicted, low, high, spread: attainment of the window as predicted, its interval, and
+            how far its futures were apart.
         previous: what a switch replaced; None where nothing was switched.
         in_force: what the window is spent under.
     """
@@ -40,6 +41,7 @@ class Watched:
     in_force: Proposal | None = None
     low: float | None = None
     high: float | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,13 @@ def rollback_of(settled: Settled, known_good: Iterable[Proposal] = ()) -> Propos
         source="rules",
         policy=back.policy,
         params=dict(back.params),
+        limits=dict(back.limits),
         reason=f"{ROLLBACK} realised {settled.attainment:.2f}, "
         f"predicted at least {watched.low:.2f}",
     )
 
 
 def _same(one: Proposal, other: Proposal) -> bool:
-    return key_of(one.policy, one.params) == key_of(other.policy, other.params)
+    return key_of(one.policy, one.params, one.limits) == key_of(
+        other.policy, other.params, other.limits
+    )

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hmas_agents.prediction import NOT_PURSUED
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
+from hmas_agents.twin.prediction import NOT_PURSUED
 from serving.contracts.rules import BY_TOOL, KNOBS, RULES, format_rules
 from serving.policies import format_policy
 
@@ -78,7 +78,7 @@ def verdict_text(proposal: Proposal) -> str:
 
 
 def judgement(proposal: Proposal) -> str:
-    """The lead over what is in force, less what chance gives, against what it must exceed.
+    """The lead over what is in force, against what it must exceed.
 
     Empty where the twin compared nothing.
     """
@@ -86,16 +86,13 @@ def judgement(proposal: Proposal) -> str:
     if gain is None or margin is None:
         return ""
     if margin >= NOT_PURSUED:
-        return f"lead {points(gain)} on one future: not tried on more"
-    if not terms:  # of a ledger of an older version
+        tried = f"{terms['futures']:.0f} futures" if terms else "few futures"
+        return f"lead {points(gain)} on {tried}: not tried on all"
+    if "factor" not in terms:  # of a ledger of an older version
         return f"lead {points(gain)}, must exceed {points(margin)}"
-    chance, count = terms["chance"], int(terms["futures"])
-    larger = "bias" if terms["bias"] > terms["least"] else "margin"
-    twice = "" if count > 1 else "twice "  # one future does not know what chance gives
     return (
-        f"lead {points(gain)} on {count} {'futures' if count > 1 else 'future'}, less "
-        f"{100 * chance:.1f} of chance: {points(gain - chance)}, must exceed "
-        f"{points(margin - chance)} ({twice}the {larger})"
+        f"lead {points(gain)} on {terms['futures']:.0f} futures, must exceed {points(margin)}: "
+        f"{terms['factor']:.1f} times the {100 * terms['chance']:.2f} of chance"
     )
 
 
@@ -104,7 +101,16 @@ def against(proposal: Proposal, incumbent: Proposal) -> str:
     share = proposal.terms.get("against", incumbent.predicted)
     if proposal is incumbent or proposal.predicted is None or share is None:
         return ""
-    return f" against {percent(share)} of {format_policy(incumbent.policy, incumbent.params)}"
+    return f" against {percent(share)} of {setting_text(incumbent)}"
+
+
+def setting_text(proposal: Proposal) -> str:
+    """A candidate in a few words: `edf:kappa=3 +pace -triage, token_budget 1024`."""
+    policy = format_policy(proposal.policy, proposal.params)
+    rules, *others = [*limit_changes({}, proposal.limits), ""]
+    if rules[:1] in {"+", "-"}:
+        policy, rules = f"{policy} {rules}", ""
+    return ", ".join(filter(None, [policy, rules, *others]))
 
 
 def decision_text(record: DecisionRecord) -> str:
@@ -122,6 +128,9 @@ def decision_text(record: DecisionRecord) -> str:
         text = call_text(call)
         if call.tool == "switch_policy":
             switched += " refused" if switched and _refused(call) else ""
+            first, *more = [*limit_changes(call.before, call.after), ""]
+            rules += [first] * (first[:1] in {"+", "-"})
+            others += list(filter(None, more if first[:1] in {"+", "-"} else [first, *more]))
         elif text[0] in "+-":
             rules.append(text)
         else:
@@ -134,7 +143,9 @@ def call_text(call: ToolCall) -> str:
     """What a tool call changes or would change: `+slack`, `token_budget 2048 > 512`, `edf`."""
     args = call.args
     if call.tool == "switch_policy":
-        parts = [format_policy(str(args.get("policy", "")), args.get("params") or {})]
+        proposal = Proposal("twin", str(args.get("policy", "")), args.get("params") or {})
+        proposal.limits = args.get("limits") or {}
+        parts = [setting_text(proposal)]
     elif call.accepted and (parts := limit_changes(call.before, call.after)):
         pass
     elif call.tool == "switch_rule":

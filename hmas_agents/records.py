@@ -13,15 +13,17 @@ Source = Literal["model", "rules", "incumbent", "twin", "person"]
 
 @dataclass(slots=True)
 class Proposal:
-    """One candidate policy.
+    """One candidate: a policy, and what comes with it.
 
     Attributes:
         source: who thought of it; `twin` means that the twin tries what nobody proposed,
             `person` that somebody asked for it in a fork.
+        limits: fields of `serving.contracts.Limits` that come with it; the others stay.
         predicted: the twin's attainment (0..1) of the next window under it, or None.
-        interval: where the twin expects 95% of such windows; empty without a prediction.
+        interval: where the twin expects 90% of such windows; empty without a prediction.
+        spread: how far the futures of `predicted` are apart (their standard deviation).
         gain / margin: over the incumbent on the same futures, and what it must exceed.
-        terms: what the two were made of (`hmas_agents.prediction.terms`).
+        terms: what the two were made of (`Calibration.terms` in `hmas_agents.twin.prediction`).
     """
 
     source: Source
@@ -35,6 +37,8 @@ class Proposal:
     gain: float | None = None
     margin: float | None = None
     terms: dict[str, float] = field(default_factory=dict)
+    spread: float | None = None
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -67,8 +71,8 @@ class DecisionRecord:
         chosen: what was put in force (or would have been, in advise mode).
         predicted / realised: attainment (goodput over offered) of the next window, and the
             interval that was predicted for it.
-        twin: how the prediction was made: `horizon_s`, `futures` (of all candidates
-            together), `wall_s`, `error`.
+        twin: how the prediction was made: `horizon_s`, `candidates`, `forecasts` (of all
+            candidates together), `wall_s`, `error` so far, and the `spread` of `predicted`.
         situation: what the twin replays, as `hmas_agents.situation` writes it; empty for
             the short horizon.
     """

@@ -1,6 +1,6 @@
 """What does the long horizon decide from, and what does the twin start from?
 
-Collected by `hmas_agents.engine_watch`, replayed by `hmas_agents.forecast`, stored with each
+Collected by `hmas_agents.engine_watch`, replayed by `hmas_agents.twin`, stored with each
 long decision in the ledger, so that it can be asked again with another prompt, model or rule.
 """
 
@@ -29,6 +29,23 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """A change of traffic that was announced.
+
+    Attributes:
+        factor: what is offered is so many times as much as it was lately.
+        from_s, until_s: on the engine's clock; None is open-ended.
+        tenant, slo_class: whose; None is everybody's.
+    """
+
+    factor: float
+    from_s: float
+    until_s: float | None = None
+    tenant: str | None = None
+    slo_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """One engine at one moment. With N data-parallel ranks: one rank's share of it.
 
@@ -43,6 +60,7 @@ class Situation:
         inside: the requests that the engine holds, on the snapshot's clock.
         served: recent answers that ended, oldest first.
         own_tenants: of the controller's own requests: served in a forecast, and not counted.
+        expected: announced changes of traffic.
     """
 
     snapshot: Snapshot
@@ -53,6 +71,7 @@ class Situation:
     inside: ResidentPage
     served: tuple[Served, ...] = ()
     own_tenants: tuple[str, ...] = ()
+    expected: tuple[Expected, ...] = ()
 
     @property
     def limits(self) -> Limits:

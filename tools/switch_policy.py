@@ -20,7 +20,14 @@ def switch_policy(
             description="Parameters within the policy's bounds; empty is default.",
         ),
     ],
+    limits: Annotated[
+        dict[str, float | None],
+        Field(
+            default_factory=dict,
+            description="Limits to set in the same decision, by name; the others stay.",
+        ),
+    ],
 ) -> Change:
     """Put another scheduling policy in force. Waiting requests are reordered at once."""
     complete_params(policy, params)
-    return {"policy": policy, "params": params}
+    return {"policy": policy, "params": params, **limits}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from evals.progress import CaseProgress
 from evals.workers import Workers
 from hmas_agents.case_file import Candidate, Case, Labels, Plan, candidate_key, labelled
-from hmas_agents.forecast import forecast
 from hmas_agents.situation import Situation
+from hmas_agents.twin.forecast import Forecasts
+from hmas_agents.twin.question import Candidate as Setting
 
 DIGITS = 5
 
@@ -86,14 +87,12 @@ def unlabelled(case: Case, wanted: Sequence[Candidate] = ()) -> tuple[Candidate,
 def answer(question: Question) -> Labels:
     """Forecast every candidate of one question, in this process."""
     labels: Labels = {}
-    plan = question.plan
+    plan, forecasts = question.plan, Forecasts(question.situation, question.plan.horizon_s)
     for policy, params in question.candidates:
         shares = []
         for seed in range(plan.seed, plan.seed + plan.draws):
-            future = forecast(
-                question.situation, policy, params, seed=seed, horizon_s=plan.horizon_s
-            )
-            shares.append(round(future.attainment, DIGITS))
+            share = forecasts.attainment(Setting(policy, params), seed)
+            shares.append(round(share, DIGITS))
         labels[candidate_key(policy, params)] = tuple(shares)
     return labels
 

@@ -14,7 +14,6 @@ RULES_ONLY: dict[str, object] = {"model.enabled": False, "twin.enabled": False}
 TWIN_ONLY: dict[str, object] = {
     "model.enabled": False,
     "control.use_rule_table": False,
-    "twin.explore": True,
 }
 
 
@@ -41,9 +40,9 @@ def _run(
     case: SimulatedCase, overrides: dict[str, object], build_engine: BuildEngine
 ) -> CaseRun:
     # Not above: the arms without a loop do not go through what it is made of.
-    from evals.baselines.inline_twin import InlineForecaster
     from evals.cassette import Cassette
     from graphs.control_loop import ControlLoop
+    from hmas_agents.twin.process import InProcess
 
     engine = build_engine(case.profile, case.settings, False)
     recorded = RecordedEngine(engine)
@@ -51,7 +50,7 @@ def _run(
     config = controller_config(options, overrides, case.arm)
     label = f"{case.scenario} {case.load:g}x {case.arm.name}"
     with ControlLoop(
-        recorded, config, options.ledger_path, run_label=label, forecaster=InlineForecaster()
+        recorded, config, options.ledger_path, run_label=label, forecaster=InProcess()
     ) as loop:
         cassette = None
         if options.cassette is not None and config.model.enabled:

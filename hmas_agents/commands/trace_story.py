@@ -13,12 +13,12 @@ from hmas_agents.forms import (
     decision_text,
     judgement,
     percent,
+    setting_text,
     short,
     verdict_text,
 )
 from hmas_agents.ledger.reader import StoredDecision
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
-from serving.policies import format_policy
 
 # Keys of a state that say most, in the order they are told.
 SEEN_LONG = (
@@ -139,7 +139,7 @@ def _proposal(proposal: Proposal, incumbent: Proposal | None) -> str:
     compared = against(proposal, incumbent) if incumbent is not None else ""
     predicted = _predicted(proposal.predicted, proposal.interval)
     parts = [
-        f"{proposal.source}: {format_policy(proposal.policy, proposal.params)}",
+        f"{proposal.source}: {setting_text(proposal)}",
         f"predicted {predicted}{compared}" if proposal.predicted is not None else "not predicted",
         f"guardrails: {verdict_text(proposal)}" if proposal is not incumbent else "",
         judgement(proposal) if proposal is not incumbent else "",

@@ -16,14 +16,18 @@ from hmas_agents.choice import key_of
 from hmas_agents.explain.life import SERVED
 from hmas_agents.explain.phases import Phase
 from hmas_agents.explain.stretch import Stretch
-from hmas_agents.forecast import FOREVER_S, ForecastError
 from serving.contracts import Decision, Miss, Outcome
 from serving.engines.profile import EngineProfile
 from serving.policies import format_policy, parse_policy
 
+FOREVER_S = 24 * 3600.0  # the longest lease an engine grants
 LOOK_S = 0.1  # how late a change may take effect in the replay
 
 OnProgress = Callable[[str, int, int], None]  # the policy, finished requests, and of how many
+
+
+class ReplayError(RuntimeError):
+    """A stretch that cannot be served again; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def replay_policies(
 
     Raises:
         ValueError: a policy or one of its parameters does not exist.
-        ForecastError: the simulator refused what was in force, or a policy.
+        ReplayError: the simulator refused what was in force, or a policy.
     """
     total = len(stretch.begun) + len(stretch.offered)
     was = _together(format_policy(phase.policy, phase.params) for phase in in_force)
@@ -126,7 +130,7 @@ def serve(
     """One outcome for each request offered; `policy` None means the policies in force.
 
     Raises:
-        ForecastError: the simulator refused.
+        ReplayError: the simulator refused.
     """
     with _quiet_vllm():
         from serving.engines.compiled import CompiledEngine
@@ -144,7 +148,7 @@ def serve(
                 Decision("why", engine.snapshot().epoch + 1, FOREVER_S, name, params, phase.limits)
             )
             if not ack.accepted:
-                raise ForecastError(f"the simulator refused {name}: {ack.reason}")
+                raise ReplayError(f"the simulator refused {name}: {ack.reason}")
 
     apply_due()
     engine.resume([Begun(inside, tokens) for inside, tokens in stretch.begun])

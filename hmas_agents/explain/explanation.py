@@ -5,11 +5,15 @@ from dataclasses import dataclass
 
 from hmas_agents.cases import allowed_by
 from hmas_agents.explain.company import Company, company
-from hmas_agents.explain.counterfactual import Counterfactual, OnProgress, replay_policies
+from hmas_agents.explain.counterfactual import (
+    Counterfactual,
+    OnProgress,
+    ReplayError,
+    replay_policies,
+)
 from hmas_agents.explain.life import Moment, Target, moments, targets
 from hmas_agents.explain.phases import Phase, during, phases, read_snapshot
 from hmas_agents.explain.stretch import LEARN_S, TAIL_S, cut_stretch
-from hmas_agents.forecast import ForecastError
 from hmas_agents.ledger.reader import LedgerReader, Run, StoredDecision
 from hmas_agents.ledger.requests import StoredOutcome, outcomes_between
 from serving.contracts import Outcome, Snapshot
@@ -77,7 +81,7 @@ def explain(
     if with_twin:
         try:
             twin = _ask_twin(run, outcome, around, history, known, lead_s, policies, on_progress)
-        except ForecastError as error:
+        except ReplayError as error:
             notes.append(f"the twin was not asked: {error}")
     return Explanation(
         run_id,
@@ -106,11 +110,11 @@ def _ask_twin(
 ) -> Counterfactual:
     snapshot = _nearest_snapshot(history, outcome.arrival_s)
     if snapshot is None:
-        raise ForecastError(
+        raise ReplayError(
             "the ledger holds no decision near it, so the engine's speed and limits are not known"
         )
     if outcome.finish == "rejected":
-        raise ForecastError("the request was rejected before it reached the queue")
+        raise ReplayError("the request was rejected before it reached the queue")
     stretch = cut_stretch(outcome, around, lead_s, rank_count(snapshot))
     in_force = during(known, stretch.start_s, outcome.finished_s + TAIL_S)
     return replay_policies(

@@ -11,6 +11,7 @@ from typing import Any
 from hmas_agents.ledger.schema import LedgerError, open_ledger
 from hmas_agents.ledger.writer import JSON_FIELDS, PLAIN_FIELDS, to_json
 from hmas_agents.records import DecisionRecord, Horizon, Proposal, ToolCall
+from hmas_agents.twin.prediction import Past
 from serving.contracts import Outcome, decode
 
 # Something took effect, or would have in advise mode (`tools.session` gives that reason).
@@ -174,14 +175,15 @@ class LedgerReader:
             )
         return self._stored(rows[0])
 
-    def predictions(self, limit: int) -> list[tuple[float, float]]:
-        """Predicted and realised attainment of the newest decisions with both, oldest first."""
+    def predictions(self, limit: int) -> list[Past]:
+        """What came of the newest predictions that concerned 30 requests, oldest first."""
         rows = self.rows(
-            "SELECT predicted, realised FROM decisions WHERE predicted IS NOT NULL "
-            "AND realised IS NOT NULL AND realised_requests >= 30 ORDER BY id DESC LIMIT ?",
+            "SELECT predicted, json_extract(twin, '$.spread') AS spread, realised FROM decisions "
+            "WHERE predicted IS NOT NULL AND spread > 0 AND realised IS NOT NULL "
+            "AND realised_requests >= 30 ORDER BY id DESC LIMIT ?",
             (limit,),
         )
-        return [(row["predicted"], row["realised"]) for row in reversed(list(rows))]
+        return [Past(*row) for row in reversed(list(rows))]
 
     def outcomes(self, run: int | None = None) -> Iterator[Outcome]:
         """Outcomes in the order they were recorded, of one run or of all."""

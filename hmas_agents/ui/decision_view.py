@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from hmas_agents.forms import judgement, verdict_text
+from hmas_agents.forms import judgement, setting_text, verdict_text
 from hmas_agents.ledger import StoredDecision
 from hmas_agents.ui.comparison import flatten
 from serving.policies import format_policy
@@ -26,7 +26,7 @@ def view_decision(stored: StoredDecision, ledger: int) -> dict[str, Any]:
     for call in view["tool_calls"]:
         call["changes"] = changes(call.pop("before"), call.pop("after"))
     for proposal, shown in zip(record.proposals, view["proposals"], strict=True):
-        shown["text"] = format_policy(proposal.policy, proposal.params)
+        shown["text"] = setting_text(proposal)
         shown["verdict"] = verdict_text(proposal)
         shown["judgement"] = judgement(proposal) if proposal.source != "incumbent" else ""
     chosen = record.chosen

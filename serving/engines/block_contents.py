@@ -74,3 +74,18 @@ def number_blocks(
     if last[0] >= 2**31:
         raise ValueError(f"{last[0]} different KV blocks: at most {2**31 - 1} can be numbered")
     return BlockContents(names, np.concatenate(parts), last)
+
+
+def gather(
+    contents: BlockContents,
+    rows: NDArray[np.int64],
+    prompt_tokens: NDArray[np.int32],
+    answer_tokens: NDArray[np.int32],
+    block_size: int,
+) -> BlockContents:
+    """Contents of requests that begin as those in `rows` do; copies share their prefixes alone."""
+    names = contents.names[rows]
+    own = (prompt_tokens.astype(np.int64) + answer_tokens) // block_size + 1 - names["shared"]
+    first = int(contents.shared.max()) + 1
+    names["own"] = first + np.cumsum(own) - own - names["shared"]
+    return BlockContents(names, contents.shared, np.array([first + own.sum()], np.int64))

@@ -67,6 +67,14 @@ class Notes(NamedTuple):
     stays: NDArray[np.int64]
 
 
+def new_notes(lengths: tuple[NDArray[Any], NDArray[Any]], requests: int, most: int) -> Notes:
+    """Room for so many requests, and a batch of at most `most`."""
+    return Notes(
+        *lengths, np.zeros(most, np.int64), np.zeros(most), np.zeros(3 * requests + 1, int),
+        np.zeros(1, np.int64), np.zeros(requests, np.int64), *np.zeros((2, most), np.int64),
+    )  # fmt: skip
+
+
 @compiled_in_place
 def _note(notes: Notes, row: int, kind: int) -> None:
     notes.events[notes.head[0]] = KINDS * row + kind

@@ -36,7 +36,14 @@ from serving.core.control import prefill_rate
 from serving.core.cost import new_cost
 from serving.core.lengths import GROUPS_PER_TENANT, group_of, learn, new_lengths
 from serving.core.state import Core, with_rows
-from serving.engines.hooked_steps import EXPIRED, Notes, put_back_hooked, run_hooked, tell
+from serving.engines.hooked_steps import (
+    EXPIRED,
+    Notes,
+    new_notes,
+    put_back_hooked,
+    run_hooked,
+    tell,
+)
 from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
 from serving.engines.put_back import begun_rows
@@ -164,6 +171,11 @@ class VirtualHook:
                 self._promise(self._books.run, self.arrived)
         return ack
 
+    def enforce_over(self, core: Core, decision: Decision) -> None:
+        """Let a decision hold over other arrays of these tenants, without lease and books."""
+        self._lanes.rows.core = core
+        self._order.enforce(decision, decision.epoch)
+
     # -- running --------------------------------------------------------------------------
 
     def learn_lengths(self, served: Iterable[tuple[str, int, int, int]]) -> None:
@@ -173,7 +185,7 @@ class VirtualHook:
 
     def begin(
         self, state: EngineState, workload: Workload, begun: Sequence[Begun] | None,
-        requests: Sequence[TraceRequest], prefill_s_per_token: float,
+        requests: Sequence[ResidentRequest | TraceRequest], prefill_s_per_token: float,
     ) -> Notes:  # fmt: skip
         """Know this workload, and hold what has begun elsewhere; None if nothing is taken over."""
         offered: list[ResidentRequest | TraceRequest] = [one.inside for one in begun or ()]
@@ -181,10 +193,7 @@ class VirtualHook:
         self._state = state
         count, most = len(offered), len(state.running)
         self._lanes.rows.core = with_rows(self.core, max(count, len(self.core.requests)))
-        self._notes = Notes(
-            *self._lengths, np.zeros(most, np.int64), np.zeros(most), np.zeros(3 * count + 1, int),
-            np.zeros(1, np.int64), np.zeros(count, np.int64), *np.zeros((2, most), np.int64),
-        )  # fmt: skip
+        self._notes = new_notes(self._lengths, count, most)
         self._books.run = run = VirtualRun(state, self._notes, workload, offered)
         self._promise(run, 0)
         if begun is not None:

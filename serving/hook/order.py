@@ -143,7 +143,7 @@ class Order:
 
     def _order_by(self, policy: Policy) -> None:
         engine = self.core.engine
-        if policy.shares and not self.policy.shares:
+        if policy.shares and not engine["shares"][0]:
             tenants.level(self.core)
         self.policy = policy
         engine["policy"] = NUMBERS[policy.name]

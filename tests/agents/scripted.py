@@ -1,38 +1,53 @@
 """A forecaster that says what the test says, for every future alike or one by one."""
 
-from hmas_agents.twin_process import WorkerLostError
-from hmas_agents.twin_worker import Ask
+from dataclasses import replace
+from typing import Any
+
+from hmas_agents.twin.process import WorkerLostError
+from hmas_agents.twin.question import Answer, Candidate, Question
+from hmas_agents.twin.search import search
 
 
 class Scripted:
     """Answers by policy, a list by future; keeps what it was asked.
 
-    `"lost"`: the worker is gone; any other text: that future failed.
+    `"lost"`: the worker is gone; any other text: that future failed. A policy that is not in the
+    script is as good as `others`, which is nothing.
 
-    `limits`: those that each policy was asked under last, None where nothing was said of them.
+    Attributes:
+        asked: (policy, future) of each trial, in order.
+        limits: those that each policy was asked under last.
+        candidates, situation: of the last question.
     """
 
-    def __init__(self, **answers):
-        self.answers, self.asked, self.limits = answers, [], {}
+    def __init__(self, others: float = 0.0, **answers: float | str | list[float]) -> None:
+        self.others, self.answers = others, answers
+        self.asked: list[tuple[str, int]] = []
+        self.limits: dict[str, dict[str, Any]] = {}
+        self.candidates: tuple[Candidate, ...] = ()
 
-    def start(self):
+    def start(self) -> None:
         pass
 
-    def wait_ready(self, limit_s):
+    def wait_ready(self, limit_s: float | None) -> bool:
         return True
 
-    def send(self, situation):
-        self.situation = situation
+    def ask(self, question: Question) -> Answer:
+        self.candidates, self.situation = question.candidates, question.situation
+        return replace(search(question, self._attainment), offered=100.0)
 
-    def ask(self, ask: Ask, deadline_s):
-        self.asked.append((ask.policy, ask.seed))
-        self.limits[ask.policy] = ask.limits
-        answer = self.answers.get(ask.policy, "not in the script")
+    def close(self) -> None:
+        pass
+
+    def _attainment(self, i: int, future: int) -> float:
+        candidate = self.candidates[i]
+        self.asked.append((candidate.policy, future))
+        self.limits[candidate.policy] = candidate.limits
+        answer = self.answers.get(candidate.policy, self.others)
         if isinstance(answer, list):
-            answer = answer[ask.seed]
+            answer = answer[future]
         if answer == "lost":
             raise WorkerLostError("twin_timeout: out of its time budget")
+        if isinstance(answer, str):
+            raise ValueError(answer)  # noqa: TRY004  what a trial of the worker would raise
         return answer
-
-    def close(self):
-        pass

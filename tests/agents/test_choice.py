@@ -2,7 +2,7 @@
 
 import pytest
 
-from hmas_agents.choice import choose, key_of, worth_trying
+from hmas_agents.choice import choose, key_of
 from hmas_agents.records import Proposal
 from hmas_agents.rule_table import choose as by_rule
 from tests.agents.states import long_state
@@ -32,18 +32,6 @@ def test_the_rule_table(state, policy, params):
 
 
 INCUMBENT = candidate("incumbent", "fcfs")
-
-
-def test_the_twin_tries_every_allowed_policy_and_the_values_next_to_the_one_in_force():
-    steep, start = Proposal("incumbent", "edf", {"kappa": 30.0}), ("slide", {"kappa": 5.0})
-    tried = worth_trying(steep, ("edf", "density"), start)
-    values = [{}, {"kappa": 10.0}, {"kappa": 100.0}]
-    assert tried == [start, *(("edf", value) for value in values), ("density", {})]
-    some = [start, ("edf", {}), ("edf", {"kappa": 3.0})]
-    assert worth_trying(INCUMBENT, ("edf",), start) == some
-    between = Proposal("incumbent", "edf", {"kappa": 5.0})
-    found = worth_trying(between, ("edf",), start)
-    assert {params.get("kappa") for name, params in found if name == "edf"} == {None, 3, 10}
 
 
 def test_the_largest_gain_above_its_own_margin_wins():

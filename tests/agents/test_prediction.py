@@ -1,74 +1,105 @@
-"""How sure is a forecast? Margins grow with error and doubt, shared doubt cancels."""
+"""How sure is a forecast? Intervals hold what they state, and luck replaces nobody."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmas_agents.prediction import (
-    UNTESTED_ERROR,
+from hmas_agents.twin.prediction import (
+    COVERAGE,
+    NOT_PURSUED,
+    SCORES_KEPT,
+    Calibration,
+    Past,
     Prediction,
-    bias,
     gain,
-    gain_margin,
-    rms,
 )
 
-SHARES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=6).map(tuple)
+SHARES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8).map(tuple)
+SCORES = st.lists(st.floats(-20.0, 20.0), max_size=150)
 
 
-def test_the_error_is_assumed_until_reality_has_shown_it():
-    assert rms([]) == UNTESTED_ERROR
-    assert rms([0.3, -0.4]) == pytest.approx(0.3536, abs=1e-4)
+def calibration(scores):
+    return Calibration.of(Past(0.5, 0.01, 0.5 + 0.01 * score) for score in scores)
 
 
-@given(shares=SHARES, error=st.floats(0.0, 0.5))
-def test_an_interval_holds_the_mean_and_widens_with_past_error(shares, error):
-    prediction = Prediction(shares)
-    low, high = prediction.interval(error)
-    assert 0.0 <= low <= prediction.mean + 1e-9
-    assert prediction.mean - 1e-9 <= high <= 1.0
-    wide_low, wide_high = prediction.interval(error + 0.1)
-    assert wide_low <= low
-    assert high <= wide_high
+@given(shares=SHARES, scores=SCORES)
+def test_an_interval_lies_within_what_can_be(shares, scores):
+    low, high = calibration(scores).interval(Prediction(shares, 100.0))
+    assert 0.0 <= low <= high <= 1.0
 
 
-def test_a_gain_is_taken_over_the_futures_that_both_have_seen():
-    assert gain(Prediction((0.6,)), Prediction((0.5, 0.1, 0.1))) == pytest.approx(0.1)
+@pytest.mark.parametrize(("shift", "wide"), [(0.0, 0.5), (0.0, 1.0), (0.0, 4.0), (-2.0, 1.5)])
+def test_a_stated_interval_holds_as_often_as_it_says(shift, wide):
+    """Whatever reality's distance from the futures: narrower, wider, or to one side."""
+    rng, held, count = np.random.default_rng(1), 0, 3000
+    known = Calibration()
+    for i in range(count):
+        prediction = Prediction(tuple(rng.normal(0.6, 0.02, 32)), 400.0)
+        realised = 0.6 + 0.02 * rng.normal(shift, wide)
+        low, high = known.interval(prediction)
+        held += i >= SCORES_KEPT and low <= realised <= high
+        known.past.append(Past(prediction.mean, prediction.spread, realised))
+    assert COVERAGE - 0.03 < held / (count - SCORES_KEPT) < COVERAGE + 0.04
 
 
-def test_the_future_that_chose_the_finalist_does_not_speak_for_it():
-    lucky, incumbent = Prediction((0.9, 0.5, 0.5)), Prediction((0.5, 0.5, 0.5))
-    assert gain(lucky, incumbent) == 0.0
-    assert gain(lucky, incumbent) < gain_margin(lucky, incumbent, 0.0, 0.01)
+def test_before_the_first_outcome_an_interval_is_wider_than_its_futures():
+    low, high = Calibration().interval(Prediction((0.5, 0.6) * 16, 400.0))
+    assert low < 0.5 < 0.6 < high
 
 
-@given(shares=st.lists(st.floats(0.3, 0.7), min_size=3, max_size=8), lead=st.floats(0.0, 0.1))
-def test_doubt_over_the_futures_comes_on_top(shares, lead):
-    incumbent = Prediction((0.5,) * len(shares))
-    doubtful = gain_margin(Prediction(tuple(shares)), incumbent, lead, 0.01)
-    sure = gain_margin(Prediction((0.6,) * len(shares)), incumbent, lead, 0.01)
-    assert sure == pytest.approx(max(lead, 0.01))
-    assert doubtful >= sure - 1e-12
+def test_futures_that_agree_leave_the_doubt_of_one_request():
+    low, high = Calibration().interval(Prediction((0.75,) * 32, 200.0))
+    assert low < 0.75 - 1 / 200
+    assert high > 0.75 + 1 / 200
 
 
-@given(ours=SHARES, theirs=SHARES, off=st.floats(0.0, 0.3), least=st.floats(0.0, 0.1))
-def test_a_margin_is_never_below_the_least_or_the_bias(ours, theirs, off, least):
-    margin = gain_margin(Prediction(ours), Prediction(theirs), off, least)
-    assert margin >= max(least, off)
+def test_the_first_half_chose_the_finalist_and_does_not_speak_for_it():
+    lucky = Prediction((0.9,) * 16 + (0.5,) * 16)
+    assert gain(lucky, Prediction((0.5,) * 32)) == 0.0
 
 
-@pytest.mark.parametrize(("futures", "margin"), [(1, 0.10), (2, 0.10), (3, 0.05)])
-def test_one_fresh_future_needs_twice_as_much(futures, margin):
-    candidate, incumbent = Prediction((0.6,) * futures), Prediction((0.5,) * futures)
-    assert gain_margin(candidate, incumbent, 0.05, 0.01) == pytest.approx(margin)
+def test_one_that_was_not_tried_on_all_futures_may_not_replace_what_is_in_force():
+    assert Calibration().margin(Prediction((1.0,) * 16), Prediction((0.0,) * 32)) == NOT_PURSUED
 
 
-def test_who_was_not_tried_again_may_not_replace_who_was():
-    assert gain_margin(Prediction((1.0,)), Prediction((0.0, 0.0)), 0.0, 0.01) == 1.0
+@given(scores=st.lists(st.floats(4.0, 20.0), min_size=40, max_size=100))
+def test_a_margin_grows_with_the_distance_of_reality(scores):
+    noisy, calm = Prediction((0.6, 0.5) * 16), Prediction((0.5, 0.5) * 16)
+    doubted = calibration([sign * each for each in scores for sign in (1, -1)])
+    assert doubted.margin(noisy, calm) > Calibration().margin(noisy, calm) > 0.0
 
 
-def test_error_that_averages_out_is_no_bias():
-    assert bias([]) == UNTESTED_ERROR
-    assert bias([0.2, -0.2] * 10) < 0.01
-    assert bias([0.1] * 19) == pytest.approx((0.05 + 1.9) / 20)
-    assert bias([-0.1] * 19) == bias([0.1] * 19)
+def test_equal_candidates_rarely_replace_each_other():
+    """Of sixty that differ by chance alone the luckiest of the first half is tried on the other."""
+    rng, switched = np.random.default_rng(2), 0
+    for _ in range(400):
+        common = rng.normal(0.7, 0.03, 32)
+        each = np.clip(common + rng.normal(0.0, 0.01, (60, 32)), 0, 1)
+        luckiest = Prediction(tuple(each[each[:, :16].mean(axis=1).argmax()]), 400.0)
+        incumbent = Prediction(tuple(np.clip(common, 0, 1)), 400.0)
+        switched += gain(luckiest, incumbent) > Calibration().margin(luckiest, incumbent)
+    assert switched / 400 < 0.02
+
+
+def test_a_gain_beyond_chance_does_replace():
+    rng = np.random.default_rng(3)
+    common = rng.normal(0.7, 0.03, 32)
+    better = Prediction(tuple(common + rng.normal(0.02, 0.01, 32)), 400.0)
+    incumbent = Prediction(tuple(common), 400.0)
+    assert gain(better, incumbent) > Calibration().margin(better, incumbent)
+
+
+def test_the_error_is_unknown_until_reality_has_shown_it():
+    assert Calibration().error is None
+    past = [Past(0.8, 0.1, 0.5), Past(0.1, 0.1, 0.5)]
+    assert Calibration.of(past).error == pytest.approx(0.3536, abs=1e-4)
+
+
+def test_terms_say_what_a_margin_was_made_of():
+    candidate, incumbent = Prediction((0.6, 0.5) * 16), Prediction((0.5,) * 32)
+    terms = Calibration().terms(candidate, incumbent)
+    assert terms["futures"] == 16
+    assert terms["against"] == 0.5
+    margin = Calibration().margin(candidate, incumbent)
+    assert terms["factor"] * terms["chance"] == pytest.approx(margin)

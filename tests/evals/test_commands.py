@@ -123,13 +123,13 @@ def test_another_trace_takes_the_suites_place_and_bad_lines_are_named(suite, tmp
 
 def test_the_controllers_configuration_is_refused_before_an_arm_runs(suite, tmp_path):
     config = tmp_path / "mine.toml"
-    config.write_text("[twin]\nmargn = 0.1\n")
+    config.write_text("[twin]\ncandidats = 10\n")
     out = tmp_path / "out"
     result = run(suite, "--config", config, "--out", out)
     assert result.exit_code == 2
     assert result.stderr == (
-        f"hmas eval run: {config}:2: twin.margn: unknown key; did you mean 'margin'? there are "
-        "enabled, explore, horizon_s, draws, window_s, max_requests, budget_s, margin\n"
+        f"hmas eval run: {config}:2: twin.candidats: unknown key; did you mean 'candidates'? "
+        "there are enabled, candidates, horizon_s, draws, window_s, max_requests, budget_s\n"
     )
     assert not out.exists()
 

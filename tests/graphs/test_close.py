@@ -13,11 +13,12 @@ from graphs.control_loop import ControlLoop
 from hmas_agents.config import load_config
 from hmas_agents.ledger import LedgerReader
 from hmas_agents.records import DecisionRecord
-from hmas_agents.twin_process import TwinProcess, WorkerLostError
+from hmas_agents.twin.process import TwinProcess, WorkerLostError
 from serving.contracts import ResidentPage
 from tests.agents.model_server import serving
 from tests.fakes import FakeEngine
-from tests.graphs.test_control_loop import Running, serve
+from tests.graphs.fake_loop import serve
+from tests.graphs.test_control_loop import Running
 
 SOON_S = 60.0  # of waits that end at once where all is well
 QUICK = {

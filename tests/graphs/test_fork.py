@@ -12,13 +12,14 @@ from hmas_agents.cli import main
 from hmas_agents.config import load_config
 from hmas_agents.ledger import Ledger, LedgerReader
 from hmas_agents.records import Proposal
+from hmas_agents.twin.prediction import Past
 from serving.contracts import Decision
 from serving.policies import POLICIES
 from tests.agents.model_server import completion, proposals, serving
 from tests.agents.scripted import Scripted
 from tests.evals.agent_samples import situation
 from tests.fakes import FakeEngine
-from tests.graphs.test_control_loop import serve
+from tests.graphs.fake_loop import serve
 from tests.hmas_agents.samples import record
 
 AT_S = 60.0
@@ -124,9 +125,10 @@ def test_the_twin_knows_how_wrong_it_had_been(ledger):
     twin = {"edf": 0.9, "fcfs": 0.6}
     calm = fork(stored, Change("verify", settings()), scripted(**twin))
     assert calm.chosen["policy"] == "edf"
-    wrong = Change("verify", settings(), past=[(0.9, 0.1)] * 20)
+    wrong = Change("verify", settings(), past=[Past(0.9, 0.05, 0.1)] * 20)
     forked = fork(stored, wrong, scripted(**twin))
-    assert forked.twin["error"] > calm.twin["error"]
+    assert calm.twin["error"] is None
+    assert forked.twin["error"] == pytest.approx(0.8)
 
 
 def test_from_propose_the_model_hears_the_recorded_words_again(ledger):

@@ -2,13 +2,13 @@
 
 import pytest
 
-from evals.baselines.inline_twin import InlineForecaster
 from graphs.fork import Change, fork
 from graphs.long_horizon import build_long_horizon
 from graphs.parts import build_parts
 from hmas_agents.config import load_config
 from hmas_agents.ledger import LedgerReader, StoredDecision
 from hmas_agents.records import Proposal
+from hmas_agents.twin.process import InProcess
 from serving.contracts import CostCoefficients
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
@@ -21,7 +21,8 @@ CONFIG = load_config(
     {
         "model.enabled": False,
         "twin.horizon_s": 10.0,
-        "twin.draws": 1,
+        "twin.draws": 4,
+        "twin.candidates": 20,
         "control.allow_policies": ("fcfs", "edf", "sjf", "slide"),
     },
 )
@@ -37,7 +38,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> StoredDecision:
     made: list[object] = []
     parts = build_parts(
         engine, CONFIG, ledger, run_label="", controller_id="hmas",
-        on_decision=made.append, forecaster=InlineForecaster(),
+        on_decision=made.append, forecaster=InProcess(),
     )  # fmt: skip
     graph = build_long_horizon(parts)
 
@@ -55,7 +56,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> StoredDecision:
 
 def test_the_same_futures_are_seen_again(decided):
     record = decided.record
-    again = fork(decided, Change("summarise", CONFIG), InlineForecaster())
+    again = fork(decided, Change("summarise", CONFIG), InProcess())
     assert sum(each.predicted is not None for each in record.proposals) >= 4  # all allowed ones
     assert [(p.source, p.policy, p.predicted) for p in again.proposals] == [
         (p.source, p.policy, p.predicted) for p in record.proposals
@@ -66,7 +67,7 @@ def test_the_same_futures_are_seen_again(decided):
 def test_a_proposal_by_hand_gets_the_twin_s_word(decided):
     by_hand = Proposal("person", "slide", {"kappa": 60.0})
     change = Change("verify", CONFIG, [by_hand])
-    again = fork(decided, change, InlineForecaster())
+    again = fork(decided, change, InProcess())
     judged = next(each for each in again.proposals if each.source == "person")
     assert judged.predicted is not None
     assert len(again.proposals) == len(decided.record.proposals) + 1

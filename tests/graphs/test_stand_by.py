@@ -14,7 +14,7 @@ from serving.contracts import PERSON, PINNED_S, Decision
 from serving.contracts.rules import rules_in_force
 from tests.agents.scripted import Scripted
 from tests.fakes import STOCK, FakeEngine
-from tests.graphs.test_control_loop import serve
+from tests.graphs.fake_loop import serve
 from tests.graphs.test_simulated_loop import PROFILE, workload
 
 TTL_S = 15.0

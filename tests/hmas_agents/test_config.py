@@ -60,7 +60,7 @@ def test_overrides_win_over_the_file_and_none_is_no_override(write):
         ('[model]\nmode = 1\n[control]\nmode = "go"\n', ":4: control.mode: "),
         ("[twin]\nbudget = 3\n", ":2: twin.budget: unknown key; did you mean 'budget_s'?"),
         ("[twins]\n", ":1: twins: unknown key; did you mean 'twin'? there are engine, control"),
-        ("[twin]\nmargin = nan\n", ":2: twin.margin: "),
+        ("[twin]\nhorizon_s = nan\n", ":2: twin.horizon_s: "),
         ("[ledger]\nmax_decisions = 0\n", ":2: ledger.max_decisions: "),
         ('[control]\nstart_policy = "sjf"\n', ":1: control: start_policy 'sjf' is not in"),
         ('[control]\nstart_policy = "lifo"\n', ":1: control: policy 'lifo' does not exist; there"),

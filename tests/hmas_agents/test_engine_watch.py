@@ -6,7 +6,9 @@ import pytest
 
 from hmas_agents.config import load_config
 from hmas_agents.engine_watch import MAX_WINDOW, EngineWatch
-from hmas_agents.forecast import forecast
+from hmas_agents.twin.forecast import Forecasts
+from hmas_agents.twin.futures import Futures
+from hmas_agents.twin.question import Candidate
 from serving.contracts import (
     SLO,
     ClassTerms,
@@ -69,9 +71,9 @@ def test_what_happened_after_the_snapshot_happens_at_it_so_that_the_twin_can_beg
     assert (early.arrival_s, early.admitted_s, early.first_token_s) == (50.0, 60.0, now_s)
     assert (late.arrival_s, late.admitted_s, late.first_token_s) == (now_s,) * 3
     # The early one's first token was late already: nothing to predict.
-    assert forecast(situation, "edf", {}, seed=0, horizon_s=5.0).offered == 1
+    assert Futures(situation, 5.0).draw(0).weights.sum() == 1
     ours = replace(situation, own_tenants=("acme",))
-    assert forecast(ours, "edf", {}, seed=0, horizon_s=5.0).offered == 0
+    assert Futures(ours, 5.0).draw(0).weights.sum() == 0
 
 
 def test_the_newest_requests_are_kept_when_there_are_too_many_for_the_twin():
@@ -103,9 +105,9 @@ def test_each_request_is_predicted_by_its_own_targets_whichever_came_last(last):
     ]
     engine.events.append(arrival(40, 120.0, slo=last, tenant="hmas", **known))
     engine.now_s = 120.0
-    predicted = forecast(watch.situation(), "edf", {}, seed=0, horizon_s=10.0)
-    assert predicted.offered > 10
-    assert predicted.attainment == pytest.approx(0.5, abs=0.11)
+    forecasts = Forecasts(watch.situation(), 10.0)
+    assert forecasts.attainment(Candidate("edf"), seed=0) == pytest.approx(0.5, abs=0.11)
+    assert forecasts.offered > 10
 
 
 CONTRACT = Contract(
@@ -157,5 +159,5 @@ def test_the_twins_future_finds_in_the_cache_what_the_engine_has_found(cached, m
     assert {(r.cached_tokens, r.prefix) for r in situation.requests} == {
         (cached, (1, 2, 3)[: cached // 512])
     }
-    predicted = forecast(situation, "fcfs", {}, seed=0, horizon_s=10.0)
-    assert predicted.attainment == pytest.approx(met, abs=0.05)
+    attainment = Forecasts(situation, 10.0).attainment(Candidate("fcfs"), seed=0)
+    assert attainment == pytest.approx(met, abs=0.05)

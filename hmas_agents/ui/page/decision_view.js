@@ -42,8 +42,8 @@ function judged(d) {
 function reach(d) {
   const parts = [];
   if (d.realised_requests !== null) parts.push(`${count(d.realised_requests, "request")} in the window after it`);
-  const { horizon_s, futures, wall_s } = d.twin;
-  if (futures) parts.push(`the twin tried ${count(futures, "future")} of ${number(horizon_s)} s in ${number(wall_s, 2)} s`);
+  const { horizon_s, candidates, forecasts, wall_s } = d.twin;
+  if (forecasts) parts.push(`the twin tried ${count(candidates, "setting")} in ${count(forecasts, "forecast")} of ${number(horizon_s)} s, in ${number(wall_s, 2)} s`);
   return parts.length > 0 && el("p", { class: "muted" }, parts.join(" · "));
 }
 

@@ -234,12 +234,12 @@ def test_what_the_twin_expected_is_told_with_its_interval_and_its_margin(hmas, t
     slide = Proposal(
         "model", "slide", predicted=0.81, verdict="ok", interval=(0.75, 0.87), gain=0.27,
         margin=0.07,
-        terms={"against": 0.56, "futures": 3, "chance": 0.02, "bias": 0.05, "least": 0.03},
+        terms={"against": 0.56, "futures": 16, "chance": 0.02, "factor": 3.5},
     )  # fmt: skip
-    # Level with what is in force on the one future that both saw, and so tried no further.
+    # Level with what is in force on the futures that both saw, and so tried no further.
     level = Proposal(
         "twin", "density", predicted=0.925, verdict="ok", gain=0.0, margin=1.0,
-        terms={"against": 0.925, "futures": 1, "chance": 0.0, "bias": 0.05, "least": 0.03},
+        terms={"against": 0.925, "futures": 2, "chance": 0.0, "factor": 3.5},
         reason="tried beside what was proposed",
     )  # fmt: skip
     untried = Proposal("twin", "srpt", verdict="allow-list: 'srpt' is not allowed")
@@ -254,22 +254,22 @@ def test_what_the_twin_expected_is_told_with_its_interval_and_its_margin(hmas, t
             old,
             Proposal("incumbent", "edf", predicted=0.54, interval=(0.5, 0.6)),
         ],
-        twin={"horizon_s": 60.0, "futures": 8, "wall_s": 3.5},
+        twin={"horizon_s": 60.0, "candidates": 8, "wall_s": 3.5},
     )
     assert "model: slide  predicted 81.0% [75.0%, 87.0%] against 56.0% of edf" in out
     assert (
-        "guardrails: allowed  lead +27.0 points on 3 futures, less 2.0 of chance: +25.0 points, "
-        "must exceed +5.0 points (the bias)"
+        "guardrails: allowed  lead +27.0 points on 16 futures, must exceed +7.0 points: "
+        "3.5 times the 2.00 of chance"
     ) in out
     assert (
         "twin: density  predicted 92.5% against 92.5% of edf  guardrails: allowed  "
-        "lead +0.0 points on one future: not tried on more  (tried beside what was proposed)"
+        "lead +0.0 points on 2 futures: not tried on all  (tried beside what was proposed)"
     ) in out
     assert "twin: srpt  not predicted  guardrails: allow-list: 'srpt' is not allowed\n" in out
     assert "lead +6.0 points, must exceed +5.0 points\n" in out
     assert "verdict" not in out
     assert "incumbent: edf  predicted 54.0% [50.0%, 60.0%]" in out
-    assert "the twin: horizon_s=60, futures=8, wall_s=3.5" in out
+    assert "the twin: horizon_s=60, candidates=8, wall_s=3.5" in out
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_without_tracing_a_tick_adds_nothing_to_the_graph_and_spans_do_nothing()
 def test_a_decision_is_written_into_its_ticks_span():
     decided = record(
         predicted=0.81, predicted_low=0.7, predicted_high=0.9, model_step_share=0.02,
-        twin={"horizon_s": 60, "futures": 12, "wall_s": 3.5, "error": 0.04},
+        twin={"horizon_s": 60, "candidates": 257, "forecasts": 560, "wall_s": 3.5, "error": 0.04},
     )  # fmt: skip
     kept = Recorded()
     with seam.tick(kept.tracing, "long_tick"):
@@ -159,7 +159,8 @@ def test_a_decision_is_written_into_its_ticks_span():
         "hmas.decision.faults": ("model_timeout",), "hmas.proposals": 2,
         "hmas.attainment": 0.54, "hmas.load": 1.3,
         "hmas.predicted": 0.81, "hmas.predicted.low": 0.7, "hmas.predicted.high": 0.9,
-        "hmas.twin.error": 0.04, "hmas.twin.futures": 12, "hmas.twin.wall_s": 3.5,
+        "hmas.twin.error": 0.04, "hmas.twin.candidates": 257,
+        "hmas.twin.forecasts": 560, "hmas.twin.wall_s": 3.5,
         "hmas.model.step_share": 0.02,
         "hmas.prompt.version": 1, "hmas.prompt.sha256": "ab" * 32, "gen_ai.prompt.name": "policy",
     }  # fmt: skip

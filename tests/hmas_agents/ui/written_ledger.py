@@ -123,7 +123,7 @@ def switching(at_s: float, epoch: int, mode: str, policy: str) -> DecisionRecord
             "ack": {"accepted": acts, "epoch": epoch + acts, "reason": "", "clamped": {}},
         },
         predicted=0.81, predicted_low=0.75, predicted_high=0.86,
-        twin={"horizon_s": 60.0, "futures": 8, "wall_s": 3.2, "error": 0.02},
+        twin={"horizon_s": 60.0, "candidates": 257, "forecasts": 560, "wall_s": 0.6, "error": 0.02},
     )  # fmt: skip
 
 

@@ -1,20 +1,20 @@
 """Where does the twin compute? In a process of its own, kept warm, with a deadline.
 
-`Forecaster` is the seam: the controller uses `TwinProcess`; a run in virtual time may
-compute in its own process, where waiting costs nothing.
+`Forecaster` is the seam: the controller uses `TwinProcess`; a run in virtual time computes
+`InProcess`, where waiting costs nothing.
 """
 
 import multiprocessing
 import threading
-import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
-from hmas_agents.situation import Situation
-from hmas_agents.twin_worker import Ask, serve
+from hmas_agents.twin.question import Answer, Question
+from hmas_agents.twin.worker import answer, serve
 
 STOP_WAIT_S = 1.0
+_GRACE_S = 1.0  # beyond the limit of a question: a trial takes milliseconds
 
 
 class WorkerLostError(Exception):
@@ -22,7 +22,7 @@ class WorkerLostError(Exception):
 
 
 class Forecaster(Protocol):
-    """Computes one forecast after the other. `deadline_s` is on the monotonic clock.
+    """Answers one question after the other.
 
     Whoever raises WorkerLostError has ended the worker: `start` begins another.
     """
@@ -32,20 +32,34 @@ class Forecaster(Protocol):
         ...
 
     def wait_ready(self, limit_s: float | None) -> bool:
-        """Wait until forecasts can be made; False when `limit_s` was not enough."""
+        """Wait until questions can be answered; False when `limit_s` was not enough."""
         ...
 
-    def send(self, situation: Situation) -> None:
-        """What the next asks start from. Raises WorkerLostError."""
-        ...
-
-    def ask(self, ask: Ask, deadline_s: float | None) -> float | str:
-        """An attainment, or what went wrong. Raises WorkerLostError."""
+    def ask(self, question: Question) -> Answer:
+        """What the twin says. Raises WorkerLostError."""
         ...
 
     def close(self) -> None:
         """End it for good, whatever it is doing, also from another thread."""
         ...
+
+
+class InProcess:
+    """Answers at once; there is nothing to start, to wait for, or to lose."""
+
+    def start(self) -> None:
+        """See Forecaster."""
+
+    def wait_ready(self, limit_s: float | None) -> bool:  # noqa: ARG002  nothing to wait for
+        """See Forecaster."""
+        return True
+
+    def ask(self, question: Question) -> Answer:
+        """See Forecaster."""
+        return answer(question)
+
+    def close(self) -> None:
+        """See Forecaster."""
 
 
 class TwinProcess:
@@ -61,7 +75,7 @@ class TwinProcess:
         self._ready = self._closed = False
 
     def start(self) -> None:
-        """See Forecaster; it takes about 10 s to be ready."""
+        """See Forecaster; it takes some seconds to be ready."""
         with self._lock:
             if self._closed or (self._process is not None and self._process.is_alive()):
                 return
@@ -86,25 +100,18 @@ class TwinProcess:
                 raise self._lost(f"twin_failed: the worker ended ({error!r})") from error
         return self._ready
 
-    def send(self, situation: Situation) -> None:
+    def ask(self, question: Question) -> Answer:
         """See Forecaster."""
+        pipe, limit_s = self._worker(), question.limit_s
         try:
-            self._worker().send(situation)
-        except OSError as error:
-            raise self._lost(f"twin_failed: the worker ended ({error!r})") from error
-
-    def ask(self, ask: Ask, deadline_s: float | None) -> float | str:
-        """See Forecaster."""
-        pipe = self._worker()
-        try:
-            pipe.send(ask)
-            if not pipe.poll(left_s(deadline_s)):
-                # A worker in the middle of a replay cannot be asked again.
+            pipe.send(question)
+            if not pipe.poll(None if limit_s is None else limit_s + _GRACE_S):
+                # A worker that computes cannot be asked again.
                 raise self._lost("twin_timeout: out of its time budget")
-            answer: float | str = pipe.recv()
+            said: Answer = pipe.recv()
         except (EOFError, OSError) as error:
             raise self._lost(f"twin_failed: the worker ended ({error!r})") from error
-        return answer
+        return said
 
     def close(self) -> None:
         """See Forecaster; for good."""
@@ -137,7 +144,3 @@ class TwinProcess:
         self._pipe = self._process = None
         self._ready = False
 
-
-def left_s(deadline_s: float | None) -> float | None:
-    """Seconds until a deadline on the monotonic clock; None for none."""
-    return None if deadline_s is None else max(0.0, deadline_s - time.monotonic())

@@ -1,0 +1,75 @@
+"""How would the next minute go under a candidate? Served in the compiled engine, once per future.
+
+It starts from the engine's present state and serves arrivals that were drawn from the recent
+window. Deterministic; run by the twin's process, by `hmas replay` and by the labelling of cases.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from hmas_agents.situation import Situation
+from hmas_agents.twin.futures import Futures
+from hmas_agents.twin.question import Candidate
+from serving.contracts import Decision, ResidentRequest
+from serving.engines.branches import Branches, Trial
+from serving.engines.profile import profile_from_snapshot
+
+
+class Forecasts:
+    """Forecasts from one situation.
+
+    Args:
+        situation: one engine at one moment.
+        horizon_s: what arrives within it counts, and what is inside and has missed nothing yet.
+    """
+
+    def __init__(self, situation: Situation, horizon_s: float) -> None:
+        snapshot = situation.snapshot
+        self._situation = situation
+        self._futures = Futures(situation, horizon_s)
+        inside = [_from_zero(one, snapshot.now_s) for one in situation.inside.requests]
+        in_force = Decision(
+            "twin", snapshot.epoch + 1, 0.0, snapshot.policy, snapshot.params, snapshot.limits
+        )
+        self._branches = Branches(
+            profile_from_snapshot(snapshot), situation.settings, in_force, inside,
+            situation.requests,
+            ((s.tenant, s.prompt_tokens, s.max_tokens, s.output_tokens) for s in situation.served),
+            situation.inside.prefill_s_per_token,
+        )  # fmt: skip
+        self._trials: dict[int, Trial] = {}
+
+    def attainment(self, candidate: Candidate, seed: int) -> float:
+        """The share of what counts that meets all its SLOs; 1 where nothing does.
+
+        A request that is still being answered at the end counts as met while it is on time.
+
+        Raises:
+            ValueError: the policy or its parameters do not exist.
+        """
+        limits = replace(self._situation.limits, **candidate.limits)
+        return self._branches.met_share(
+            self._trial(seed), candidate.policy, candidate.params, limits, self._futures.until_s
+        )
+
+    @property
+    def offered(self) -> float:
+        """How much counts in a future, on average over those that were looked at."""
+        counts = [trial.weights.sum() for trial in self._trials.values()]
+        return float(np.mean(counts)) if counts else 0.0
+
+    def _trial(self, seed: int) -> Trial:
+        if seed not in self._trials:
+            self._trials[seed] = self._branches.trial(self._futures.draw(seed))
+        return self._trials[seed]
+
+
+def _from_zero(request: ResidentRequest, now_s: float) -> ResidentRequest:
+    """On a clock whose second 0 is the present."""
+    return replace(
+        request,
+        arrival_s=request.arrival_s - now_s,
+        admitted_s=None if request.admitted_s is None else request.admitted_s - now_s,
+        first_token_s=None if request.first_token_s is None else request.first_token_s - now_s,
+    )

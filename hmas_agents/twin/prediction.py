@@ -1,0 +1,150 @@
+"""How sure is a forecast, and when is one candidate better than another? Pure statistics.
+
+Futures say how much the coming minute may differ; the ledger says how much more reality differed
+from them. Both go into one factor, which intervals and margins share.
+"""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+COVERAGE = 0.9  # of an interval
+NOT_PURSUED = 1.0  # the margin of a candidate that was not tried on every future
+SCORES_KEPT = 60
+# Before the ledger knows better, reality differs from the futures as a normal variable would that
+# is so many times as wide as they are. The farthest of these scores are forgotten first.
+WIDER = 1.5
+_NORMAL = [statistics.NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)]
+_ASSUMED = [WIDER * deviation for deviation in sorted(_NORMAL, key=abs, reverse=True)]
+
+
+class Past(NamedTuple):
+    """A prediction that has met reality.
+
+    Attributes:
+        predicted: attainment, mean over the futures.
+        spread: as `Prediction.spread` gives it.
+        realised: attainment.
+    """
+
+    predicted: float
+    spread: float
+    realised: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The twin's view of one candidate.
+
+    Attributes:
+        attainments: (0..1) in each future, in order.
+        offered: requests that count in a future, on average.
+    """
+
+    attainments: tuple[float, ...]
+    offered: float = math.inf
+
+    @property
+    def mean(self) -> float:
+        """Over the futures."""
+        return statistics.fmean(self.attainments)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the futures; at least one request of those that count."""
+        return max(_spread(self.attainments), 1.0 / max(self.offered, 1.0))
+
+
+@dataclass(slots=True)
+class Calibration:
+    """How far reality lay from predictions, in spreads of their futures. Newest last.
+
+    Split conformal prediction (Vovk et al., Algorithmic Learning in a Random World, 2005) on
+    signed scores, so that a twin that errs to one side has intervals that reach to the other. It
+    starts from 20 assumed scores, which 60 decisions replace.
+    """
+
+    past: deque[Past] = field(default_factory=lambda: deque(maxlen=SCORES_KEPT))
+
+    @classmethod
+    def of(cls, past: Iterable[Past]) -> "Calibration":
+        """From what the ledger remembers, oldest first."""
+        return cls(deque(past, SCORES_KEPT))
+
+    @property
+    def error(self) -> float | None:
+        """Root mean square of predicted - realised; None before the first."""
+        if not self.past:
+            return None
+        squares = [(p.predicted - p.realised) ** 2 for p in self.past]
+        return math.sqrt(math.fsum(squares) / len(squares))
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """How many spreads an interval reaches below the mean (negative), and above."""
+        seen = [(past.realised - past.predicted) / past.spread for past in self.past]
+        scores = sorted([*_ASSUMED, *seen][-SCORES_KEPT:])
+        beyond = (1.0 - COVERAGE) / 2 * (len(scores) + 1)
+        outside = max(0, math.floor(beyond) - 1)
+        return scores[outside], scores[-1 - outside]
+
+    def interval(self, prediction: Prediction) -> tuple[float, float]:
+        """Where the realised attainment should lie in 9 windows of 10."""
+        below, above = self.factors
+        mean, spread = prediction.mean, prediction.spread
+        return max(0.0, min(1.0, mean + below * spread)), max(0.0, min(1.0, mean + above * spread))
+
+    def margin(self, candidate: Prediction, incumbent: Prediction) -> float:
+        """What the candidate's `gain` must exceed before it may replace the incumbent.
+
+        The gain's standard error over its futures, as many times as reality differs from futures.
+        A candidate that was not tried on all futures of the incumbent may not replace it: 1.
+        """
+        fresh = _fresh(candidate, incumbent)
+        if len(fresh) < 2:
+            return NOT_PURSUED
+        below, above = self.factors
+        return max(-below, above) * _spread(fresh) / math.sqrt(len(fresh))
+
+    def terms(self, candidate: Prediction, incumbent: Prediction) -> dict[str, float]:
+        """What gain and margin were made of, for people who read the decision.
+
+        `against`: the incumbent's mean on the candidate's futures; `futures`: how many the gain is
+        taken from; `chance`: the gain's standard error over them; `factor`: how many times.
+        """
+        differences = _fresh(candidate, incumbent) or _differences(candidate, incumbent)
+        below, above = self.factors
+        return {
+            "against": statistics.fmean(incumbent.attainments[: len(candidate.attainments)]),
+            "futures": len(differences),
+            "chance": _spread(differences) / math.sqrt(len(differences)),
+            "factor": max(-below, above),
+        }
+
+
+def gain(candidate: Prediction, incumbent: Prediction) -> float:
+    """Mean difference over the futures that did not choose the candidate.
+
+    By the first half candidates are chosen to be tried on the second, so the lead that one has
+    there is partly luck (the winner's curse). Of one that did not get that far it is the mean over
+    what both have seen.
+    """
+    return statistics.fmean(_fresh(candidate, incumbent) or _differences(candidate, incumbent))
+
+
+def _fresh(candidate: Prediction, incumbent: Prediction) -> list[float]:
+    if len(candidate.attainments) < len(incumbent.attainments):
+        return []
+    return _differences(candidate, incumbent)[len(incumbent.attainments) // 2 :]
+
+
+def _differences(candidate: Prediction, incumbent: Prediction) -> list[float]:
+    pairs = zip(candidate.attainments, incumbent.attainments, strict=False)
+    return [ours - theirs for ours, theirs in pairs]
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

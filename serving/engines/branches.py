@@ -1,0 +1,196 @@
+"""How would an engine go on under each of many decisions? Its state is built once, and tried often.
+
+The compiled engine and its hook over copied arrays. A branch costs what its steps cost: no object
+for a request, no books, no lease.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.contracts import (
+    SLO,
+    CostCoefficients,
+    Decision,
+    Limits,
+    ResidentRequest,
+    TraceRequest,
+)
+from serving.contracts.settings import EngineSettings
+from serving.core.jit import compiled_in_place
+from serving.core.state import Core, new_core
+from serving.engines.block_contents import gather
+from serving.engines.hooked_steps import Notes, new_notes, put_back_hooked, run_hooked
+from serving.engines.offered import Workload, as_the_trace_says, columns
+from serving.engines.profile import EngineProfile
+from serving.engines.put_back import begun_rows
+from serving.engines.resumed import Begun
+from serving.engines.step_state import REJECTED, SERVED, EngineState, new_state
+from serving.engines.virtual_hook import VirtualHook
+from serving.engines.virtual_steps import PAUSED
+from serving.hook.lease import clamp
+from serving.policies import complete_params
+
+_KNOWN = ("tenants", "engine", "groups", "cost")  # of the engine, not of its requests
+_SLICE_STEPS = 10_000  # about 30 ms: then Ctrl-C is heard
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One future of an engine: what comes, and how long the answers are.
+
+    Attributes:
+        which: indices of the offered requests that come again, shape (arrivals,).
+        arrival_s: when they come, sorted, the present being second 0; shape (arrivals,).
+        output_tokens: lengths of their answers, shape (arrivals,).
+        whole_tokens: of the requests inside: their whole answers, shape (inside,).
+        weights: what each request counts for, those inside first; shape (inside + arrivals,).
+    """
+
+    which: NDArray[np.int64]
+    arrival_s: NDArray[np.float64]
+    output_tokens: NDArray[np.int32]
+    whole_tokens: NDArray[np.int32]
+    weights: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One future, ready to be served: arrays that every branch gets copies of."""
+
+    state: EngineState
+    core: Core
+    notes: Notes
+    weights: NDArray[np.float64]
+
+
+class Branches:
+    """One engine at one moment.
+
+    Args:
+        profile: the machine.
+        settings: of the engine, the contract in force with them.
+        in_force: the decision in force.
+        inside: the requests that it holds, running ones first; times before second 0.
+        offered: requests that may come.
+        served: recent answers (tenant, prompt_tokens, max_tokens, output_tokens), oldest first.
+        prefill_s_per_token: as measured there; 0 is unknown.
+    """
+
+    def __init__(
+        self, profile: EngineProfile, settings: EngineSettings, in_force: Decision,
+        inside: Sequence[ResidentRequest], offered: Sequence[TraceRequest],
+        served: Iterable[tuple[str, int, int, int]] = (), prefill_s_per_token: float = 0.0,
+    ) -> None:  # fmt: skip
+        settings = settings.under(as_the_trace_says(settings.contract))
+        self._profile, self._in_force = profile, in_force
+        self._prefill_s_per_token = prefill_s_per_token
+        self._hook = hook = VirtualHook(profile, settings, lambda: 0.0)
+        hook.learn_lengths(served)
+        # What is promised to a request, and what its prompt contains, holds for every copy of it.
+        self._begun = [Begun(one, one.output_tokens + 1) for one in inside]
+        self._decodes = np.array([one.decodes for one in self._begun], np.bool_)
+        self._source = columns(offered, profile, self._begun)
+        state = new_state(profile, self._source)
+        notes = hook.begin(state, self._source, None, [*inside, *offered], 0.0)
+        self._lengths = notes.lengths, notes.histograms
+        self._rows = hook.core.requests[: len(self._source)].copy()
+        self._known = hook.core
+
+    def trial(self, drawn: Drawn) -> Trial:
+        """This future, with nothing served yet. O(requests)."""
+        begun, source = len(self._begun), self._source
+        rows = np.concatenate([np.arange(begun), begun + drawn.which])
+        workload = Workload(
+            np.concatenate([source.arrival_s[:begun], drawn.arrival_s]), source.prompt_tokens[rows],
+            np.concatenate([drawn.whole_tokens, drawn.output_tokens]), source.max_tokens[rows],
+            source.cached_tokens[rows], begun=begun,
+        )  # fmt: skip
+        if source.contents is not None:
+            contents = gather(
+                source.contents, rows, workload.prompt_tokens, workload.output_tokens,
+                self._profile.block_size,
+            )  # fmt: skip
+            workload = replace(workload, contents=contents)
+        state = new_state(self._profile, workload)
+        counts = drawn.weights > 0.0
+        state.progress["awaited"] = counts & state.progress["fits"]
+        state.engine["awaits"], state.engine["awaited"] = 1, state.progress["awaited"].sum()
+        known = {name: getattr(self._known, name).copy() for name in _KNOWN}
+        core = new_core(len(rows), 0)._replace(requests=self._rows[rows], **known)
+        core.requests["arrival_s"][begun:] = drawn.arrival_s
+        count, most = len(rows), len(state.running)
+        notes = new_notes(_copied(self._lengths), count, most)
+        runs = begun_rows(state, self._begun)
+        self._hook.enforce_over(core, self._in_force)
+        put_back_hooked(state, core, notes, runs, self._decodes, self._prefill_s_per_token)
+        return Trial(state, core, notes, drawn.weights)
+
+    def met_share(
+        self, trial: Trial, policy: str, params: dict[str, float], limits: Limits, until_s: float
+    ) -> float:
+        """What share of the weights meets all targets, if this comes into force now.
+
+        A request that is being answered at the end counts as met while it is on time. 1 where
+        nothing counts.
+
+        Raises:
+            ValueError: the policy or its parameters do not exist.
+        """
+        state, core, notes = (_copied(part) for part in (trial.state, trial.core, trial.notes))
+        decision = replace(
+            self._in_force, policy=policy, params=complete_params(policy, params),
+            limits=clamp(limits, self._hook.envelope)[0],
+        )  # fmt: skip
+        self._hook.enforce_over(core, decision)
+        while run_hooked(state, core, notes, until_s, math.inf, math.inf, _SLICE_STEPS) == PAUSED:
+            pass
+        return float(_met_share(state, core, trial.weights))
+
+
+def warm_up() -> None:
+    """Compile what a branch needs, or load it from disk, so that no question waits for it."""
+    profile = EngineProfile("warm", "", CostCoefficients(1e-3, 1e-6, 1e-6), 1, 16, 16)
+    decision = Decision("", 0, 0.0, "fcfs", {}, Limits(1, 16))
+    inside = [ResidentRequest("w", 0.0, "t", "batch", SLO(), 1, 1)]
+    branches = Branches(profile, EngineSettings(), decision, inside, [TraceRequest(0.0, 1, 1)])
+    one = np.ones(1, np.int32)
+    trial = branches.trial(Drawn(np.zeros(1, np.int64), np.zeros(1), one, one, np.ones(2)))
+    branches.met_share(trial, "fcfs", {}, decision.limits, 1.0)
+
+
+def _copied(arrays: Any) -> Any:
+    """A tuple of arrays, or of such tuples, with arrays of its own."""
+    if isinstance(arrays, np.ndarray):
+        return arrays.copy()
+    parts = [_copied(each) for each in arrays]
+    return type(arrays)(*parts) if hasattr(arrays, "_fields") else tuple(parts)
+
+
+@compiled_in_place
+def _met_share(state: EngineState, core: Core, weights: np.ndarray) -> float:
+    met = offered = 0.0
+    for row in range(len(weights)):
+        if weights[row] > 0.0:
+            offered += weights[row]
+            met += weights[row] * _is_on_time(state, core, row)
+    return met / offered if offered > 0.0 else 1.0
+
+
+@compiled_in_place
+def _is_on_time(state: EngineState, core: Core, row: int) -> bool:
+    """As `accounting.judge`: with every target met, those of an answer under way so far."""
+    one, promised, now_s = state.progress[row], core.requests[row], state.engine[0].now_s
+    if one.state == REJECTED or np.isnan(one.first_token_s):
+        return False
+    if (one.first_token_s - promised.arrival_s) * 1000 > promised.ttft_s * 1000:
+        return False
+    gaps = one.known - one.prompt - 1
+    if gaps > 0 and max(0.0, one.last_s - one.first_token_s) / gaps * 1000 > promised.tpot_s * 1000:
+        return False
+    end_s = one.last_s if one.state == SERVED else now_s
+    return bool((end_s - promised.arrival_s) * 1000 <= promised.e2e_s * 1000)

@@ -1,0 +1,60 @@
+"""A loop on a fake engine, and the traffic that it serves."""
+
+from pathlib import Path
+from typing import Any
+
+from graphs.control_loop import ControlLoop
+from hmas_agents.config import Config, load_config
+from hmas_agents.ledger import LedgerReader
+from hmas_agents.records import DecisionRecord
+from serving.contracts import SLO, Arrival, Outcome
+from tests.fakes import FakeEngine
+
+# Tests jump in time, so the lease is long except where it is what is tested.
+ALONE = {"model.enabled": False, "twin.enabled": False, "control.ttl_s": 1000.0}
+
+
+def config(**overrides: Any) -> Config:
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    return load_config(None, {"control.mode": "act", **ALONE, **dotted})
+
+
+class Loop:
+    """A loop on a fake engine, with its records at hand."""
+
+    def __init__(self, engine: FakeEngine, settings: Config, ledger: Path | None = None) -> None:
+        self.engine, self.records = engine, list[DecisionRecord]()
+        self.loop = ControlLoop(engine, settings, ledger, on_decision=self.records.append)
+
+    def use_twin(self, twin: Any) -> None:
+        self.loop._parts.twin = twin
+
+    def short(self, now_s: float) -> None:
+        self.engine.now_s = now_s
+        self.loop.short_tick()
+
+    def long(self, now_s: float) -> DecisionRecord:
+        self.engine.now_s = now_s
+        self.loop.long_tick()
+        return self.records[-1]
+
+
+def serve(engine: FakeEngine, count: int, at_s: float, met: bool = True) -> None:
+    """`count` requests from `at_s` on, two a second, each served in a second."""
+    slo = SLO(ttft_ms=500, tpot_ms=30)
+    for i in range(count):
+        seq, name = len(engine.events), f"q{len(engine.events)}"
+        arrival_s = at_s + i * 0.5
+        engine.events.append(Arrival(seq, name, arrival_s, "a", "interactive", slo, 100, 50))
+        engine.events.append(
+            Outcome(
+                seq + 1, name, arrival_s, arrival_s + 1.0, "a", "interactive", slo, 100, 20, 0.0,
+                0.1 if met else 3.0, 0.01, 1.0, met, "" if met else "ttft_queue", "stop",
+                engine.policy, engine.epoch,
+            )
+        )
+
+
+def decisions(path: Path) -> list[DecisionRecord]:
+    reader = LedgerReader(path)
+    return [reader.get_decision(row.id).record for row in reader.list_decisions()]
