@@ -83,6 +83,15 @@ def group_of(tenant: int, prompt_tokens: int, max_tokens: int) -> int:
 
 
 @compiled_in_place
+def groups_of(
+    tenants: np.ndarray, prompt_tokens: np.ndarray, max_tokens: np.ndarray, groups: np.ndarray
+) -> None:
+    """`group_of` many requests, into `groups`; all of shape (requests,)."""
+    for i in range(len(groups)):
+        groups[i] = group_of(tenants[i], prompt_tokens[i], max_tokens[i])
+
+
+@compiled_in_place
 def learn(lengths: np.ndarray, histograms: np.ndarray, group: int, output_tokens: int) -> None:
     """Take in one finished answer."""
     if output_tokens <= 0:

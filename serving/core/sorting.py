@@ -5,21 +5,61 @@ import numpy as np
 from serving.core.heap import is_before
 from serving.core.jit import compiled_in_place
 
+_BLOCK = 8  # so many rows are sorted by insertion
+
 
 @compiled_in_place
 def sort(ranks: np.ndarray, rows: np.ndarray, count: int) -> None:
-    """Bring the first `count` of `rows` into the order of their ranks (heapsort).
+    """Bring the first `count` of `rows` into the order of their ranks (merge sort).
+
+    What is compared most, the first rank, is copied beside its row.
 
     Args:
-        ranks: compared from the first column on, lower first; no two may be equal.
-        rows: of `ranks`, shape (at least count,).
+        ranks: compared from the first column on, lower first; no two may be equal. The second
+            half of `ranks` is room for this, four columns at least.
+        rows: of the first half, shape (at least count,).
         count: how many.
     """
-    for start in range(count // 2 - 1, -1, -1):
-        sift(ranks, rows, start, count)
-    for end in range(count - 1, 0, -1):
-        rows[0], rows[end] = rows[end], rows[0]
-        sift(ranks, rows, 0, end)
+    room, key, name = ranks[len(ranks) // 2 :], 0, 1  # columns of `room`
+    for i in range(count):
+        row, place = rows[i], i
+        first = ranks[row, 0]
+        while place % _BLOCK and _is_after(ranks, room[place - 1], 0, first, row):
+            room[place, key], room[place, name] = room[place - 1, key], room[place - 1, name]
+            place -= 1
+        room[place, key], room[place, name] = first, row
+    width = _BLOCK
+    while width < count:
+        for start in range(0, count, 2 * width):
+            middle = min(start + width, count)
+            _merge(ranks, room, key, start, middle, min(start + 2 * width, count))
+        key, name, width = 2 - key, 3 - key, 2 * width
+    for i in range(count):
+        rows[i] = room[i, name]
+
+
+@compiled_in_place
+def _merge(
+    ranks: np.ndarray, room: np.ndarray, key: int, start: int, middle: int, end: int
+) -> None:
+    """Merge two runs of `room`, whose columns begin at `key`, into the two other columns."""
+    one, other = start, middle
+    for place in range(start, end):
+        takes_other = one == middle
+        if one < middle and other < end:
+            row = int(room[other, key + 1])
+            takes_other = _is_after(ranks, room[one], key, room[other, key], row)
+        taken = other if takes_other else one
+        room[place, 2 - key], room[place, 3 - key] = room[taken, key], room[taken, key + 1]
+        one += not takes_other
+        other += takes_other
+
+
+@compiled_in_place
+def _is_after(ranks: np.ndarray, one: np.ndarray, key: int, first: float, row: int) -> bool:
+    if one[key] == first:
+        return is_before(ranks, row, int(one[key + 1]))
+    return bool(one[key] > first)
 
 
 @compiled_in_place

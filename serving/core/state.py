@@ -141,7 +141,7 @@ class Core(NamedTuple):
         running: rows of the running requests in vLLM's order, shape (rows,).
         groups: tokens per KV block, and most blocks of one request, of each group; shape (n, 2).
         cost: COST, shape (1,).
-        ranks, picked: room to sort rows in, shapes (rows, 6) and (2, rows).
+        ranks, picked: room to sort rows in, shapes (2 * rows, 6) and (2, rows).
     """
 
     requests: np.ndarray
@@ -164,7 +164,7 @@ def new_core(rows: int, lanes: int) -> Core:
         _in_lines(rows), np.zeros((rows, 4)), np.full((rows, 3), NONE), np.zeros((rows, 2)),
         np.full((rows, 3), NONE), np.zeros(lanes, TENANT), np.zeros(1, ENGINE),
         np.zeros(rows, np.int64), np.array([[16.0, math.inf]]), new_cost(DEFAULT_COST),
-        np.zeros((rows, 6)), np.zeros((2, rows), np.int64),
+        np.zeros((2 * rows, 6)), np.zeros((2, rows), np.int64),
     )  # fmt: skip
     engine = core.engine
     for name in ("front", "back", "turn", "looked_up", "due", "earliest", "latest"):

@@ -34,7 +34,7 @@ from serving.contracts.settings import EngineSettings, judge_change
 from serving.core import decoding, queue
 from serving.core.control import prefill_rate
 from serving.core.cost import new_cost
-from serving.core.lengths import GROUPS_PER_TENANT, group_of, learn, new_lengths
+from serving.core.lengths import GROUPS_PER_TENANT, group_of, groups_of, learn, new_lengths
 from serving.core.state import Core, with_rows
 from serving.engines.hooked_steps import (
     EXPIRED,
@@ -217,20 +217,20 @@ class VirtualHook:
     def _promise(self, run: VirtualRun, first: int) -> None:
         """Note what requests from row `first` on were promised, by the contract in force."""
         sheddable, workload = set(self.settings.contract.sheddable), run.workload
-        known, which = dict[Any, int](), list[int]()
+        offered = run.offered[first:]
+        keys = [(one.tenant, one.slo_class, one.slo) for one in offered]
+        alike = dict(zip(keys, offered, strict=True))  # one of each kind
+        numbers = {key: number for number, key in enumerate(alike)}
+        which = [numbers[key] for key in keys]
         promised, terms = list[tuple[str, SLO]](), list[tuple[float, ...]]()
-        for one in run.offered[first:]:
-            key = one.tenant, one.slo_class, one.slo
-            if key not in known:
-                known[key] = len(terms)
-                slo_class, slo = self._slo(one)
-                promised.append((slo_class, slo))
-                terms.append((
-                    seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms),
-                    self._lanes.of(one.tenant).row, slo_class in sheddable,
-                    GROUPS_PER_TENANT * self._number(one.tenant),
-                ))  # fmt: skip
-            which.append(known[key])
+        for one in alike.values():
+            slo_class, slo = self._slo(one)
+            promised.append((slo_class, slo))
+            terms.append((
+                seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms),
+                self._lanes.of(one.tenant).row, slo_class in sheddable,
+                GROUPS_PER_TENANT * self._number(one.tenant),
+            ))  # fmt: skip
         run.promised[first:] = [promised[number] for number in which]
         rows = self.core.requests[: len(workload)]
         # Who is inside keeps class and targets, but what is sheddable now may be shed.
@@ -239,7 +239,7 @@ class VirtualHook:
         names = ("ttft_s", "tpot_s", "e2e_s", "tenant", "sheddable", "group")
         for name, column in zip(names, table.T, strict=True):
             rows[name][first:] = column
-        rows["priority"][first:] = [one.priority for one in run.offered[first:]]
+        rows["priority"][first:] = [one.priority for one in offered]
         know_requests(rows, workload, first)
 
     def _slo(self, one: ResidentRequest | TraceRequest) -> tuple[str, SLO]:
@@ -323,9 +323,6 @@ def know_requests(rows: NDArray[Any], workload: Workload, first: int = 0) -> Non
     new["whole_prompt_tokens"] = workload.prompt_tokens[first:]
     new["max_tokens"] = workload.max_tokens[first:]
     new["deprioritised_s"], new["policy"] = np.nan, -1
-    # Lengths as one number each, because that is sorted ten times as fast as pairs.
-    pairs = workload.prompt_tokens[first:] * np.int64(1 << 32) + workload.max_tokens[first:]
-    unique, which = np.unique(pairs, return_inverse=True)
-    bins = [group_of(0, pair >> 32, pair & 0xFFFFFFFF) for pair in unique.tolist()]
-    new["group"] -= new["group"] % GROUPS_PER_TENANT
-    new["group"] += np.array(bins, np.int64)[which]
+    groups = new["group"] // GROUPS_PER_TENANT
+    groups_of(groups, workload.prompt_tokens[first:], workload.max_tokens[first:], groups)
+    new["group"] = groups

@@ -21,6 +21,7 @@ OWN = frozenset({
     *(f"serving.core.{path.stem}" for path in (ROOT / "serving" / "core").glob("[!_]*.py")),
     *(f"serving.engines.{name}" for name in _ENGINES), *(f"serving.{name}" for name in _BESIDE),
 })  # fmt: skip
+_MAKERS = {"serving.engines.step_state": "new_state", "serving.core.state": "new_core"}  # of arrays
 Change = tuple[str, str, str]  # a module's name, what stands in it, and what shall stand there
 
 
@@ -41,9 +42,9 @@ class _Copy:
             self._modules[name] = found = ModuleType(f"planted.{name}")
             found.__dict__["__builtins__"] = {**vars(builtins), "__import__": self._import}
             exec(self._code(name), found.__dict__)
-            if name == "serving.engines.step_state":
-                made = found.new_state
-                found.new_state = lambda *args: _readable(made(*args))  # type: ignore[attr-defined]
+            if maker := _MAKERS.get(name):
+                made = getattr(found, maker)
+                setattr(found, maker, lambda *args: _readable(made(*args)))
         return self._modules[name]
 
     def _code(self, name: str) -> CodeType:
