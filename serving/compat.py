@@ -289,7 +289,7 @@ def waiting_elsewhere(scheduler: Any) -> list[Any]:
     """Requests in the queue that vLLM serves before the hook's; no sessions that await input."""
     newer = getattr(scheduler, "kv_holding_waiting", None)
     queue = scheduler.skipped_waiting if newer is None else newer
-    return [r for r in queue if r.status.name != "WAITING_FOR_STREAMING_REQ"]
+    return [r for r in queue if r.status.name != "WAITING_FOR_STREAMING_REQ"] if queue else []
 
 
 def ready_elsewhere(scheduler: Any) -> int:

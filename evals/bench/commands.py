@@ -55,7 +55,7 @@ def scheduler(
     With rules twice. `planned`: targets are far away, so the rules plan every step but none binds,
     and both sides schedule the same requests and tokens (`work`: same). `binding`: targets as they
     are; the rules make steps smaller, so there the ratio is of the time per request and step.
-    `mean` is of all time, rare long steps included; `ratio` is the median over steps.
+    `mean` is of all time, rare long steps included; `ratio` is of the usual step.
 
     hmas bench scheduler --waiting 10000 --policies edf,slide --no-rules
 

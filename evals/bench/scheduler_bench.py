@@ -15,7 +15,6 @@ per request and step, and not `ratio`.
 
 import cProfile
 import io
-import itertools
 import pstats
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -217,7 +216,8 @@ class _Case:
 def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]) -> Result:
     """Medians over all rounds, in microseconds, and ratios.
 
-    A ratio is the median over steps of the hook's time by stock's in the same step. `ratio`
+    A ratio is the median over turns of the hook's time by stock's, each the lower quartile of the
+    turn's steps: what else runs on the machine takes the caches away now and then. `ratio`
     compares `schedule` alone, `step_ratio` with `update_from_output`; `control` is the ratio
     of stock to stock; `ratio_low` and `ratio_high` are the extremes of the rounds. `mean_ratio`
     is of all time in `schedule`, so it has what happens in few steps, as a pass of triage;
@@ -227,20 +227,26 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
     def middle(arm: str, kind: str) -> float:
         return median(v for samples in rounds for v in samples[arm][kind]) / 1000
 
+    def low(samples: Samples, kind: str, begin: int) -> int:
+        turn = sorted(samples[kind][begin : begin + _TURN])
+        return turn[len(turn) // 4]
+
     def ratio(
         kind: str, arm: str = HOOK, chosen: Sequence[dict[str, Samples]] = rounds,
-        part: slice = slice(None),
+        turns: slice = slice(None),
     ) -> float:  # fmt: skip
-        # Step by step, so that what slows the machine for a while slows both sides.
-        pairs = (zip(s[arm][kind][part], s[STOCK][kind][part], strict=True) for s in chosen)
-        return round(median(one / stock for one, stock in itertools.chain(*pairs)), 4)
+        found = [
+            low(s[arm], kind, begin) / low(s[STOCK], kind, begin)
+            for s in chosen
+            for begin in range(0, len(s[arm][kind]), _TURN)[turns]
+        ]
+        return round(median(found), 4)
 
     def total(arm: str, kind: str) -> int:
         return sum(sum(samples[arm][kind]) for samples in rounds)
 
     work, mean_ratio = (total(HOOK, kind) / total(STOCK, kind) for kind in ("requests", "schedule"))
     by_round = [ratio("schedule", chosen=[samples]) for samples in rounds]
-    after = slice(0, _TURN)
     return {
         "ratio": ratio("schedule"),
         "ratio_low": min(by_round),
@@ -265,6 +271,6 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
         "switch_ms": round(median(switches_ms), 2),
         "switch_max_ms": round(max(switches_ms), 2),
         "first_step_us": round(median(s[HOOK]["schedule"][0] for s in rounds) / 1000, 1),
-        "after_switch_ratio": ratio("schedule", part=after),
+        "after_switch_ratio": ratio("schedule", turns=slice(1)),
         "samples": sum(len(s[HOOK]["schedule"]) for s in rounds),
     }

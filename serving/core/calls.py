@@ -213,8 +213,10 @@ def learn_step(at: np.ndarray, shape: Shape, seconds: float, full: bool) -> None
 def note_tokens(
     at: np.ndarray, produced: np.ndarray, now_s: float, counts: np.ndarray, sums: np.ndarray,
     bounds: np.ndarray,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
     """As `batch.note_tokens`, with the gaps counted in their histograms.
+
+    False, and nothing is noted, where others run than the core has seen.
 
     Args:
         at: addresses of the core.
@@ -225,6 +227,8 @@ def note_tokens(
         bounds: upper ones of the buckets, in seconds, shape (buckets - 1,).
     """
     core, count = core_at(at), len(produced)
+    if core.engine[0].running != count:
+        return False
     for i in range(count):
         core.requests[core.running[i]].output_tokens = produced[i]
     groups, gaps_s = np.empty(count, np.int64), np.empty(count)
@@ -234,6 +238,7 @@ def note_tokens(
             bucket += 1
         counts[groups[i], bucket] += 1
         sums[groups[i]] += gaps_s[i]
+    return True
 
 
 # -- of one request --------------------------------------------------------------------------

@@ -22,7 +22,7 @@ _LONGEST_PROOF = 200
 _LARGEST_MS = 86_400_000.0
 Signer = Literal["own", "named"]
 _SIGNERS = ("own", "named")
-_TARGETS = ("slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms")
+_TARGETS, _NO_TARGETS = ("slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms"), SLO()
 
 
 def sign_tenant(tenant: str, token: str = "", signer: Signer = "own") -> str:
@@ -76,7 +76,7 @@ def signed_tenant(extra: Mapping[str, Any], only: Signer | None = None) -> str |
 
 def asked_class(extra: Mapping[str, Any], contract: Contract) -> str | None:
     """The SLO class that a request asks for: `custom` with targets of its own, None if none."""
-    if _own_targets(extra) != SLO():
+    if _own_targets(extra) != _NO_TARGETS:
         return CUSTOM
     name = extra.get("slo_class")
     return name if isinstance(name, str) and contract.slo_of(name) is not None else None
@@ -95,12 +95,14 @@ def slo_of(
         contract.terms_of(tenant).allows(asked) or signed_tenant(extra, "own") == tenant
     ):
         asked = contract.default_class_of(tenant)
-    elif (own := _own_targets(extra)) != SLO():
+    elif (own := _own_targets(extra)) != _NO_TARGETS:
         return CUSTOM, own
     return asked, settings.slo_of(asked) or SLO()
 
 
 def _own_targets(extra: Mapping[str, Any]) -> SLO:
+    if extra.keys().isdisjoint(_TARGETS):
+        return _NO_TARGETS
     return SLO(*(target_ms(extra.get(key)) for key in _TARGETS))
 
 

@@ -7,8 +7,10 @@ length model and the accounting. Called by `SchedulerHook` only.
 import math
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import cache
 from itertools import islice
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -281,7 +283,7 @@ class Observer:
     def leaving(self, request: Request, now_s: float) -> None:
         """A request is being freed; a served one ends with the step that is being reported."""
         name = request.request_id
-        finish = _FINISHES.get(str(request.get_finished_reason()), "error")
+        finish = _finish_of(request.get_finished_reason())
         paused = name in self._between_answers
         self._between_answers.discard(name)
         self._late.pop(name, None)
@@ -334,10 +336,11 @@ class Observer:
 
     def _note_tokens(self, running: list[Request], now_s: float) -> None:
         rows = self._lanes.rows
-        rows.see_running(running)
         produced = np.fromiter(map(_produced, running), np.int64, len(running))
         gaps = self.accounting.latencies.arrays("inter_token_seconds")
-        calls.note_tokens(rows.at, produced, now_s, *gaps)
+        if not calls.note_tokens(rows.at, produced, now_s, *gaps):
+            rows.see_running(running)
+            calls.note_tokens(rows.at, produced, now_s, *gaps)
 
     def _note_late_tokens(self, now_s: float) -> None:
         one = self.core.requests
@@ -364,14 +367,19 @@ class Observer:
             self.accounting.leave(request_id, finish, now_s)
 
 
+@cache
+def _finish_of(reason: Any) -> Finish:
+    return _FINISHES.get(str(reason), "error")
+
+
 def _begun(output: SchedulerOutput) -> list[str]:
     """Requests that a step admitted, in the order of its requests."""
-    counts, resumed = output.num_scheduled_tokens, output.scheduled_cached_reqs.resumed_req_ids
-    began = {new.req_id for new in output.scheduled_new_reqs}
-    if resumed:
-        began.update(resumed)
+    counts, began = output.num_scheduled_tokens, [one.req_id for one in output.scheduled_new_reqs]
+    began += output.scheduled_cached_reqs.resumed_req_ids
     if not began:
-        return []
+        return began
     # vLLM serves what runs first, so what has begun comes last, in the order of its start.
     last = list(islice(reversed(counts), len(began)))[::-1]
-    return last if began.issuperset(last) else [name for name in counts if name in began]
+    if last == began or set(last) == set(began):
+        return last
+    return [name for name in counts if name in began]

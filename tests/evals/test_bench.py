@@ -58,7 +58,7 @@ def test_the_arms_stay_alike_while_they_are_timed():
     assert len(samples[HOOK]["schedule"]) == len(samples[CONTROL]["step"]) == 210
 
 
-def test_ratios_are_taken_step_by_step():
+def test_ratios_are_taken_turn_by_turn():
     kinds = ("schedule", "step", "add", "abort", "pop", "requests", "tokens")
     times = {STOCK: [100, 200, 400], HOOK: [150, 300, 600], CONTROL: [100, 200, 400]}
     result = summarise([{arm: {k: list(t) for k in kinds} for arm, t in times.items()}], [2.0])
