@@ -23,7 +23,7 @@ from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
 
 SMALL = EngineProfile(
-    "small", "for tests", CostCoefficients(4e-3, 30e-6, 60e-6, 1e-9), max_active_requests=12,
+    "small", "for tests", CostCoefficients(4e-3, 150e-6, 60e-6, 1e-9), max_active_requests=12,
     token_budget=256, kv_blocks=260, block_size=16, max_model_len=1024,
 )  # fmt: skip
 SETTINGS = EngineSettings()
