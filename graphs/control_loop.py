@@ -28,7 +28,7 @@ from serving.policies import format_policy
 
 logger = logging.getLogger(__name__)
 
-TWIN_START_S = 60.0  # about 10 s on an idle core
+TWIN_START_S = 60.0  # 2 s, or 20 s where the compiled code is not on disk yet
 LAST_WORDS_S = 3.0  # how long `close` waits for a cancelled long tick: for the engine's answer
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
 from hmas_agents.commands.trace_story import tell
+from hmas_agents.commands.trace_twin import judge_twin
 from hmas_agents.forms import clock, decision_text, percent, read_clock
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.schema import LedgerError
@@ -22,8 +23,7 @@ from hmas_agents.records import DecisionRecord, Horizon
 
 app = typer.Typer(help="Read the decision ledger.", no_args_is_help=True)
 
-WIDE_COLUMNS = 100  # a terminal so wide has room for dates and epochs
-
+app.command("twin")(judge_twin)
 WIDE_COLUMNS = 100  # a terminal so wide has room for dates and epochs
 
 RunOption = Annotated[int | None, typer.Option("--run", help="This run only; `list` shows them.")]

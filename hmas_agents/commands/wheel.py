@@ -159,7 +159,7 @@ class Hand:
         ledger.close()
 
     def _twin_hint(self, wanted: _Wanted) -> list[str]:
-        """How to ask the twin, which takes some ten seconds to start."""
+        """How to ask the twin, which takes seconds to start."""
         try:
             with LedgerReader(self.config.ledger.path) as reader:
                 newest = reader.list_decisions(horizon="long", limit=1)

@@ -1,8 +1,7 @@
 """Would another policy have met a request's SLO? The twin serves its stretch again.
 
 Once as it was, which shows how far the twin is to be believed here, and once under each
-other policy, with the limits that were in force. Called by `hmas why`; vLLM is imported
-when the first replay begins (10 s).
+other policy, with the limits that were in force. Called by `hmas why`.
 """
 
 import itertools

@@ -16,7 +16,7 @@ from serving.contracts.settings import EngineSettings
 
 TAIL_S = 15.0  # traffic goes on behind its end, as it did
 LEARN_S = 300.0  # answers that ended so long before the stretch are learnt from
-MAX_REPLAYED = 2000  # about 10 s for each policy
+MAX_REPLAYED = 2000
 
 
 @dataclass(frozen=True, slots=True)
