@@ -66,8 +66,7 @@ def engine_table(results: Iterable[Result]) -> Table:
         "case", "requests", "compiled/s", "oracle's", "oracle/s", "ratio", "outcomes/s",
         "different",
     ):  # fmt: skip
-        first = name == "case"
-        table.add_column(name, justify="left" if first else "right", no_wrap=first)
+        table.add_column(name, justify="left" if name == "case" else "right")
     for r in rows:
         if r["engine"] == "oracle":
             continue
