@@ -5,10 +5,8 @@ other policy, with the limits that were in force. Called by `hmas why`.
 """
 
 import itertools
-import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hmas_agents.choice import key_of
@@ -16,7 +14,9 @@ from hmas_agents.explain.life import SERVED
 from hmas_agents.explain.phases import Phase
 from hmas_agents.explain.stretch import Stretch
 from serving.contracts import Decision, Miss, Outcome
+from serving.engines.compiled import CompiledEngine
 from serving.engines.profile import EngineProfile
+from serving.engines.resumed import Begun
 from serving.policies import format_policy, parse_policy
 
 FOREVER_S = 24 * 3600.0  # the longest lease an engine grants
@@ -131,10 +131,6 @@ def serve(
     Raises:
         ReplayError: the simulator refused.
     """
-    with _quiet_vllm():
-        from serving.engines.compiled import CompiledEngine
-        from serving.engines.resumed import Begun
-
     engine = CompiledEngine(profile, stretch.settings)
     engine.learn_lengths(stretch.served)
     coming = list(in_force)
@@ -193,15 +189,3 @@ def _judged(stretch: Stretch, outcomes: list[Outcome]) -> list[tuple[int, Outcom
 def _together(names: Iterable[str]) -> str:
     """Names in order, without repeats next to each other."""
     return " > ".join(name for name, _ in itertools.groupby(names))
-
-
-@contextmanager
-def _quiet_vllm() -> Iterator[None]:
-    """The log level is read once, when vLLM is imported; servers started later have their own."""
-    before = os.environ.get("VLLM_LOGGING_LEVEL")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["VLLM_LOGGING_LEVEL"]
