@@ -50,6 +50,32 @@ def insert(ranks: np.ndarray, links: np.ndarray, root: int, row: int) -> int:
 
 
 @compiled_in_place
+def chain(links: np.ndarray, first: int, row: int) -> int:
+    """Put a row before a list of rows that `join` will make a heap of; the list's new first."""
+    links[row, CHILD], links[row, NEXT], links[row, BACK] = NONE, first, NONE
+    return row
+
+
+@compiled_in_place
+def join(ranks: np.ndarray, links: np.ndarray, first: int) -> int:
+    """One heap of a list of rows, in pairs, round by round: O(n), and none has many children.
+
+    Were they inserted one by one, the first ones to be taken out would cost O(n) each.
+    """
+    while first != NONE and links[first, NEXT] != NONE:
+        paired, one = NONE, first
+        while one != NONE:
+            other = links[one, NEXT]
+            after = NONE if other == NONE else links[other, NEXT]
+            links[one, NEXT] = NONE
+            pair = meld(ranks, links, one, other)
+            links[pair, NEXT] = paired
+            paired, one = pair, after
+        first = paired
+    return first
+
+
+@compiled_in_place
 def remove(ranks: np.ndarray, links: np.ndarray, root: int, row: int) -> int:
     """Take out a row of this heap; the new root."""
     rest = _join_children(ranks, links, row)

@@ -215,8 +215,16 @@ def place_all_anew(core: Core) -> None:
         core.tenants[i].first = NONE
     row = engine.front
     while row != NONE:
-        _place(core, row)
+        _judge(core, row)
+        lane = core.tenants[requests[row].tenant]
+        lane.first = heap.chain(core.place_links, lane.first, row)
+        if core.dues[row, 0] < math.inf:
+            engine.due = heap.chain(core.due_links, engine.due, row)
         row = requests[row].behind
+    for i in range(engine.lanes):
+        lane = core.tenants[i]
+        lane.first = heap.join(core.places, core.place_links, lane.first)
+    engine.due = heap.join(core.dues, core.due_links, engine.due)
 
 
 @compiled_in_place
@@ -292,10 +300,18 @@ def place_anew(core: Core, row: int) -> None:
 @compiled_in_place
 def _place(core: Core, row: int) -> None:
     """Find the place of a request that is in no heap, and put it there."""
-    engine, one, place = core.engine[0], core.requests[row], core.places[row]
-    core.dues[row, 0], core.dues[row, 1] = see(core, row), place[ORDER]
+    engine, lane = core.engine[0], core.tenants[core.requests[row].tenant]
+    _judge(core, row)
     if core.dues[row, 0] < math.inf:
         engine.due = heap.insert(core.dues, core.due_links, engine.due, row)
+    lane.first = heap.insert(core.places, core.place_links, lane.first, row)
+
+
+@compiled_in_place
+def _judge(core: Core, row: int) -> None:
+    """Find out where a waiting request stands, and when that may change."""
+    engine, one, place = core.engine[0], core.requests[row], core.places[row]
+    core.dues[row, 0], core.dues[row, 1] = see(core, row), place[ORDER]
     standing = standing_of(core, one.facts)
     if standing == FIRST:
         place[KEY], place[KEY_2] = one.arrival_s, 0.0
@@ -311,5 +327,3 @@ def _place(core: Core, row: int) -> None:
             one.deprioritised_s[standing - 1] = max(0.0, engine.now_s - one.arrival_s)
     if engine.triage and not one.listed and parkable.may_park(core, row):
         parkable.join(core, row)
-    lane = core.tenants[one.tenant]
-    lane.first = heap.insert(core.places, core.place_links, lane.first, row)
