@@ -163,6 +163,7 @@ class VirtualHook:
             self._books.follow(settings)
             self.envelope = replace(self.envelope, sheddable=settings.contract.sheddable)
             self.lease.envelope = self.envelope
+            self.core.engine["shed_owed"] = 0.0  # the count begins anew, as at the API server
             self.in_force = replace(
                 self.in_force, epoch=change.epoch, contract=change.contract, since_s=self._now(),
                 by=change.by,

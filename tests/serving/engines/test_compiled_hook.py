@@ -24,6 +24,7 @@ from tests.serving.engines.both_hooked import (
     HookedCase,
     HookedStory,
     Plain,
+    Promise,
     by_the_core,
     by_the_hook,
     difference,
@@ -109,6 +110,16 @@ def test_turns_of_chats_that_share_prefixes_and_evict_each_other(policy):
         decide(profile, name, START_RULES), params={"kappa": float(kappa)} if kappa else {}
     )
     hold(HookedCase(profile, tuple(sessions(150, 25.0, seed=3)), BOUND, (first,)))
+
+
+def test_a_new_contract_begins_the_count_of_refusals_anew():
+    contract = Contract(classes={"batch": ClassTerms(sheddable=True)})
+    requests = [replace(one, slo_class="batch") for one in busy(ROOMY, count=40)]
+    first, acts = decide(ROOMY, "edf", (), shed=0.3), (Promise(contract),) * 3
+    case = HookedCase(
+        ROOMY, tuple(requests), EngineSettings(contract=contract), (first,), acts, tick_s=0.2
+    )
+    assert 0 < sum(one.finish == "rejected" for one in hold(case).outcomes) < 12
 
 
 def test_refusals_are_of_the_decision_that_shed_them():
