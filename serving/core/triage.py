@@ -14,9 +14,10 @@ from serving.core.state import NONE, ORDER, Core
 # Not every step is full of prompts, as `prefill_s_per_token` has it. Chosen among 1, 1.2, 1.5 and 2
 # on seeds that no published figure uses.
 ROUGHLY = 1.2
-# A pass comes so many seconds after the last one for each request that waits: in every step while
-# hundreds wait, and once a second with 100,000, so that it costs a few percent at most.
-PAUSE_S = 1e-5
+# A pass comes so many seconds after the last one for each request that waits: in every step while a
+# few hundred wait, three times a second with 10,000, and every 3 s with 100,000, so that it costs a
+# few percent at most.
+PAUSE_S = 3e-5
 
 
 @compiled_in_place
