@@ -174,7 +174,7 @@ def run(
 
     hmas eval run evals/suites/smoke.toml --trace burst.csv --format burstgpt
 
-    hmas eval run evals/suites/smoke.toml --trace servegen/deepseek-r1 --draw hours=9..10
+    hmas eval run evals/suites/smoke.toml --trace clients --draw hours=9..10
 
     hmas eval run evals/suites/smoke.toml --engine live --url http://gpu-7:8000
 

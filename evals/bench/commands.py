@@ -141,7 +141,7 @@ def engine(
 
     hmas bench engine
 
-    hmas bench engine --case stock --case "start rules" --oracle-requests 3000 --json
+    hmas bench engine --case stock --oracle-requests 3000 --json
 
     hmas bench engine --trace chats.jsonl --format mooncake --check
     """

@@ -26,7 +26,8 @@ ttl_s = 5.0
 allow_policies = ["fcfs", "edf", "density", "slide"]
 [twin]
 horizon_s = 4.0
-draws = 2
+draws = 4
+candidates = 20
 [model]
 name = "hostile"
 timeout_s = 2.0
