@@ -53,7 +53,7 @@ def play(hooked, other):
         LiveServer(hooked.url, "tiny", FakeEngine()),
         [connect(NamedUrl("sglang", other.url))],
         seed=1,
-        options=LiveOptions(ControllerOptions(), capacity_s=0.5),
+        options=LiveOptions(ControllerOptions(), capacity_s=3.0),
         progress=CaseProgress(),
     )
     return run_live_suite(live, [WORKLOAD])
