@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from hmas_agents.choice import key_of
 from hmas_agents.twin.question import Candidate
 from serving.contracts import Snapshot
 from serving.contracts.rules import KNOBS, OFF, RULES
-from serving.policies import POLICIES, complete_params
+from serving.policies import POLICIES
 
 # Shares of what the server allows.
 _BOUNDS: Mapping[str, tuple[float, ...]] = {
@@ -36,13 +37,13 @@ def candidates_for(
         count: how many.
         agents: rule agents that act, whose limits stay as they are.
     """
-    found = {_key(Candidate(snapshot.policy, snapshot.params)): Candidate("in force")}
+    found = {key_of(snapshot.policy, snapshot.params): Candidate("in force")}
     for each in _stream(snapshot, allowed, agents, _TRIES * count):
         if len(found) > count:
             break
         limits = differing(snapshot, each.limits, agents)
         candidate = Candidate(each.policy, each.params, limits)
-        found.setdefault(_key(candidate), candidate)
+        found.setdefault(key_of(each.policy, each.params, limits), candidate)
     return list(found.values())[1:]
 
 
@@ -94,8 +95,3 @@ def _changes(snapshot: Snapshot) -> list[dict[str, Any]]:
         most = getattr(snapshot.envelope, name)
         changes += [{name: max(1, int(share * most))} for share in shares]
     return changes
-
-
-def _key(candidate: Candidate) -> str:
-    params = complete_params(candidate.policy, candidate.params)
-    return repr((candidate.policy, sorted(params.items()), sorted(candidate.limits.items())))
