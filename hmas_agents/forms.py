@@ -106,11 +106,9 @@ def against(proposal: Proposal, incumbent: Proposal) -> str:
 
 def setting_text(proposal: Proposal) -> str:
     """A candidate in a few words: `edf:kappa=3 +pace -triage, token_budget 1024`."""
+    rules, others = _changes_by_kind({}, proposal.limits)
     policy = format_policy(proposal.policy, proposal.params)
-    rules, *others = [*limit_changes({}, proposal.limits), ""]
-    if rules[:1] in {"+", "-"}:
-        policy, rules = f"{policy} {rules}", ""
-    return ", ".join(filter(None, [policy, rules, *others]))
+    return ", ".join([" ".join([policy, *rules]), *others])
 
 
 def decision_text(record: DecisionRecord) -> str:
@@ -128,9 +126,9 @@ def decision_text(record: DecisionRecord) -> str:
         text = call_text(call)
         if call.tool == "switch_policy":
             switched += " refused" if switched and _refused(call) else ""
-            first, *more = [*limit_changes(call.before, call.after), ""]
-            rules += [first] * (first[:1] in {"+", "-"})
-            others += list(filter(None, more if first[:1] in {"+", "-"} else [first, *more]))
+            switched_rules, switched_others = _changes_by_kind(call.before, call.after)
+            rules += switched_rules
+            others += switched_others
         elif text[0] in "+-":
             rules.append(text)
         else:
@@ -159,6 +157,14 @@ def call_text(call: ToolCall) -> str:
 
 def limit_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Limits that differ: a rule at its usual values as `+NAME`, or off as `-NAME`, first."""
+    rules, others = _changes_by_kind(before, after)
+    return rules + others
+
+
+def _changes_by_kind(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """All rules in one text, if any; and a text for each other limit."""
     changed = {
         key: value
         for key, value in after.items()
@@ -170,7 +176,7 @@ def limit_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[s
         if changed.keys() & usual.keys() and (now == usual or not any(now.values())):
             rules[name] = now == usual
             changed = {key: value for key, value in changed.items() if key not in usual}
-    return [format_rules(rules)] * bool(rules) + [
+    return [format_rules(rules)] * bool(rules), [
         f"{key} {short(before[key])} > {short(value)}" if key in before else f"{key} {short(value)}"
         for key, value in changed.items()
     ]
