@@ -248,10 +248,9 @@ def settle(parts: Parts, now_s: float, final: bool = False) -> Proposal | None:
         if parts.twin is not None and watched.predicted is not None:
             if parts.switched_at_s[-1:] == [watched.since_s]:  # still the latest switch
                 rollback = rollback_of(settled, parts.follow_up.known_good)
-            if settled.requests >= MIN_REPLAYED:
-                past = Past(watched.predicted, watched.spread or 0.0, settled.attainment)
-                if past.spread > 0.0:
-                    parts.twin.observe(past)
+            if settled.requests >= MIN_REPLAYED and watched.spread:
+                past = Past(watched.predicted, watched.spread, settled.attainment)
+                parts.twin.observe(past)
     return rollback
 
 
@@ -261,11 +260,10 @@ def predict(parts: Parts, work: LongHorizon) -> None:
     twin = parts.twin
     if twin is None or len(situation.requests) < MIN_REPLAYED:
         return
-    proposals, kept = _to_try(parts, work)
+    start = _start(parts, situation.snapshot)
+    proposals, kept = _to_try(parts, work, start)
     # Advising, the engine is without the rules that acting would begin with.
-    begins = {}
-    if parts.config.control.mode == "advise":
-        begins = _start(parts, situation.snapshot).limits
+    begins = start.limits if parts.config.control.mode == "advise" else {}
     candidates = [
         Candidate(p.policy, p.params, p.limits if p is incumbent else begins | p.limits)
         for p in proposals
@@ -274,12 +272,12 @@ def predict(parts: Parts, work: LongHorizon) -> None:
     record.faults += twin.faults
     record.proposals += _closer_look(proposals, predictions)
     by_key = {_key(p): prediction for p, prediction in zip(proposals, predictions, strict=True)}
-    start, in_force = _key(_start(parts, situation.snapshot)), _key(incumbent)
     for proposal in (incumbent, *record.proposals):
         if (prediction := by_key.get(_key(proposal))) is not None:
             note(proposal, prediction, predictions[0], twin)
-            if proposal.margin is not None and _key(proposal) == start and start != in_force:
-                proposal.margin = -proposal.margin if proposal.margin < NOT_PURSUED else 1.0
+            is_back = _key(proposal) == _key(start) != _key(incumbent)
+            if is_back and proposal.margin is not None and proposal.margin < NOT_PURSUED:
+                proposal.margin = -proposal.margin
     record.twin = {
         "horizon_s": twin.horizon_s(situation),
         "candidates": len(candidates),
@@ -302,10 +300,12 @@ def note(
         proposal.terms = twin.calibration.terms(prediction, incumbent)
 
 
-def _to_try(parts: Parts, work: LongHorizon) -> tuple[list[Proposal], int]:
+def _to_try(
+    parts: Parts, work: LongHorizon, start: Proposal
+) -> tuple[list[Proposal], int]:
     """What is in force, what was proposed, the start, and hundreds of others: which are kept."""
     situation, record, incumbent = work["situation"], work["record"], work["incumbent"]
-    control, first = parts.config.control, _start(parts, situation.snapshot)
+    control = parts.config.control
     # Somebody who asks by hand is told of what may not go live, too.
     asked = [p for p in record.proposals if p.verdict == OK or p.source == "person"]
     others = [
@@ -316,13 +316,13 @@ def _to_try(parts: Parts, work: LongHorizon) -> tuple[list[Proposal], int]:
             parts.config.agents.enabled,
         )
     ]  # fmt: skip
-    for proposal in (first, *others):
+    for proposal in (start, *others):
         proposal.verdict = permit(proposal, situation.state, control, parts.switched_at_s)
     different: dict[Key, Proposal] = {}
-    for proposal in (incumbent, *asked, first, *others):
+    for proposal in (incumbent, *asked, start, *others):
         if proposal.source != "twin" or proposal.verdict == OK:
             different.setdefault(_key(proposal), proposal)
-    kept = sum(p.source != "twin" or p is first for p in different.values())
+    kept = sum(p.source != "twin" or p is start for p in different.values())
     return list(different.values()), kept
 
 
