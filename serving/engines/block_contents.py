@@ -68,12 +68,8 @@ def number_blocks(
     names = np.zeros(len(lengths), NAMES)
     names["shared"] = lengths
     names["first"] = 1 + np.cumsum(names["shared"]) - names["shared"]
-    own = (prompt_tokens.astype(np.int64) + answer_tokens) // block_size + 1 - names["shared"]
-    names["own"] = count + np.cumsum(own) - own - names["shared"]
-    last = np.array([count + own.sum()], np.int64)
-    if last[0] >= 2**31:
-        raise ValueError(f"{last[0]} different KV blocks: at most {2**31 - 1} can be numbered")
-    return BlockContents(names, np.concatenate(parts), last)
+    tokens = prompt_tokens.astype(np.int64) + answer_tokens
+    return _with_own(names, np.concatenate(parts), count, tokens // block_size)
 
 
 def gather(
@@ -84,8 +80,18 @@ def gather(
     block_size: int,
 ) -> BlockContents:
     """Contents of requests that begin as those in `rows` do; copies share their prefixes alone."""
-    names = contents.names[rows]
-    own = (prompt_tokens.astype(np.int64) + answer_tokens) // block_size + 1 - names["shared"]
     first = int(contents.shared.max()) + 1
+    tokens = prompt_tokens.astype(np.int64) + answer_tokens
+    return _with_own(contents.names[rows], contents.shared, first, tokens // block_size)
+
+
+def _with_own(
+    names: NDArray[Any], shared: NDArray[np.int32], first: int, blocks: NDArray[np.int64]
+) -> BlockContents:
+    """With numbers from `first` on for what each request of so many full blocks has for itself."""
+    own = blocks + 1 - names["shared"]
     names["own"] = first + np.cumsum(own) - own - names["shared"]
-    return BlockContents(names, contents.shared, np.array([first + own.sum()], np.int64))
+    last = np.array([first + own.sum()], np.int64)
+    if last[0] >= 2**31:
+        raise ValueError(f"{last[0]} different KV blocks: at most {2**31 - 1} can be numbered")
+    return BlockContents(names, shared, last)
