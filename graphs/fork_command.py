@@ -22,7 +22,7 @@ from hmas_agents.commands.options import (
 from hmas_agents.commands.trace_story import checked
 from hmas_agents.config import Config
 from hmas_agents.forms import decision_text
-from hmas_agents.ledger.reader import LedgerReader, StoredDecision
+from hmas_agents.ledger.reader import LedgerReader, StoredDecision, config_of
 from hmas_agents.ledger.writer import to_json
 from hmas_agents.records import DecisionRecord, Proposal
 from hmas_agents.twin.prediction import Past
@@ -71,7 +71,7 @@ def fork_command(
     with LedgerReader(path) as reader:
         stored = reader.get_decision(decision)
         earlier = reader.list_decisions(stored.run_id, "long")
-        recorded = next(run.config for run in reader.list_runs() if run.id == stored.run_id)
+        recorded = config_of(reader.get_run(stored.run_id), path)
     asks_again = prompt is not None or model_url is not None or model is not None
     if policy is not None and asks_again:
         raise typer.BadParameter("--policy joins what was proposed; --prompt and --model ask anew")
@@ -118,10 +118,9 @@ def _settled(before: Sequence[DecisionRecord], now_s: float) -> list[Past]:
 
 
 def _config_of(
-    recorded: dict[str, Any], prompt: str | None, model_url: str | None, model: str | None
+    config: Config, prompt: str | None, model_url: str | None, model: str | None
 ) -> Config:
     """The run's configuration with what is asked otherwise."""
-    config = Config.model_validate(recorded)
     if prompt is not None:
         prompts = config.prompts.model_copy(update={"label": prompt})
         config = config.model_copy(update={"prompts": prompts})

@@ -10,8 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import ValidationError
-
 from evals.agent.contenders import Model, by_rules
 from evals.agent.labels import label_cases
 from evals.agent.replay_result import Replayed, Said
@@ -20,7 +18,7 @@ from evals.progress import CaseProgress
 from hmas_agents.case_file import Candidate, Case, Plan, candidate_key, is_candidate
 from hmas_agents.cases import cases_of
 from hmas_agents.config import Config
-from hmas_agents.ledger.reader import LedgerReader, Run, StoredDecision
+from hmas_agents.ledger.reader import LedgerReader, StoredDecision, config_of
 from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.records import Proposal
 
@@ -60,19 +58,7 @@ def load_run(path: Path, run: int, decision: int | None) -> Recorded:
             f"{path}: run {run}: no situation is recorded with its {len(wanted)} long decisions "
             "(ledgers of older versions hold none)"
         )
-    return Recorded(_config(path, recorded), pairs, len(wanted) - len(pairs))
-
-
-def _config(path: Path, run: Run) -> Config:
-    try:
-        return Config.model_validate(run.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise LedgerError(
-            f"{path}: run {run.id}: config.{key}: {first['msg']}: it was recorded by another "
-            "version of H-MAS"
-        ) from error
+    return Recorded(config_of(recorded, path), pairs, len(wanted) - len(pairs))
 
 
 def ask_again(

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from hmas_agents.config import Config
 from hmas_agents.ledger.schema import LedgerError, open_ledger
 from hmas_agents.ledger.writer import JSON_FIELDS, PLAIN_FIELDS, to_json
 from hmas_agents.records import DecisionRecord, Horizon, Proposal, ToolCall
@@ -239,3 +242,20 @@ class LedgerReader:
             for call in calls
         ]
         return StoredDecision(row["id"], row["run_id"], DecisionRecord(**fields))
+
+
+def config_of(run: Run, path: Path) -> Config:
+    """What a run of the ledger at `path` was configured to do.
+
+    Raises:
+        LedgerError: another version of H-MAS wrote it; names the first key that differs.
+    """
+    try:
+        return Config.model_validate(run.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise LedgerError(
+            f"{path}: run {run.id}: config.{key}: {first['msg']}: it was recorded by another "
+            "version of H-MAS"
+        ) from error

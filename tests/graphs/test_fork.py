@@ -1,6 +1,7 @@
 """A recorded decision goes on from a step with something changed; nothing is applied."""
 
 import json
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -233,3 +234,16 @@ def test_a_decision_without_a_situation_says_so(ledger, capsys):
     code, _, err = hmas(capsys, "fork", "1", "--policy", "edf", "--ledger", str(ledger))
     assert code == 2
     assert "decision 1: the ledger holds no situation" in err
+
+
+def test_a_run_of_another_version_is_named_with_the_key_that_differs(ledger, capsys):
+    decide(ledger, settings(twin__enabled=False))
+    with sqlite3.connect(ledger) as database:
+        ((config,),) = database.execute("SELECT config FROM runs").fetchall()
+        database.execute(
+            "UPDATE runs SET config = ?", (config.replace('"draws"', '"explore"'),)
+        )
+    code, _, err = hmas(capsys, "fork", "1", "--policy", "edf", "--ledger", str(ledger))
+    assert code == 2
+    assert "run 1: config.twin.explore: " in err
+    assert "it was recorded by another version of H-MAS" in err
