@@ -15,6 +15,7 @@ from serving.compat import vllm_version
 from serving.contracts import Decision, Outcome, Snapshot, TraceRequest, encode
 from serving.engines.live import LiveEngine
 from serving.engines.protocol import EngineUnavailable
+from serving.perception.cost_model import StepShape
 from tests.real.broken_policy import BREAK
 from tests.real.conftest import MODEL, SETTINGS, RealServer
 
@@ -227,12 +228,16 @@ def answers(server: RealServer, targets_ms: Sequence[float]) -> list[str]:
 
 
 def test_decodes_that_sit_out_steps_lose_no_token(server: RealServer, engine: LiveEngine) -> None:
+    """The tight targets lie between a step of one decode and one of all, as the engine sees it."""
+    loose = [60_000.0] * 20
+    for size in (1, 20, 1, 20):  # the cost model learns what a decode adds to a step
+        answers(server, loose[:size])
     start = engine.snapshot()
-    answers(server, [60_000.0])
-    alone = engine.journal(start.journal_head).outcomes[-1]
-    assert alone.tpot_s
-    alone_ms = 1e3 * alone.tpot_s
-    targets_ms = [1.5 * alone_ms, 2 * alone_ms, 3 * alone_ms, *[60_000.0] * 9]
+    alone_ms, all_ms = (
+        1e3 * StepShape(decodes=n, decode_context=30 * n).seconds(start.cost)
+        for n in (1, len(loose) + 3)
+    )
+    targets_ms = [alone_ms + share * (all_ms - alone_ms) for share in (0.3, 0.5, 0.7)] + loose
     limits = dataclasses.replace(start.limits, follow_slack=True)
     assert engine.apply(decision(start, limits=limits)).accepted
     together = answers(server, targets_ms)
