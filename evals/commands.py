@@ -4,7 +4,6 @@ Wiring only. Heavy imports (vLLM, matplotlib) stay inside the functions that nee
 """
 
 import os
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evals.agent.commands import app as agent_app
+from evals.agent.hostile_command import hostile
+from evals.checks.fidelity.commands import fidelity
 from evals.compare_command import compare
-from evals.fidelity.commands import fidelity
-from evals.hostile_command import hostile
 from evals.report_command import report
+from evals.requests.options import DrawOption, FormatOption, trace_file
 from hmas_agents.commands.exits import FAILED, CommandError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from evals.run_result import SuiteRun
-    from evals.scenario import TraceFile
+    from evals.result.run_result import SuiteRun
 
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
@@ -39,53 +38,6 @@ class EngineKind(StrEnum):
 
     SIM = "sim"
     LIVE = "live"
-
-
-class TraceFormat(StrEnum):
-    """Formats of `--trace`."""
-
-    AZURE = "azure"
-    MOONCAKE = "mooncake"
-    BURSTGPT = "burstgpt"
-    SERVEGEN = "servegen"
-
-
-FormatOption = Annotated[
-    TraceFormat | None,
-    typer.Option(
-        "--format",
-        help="Of the trace. Default: servegen for a folder, mooncake for .jsonl, else azure.",
-    ),
-]
-DrawOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="hours=9..17,clients=20,keep=0.1",
-        help="Of ServeGen's clients: hours since the first midnight (default 0..24), so many of "
-        "the clients, a share of their requests; each may be missing.",
-    ),
-]
-
-
-def trace_file(path: Path, form: TraceFormat | None, draw: str | None) -> "TraceFile":
-    """A trace as options name it.
-
-    Raises:
-        BadParameter: `draw` is wrong, or is said of another format.
-    """
-    from evals.scenario import TraceFile
-    from evals.workloads import format_of
-    from evals.workloads.servegen import parse_draw
-
-    file = TraceFile(path, form.value if form else format_of(path))
-    if draw is None:
-        return file
-    if file.format != TraceFormat.SERVEGEN:
-        raise typer.BadParameter(f"--draw {draw}: goes with --format servegen")
-    try:
-        return replace(file, draw=parse_draw(draw))
-    except ValueError as error:
-        raise typer.BadParameter(f"--draw {error}") from error
 
 
 @app.callback()
@@ -182,9 +134,9 @@ def run(
 
     hmas eval run my_suite.toml --serve --server sglang=http://127.0.0.1:30000
     """
-    from evals.arms import ControllerOptions
     from evals.eval_run import EvalRequest, LiveTarget, run_eval
     from evals.progress import CaseProgress
+    from evals.suite.arms import ControllerOptions
 
     if trace is None:
         for option, value in (("--format", trace_format), ("--draw", draw)):
@@ -242,9 +194,9 @@ def fetch(
     from rich.console import Console
     from rich.progress import Progress
 
-    from evals.workloads.azure_files import AZURE_FILES, fetch_azure
-    from evals.workloads.servegen_files import FETCHED, fetch_servegen
-    from evals.workloads.trace import TraceError
+    from evals.requests.azure_files import AZURE_FILES, fetch_azure
+    from evals.requests.servegen_files import FETCHED, fetch_servegen
+    from evals.requests.trace import TraceError
 
     console = Console(stderr=True)
     try:
@@ -271,7 +223,7 @@ def _show(run: "SuiteRun", json_output: bool, out: Path | None) -> None:
     from rich.console import Console
 
     from evals.report import terminal_report
-    from evals.run_result import to_json
+    from evals.result.run_result import to_json
 
     if json_output:
         typer.echo(to_json(run))

@@ -11,7 +11,7 @@ from hmas_agents.commands.exits import FAILED
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from evals.compare import Comparison
+    from evals.result.compare import Comparison
 
 
 def compare(
@@ -39,8 +39,8 @@ def compare(
 
     from rich.console import Console
 
-    from evals.compare import compare_files
-    from evals.metrics import rounded
+    from evals.result.compare import compare_files
+    from evals.result.metrics import rounded
 
     comparison = compare_files(a, b, tolerance=tolerance, arm=arm)
     for warning in comparison.warnings:

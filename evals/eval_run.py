@@ -4,22 +4,26 @@ Loads the suite, builds its workloads, picks the simulated or the live runner, a
 writes the files of `--out`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from evals.arms import ControllerOptions, controller_config, expand_arms, listed_arms, parse_arm
-from evals.capacity import LEAST_COMPLETIONS
-from evals.own_server import own_server
-from evals.plain_server import PlainServer, connect, named_urls
+from evals.live.own_server import own_server
+from evals.live.plain_server import PlainServer, connect, named_urls
 from evals.progress import CaseProgress
-from evals.run_files import write_files
-from evals.run_result import SuiteRun, git_state
-from evals.scenario import TraceFile, Workload, build_workload
-from evals.suite import Suite, load_profile, load_suite
-from evals.toml_file import SuiteError
-from evals.workloads.scaling import WorkloadError
+from evals.report.files import write_files
+from evals.requests.scenario import TraceFile, build_workloads
+from evals.result.run_result import SuiteRun, git_state
+from evals.suite.arms import (
+    ControllerOptions,
+    controller_config,
+    expand_arms,
+    listed_arms,
+    parse_arm,
+)
+from evals.suite.suite import Suite, load_profile, load_suite
+from evals.suite.toml_file import SuiteError
 from hmas_agents.commands.exits import CommandError
 
 ANY_LENGTH_TOKENS = 1 << 30  # while no server has said what it takes
@@ -133,42 +137,12 @@ def _live_suite(suite: Suite, progress: CaseProgress) -> Suite:
     return suite.model_copy(update={"seeds": (first,)})
 
 
-def build_workloads(
-    suite: Suite,
-    trace_file: TraceFile | None,
-    max_model_len: int,
-    warn: Callable[[str], None],
-) -> list[Workload]:
-    """One workload per scenario and seed, in order; what seeds have in common is warned once."""
-    said: set[str] = set()
-
-    def warn_once(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            warn(line)
-
-    workloads = [
-        build_workload(
-            scenario, seed=seed, max_model_len=max_model_len, trace_file=trace_file, warn=warn_once
-        )
-        for scenario in suite.scenarios
-        for seed in suite.every_seed
-    ]
-    for workload in workloads:
-        if (count := len(workload.requests)) < LEAST_COMPLETIONS:
-            raise WorkloadError(
-                f"{workload.scenario}: {count} requests from {workload.provenance}: at least "
-                f"{LEAST_COMPLETIONS} are needed to measure capacity"
-            )
-    return workloads
-
-
 def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
     profile = load_profile(suite.profile)
     workloads = build_workloads(suite, request.trace_file, profile.max_model_len, progress.warn)
-    from evals.jobs import RunOptions
     from evals.report.arms_drawn import drawn_arms
-    from evals.runner import run_suite
+    from evals.sim.jobs import RunOptions
+    from evals.sim.suite_run import run_suite
 
     options = RunOptions(
         request.jobs,
@@ -205,8 +179,8 @@ def _run_live(
     plain: Sequence[PlainServer],
     progress: CaseProgress,
 ) -> SuiteRun:
-    from evals.live_runner import LiveOptions, LiveServer, served_model
-    from evals.live_suite import LiveRun, run_live_suite
+    from evals.live.run import LiveOptions, LiveServer, served_model
+    from evals.live.suite_run import LiveRun, run_live_suite
     from serving.engines.live import LiveEngine, read_token
 
     url = target.url.rstrip("/").removesuffix("/v1")

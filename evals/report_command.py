@@ -24,7 +24,7 @@ def report(
 
     The page with single cases (report.html) is made by the run, which knows every request.
     """
-    from evals.run_files import write_tables
+    from evals.report.files import write_tables
 
     file = results / "results.json" if results.is_dir() else results
     try:

@@ -47,15 +47,17 @@ COMMANDS = {
     ),
     "status": CommandEntry("hmas_agents.commands.status:status", "Show the engine, live."),
     "demo": CommandEntry("evals.demo.commands:demo", "Measure stock vLLM against H-MAS, here."),
-    "soak": CommandEntry("evals.soak.commands:soak", "Random traffic and decisions, for long."),
+    "soak": CommandEntry(
+        "evals.checks.soak.commands:soak", "Random traffic and decisions, for long."
+    ),
     "eval": CommandEntry("evals.commands:app", "Replay traces and compare schedulers."),
     "plan": CommandEntry(
         "evals.plan.commands:plan", "How many replicas does this traffic need?"
     ),
     "calibrate": CommandEntry(
-        "evals.fidelity.commands:calibrate", "Fit the simulator to a live server."
+        "evals.checks.fidelity.commands:calibrate", "Fit the simulator to a live server."
     ),
-    "bench": CommandEntry("evals.bench.commands:app", "Time the hook against stock vLLM."),
+    "bench": CommandEntry("evals.checks.bench.commands:app", "Time the hook against stock vLLM."),
     "traces": CommandEntry("evals.commands:traces_app", "Fetch the public traces."),
     "trace": CommandEntry("hmas_agents.commands.trace:app", "Read the decision ledger."),
     "ui": CommandEntry("hmas_agents.commands.ui:ui", "Show the ledger in a local web page."),

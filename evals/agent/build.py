@@ -15,8 +15,8 @@ from evals.agent.labels import Question, label_all, unlabelled
 from evals.agent.scenes import scenes_of, take
 from evals.agent.scoring import balance
 from evals.progress import CaseProgress
-from evals.run_result import git_state
-from evals.workers import Workers
+from evals.result.run_result import git_state
+from evals.sim.workers import Workers
 from hmas_agents.case_file import (
     Case,
     Plan,

@@ -9,9 +9,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from evals.arms import parse_arm
-from evals.suite import Name, Scenario, Suite, load_profile
-from evals.toml_file import read_toml
+from evals.suite.arms import parse_arm
+from evals.suite.suite import Name, Scenario, Suite, load_profile
+from evals.suite.toml_file import read_toml
 from hmas_agents.config import Config
 from serving.engines.profile import EngineProfile
 from serving.policies import POLICIES

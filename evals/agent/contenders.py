@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from statistics import fmean
 
-from evals.cassette import Cassette
+from evals.arms.cassette import Cassette
 from hmas_agents import rule_table
 from hmas_agents.agents.asking import messages_for
 from hmas_agents.agents.policy_agent import PolicyAgent, PolicyReply

@@ -15,7 +15,7 @@ from evals.agent import contenders
 from evals.agent.contenders import Answer, Contender, Model
 from evals.agent.labels import label_cases
 from evals.agent.scoring import Score, missing, open_to, regret_of, score
-from evals.cassette import Cassette
+from evals.arms.cassette import Cassette
 from evals.progress import CaseProgress
 from hmas_agents.case_file import Candidate, Case, CaseError, Plan, Split, read_cases
 from hmas_agents.config import ModelConfig

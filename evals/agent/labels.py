@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evals.progress import CaseProgress
-from evals.workers import Workers
+from evals.sim.workers import Workers
 from hmas_agents.case_file import Candidate, Case, Labels, Plan, candidate_key, labelled
 from hmas_agents.situation import Situation
 from hmas_agents.twin.forecast import Forecasts

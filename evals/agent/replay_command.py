@@ -116,7 +116,7 @@ def _model(
 ) -> "Model | None":
     """The model to ask; None where the run had none and none is named."""
     from evals.agent.contenders import Model
-    from evals.cassette import Cassette
+    from evals.arms.cassette import Cassette
     from prompts.loader import load_prompt
 
     config = recorded.config.model

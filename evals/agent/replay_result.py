@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from evals.statistics import Interval, mean_interval, paired_difference
+from evals.result.statistics import Interval, mean_interval, paired_difference
 from hmas_agents.case_file import Candidate, candidate_key
 
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from evals.agent.eval_agent import SPLITS, AgentReport
 from evals.agent.scoring import Score, balance
-from evals.metrics import rounded
 from evals.report.figures import HMAS, STOCK, svg_file
 from evals.report.sheet import Sheet, markdown
+from evals.result.metrics import rounded
 
 COLUMNS = ("contender", "regret", "95% interval", "right")
 OF_MODELS = ("usable", "steady", "first", "latency", "tokens")

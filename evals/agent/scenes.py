@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evals.agent.case_suite import CaseSuite, load_case_suite
-from evals.arms import parse_arm
-from evals.baselines.steering import Steering
-from evals.capacity import simulated_capacity_rps
-from evals.offer import offer
-from evals.scenario import build_workload
-from evals.sim_engine import build_simulated
-from evals.suite import Scenario
-from evals.workloads.scaling import span_s
+from evals.arms.engine import build_simulated
+from evals.arms.steering import Steering
+from evals.requests.offer import offer
+from evals.requests.scaling import span_s
+from evals.requests.scenario import build_workload
+from evals.sim.capacity import simulated_capacity_rps
+from evals.suite.arms import parse_arm
+from evals.suite.suite import Scenario
 from hmas_agents.case_file import Case
 from hmas_agents.config import Config, load_config
 from hmas_agents.engine_watch import EngineWatch

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from evals.agent.contenders import Answer, Asked
-from evals.statistics import Interval, mean_interval
+from evals.result.statistics import Interval, mean_interval
 from hmas_agents.case_file import Candidate, Case, Labels, Split, candidate_key
 from serving.policies import parse_policy
 

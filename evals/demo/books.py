@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evals.metrics import CaseRun
-from evals.totals import Totals
+from evals.live.totals import Totals
+from evals.result.metrics import CaseRun
 from serving.engines.protocol import Engine
 
 

@@ -6,20 +6,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evals.arms import ControllerOptions, parse_arm
 from evals.demo.books import Books, check_books
 from evals.demo.view import ArmView
-from evals.live_capacity import clients_for, measure_capacity
-from evals.live_runner import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
-from evals.metrics import CaseRun, Result, summarise
-from evals.own_server import believing
-from evals.recording import RecordedEngine
+from evals.live.capacity import clients_for, measure_capacity
+from evals.live.own_server import believing
+from evals.live.run import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
+from evals.live.totals import engine_totals, exported_totals
 from evals.report import terminal_table, write_report
-from evals.run_result import SuiteRun, to_json, versions
-from evals.scenario import build_workload
-from evals.suite import Suite, load_suite
-from evals.totals import engine_totals, exported_totals
-from evals.workloads.scaling import scale_to_rate, span_s
+from evals.requests.scaling import scale_to_rate, span_s
+from evals.requests.scenario import build_workload
+from evals.result.metrics import CaseRun, Result, summarise
+from evals.result.recording import RecordedEngine
+from evals.result.run_result import SuiteRun, to_json, versions
+from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.suite import Suite, load_suite
 from hmas_agents.ledger import LedgerReader
 from serving.contracts import TraceRequest
 from serving.engines.live import LiveEngine

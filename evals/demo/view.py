@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from evals.recording import RecordedEngine
+from evals.result.recording import RecordedEngine
 from serving.contracts import Outcome, Snapshot
 from serving.engines.protocol import EngineUnavailable
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from evals.arms import Arm, parse_arm
-from evals.commands import DrawOption, FormatOption, trace_file
 from evals.progress import progress_bar
+from evals.requests.options import DrawOption, FormatOption, trace_file
+from evals.suite.arms import Arm, parse_arm
 
 FEW = 7  # loads of a range
 

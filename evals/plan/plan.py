@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from evals.arms import Arm
-from evals.baselines.steering import Steering
-from evals.metrics import PERCENTILES
+from evals.arms.steering import Steering
 from evals.plan.traffic import LoadedTraffic, Traffic, at_load, targets_ms
+from evals.result.metrics import PERCENTILES
+from evals.suite.arms import Arm
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import columns
 from serving.engines.replica_steps import Hooks

@@ -6,9 +6,9 @@ sheets. Called by `page`, and by the command for results.md and the terminal.
 
 from collections.abc import Sequence
 
-from evals.arms import Arm, is_arm, parse_arm
-from evals.metrics import Result
 from evals.report.sheet import Sheet
+from evals.result.metrics import Result
+from evals.suite.arms import Arm, is_arm, parse_arm
 
 SAME = 0.01  # goodput this near to the best one, as a share of it, is as good
 _ONE_RUN = "One run per figure: differences of a point or so may be chance."

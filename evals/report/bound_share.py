@@ -7,9 +7,9 @@ sheet and no column. Called by `sheets` and `table`.
 from collections.abc import Sequence
 from statistics import fmean
 
-from evals.metrics import Result
 from evals.report.load_curves import LoadCurves
 from evals.report.sheet import Sheet
+from evals.result.metrics import Result
 
 
 def has_bound(results: Sequence[Result]) -> bool:

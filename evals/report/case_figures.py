@@ -9,8 +9,8 @@ from operator import attrgetter
 import numpy as np
 from matplotlib.axes import Axes
 
-from evals.metrics import attainment_by, windowed_attainment
 from evals.report.figures import HMAS, INK, Palette, legend, logarithmic, svg_of_axes
+from evals.result.metrics import attainment_by, windowed_attainment
 from serving.contracts import Outcome
 
 LATENCIES = {"ttft_s": ("time to first token (s)", 1.0), "tpot_s": ("time per token (ms)", 1e3)}

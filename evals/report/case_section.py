@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evals.metrics import windowed_attainment
-from evals.recording import AppliedDecision
 from evals.report.case_figures import (
     attainment_by_figure,
     attainment_over_time_figure,
@@ -16,6 +14,8 @@ from evals.report.case_figures import (
 )
 from evals.report.controller_figure import controller_figure
 from evals.report.figures import Palette
+from evals.result.metrics import windowed_attainment
+from evals.result.recording import AppliedDecision
 from serving.contracts import Limits, Outcome
 from serving.contracts.rules import rules_in_force
 

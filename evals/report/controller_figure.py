@@ -9,8 +9,8 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evals.recording import AppliedDecision
 from evals.report.figures import HMAS, INK, OTHERS, svg
+from evals.result.recording import AppliedDecision
 from serving.contracts import Limits
 from serving.contracts.rules import RULES, rules_in_force
 

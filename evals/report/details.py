@@ -5,8 +5,8 @@ Called by `page` and by the command for results.md and the terminal.
 
 from collections.abc import Sequence
 
-from evals.metrics import Result
 from evals.report.sheet import Sheet
+from evals.result.metrics import Result
 
 
 def detail_sheets(results: Sequence[Result]) -> list[Sheet]:

@@ -11,10 +11,10 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Literal
 
-from evals.metrics import Result
 from evals.report.load_curves import LoadCurves
 from evals.report.sheet import Sheet
-from evals.statistics import Interval, mean_interval, paired_ratio
+from evals.result.metrics import Result
+from evals.result.statistics import Interval, mean_interval, paired_ratio
 
 TARGETS = (0.9, 0.99)
 BASE = "vllm-fcfs"

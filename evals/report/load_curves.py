@@ -7,9 +7,9 @@ share. Called by the figures and sheets that compare loads.
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from evals.metrics import Result
 from evals.report.arms_drawn import drawn_arms
-from evals.statistics import Interval, mean_interval, paired_ratio
+from evals.result.metrics import Result
+from evals.result.statistics import Interval, mean_interval, paired_ratio
 
 
 class LoadCurves:

@@ -21,7 +21,7 @@ from evals.report.figures import (
 )
 from evals.report.load_curves import LoadCurves
 from evals.report.ratios import DRAWN, compared_arms
-from evals.statistics import Interval
+from evals.result.statistics import Interval
 
 PAPER = (1.2, 3.0)  # Goodput over SGLang and vLLM, least and most, in the paper's abstract
 PAPER_LABEL = "paper, abstract: 1.2x-3.0x,\nother hardware and settings"

@@ -11,8 +11,6 @@ from typing import Any
 
 import jinja2
 
-from evals.metrics import Result
-from evals.recording import AppliedDecision
 from evals.report.ablation import ablation_sheets, ablations
 from evals.report.ablation_figure import ablation_figure
 from evals.report.case_section import CaseReport, case_section
@@ -23,7 +21,9 @@ from evals.report.load_figures import goodput_figure, goodput_file, ratio_figure
 from evals.report.sheets import load_sheets
 from evals.report.table import LEFT_ALIGNED, columns, rows
 from evals.report.whole_suite import suite_sheets
-from evals.statistics import over_seeds
+from evals.result.metrics import Result
+from evals.result.recording import AppliedDecision
+from evals.result.statistics import over_seeds
 from serving.contracts import Outcome
 
 MOST_ROWS_OPEN = 100  # a longer table is folded

@@ -6,7 +6,7 @@ and by `sheets` for the same as tables.
 
 from evals.report.load_curves import LoadCurves
 from evals.report.sheet import Sheet
-from evals.statistics import Interval
+from evals.result.statistics import Interval
 
 DRAWN = ("vllm-fcfs", "sglang-emulated", "sglang")  # the last: a server of that name, live
 BASELINES = ("vllm-fcfs", "vllm-tuned", "sglang-emulated", "sglang-emulated-tuned", "sglang")

@@ -5,13 +5,13 @@ Called by `page` and `table`, so that HTML, Markdown and terminal show the same.
 
 from collections.abc import Sequence
 
-from evals.metrics import Result
 from evals.report.bound_share import bound_sheets
 from evals.report.kept_rates import kept_rate_sheets
 from evals.report.load_curves import LoadCurves, load_curves
 from evals.report.ratios import ratio_sheets
 from evals.report.sheet import Sheet
 from evals.report.steadiness import steadiness_sheets
+from evals.result.metrics import Result
 
 
 def load_sheets(curves: LoadCurves) -> list[Sheet]:

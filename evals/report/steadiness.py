@@ -1,15 +1,15 @@
 """How steady was each arm while traffic changed? For scenarios in which it does.
 
-Worst window and deviation are of 30-s windows; recovery as `evals.stability` says it. Called
+Worst window and deviation are of 30-s windows; recovery as `evals.result.stability` says it. Called
 by `sheets`.
 """
 
 from collections.abc import Sequence
 from statistics import fmean
 
-from evals.metrics import Result
 from evals.report.load_curves import LoadCurves
 from evals.report.sheet import Sheet
+from evals.result.metrics import Result
 
 
 def steadiness_sheets(curves: LoadCurves) -> list[Sheet]:

@@ -9,14 +9,14 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from evals.metrics import Result
 from evals.report.ablation import ablation_sheets
 from evals.report.bound_share import has_bound
 from evals.report.details import detail_sheets, preemption_sheet
 from evals.report.sheet import markdown, terminal, terminal_name
 from evals.report.sheets import all_load_sheets
 from evals.report.whole_suite import suite_sheets
-from evals.statistics import over_seeds
+from evals.result.metrics import Result
+from evals.result.statistics import over_seeds
 
 LEFT_ALIGNED = 3
 _BEFORE = ("scenario", "load", "arm", "requests", "goodput/s", "vs FCFS")

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from evals.metrics import Result
 from evals.report.sheet import Sheet
-from evals.statistics import paired_difference
+from evals.result.metrics import Result
+from evals.result.statistics import paired_difference
 
 BASE = "hmas"
 _NOTE = (

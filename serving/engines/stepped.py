@@ -1,4 +1,4 @@
-"""Which schedulers are timed, on which queue state? Called by `evals.bench`.
+"""Which schedulers are timed, on which queue state? Called by `evals.checks.bench`.
 
 Every arm is a real vLLM scheduler with the same batch of decodes and as many requests
 waiting; one step of `Arm` is what the engine core does, without the model. Whom a policy

@@ -1,7 +1,7 @@
 """Results at several loads and seeds, for the tests of the report."""
 
-from evals.metrics import CaseRun, summarise
 from evals.report.load_curves import LoadCurves
+from evals.result.metrics import CaseRun, summarise
 from tests.evals.samples import outcome
 
 

@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from evals.arms import ControllerOptions, parse_arm
-from evals.simulated_case import SimulatedCase
+from evals.arms.case import SimulatedCase
+from evals.suite.arms import ControllerOptions, parse_arm
 from serving.contracts import CostCoefficients, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from evals.workloads import azure_files
+from evals.requests import azure_files
 from tests.command_line import run_hmas
 
 TINY = """\

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from evals.demo.books import Books, check_books
-from evals.metrics import CaseRun
-from evals.totals import Totals
+from evals.live.totals import Totals
+from evals.result.metrics import CaseRun
 from serving.contracts import JournalPage
 from tests.evals.samples import outcome
 from tests.fakes import FakeEngine

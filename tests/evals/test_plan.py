@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evals.arms import parse_arm
-from evals.baselines.steering import Steering
+from evals.arms.steering import Steering
 from evals.plan import plan as plan_module
 from evals.plan.plan import PlanOptions, hook_of, needed, run_plan
 from evals.plan.report import sentences
 from evals.plan.traffic import Traffic, at_load, targets_ms
+from evals.suite.arms import parse_arm
 from serving.contracts import SLO, CostCoefficients, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine

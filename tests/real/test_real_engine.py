@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import httpx
 import pytest
 
-from evals.load_generator import replay
+from evals.live.load_generator import replay
 from serving.compat import vllm_version
 from serving.contracts import Decision, Outcome, Snapshot, TraceRequest, encode
 from serving.engines.live import LiveEngine

@@ -6,7 +6,7 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
-from evals.toml_file import read_toml
+from evals.suite.toml_file import read_toml
 from serving.engines.profile import EngineProfile
 
 pytestmark = pytest.mark.real_vllm
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real_vllm
 def test_a_short_calibration_and_replay_give_a_profile_and_its_errors(tmp_path):
     import typer
 
-    from evals.fidelity.commands import calibrate, fidelity
+    from evals.checks.fidelity.commands import calibrate, fidelity
 
     app = typer.Typer()
     app.command()(calibrate)
@@ -26,7 +26,7 @@ def test_a_short_calibration_and_replay_give_a_profile_and_its_errors(tmp_path):
     result = CliRunner().invoke(
         app,
         [
-            "fidelity", "evals/fidelity/cpu_suite.toml", "--calibrate", "--seconds", "80",
+            "fidelity", "evals/checks/fidelity/cpu_suite.toml", "--calibrate", "--seconds", "80",
             "--requests", "20", "--port", str(port), "--out", str(tmp_path), "--json",
         ],
     )  # fmt: skip

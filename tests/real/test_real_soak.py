@@ -2,8 +2,8 @@
 
 import pytest
 
-from evals.own_server import OwnServer
-from evals.soak.run import SoakOptions, soak_on
+from evals.checks.soak.run import SoakOptions, soak_on
+from evals.live.own_server import OwnServer
 from tests.real.conftest import MODEL, RealServer
 
 pytestmark = pytest.mark.real_vllm

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from evals.workloads.azure import read
-from evals.workloads.azure_files import find_azure
+from evals.requests.azure import read
+from evals.requests.azure_files import find_azure
 from serving.contracts import Contract
 from serving.contracts.contract import ClassTerms
 from serving.contracts.rules import COUNTERS, RULES

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evals.workloads.azure import read
-from evals.workloads.azure_files import find_azure
+from evals.requests.azure import read
+from evals.requests.azure_files import find_azure
 from serving.contracts import TraceRequest
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import columns

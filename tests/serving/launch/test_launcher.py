@@ -118,7 +118,7 @@ def test_serve_serves_the_model_that_is_named(monkeypatch, tmp_path, options):
 
 
 def test_a_scheduler_that_is_made_of_the_hook_may_take_its_place(monkeypatch, tmp_path):
-    log = "evals.fidelity.step_log.step_log_scheduler"
+    log = "evals.checks.fidelity.step_log.step_log_scheduler"
     assert served(monkeypatch, tmp_path, "m", "--scheduler-cls", log).args.scheduler_cls == log
 
 

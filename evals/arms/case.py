@@ -1,0 +1,81 @@
+"""What is one case (scenario, load, seed, arm) of the simulator, and what does a run come to?
+
+A case is one picklable item, because cases run in worker processes; `evals.arms.run_case`
+runs it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from evals.result.metrics import CaseRun, Facts
+from evals.result.recording import AppliedDecision
+from evals.suite.arms import Arm, ControllerOptions
+from serving.contracts import Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
+from serving.engines.profile import EngineProfile
+
+CaseId = tuple[str, float, int, str]  # scenario, load, seed, arm
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedCase:
+    """Everything one run needs; `requests` arrive on the clock of the load.
+
+    Attributes:
+        seed: decides what an arm draws; everything else is drawn already.
+        warmup_s: requests that arrive in this time are served and count for nothing.
+        shortlist: the arms that `hindsight-switching` switches among.
+        facts: what the result says beside the figures.
+        moments_s: when traffic changes.
+        keep_outcomes: whether single requests are wanted, or only their figures.
+    """
+
+    scenario: str
+    load: float
+    arm: Arm
+    requests: tuple[TraceRequest, ...]
+    profile: EngineProfile
+    settings: EngineSettings
+    drain_s: float
+    controller: ControllerOptions
+    seed: int = 0
+    warmup_s: float = 0.0
+    shortlist: tuple[str, ...] = ()
+    facts: Facts = field(default_factory=dict)
+    moments_s: tuple[float, ...] = ()
+    keep_outcomes: bool = True
+
+    @property
+    def id(self) -> CaseId:
+        """What tells it from the other cases of its suite."""
+        return self.scenario, self.load, self.seed, self.arm.name
+
+    @property
+    def title(self) -> str:
+        """How progress and errors name it."""
+        return f"{self.scenario} {self.load:g}x {self.arm.name} seed {self.seed}"
+
+    @property
+    def from_s(self) -> float:
+        """From when on requests count."""
+        return self.requests[0].arrival_s + self.warmup_s
+
+    @property
+    def until_s(self) -> float:
+        """When the run ends, whatever is still inside."""
+        return self.requests[-1].arrival_s + self.drain_s
+
+    def ran(
+        self, outcomes: Sequence[Outcome], recomputed_tokens: int = 0,
+        decisions: Sequence[AppliedDecision] = (),
+    ) -> CaseRun:  # fmt: skip
+        """What a run of the case came to."""
+        return CaseRun(
+            self.scenario, self.load, self.arm.name, outcomes, decisions,
+            preemptions=sum(outcome.preemptions for outcome in outcomes),
+            recomputed_tokens=recomputed_tokens,
+        )  # fmt: skip
+
+    def met(self, run: CaseRun) -> int:
+        """Requests that met all their SLOs: goodput times the span, which all arms share."""
+        return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= self.from_s)

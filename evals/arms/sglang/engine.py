@@ -1,0 +1,163 @@
+"""How would SGLang have served this workload? An emulation in virtual time.
+
+It stands beside `serving.engines.simulated`: same profile (cost model, KV capacity, most
+running requests), same judge of outcomes. It is not SGLang: `scheduler` follows what the
+source of 0.5.23 does by default, and this leaves out
+
+- the radix cache as a saver of work: prompts of the traces share nothing, so only its
+  capacity counts, which is all evictable;
+- the lag of overlap scheduling: a batch is scheduled, its time passes, its tokens are
+  there, as for vLLM in the simulator;
+- clients that send `ignore_eos`, for whom SGLang reserves more; aborts; kernels and any
+  work of SGLang's own processes beyond the cost model.
+"""
+
+from collections.abc import Callable, Sequence
+
+from evals.arms.sglang.batch import ServedRequest
+from evals.arms.sglang.scheduler import EmulatedScheduler, Step
+from serving.contracts import Finish, Outcome, TraceRequest
+from serving.contracts.settings import EngineSettings
+from serving.engines.offered import promised_to, track_of
+from serving.engines.profile import EngineProfile
+from serving.perception.accounting import RequestTrack
+
+CHUNKED_PREFILL_SIZE = 8192  # SGLang's default on GPUs of 60 to 160 GB; 4096 on CPUs
+_INPUT_MARGIN = 5  # prompts must be so many tokens shorter than the longest request
+
+
+class EmulatedSGLang:
+    """SGLang 0.5.23's default scheduling, emulated in virtual time; one workload per instance.
+
+    Args:
+        profile: the machine to imitate; its token budget and block size are vLLM's, and
+            only the product of blocks and block size counts here.
+        settings: SLO classes and their targets.
+        chunked_prefill_size: most tokens of one prefill step.
+
+    Attributes:
+        scheduler: queue, running batch and KV cache.
+        recomputed_tokens: computed tokens that retractions threw away.
+
+    Raises:
+        ValueError: chunked_prefill_size below 1, or a KV cache too small for any request.
+    """
+
+    def __init__(
+        self,
+        profile: EngineProfile,
+        settings: EngineSettings,
+        *,
+        chunked_prefill_size: int = CHUNKED_PREFILL_SIZE,
+    ) -> None:
+        if chunked_prefill_size < 1:
+            raise ValueError(
+                f"chunked_prefill_size = {chunked_prefill_size}: expected at least 1 token"
+            )
+        kv_tokens = profile.kv_blocks * profile.block_size
+        self._longest = min(profile.max_model_len, kv_tokens) - 1  # prompt and output
+        if self._longest <= _INPUT_MARGIN + 1:
+            raise ValueError(
+                f"kv_blocks = {profile.kv_blocks}, block_size = {profile.block_size}, "
+                f"max_model_len = {profile.max_model_len}: no request fits; give more of each"
+            )
+        self.settings, self._cost = settings, profile.cost
+        self.scheduler = EmulatedScheduler(
+            kv_tokens, profile.max_active_requests, chunked_prefill_size
+        )
+        self.recomputed_tokens = 0
+        self._now_s = self._decoded_s = 0.0
+        self._tracks: dict[int, RequestTrack] = {}
+        self._true_tokens: dict[int, int] = {}
+        self._outcomes: dict[int, Outcome] = {}
+
+    def now(self) -> float:
+        """Virtual seconds since the workload began."""
+        return self._now_s
+
+    def run(
+        self,
+        requests: Sequence[TraceRequest],
+        until_s: float | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Outcome]:
+        """Serve `requests` (sorted by arrival) and return one outcome for each, in order.
+
+        Every client allows the longest output of the workload, as in the simulator of
+        vLLM, and as far as SGLang lets it: no longer than the context or the KV cache.
+
+        Args:
+            requests: the workload; request i is called `r{i}`.
+            until_s: stop there; requests still inside are `unfinished` and missed.
+            on_step: shown each step as it starts.
+        """
+        max_tokens = max((r.output_tokens for r in requests), default=1)
+        arriving = 0
+        while until_s is None or self._now_s < until_s:
+            while arriving < len(requests) and requests[arriving].arrival_s <= self._now_s:
+                self._submit(arriving, requests[arriving], max_tokens)
+                arriving += 1
+            step = self.scheduler.schedule()
+            if step is not None:
+                if on_step is not None:
+                    on_step(step)
+                self._run_step(step)
+            elif arriving < len(requests):
+                self._now_s = requests[arriving].arrival_s
+            else:
+                break
+        for request in self.scheduler.running:
+            self._see_tokens(request, self.scheduler.running.output_tokens(request))
+        for i in list(self._tracks):
+            self._leave(i, "unfinished")
+        for i in range(arriving, len(requests)):  # the end came before they did
+            self._track(i, requests[i], max_tokens)
+            self._leave(i, "unfinished")
+        return [self._outcomes[i] for i in range(len(requests))]
+
+    def _submit(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
+        self._track(index, offered, max_tokens)
+        if offered.prompt_tokens >= self._longest - _INPUT_MARGIN:
+            self._leave(index, "rejected")
+            return
+        max_new = min(max_tokens, self._longest - offered.prompt_tokens - 1)
+        self._true_tokens[index] = offered.output_tokens
+        self.scheduler.waiting.append(
+            ServedRequest(
+                index, offered.prompt_tokens, min(offered.output_tokens, max_new), max_new
+            )
+        )
+
+    def _run_step(self, step: Step) -> None:
+        for request in step.retracted:
+            self._tracks[request.index].preemptions += 1
+            self.recomputed_tokens += request.prompt_tokens + request.output_tokens - 1
+            self._see_tokens(request, request.output_tokens)
+        for prefill in step.prefills:
+            track = self._tracks[prefill.request.index]
+            if track.admitted_s is None:
+                track.admitted_s = self._now_s
+        self._now_s += step.shape.seconds(self._cost)
+        finished = self.scheduler.complete(step)
+        if not step.prefills:
+            self._decoded_s = self._now_s
+        for prefill in step.prefills:
+            if prefill.last:
+                self._tracks[prefill.request.index].on_tokens(1, self._now_s)
+        for request in finished:
+            self._see_tokens(request, request.output_tokens)
+            whole = request.output_tokens == self._true_tokens[request.index]
+            self._leave(request.index, "stop" if whole else "length")
+
+    def _see_tokens(self, request: ServedRequest, output_tokens: int) -> None:
+        # Decoded tokens are not looked at one by one: only the last one's time counts.
+        track = self._tracks[request.index]
+        if output_tokens > track.output_tokens:
+            track.on_tokens(output_tokens - track.output_tokens, self._decoded_s)
+
+    def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
+        promised = promised_to(offered, self.settings)
+        self._tracks[index] = track_of(index, offered, max_tokens, promised)
+
+    def _leave(self, index: int, finish: Finish) -> None:
+        self._outcomes[index] = self._tracks.pop(index).outcome(index, finish, self._now_s)

@@ -1,5 +1,0 @@
-"""How much could any scheduler have met? The bound that reports measure goodput against."""
-
-from evals.bound.upper_bound import Binding, Bound, upper_bound
-
-__all__ = ["Binding", "Bound", "upper_bound"]

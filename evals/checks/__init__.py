@@ -1,0 +1,1 @@
+"""Can the product and the evidence be trusted? Fidelity, soak and benchmarks."""

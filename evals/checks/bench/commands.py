@@ -1,0 +1,236 @@
+"""`hmas bench`: what do hook, engines and controller cost? Wiring only; imports come late."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evals.progress import progress_bar
+from evals.requests.options import DrawOption, FormatOption, trace_file
+from hmas_agents.commands.exits import FAILED
+
+app = typer.Typer(help="What do hook, engines and controller cost? Timings.")
+
+
+@app.callback()
+def bench() -> None:
+    """What do hook, engines and controller cost? Timings."""
+
+
+@app.command()
+def scheduler(
+    *,
+    waiting: Annotated[
+        list[int] | None,
+        typer.Option(min=10, help="Requests waiting; repeatable. Default: 100 to 100000."),
+    ] = None,
+    running: Annotated[int, typer.Option(min=1, help="Requests in the running batch.")] = 256,
+    policies: Annotated[
+        str, typer.Option(help="Policies to time, with commas between; default: every one.")
+    ] = "",
+    rules: Annotated[
+        bool,
+        typer.Option(
+            "--rules/--no-rules", help="Time each policy also with the controller's start rules."
+        ),
+    ] = True,
+    steps: Annotated[
+        int, typer.Option(min=12, help="Steps per policy, round and queue length.")
+    ] = 180,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds through all policies.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Decides requests and aborts.")] = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for scheduler.json and operations.png.")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the hook's time goes, instead.")
+    ] = False,
+) -> None:
+    """Time the hook's schedule() against stock vLLM's on the same queue, step by step in turn.
+
+    With rules twice. `planned`: targets are far away, so the rules plan every step but none binds,
+    and both sides schedule the same requests and tokens (`work`: same). `binding`: targets as they
+    are; the rules make steps smaller, so there the ratio is of the time per request and step.
+    `mean` is of all time, rare long steps included; `ratio` is of the usual step.
+
+    hmas bench scheduler --waiting 10000 --policies edf,slide --no-rules
+
+    hmas bench scheduler --json --out var/bench
+
+    hmas bench scheduler --waiting 10000 --policies edf --profile
+    """
+    from rich.console import Console
+
+    from evals.checks.bench.report import (
+        memory_line,
+        operations_plot,
+        operations_table,
+        ratio_table,
+    )
+    from serving.contracts.near_names import choices
+    from serving.policies import POLICIES
+
+    names = tuple(name.strip() for name in policies.split(",") if name.strip()) or tuple(POLICIES)
+    if unknown := [name for name in names if name not in POLICIES]:
+        raise typer.BadParameter(
+            f"--policies: no policy {unknown[0]!r}; {choices(unknown[0], POLICIES)}"
+        )
+
+    from evals.checks.bench.memory import memory_per_request
+    from evals.checks.bench.scheduler_bench import WAITING, BenchOptions, profile_steps, run_bench
+
+    options = BenchOptions(names, tuple(waiting or WAITING), running, steps, rounds, rules, seed)
+    if profile:
+        typer.echo(profile_steps(options))
+        return
+    console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    with progress_bar() as on_progress:
+        results = run_bench(options, on_progress)
+    memory = memory_per_request()
+    document = {"results": results, "memory": memory}
+    if json_output:
+        typer.echo(json.dumps(document, indent=1))
+    console.print(ratio_table(results), operations_table(results))
+    console.print(memory_line(memory))
+    if out is not None:
+        operations_plot(results, out / "operations.png")
+        (out / "scheduler.json").write_text(json.dumps(document, indent=1))
+        console.print(f"written: {out}/scheduler.json, {out}/operations.png")
+
+
+@app.command()
+def engine(
+    *,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Case to time; repeatable. Default: all.")
+    ] = None,
+    requests: Annotated[
+        int, typer.Option(min=100, help="Requests of the trace, for the compiled engine.")
+    ] = 19_366,
+    oracle_requests: Annotated[
+        int,
+        typer.Option(min=10, help="vLLM's own scheduler goes on until so many have left."),
+    ] = 1000,
+    trace: Annotated[
+        Path | None, typer.Option(help="Trace to serve. Default: the Azure conversation trace.")
+    ] = None,
+    trace_format: FormatOption = None,
+    draw: DrawOption = None,
+    suite: Annotated[
+        Path, typer.Option(help="Suite whose first scenario, profile and settings are taken.")
+    ] = Path("evals/suites/azure_replay.toml"),
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of the compiled engine.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Decides sessions and tenants.")] = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Exit 1 where an outcome differs, or a case is too slow."),
+    ] = False,
+) -> None:
+    """Time the compiled engine against vLLM's own scheduler, both in virtual time.
+
+    Both serve the same requests in one process, as stock vLLM does, by the policy and the rules
+    that the controller starts with, and with all rules. Times are CPU time, of the compiled engine
+    the median. `ratio` is of requests per second until so many have left as the oracle serves;
+    the compiled engine's `requests_per_s` is of all. In cases with a queue (`256 running, 100
+    waiting`) all requests come at once, and both stop there. `different` counts requests whose
+    outcome (any time, any count) is not the oracle's.
+
+    hmas bench engine
+
+    hmas bench engine --case stock --oracle-requests 3000 --json
+
+    hmas bench engine --trace chats.jsonl --format mooncake --check
+    """
+    from rich.console import Console
+
+    from evals.checks.bench.engine_bench import (
+        EngineBenchOptions,
+        bench_cases,
+        run_engine_bench,
+        shortfalls,
+    )
+    from evals.checks.bench.report import engine_table
+    from evals.requests.scenario import build_workload
+    from evals.suite.suite import load_profile, load_suite
+    from serving.contracts.near_names import choices
+
+    console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    loaded = load_suite(suite)
+    profile = load_profile(loaded.profile)
+    workload = build_workload(
+        loaded.scenarios[0].model_copy(update={"requests": requests}),
+        seed=seed, max_model_len=profile.max_model_len,
+        trace_file=None if trace is None else trace_file(trace, trace_format, draw),
+        warn=lambda line: typer.echo(f"warning: {line}", err=True),
+    )  # fmt: skip
+    cases = bench_cases(workload.requests, profile, oracle_requests, seed)
+    names = [one.name for one in cases]
+    if unknown := [name for name in case or () if name not in names]:
+        raise typer.BadParameter(f"--case: no {unknown[0]!r}; {choices(unknown[0], names)}")
+    options = EngineBenchOptions(tuple(case or ()), oracle_requests, rounds)
+    with progress_bar() as on_progress:
+        results = run_engine_bench(options, cases, loaded.settings, on_progress)
+    if json_output:
+        typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
+    console.print(engine_table(results))
+    if check and (found := shortfalls(results)):
+        for line in found:
+            typer.echo(line, err=True)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def tick(
+    *,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(min=0.1, help="Requests per second; repeatable. Default: 10 and 100."),
+    ] = None,
+    waiting: Annotated[int, typer.Option(min=0, help="Requests in the queue.")] = 10_000,
+    ticks: Annotated[int, typer.Option(min=100, help="Ticks per rate, after a warm-up.")] = 500,
+    ledger: Annotated[
+        bool, typer.Option("--ledger/--no-ledger", help="Write a ledger, in a temporary folder.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Decides lengths and misses.")] = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 where the CPU time at p99 is 20 ms or more.")
+    ] = False,
+) -> None:
+    """Time the controller's short tick: state, alarms, rule agents, arbiter, graph, tools, ledger.
+
+    On an engine in memory that answers at once: a real one adds its answer.
+
+    hmas bench tick --rate 10 --rate 100 --waiting 10000
+
+    hmas bench tick --json --check
+    """
+    from rich.console import Console
+
+    from evals.checks.bench.report import tick_table
+    from evals.checks.bench.tick_bench import TARGET_MS, TickBenchOptions, run_tick_bench
+
+    console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    options = TickBenchOptions(tuple(rate or (10.0, 100.0)), waiting, ticks, ledger, seed)
+    with progress_bar() as on_progress:
+        results = run_tick_bench(options, on_progress)
+    if json_output:
+        typer.echo(json.dumps({"results": results}, indent=1))
+    console.print(tick_table(results))
+    if check and any(result["all"]["cpu_p99_ms"] >= TARGET_MS for result in results):
+        raise typer.Exit(FAILED)

@@ -1,0 +1,230 @@
+"""How much faster is the compiled engine than vLLM's own scheduler, and does it do the same?
+
+`hmas bench engine`. Both serve the same requests in virtual time, in one process, in CPU time of
+its thread. Every outcome of the oracle is compared with the compiled engine's, field by field.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from evals.requests.scaling import Requests, clip_lengths, scale_to_rate, span_s
+from evals.suite.arms import ALL_RULES, Arm, fixed_decision, parse_arm
+from hmas_agents.config import load_config
+from serving.contracts import Limits, Outcome, TraceRequest
+from serving.contracts.requests import PREFIX_BLOCK_TOKENS
+from serving.contracts.settings import EngineSettings
+from serving.engines.compiled import CompiledEngine
+from serving.engines.offered import columns
+from serving.engines.profile import EngineProfile
+from serving.engines.served import Served
+from serving.engines.simulated import SimulatedEngine
+
+Result = dict[str, Any]
+OnProgress = Callable[[str, int, int], None]
+_TIGHT_BLOCKS, _SESSION_BLOCKS, _BLOCKS_EACH = 1_500, 9_000, 160
+_TTL_S = 86_400.0
+# Least requests per second of the compiled engine, and of these per one of the oracle's.
+STOCK, START = "stock", "start rules"
+TARGETS = {STOCK: (300_000, 500), START: (60_000, 150)}
+
+
+@dataclass(frozen=True, slots=True)
+class BenchCase:
+    """What both engines serve, and in which order.
+
+    Attributes:
+        at_once: all requests come at second 0, so the queue is as long as the case says only
+            until the oracle's have left.
+    """
+
+    name: str
+    arm: Arm
+    profile: EngineProfile
+    requests: Requests
+    at_once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBenchOptions:
+    """What to time.
+
+    Attributes:
+        cases: names from `bench_cases`; none is all.
+        oracle_requests: vLLM's scheduler goes on until so many of each case have left.
+        rounds: runs of the compiled engine; figures are medians.
+    """
+
+    cases: tuple[str, ...] = ()
+    oracle_requests: int = 1000
+    rounds: int = 5
+
+
+def bench_cases(
+    trace: Requests, profile: EngineProfile, oracle_requests: int, seed: int
+) -> list[BenchCase]:
+    """Each order of service on each traffic, on the trace's requests where it does not say."""
+    control = load_config(None).control
+    arms = {
+        STOCK: "vllm-fcfs",
+        START: f"fixed-{'+'.join((control.start_policy, *control.start_rules))}",
+        "all rules": f"fixed-{control.start_policy}+{ALL_RULES}",
+        "edf+slack": "fixed-edf+slack",
+    }
+    cases = []
+    for traffic, machine, requests, at_once in _traffic(trace, profile, oracle_requests, seed):
+        for order, name in arms.items():
+            if order != "edf+slack" or machine.prefix_caching:
+                title = ", ".join(filter(None, (order, traffic)))
+                cases.append(BenchCase(title, parse_arm(name), machine, requests, at_once))
+    return cases
+
+
+def _traffic(
+    trace: Requests, profile: EngineProfile, oracle_requests: int, seed: int
+) -> Iterator[tuple[str, EngineProfile, Requests, bool]]:
+    def faster(factor: float) -> Requests:
+        return scale_to_rate(trace, factor * len(trace) / span_s(trace))
+
+    yield "", profile, trace, False
+    yield "6x the rate", profile, faster(6.0), False
+    yield "KV tight, 4x", replace(profile, kv_blocks=_TIGHT_BLOCKS), faster(4.0), False
+    chats = trace
+    if not any(one.prefix for one in trace):
+        chats = tuple(
+            replace(one, tenant=like.tenant, slo_class=like.slo_class, priority=like.priority)
+            for one, like in zip(sessions(len(trace) // 8, seed), trace, strict=False)
+        )
+    sharing = replace(profile, prefix_caching=True, kv_blocks=_SESSION_BLOCKS)
+    yield "prefix cache", sharing, clip_lengths(chats, profile.max_model_len)[0], False
+    for running in (256, 1024):
+        machine = replace(profile, max_active_requests=running, kv_blocks=_BLOCKS_EACH * running)
+        for waiting in (100, 10_000):
+            at_once = _at_once(trace, running + waiting + oracle_requests)
+            yield f"{running:,} running, {waiting:,} waiting", machine, at_once, True
+
+
+def sessions(chats: int, seed: int, turns: int = 8) -> Requests:
+    """Turns of chats: each prompt is the chat so far, named by blocks as Mooncake's traces do."""
+    rng, requests = random.Random(f"{seed}:sessions"), list[TraceRequest]()
+    for chat in range(chats):
+        now_s, prompt_tokens = rng.random() * 4.0 * chats, 0
+        for _ in range(turns):
+            prompt_tokens += 1 + int(rng.expovariate(1 / 400))
+            answer = 1 + int(rng.expovariate(1 / 150))
+            blocks = -(-prompt_tokens // PREFIX_BLOCK_TOKENS)
+            names = tuple(chat * 1_000_000 + k for k in range(blocks))
+            requests.append(TraceRequest(now_s, prompt_tokens, answer, prefix=names))
+            prompt_tokens += answer
+            now_s += 5.0 + rng.expovariate(1 / 20)
+    requests.sort(key=lambda one: one.arrival_s)
+    return tuple(replace(one, arrival_s=one.arrival_s - requests[0].arrival_s) for one in requests)
+
+
+def run_engine_bench(
+    options: EngineBenchOptions,
+    cases: Sequence[BenchCase],
+    settings: EngineSettings,
+    on_progress: OnProgress = lambda *_: None,
+) -> list[Result]:
+    """Two results per case: the compiled engine on all requests, the oracle on the first ones.
+
+    `ratio` is of requests per second on the oracle's requests, `different` the number of those
+    whose outcome is not the oracle's. The compiled engine is timed from columns to columns;
+    `outcomes_per_s` is how many outcome objects are made of these in a second.
+    """
+    results = []
+    for case in cases:
+        if not options.cases or case.name in options.cases:
+            results += _time_case(case, options, settings, on_progress)
+    return results
+
+
+def shortfalls(results: Sequence[Result]) -> list[str]:
+    """What is not as it must be: outcomes that differ, and headline cases below `TARGETS`."""
+    found = []
+    for one in results:
+        name = f"{one['case']}: {one['engine']}"
+        if one["different"]:
+            found.append(f"{name}: {one['different']} outcomes are not the oracle's")
+        if one["engine"] == "compiled" and one["case"] in TARGETS:
+            for key, least in zip(("requests_per_s", "ratio"), TARGETS[one["case"]], strict=True):
+                if one[key] < least:
+                    found.append(f"{name}: {key} {one[key]:,.0f} is below {least:,}")
+    return found
+
+
+def _time_case(
+    case: BenchCase, options: EngineBenchOptions, settings: EngineSettings, on_progress: OnProgress
+) -> list[Result]:
+    on_progress(case.name, 0, options.oracle_requests)
+    _, served = _time(case, case.requests, None, settings)  # compiles, or reads code from disk
+    left_s = sorted(served.finished_s.tolist())
+    until_s = left_s[min(options.oracle_requests, len(left_s)) - 1]
+    counted = tuple(one for one in case.requests if one.arrival_s < until_s)
+    oracle = SimulatedEngine(case.profile, settings, stock=case.arm.kind == "stock")
+    _decide(oracle, case)
+    before_s = time.thread_time()
+    expected = oracle.run(
+        counted, until_s=until_s,
+        on_progress=lambda left: on_progress(case.name, left, options.oracle_requests),
+    )  # fmt: skip
+    taken_s = time.thread_time() - before_s
+    first = _left(expected)
+    oracle_rate = first / taken_s
+    rates = []
+    for _ in range(options.rounds):
+        taken_s, served = _time(case, counted, until_s, settings)
+        rates.append(first / taken_s)
+    before_s = time.thread_time()
+    outcomes = served.outcomes(counted, settings)
+    outcome_rate = len(outcomes) / (time.thread_time() - before_s)
+    count, rate = _left(outcomes), median(rates)
+    if not case.at_once and len(case.requests) > count:
+        count = len(case.requests)
+        rate = median(
+            count / _time(case, case.requests, None, settings)[0] for _ in range(options.rounds)
+        )
+    different = sum(a != b for a, b in zip(expected, outcomes, strict=True))
+    compiled = {
+        "case": case.name, "engine": "compiled", "requests": count,
+        "requests_per_s": round(rate, 1), "ratio": round(median(rates) / oracle_rate, 1),
+        "different": different, "outcomes_per_s": round(outcome_rate),
+    }  # fmt: skip
+    return [
+        compiled,
+        {
+            "case": case.name, "engine": "oracle", "requests": first,
+            "requests_per_s": round(oracle_rate, 1), "ratio": 1.0, "different": 0,
+        },
+    ]  # fmt: skip
+
+
+def _time(
+    case: BenchCase, requests: Requests, until_s: float | None, settings: EngineSettings
+) -> tuple[float, Served]:
+    workload = columns(requests, case.profile)
+    engine = CompiledEngine(case.profile, settings, stock=case.arm.kind == "stock")
+    _decide(engine, case)
+    before_s = time.thread_time()
+    served = engine.run_columns(workload, until_s=until_s, requests=requests)
+    return time.thread_time() - before_s, served
+
+
+def _decide(engine: CompiledEngine | SimulatedEngine, case: BenchCase) -> None:
+    if case.arm.kind != "stock":
+        limits = Limits(case.profile.max_active_requests, case.profile.token_budget)
+        ack = engine.apply(fixed_decision(case.arm, limits, 1, _TTL_S))
+        assert ack.accepted, ack
+
+
+def _left(outcomes: Sequence[Outcome]) -> int:
+    return sum(one.finish != "unfinished" for one in outcomes)
+
+
+def _at_once(trace: Requests, count: int) -> Requests:
+    times = -(-count // len(trace))
+    return tuple(replace(one, arrival_s=0.0) for one in (trace * times)[:count])

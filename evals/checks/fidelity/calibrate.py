@@ -1,0 +1,209 @@
+"""What does a step cost on this machine? A designed load on a live server, and a fit.
+
+`hmas calibrate`; `hmas eval fidelity --calibrate` does the same before its replay.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from evals.checks.fidelity.designed_load import Rung, cells, load_for, rungs
+from evals.checks.fidelity.fit import Fit, fit_cost
+from evals.checks.fidelity.machine import OtherLoad, machine_facts
+from evals.checks.fidelity.server import MeasuredServer
+from evals.checks.fidelity.steps import CalibrationError, Steps, joined
+from evals.live.arm import ArmError
+from evals.live.completion_stream import Served, StreamError, stream_completion
+from evals.live.load_generator import completion_body
+from evals.live.run import wait_until_idle
+from serving.contracts import Decision, Limits, Snapshot, TraceRequest
+from serving.engines.profile import EngineProfile, profile_from_snapshot
+from serving.engines.protocol import Engine
+
+_CONTROLLER = "calibrate"
+_WARM_UP_S = 10.0
+_PROBES = 20
+_PROBE = TraceRequest(0.0, 16, 4)
+
+OnProgress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What came of it.
+
+    Attributes:
+        profile: for the simulator.
+        fit: how well it fits.
+        overhead_s: time to first token at the client beyond the step's, on an idle server.
+        facts: where and when, by name.
+        steps: what was fitted to, stalls included.
+    """
+
+    profile: EngineProfile
+    fit: Fit
+    overhead_s: float
+    facts: dict[str, Any]
+    steps: Steps
+
+
+class Calibrator:
+    """Loads a server that nobody else uses, in as many parts as wanted, and fits its cost model.
+
+    The speed of a shared machine drifts by a tenth within minutes. Parts before, between and
+    after what is to be foretold see the same machine.
+
+    Args:
+        server: with a step log.
+        seed: decides requests and prompts.
+        on_progress: told the seconds of load that are over.
+
+    Raises:
+        ArmError: another controller owns the engine, or it does not come to rest.
+        CalibrationError: the server failed a request, or the steps cannot be fitted.
+    """
+
+    def __init__(self, server: MeasuredServer, *, seed: int, on_progress: OnProgress) -> None:
+        self._server, self._seed, self._on_progress = server, seed, on_progress
+        engine = server.live.engine
+        wait_until_idle(engine)
+        self._snapshot = engine.snapshot()
+        self._requests = cells(self._snapshot.envelope.max_model_len, seed)
+        self._plan = rungs(self._snapshot.envelope)
+        self._parts: list[tuple[Steps, float | None]] = []
+        self._loaded_s = 0.0
+
+    def load(self, seconds: float) -> None:
+        """One part: every rung of the designed load, equally long; the first part warms up."""
+        if not self._parts:
+            self._climb(self._plan[0], _WARM_UP_S)
+        began_s, others = time.time(), OtherLoad(self._server.pid)
+        for rung in self._plan:
+            self._climb(rung, seconds / len(self._plan))
+            wait_until_idle(self._server.live.engine)
+        self._parts.append((self._server.steps(began_s, time.time()), others.share()))
+
+    def finish(self, name: str) -> Calibration:
+        """Fit the profile called `name` to the steps of all parts."""
+        steps = joined([steps for steps, _ in self._parts])
+        shares = [share for _, share in self._parts if share is not None]
+        fit = fit_cost(steps)
+        facts = machine_facts(self._snapshot) | {
+            "model": _model_of(self._server),
+            "load_s": self._loaded_s - _WARM_UP_S,
+            "parts": len(self._parts),
+            "rungs": [[rung.concurrency, rung.token_budget] for rung in self._plan],
+            "others_cpu_share": sum(shares) / len(shares) if shares else None,
+            "server_arguments": list(self._server.arguments),
+        }
+        overhead_s = idle_overhead_s(self._server, self._seed)
+        profile = _profile(name, self._snapshot, fit, facts)
+        return Calibration(profile, fit, overhead_s, facts, steps)
+
+    def _climb(self, rung: Rung, rung_s: float) -> None:
+        live, before_s = self._server.live, self._loaded_s
+        with _step_size(live.engine, rung.token_budget):
+            asyncio.run(load_for(
+                live.base_url, live.model, self._requests, seed=self._seed, seconds=rung_s,
+                concurrency=rung.concurrency,
+                on_second=lambda s: self._on_progress(before_s + s),
+            ))  # fmt: skip
+        self._loaded_s += rung_s
+
+
+def length_s(seconds: float) -> float:
+    """How long a calibration takes that loads the server for `seconds`."""
+    return seconds + _WARM_UP_S
+
+
+def idle_overhead_s(server: MeasuredServer, seed: int) -> float:
+    """Median of a lone request's time to first token, less the step that computed it.
+
+    HTTP, tokens to text, the API server and our own client: what a client's figures have
+    and the simulator does not.
+
+    Raises:
+        ArmError: the engine does not come to rest.
+        CalibrationError: the server failed a request, or logged no step for it.
+    """
+    wait_until_idle(server.live.engine)
+    seen = asyncio.run(_probe(server, seed))
+    overheads = []
+    steps = server.steps(seen[0][0], seen[-1][1])
+    prefills = steps.chosen(steps.shapes[:, 0] > 0)
+    for sent_s, first_s in seen:
+        prefill = prefills.between(sent_s, first_s)
+        if len(prefill) == 1:  # else somebody else's request came in between
+            overheads.append(first_s - sent_s - float(prefill.seconds[0]))
+    if not overheads:
+        raise CalibrationError(
+            f"{server.step_log} has no step for the probes: does the server at "
+            f"{server.live.base_url} write there, and has nobody else requests in it?"
+        )
+    return float(np.median(overheads))
+
+
+async def _probe(server: MeasuredServer, seed: int) -> list[tuple[float, float]]:
+    """(sent, first token) of lone requests in Unix seconds; the first one warms up."""
+    seen = []
+    async with httpx.AsyncClient(base_url=server.live.base_url, timeout=60.0) as client:
+        for index in range(_PROBES + 1):
+            body = completion_body(server.live.model, _PROBE, seed + 1, index)
+            served, to_unix_s = Served(), time.time() - time.monotonic()
+            sent_s = time.time()
+            try:
+                await stream_completion(client, body, f"probe-{seed}-{index}", served)
+            except StreamError as error:
+                raise CalibrationError(f"a probe failed: {error}") from error
+            if served.first_s is not None and index:
+                seen.append((sent_s, served.first_s + to_unix_s))
+    return seen
+
+
+@contextmanager
+def _step_size(engine: Engine, token_budget: int) -> Iterator[None]:
+    """The default order with steps of at most `token_budget`, until the block ends."""
+    snapshot = engine.snapshot()
+    if snapshot.controller_id:
+        raise ArmError(f"controller {snapshot.controller_id!r} owns the engine: stop it first")
+    limits = Limits(snapshot.envelope.max_active_requests, token_budget)
+    ack = engine.apply(Decision(
+        _CONTROLLER, snapshot.epoch + 1, 3600.0, "fcfs", {}, limits, "calibration"
+    ))  # fmt: skip
+    if not ack.accepted:
+        raise ArmError(f"the engine refused steps of {token_budget} tokens: {ack.reason}")
+    try:
+        yield
+    finally:
+        engine.release(_CONTROLLER)
+
+
+def _profile(
+    name: str, snapshot: Snapshot, fit: Fit, facts: dict[str, Any]
+) -> EngineProfile:
+    return replace(
+        profile_from_snapshot(snapshot),
+        name=name,
+        provenance=(
+            f"measured {facts['date']}: {facts['model']}, vLLM {facts['vllm']}, "
+            f"{facts['accelerator'] or facts['cpu']}, {fit.samples} steps, "
+            f"error p50 {fit.error_p50:.1%}, p90 {fit.error_p90:.1%}"
+        ),
+        cost=fit.cost,
+    )
+
+
+def _model_of(server: MeasuredServer) -> str:
+    """The folder or the name that the server loaded it from."""
+    try:
+        card = httpx.get(f"{server.live.base_url}/v1/models", timeout=10).json()["data"][0]
+        return Path(card.get("root") or server.live.model).name
+    except (httpx.HTTPError, ValueError, LookupError):
+        return server.live.model

@@ -1,0 +1,103 @@
+"""Which coefficients explain the measured steps? The cost model, fitted to a step log.
+
+Called by the calibration. The hook fits the same model online, with a memory of 500
+steps; here every step counts.
+"""
+
+from dataclasses import astuple, dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from evals.checks.fidelity.steps import FEATURES, CalibrationError, FloatArray, Steps
+from serving.contracts import CostCoefficients
+
+LEAST_STEPS = 100
+_STALL = 5.0  # as in serving.perception.cost_model: so much longer is no sample
+_ROUNDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A fitted cost model and how well it fits.
+
+    Attributes:
+        cost: the coefficients, none negative.
+        samples: steps that were fitted.
+        stalls, stall_s: steps left out because they took five times what their shape
+            explains, and the seconds they took.
+        error_p50, error_p90: of |measured / predicted - 1| over the fitted steps.
+        total_error: predicted over measured time of all fitted steps, minus 1.
+        condition: condition number of the design matrix with columns of length 1; the
+            larger, the less can the coefficients be told apart.
+    """
+
+    cost: CostCoefficients
+    samples: int
+    stalls: int
+    stall_s: float
+    error_p50: float
+    error_p90: float
+    total_error: float
+    condition: float
+
+
+def fit_cost(steps: Steps) -> Fit:
+    """Fit the five coefficients by non-negative least squares.
+
+    Weights are 1 / predicted time, refined in a few rounds: quasi-likelihood with variance
+    in proportion to the mean (Wedderburn, Biometrika 61, 1974). Its equations make the
+    predicted times add up to the measured ones, which is what throughput depends on.
+
+    Raises:
+        CalibrationError: too few steps, or a feature that never occurred.
+    """
+    if len(steps) < LEAST_STEPS:
+        raise CalibrationError(
+            f"{len(steps)} steps were measured, {LEAST_STEPS} are needed: calibrate longer "
+            "(--seconds)"
+        )
+    missing = [name for name, column in zip(FEATURES, steps.shapes.T, strict=True)
+               if not column.any()]  # fmt: skip
+    if missing:
+        raise CalibrationError(
+            f"no step had any {missing[0]}, so its cost cannot be told: calibrate longer "
+            "(--seconds)"
+        )
+    kept = steps
+    cost = _solve(kept)
+    for _ in range(_ROUNDS):
+        kept = steps.chosen(steps.seconds <= _STALL * steps.predicted_s(cost))
+        cost = _solve(kept, kept.predicted_s(cost))
+    design = kept.design()
+    return Fit(
+        cost=cost,
+        samples=len(kept),
+        stalls=len(steps) - len(kept),
+        stall_s=float(steps.seconds.sum() - kept.seconds.sum()),
+        **step_errors(kept, cost),
+        condition=float(np.linalg.cond(design / np.linalg.norm(design, axis=0))),
+    )
+
+
+def step_errors(steps: Steps, cost: CostCoefficients) -> dict[str, float]:
+    """`error_p50`, `error_p90` and `total_error` (see `Fit`) of a cost model on steps."""
+    predicted_s = steps.predicted_s(cost)
+    p50, p90 = np.percentile(np.abs(steps.seconds / predicted_s - 1), (50, 90))
+    total = predicted_s.sum() / steps.seconds.sum() - 1
+    return {"error_p50": float(p50), "error_p90": float(p90), "total_error": float(total)}
+
+
+def _solve(steps: Steps, expected_s: FloatArray | None = None) -> CostCoefficients:
+    expected_s = steps.seconds if expected_s is None else expected_s
+    weight = 1 / np.sqrt(np.maximum(expected_s, 1e-6))
+    design = steps.design()
+    scale = np.linalg.norm(design, axis=0)
+    theta, _ = nnls(design / scale * weight[:, None], steps.seconds * weight)
+    return CostCoefficients(*(float(value) for value in theta / scale))
+
+
+def as_dict(cost: CostCoefficients) -> dict[str, float]:
+    """Coefficients by name, as in a profile."""
+    names = ("base_s", "per_prefill_token_s", "per_decode_s", "per_context_token_s", "per_square_s")
+    return dict(zip(names, astuple(cost), strict=True))

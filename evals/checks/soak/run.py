@@ -1,0 +1,192 @@
+"""How does a soak go? Clients and decisions side by side, then rest, then the books.
+
+`run_soak` starts a server of its own; `soak_on` takes one that runs (tests do).
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from evals.checks.soak.adapter import ADAPTERS, write_adapters
+from evals.checks.soak.books import check_books
+from evals.checks.soak.clients import Clients
+from evals.checks.soak.report import Memory, SoakReport
+from evals.checks.soak.server_log import read_complaints
+from evals.checks.soak.steering import Steering
+from evals.live.arm import ArmError
+from evals.live.own_server import OwnServer, own_server
+from evals.live.run import served_model, wait_until_idle
+from evals.live.totals import Totals, engine_totals, exported_totals
+from evals.suite.suite import SMALL_MACHINE
+from serving.contracts.settings import EngineSettings
+from serving.engines.live import LiveEngine, read_token
+from serving.engines.protocol import EngineUnavailable
+from serving.launch.model import SMOLLM2
+
+REST_S = 300.0  # longest time that what is inside at the end may take
+_WARM_UP_SHARE, _WARM_UP_S = 0.2, 120.0
+_METRICS_LOOKS = 10
+# Small sizes, so that a soak of minutes goes round the journal and past the tenants' bound.
+SETTINGS = EngineSettings(slo_scale=4.0, max_tenants=32, journal_size=2000)
+
+OnTick = Callable[[float, Clients, Steering], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SoakOptions:
+    """How long, how much, and by which seed."""
+
+    minutes: float
+    rate_rps: float
+    seed: int
+    api_servers: int = 1
+
+
+def run_soak(
+    options: SoakOptions, out: Path, *, port: int, model: str, on_tick: OnTick
+) -> SoakReport:
+    """Start a server, soak it, stop it.
+
+    Raises:
+        ServerError, ArmError, EngineUnavailable: it could not begin; says what to do.
+    """
+    arguments = [*SMALL_MACHINE]
+    if options.api_servers > 1:
+        arguments += ["--api-server-count", str(options.api_servers)]
+    adapters: Sequence[str] = ()
+    if not model:  # the shape of another model is not known here
+        arguments += write_adapters(SMOLLM2, out)
+        adapters = ADAPTERS
+    with own_server(SETTINGS, out, port=port, model=model, arguments=arguments) as server:
+        return soak_on(server, options, on_tick=on_tick, adapters=adapters)
+
+
+def soak_on(
+    server: OwnServer, options: SoakOptions, *, on_tick: OnTick, adapters: Sequence[str] = ()
+) -> SoakReport:
+    """Soak a running server that has no controller and no other clients.
+
+    Args:
+        server: vLLM with the hook.
+        options: length, rate, seed.
+        on_tick: told the seconds since the start, once a second.
+        adapters: names of the LoRA adapters that it has.
+
+    Raises:
+        ArmError, EngineUnavailable: it could not begin.
+    """
+    token = read_token(server.token_file)
+    engine = LiveEngine(server.url, token)
+    wait_until_idle(engine)
+    before = engine.snapshot()
+    if before.controller_id:
+        raise ArmError(f"controller {before.controller_id!r} owns the engine: stop it first")
+    _, max_model_len = served_model(server.url)
+    steering = Steering(
+        server.url, token, core_pids(server.pid), seed=options.seed, snapshot=before
+    )
+    clients = Clients(
+        server.url, server.model, max_model_len, seed=options.seed, rate_rps=options.rate_rps,
+        adapters=adapters,
+    )  # fmt: skip
+    log_from = server.log.stat().st_size
+    steering.follow()
+    began_s = time.monotonic()
+    steering.start()
+    try:
+        asyncio.run(_soak(clients, steering, options.minutes * 60, on_tick))
+    finally:
+        steering.stop()
+    broken = steering.broken
+    after = before
+    try:
+        wait_until_idle(engine, REST_S)
+        after = engine.snapshot()
+        steering.follow()
+        broken.update(_metrics_that_differ(server.url, engine_totals(after.counters)))
+    except (EngineUnavailable, ArmError, psutil.Error) as error:
+        broken[f"after the last request: {error}"] += 1
+    finally:
+        steering.close()
+        engine.close()
+    errors, warnings = read_complaints(server.log, log_from)
+    return SoakReport(
+        seconds=time.monotonic() - began_s,
+        seed=options.seed,
+        books=check_books(
+            clients.visits, clients.sent, steering.journal, clients.index_of, before.counters,
+            after.counters,
+        ),
+        memory=_memory(steering.memory),
+        errors=errors,
+        warnings=warnings,
+        policy_faults=after.policy_errors - before.policy_errors,
+        last_fault=after.last_error if after.policy_errors > before.policy_errors else "",
+        answers={name: dict(steering.answers[name]) for name in sorted(steering.answers)},
+        broken=[f"{count} x {what}" if count > 1 else what for what, count in broken.items()],
+        longest_without_token_s=clients.clock.longest_s,
+        most_waiting=steering.most_waiting,
+        preemptions=after.kv.preemptions - before.kv.preemptions,
+    )  # fmt: skip
+
+
+def _metrics_that_differ(url: str, engine: Totals) -> list[str]:
+    """What /metrics, from however many API servers, goes on to say otherwise than the engine."""
+    told: list[str] = []
+    for _ in range(_METRICS_LOOKS):  # they follow the engine once a second, a busy machine later
+        told = [
+            f"/metrics says {counted.total()} {name}, the engine {engine[name].total()}"
+            for name, counted in exported_totals(url).items()
+            if counted.total() != engine[name].total()
+        ]
+        if not told:
+            break
+    return told
+
+
+def core_pids(server_pid: int) -> list[int]:
+    """Engine core processes of a server, by the title that vLLM gives them.
+
+    Raises:
+        ArmError: there is none.
+    """
+    children = psutil.Process(server_pid).children(recursive=True)
+    found = [
+        child.pid
+        for child in children
+        if "EngineCore" in child.name() or any("EngineCore" in word for word in child.cmdline())
+    ]
+    if not found:
+        names = ", ".join(child.name() for child in children)
+        raise ArmError(f"no EngineCore process under process {server_pid}, only: {names}")
+    return found
+
+
+async def _soak(clients: Clients, steering: Steering, seconds: float, on_tick: OnTick) -> None:
+    async def tick() -> None:
+        began_s = time.monotonic()
+        while True:
+            on_tick(time.monotonic() - began_s, clients, steering)
+            await asyncio.sleep(1.0)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        await clients.send_for(seconds, lambda: steering.gone)
+    finally:
+        ticking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ticking
+
+
+def _memory(samples: list[tuple[float, int]]) -> Memory:
+    """Start, after warm-up, most and end."""
+    end_s = samples[-1][0]
+    warm_s = min(_WARM_UP_S, _WARM_UP_SHARE * end_s)
+    warm = next(size for at_s, size in samples if at_s >= warm_s)
+    sizes = [size for _, size in samples]
+    return Memory(sizes[0], warm, max(sizes), sizes[-1])

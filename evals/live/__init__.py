@@ -1,0 +1,1 @@
+"""How are arms run on a real server? Load generator, servers, and one arm after the other."""

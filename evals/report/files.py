@@ -1,0 +1,106 @@
+"""Which files does `--out` get? Results as JSON, CSV, Markdown and plots, outcomes, the page.
+
+Called by `evals.eval_run`. Tables are means over seeds; outcomes and the plots of single cases
+are of the first seed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evals.result.metrics import CaseRun, Result
+from evals.result.run_result import SuiteRun, to_json
+from evals.result.summary_table import summary_csv
+
+if TYPE_CHECKING:
+    from evals.report import CaseReport
+
+
+def write_files(run: SuiteRun, out: Path, description: str) -> None:
+    """Write results.json, summary.csv, results.md with its plots, outcomes.jsonl and report.html.
+
+    Of more arms than a figure can show there are outcomes of the notable ones only: those of
+    all would be hundreds of MB.
+    """
+    from evals.report import write_suite_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
+    write_tables(run.results, out)
+    drawn = _drawn(run)
+    outcomes = out / "outcomes.jsonl"
+    outcomes.unlink(missing_ok=True)
+    if drawn:
+        _write_outcomes([case for case, _ in drawn], outcomes)
+    write_suite_report(
+        out / "report.html",
+        f"Eval {run.suite}",
+        _subtitle(run, description),
+        run.results,
+        _cases(drawn),
+    )
+
+
+def write_tables(results: Sequence[Result], out: Path) -> None:
+    """Write what needs no single request: summary.csv, results.md, goodput.svg, ratio.svg."""
+    from evals.report import markdown_report, write_load_figures
+
+    (out / "summary.csv").write_text(summary_csv(results), encoding="utf-8")
+    figures = [f"![{title}]({name})\n" for title, name in write_load_figures(out, results)]
+    (out / "results.md").write_text(
+        "\n".join([*figures, markdown_report(results)]), encoding="utf-8"
+    )
+
+
+def _drawn(run: SuiteRun) -> list[tuple[CaseRun, Result]]:
+    """The runs whose single requests are shown: of the first seed, and of arms that are drawn."""
+    from evals.report import drawn_arms
+
+    arms = drawn_arms(result["arm"] for result in run.results)
+    return [
+        (case, result)
+        for case, result in zip(run.runs, run.results, strict=True)
+        if case.outcomes and case.arm in arms and result.get("seed", run.seed) == run.seed
+    ]
+
+
+def _cases(drawn: Sequence[tuple[CaseRun, Result]]) -> list["CaseReport"]:
+    """One per scenario and load."""
+    from evals.report import CaseReport
+
+    cases = []
+    for scenario, load in dict.fromkeys((case.scenario, case.load) for case, _ in drawn):
+        of_case = [pair for pair in drawn if (pair[0].scenario, pair[0].load) == (scenario, load)]
+        arms = [case for case, _ in of_case]
+        recovery = of_case[0][1].get("stability", {}).get("recovery", ())
+        cases.append(
+            CaseReport(
+                scenario,
+                load,
+                {case.arm: case.outcomes for case in arms},
+                next((case.decisions for case in arms if case.arm == "hmas"), ()),
+                [moment["at_s"] for moment in recovery],
+            )
+        )
+    return cases
+
+
+def _subtitle(run: SuiteRun, description: str) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    seeds = list(dict.fromkeys(result.get("seed", run.seed) for result in run.results))
+    if len(seeds) == 1:
+        return f"{description}. Seed {run.seed}; {versions}."
+    return (
+        f"{description}. Means over seeds {', '.join(map(str, seeds))}; plots of single cases "
+        f"are of seed {run.seed}; {versions}."
+    )
+
+
+def _write_outcomes(runs: list[CaseRun], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for case in runs:
+            where = {"scenario": case.scenario, "load": case.load, "arm": case.arm}
+            for outcome in case.outcomes:
+                file.write(json.dumps(where | dataclasses.asdict(outcome)) + "\n")

@@ -1,0 +1,40 @@
+"""Which trace formats can be read? Called by scenarios, plans and the command line.
+
+`FORMATS` maps a format's name to its reader; a new reader joins with one line.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from evals.requests import azure, burstgpt, mooncake, servegen
+from evals.requests.servegen import Draw
+from evals.requests.trace import Trace, TraceError
+
+FORMATS: dict[str, Callable[[Path], Trace]] = {
+    "azure": azure.read,
+    "mooncake": mooncake.read,
+    "burstgpt": burstgpt.read,
+    "servegen": servegen.read,
+}
+
+
+def format_of(path: Path) -> str:
+    """The format of a trace that nobody has named: a folder is ServeGen's."""
+    if path.is_dir():
+        return "servegen"
+    return "mooncake" if ".jsonl" in path.suffixes else "azure"
+
+
+def read_trace(path: Path, form: str, draw: Draw | None = None, seed: int = 0) -> Trace:
+    """Read a trace in one of `FORMATS`; what is drawn, is drawn by seed.
+
+    Raises:
+        TraceError: as the reader says.
+    """
+    if form == "servegen":
+        return servegen.read(path, draw, seed)
+    try:
+        return FORMATS[form](path)
+    except TraceError as error:
+        hint = f" (read as {form}: see --format)" if path.is_file() else ""
+        raise TraceError(f"{error}{hint}") from error

@@ -1,0 +1,58 @@
+"""How does a command name a trace? The options that several commands share."""
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from evals.requests.scenario import TraceFile
+
+
+class TraceFormat(StrEnum):
+    """Formats of `--trace`."""
+
+    AZURE = "azure"
+    MOONCAKE = "mooncake"
+    BURSTGPT = "burstgpt"
+    SERVEGEN = "servegen"
+
+
+FormatOption = Annotated[
+    TraceFormat | None,
+    typer.Option(
+        "--format",
+        help="Of the trace. Default: servegen for a folder, mooncake for .jsonl, else azure.",
+    ),
+]
+DrawOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="hours=9..17,clients=20,keep=0.1",
+        help="Of ServeGen's clients: hours since the first midnight (default 0..24), so many of "
+        "the clients, a share of their requests; each may be missing.",
+    ),
+]
+
+
+def trace_file(path: Path, form: TraceFormat | None, draw: str | None) -> "TraceFile":
+    """A trace as options name it.
+
+    Raises:
+        BadParameter: `draw` is wrong, or is said of another format.
+    """
+    from evals.requests import format_of
+    from evals.requests.scenario import TraceFile
+    from evals.requests.servegen import parse_draw
+
+    file = TraceFile(path, form.value if form else format_of(path))
+    if draw is None:
+        return file
+    if file.format != TraceFormat.SERVEGEN:
+        raise typer.BadParameter(f"--draw {draw}: goes with --format servegen")
+    try:
+        return replace(file, draw=parse_draw(draw))
+    except ValueError as error:
+        raise typer.BadParameter(f"--draw {error}") from error

@@ -1,0 +1,1 @@
+"""What did a run come to? Metrics, statistics over seeds, and the files that hold them."""

@@ -1,0 +1,137 @@
+"""Which cases does a suite come to, and what does one leave behind?
+
+Cases are made in the parent by `evals.sim.suite_run`; what has a case as its only argument
+here is run in worker processes.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from evals.arms import run_case
+from evals.arms.case import SimulatedCase
+from evals.arms.sglang_emulated import CHUNKS
+from evals.arms.tuned import token_budgets
+from evals.requests.offer import Offered, offer
+from evals.requests.scaling import span_s
+from evals.requests.scenario import Workload
+from evals.result.metrics import CaseRun, Facts, Result, summarise
+from evals.sim.bound import upper_bound
+from evals.sim.capacity import simulated_capacity_rps
+from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.suite import Suite
+from serving.engines.profile import EngineProfile
+
+STOCK = "vllm-fcfs"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to run, not what: none of it may change a result.
+
+    Attributes:
+        jobs: worker processes.
+        controller: of the arms that have one.
+        ledger_dir: gets one decision ledger per case of the arm `hmas`; None records none.
+        drawn: arms whose run of the first seed comes back with its outcomes. Those of other
+            seeds never do: hundreds of cases would not fit into memory.
+    """
+
+    jobs: int
+    controller: ControllerOptions
+    ledger_dir: Path | None = None
+    drawn: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedCase:
+    """The result of a case and, as far as it is kept, the run behind it."""
+
+    result: Result
+    run: CaseRun
+
+
+def finish(case: SimulatedCase) -> FinishedCase:
+    """Run a case; only what is kept goes back to the parent."""
+    run = run_case(case)
+    result = summarise(
+        run, span_s(case.requests), warmup_s=case.warmup_s, moments_s=case.moments_s
+    )
+    result |= {
+        **case.facts,
+        "engine": f"simulated {case.profile.name}: {case.profile.provenance}",
+        "seed": case.seed,
+    }
+    return FinishedCase(result, run if case.keep_outcomes else replace(run, outcomes=()))
+
+
+def capacity_rps_of(case: SimulatedCase) -> float:
+    """Requests per second that stock vLLM completes of the case's requests, offered at once."""
+    return simulated_capacity_rps(case.profile, case.settings, case.requests)
+
+
+def bound_of(case: SimulatedCase) -> Result:
+    """The most goodput that any arm could reach in a case, and what limits it.
+
+    Of the requests that count: those of the warm-up cost nothing here, which can only raise
+    it. The step is as large as any arm's may be, for the same reason.
+    """
+    counted = [request for request in case.requests if request.arrival_s >= case.from_s]
+    budget = max(*token_budgets(case.profile), *CHUNKS)
+    bound = upper_bound(
+        counted, replace(case.profile, token_budget=budget), case.settings, case.drain_s
+    )
+    met_rps = bound.met / (span_s(case.requests) - case.warmup_s)
+    return {"bound_rps": met_rps, "bound_binding": bound.binding}
+
+
+def at_once(
+    suite: Suite, workload: Workload, profile: EngineProfile, options: RunOptions
+) -> SimulatedCase:
+    """A case of stock vLLM to measure the capacity for a workload by."""
+    return _case(suite, workload, profile, options, Offered(workload.requests), 1.0, STOCK)
+
+
+def cases_of(
+    suite: Suite,
+    workload: Workload,
+    profile: EngineProfile,
+    options: RunOptions,
+    capacity_rps: float,
+) -> list[SimulatedCase]:
+    """Loads x arms of one workload. The first seed's outcomes are kept, of the drawn arms."""
+    offered = {load: offer(workload, load * capacity_rps) for load in suite.loads}
+    facts: Facts = {"trace": workload.provenance, "capacity_rps": capacity_rps}
+    first = workload.seed == suite.every_seed[0]
+    cases = [
+        _case(suite, workload, profile, options, offered[load], load, arm, facts)
+        for load, arm in product(suite.loads, suite.arms)
+    ]
+    return [
+        replace(case, keep_outcomes=first and case.arm.name in options.drawn) for case in cases
+    ]
+
+
+def _case(
+    suite: Suite, workload: Workload, profile: EngineProfile, options: RunOptions,
+    offered: Offered, load: float, arm: str, facts: Facts | None = None,
+) -> SimulatedCase:  # fmt: skip
+    ledger = None
+    if options.ledger_dir is not None and arm == "hmas":
+        several = f"-seed{workload.seed}" if len(suite.every_seed) > 1 else ""
+        ledger = options.ledger_dir / f"ledger-{workload.scenario}-{load:g}x{several}.sqlite"
+    return SimulatedCase(
+        scenario=workload.scenario,
+        load=load,
+        arm=parse_arm(arm),
+        requests=offered.requests,
+        profile=profile,
+        settings=suite.settings_of(workload.spec),
+        drain_s=suite.drain_s,
+        controller=replace(options.controller, ledger_path=ledger),
+        seed=workload.seed,
+        warmup_s=suite.warmup_s,
+        facts=facts or {},
+        moments_s=offered.moments_s,
+    )

@@ -1,0 +1,123 @@
+"""How is a suite run in the simulator? Capacity first, then every case, then what bounds them.
+
+The same suite, seeds and trace give the same result object, whatever `jobs` is. Called by
+`hmas eval run --engine sim`.
+"""
+
+from collections.abc import Sequence
+
+from evals.arms.case import CaseId, SimulatedCase
+from evals.progress import CaseProgress
+from evals.requests.scenario import Workload
+from evals.result.metrics import Result
+from evals.result.run_result import SuiteRun, versions
+from evals.sim.hindsight import candidate_names, candidates_of, chooses, conclude, switching_of
+from evals.sim.jobs import (
+    FinishedCase,
+    RunOptions,
+    at_once,
+    bound_of,
+    capacity_rps_of,
+    cases_of,
+    finish,
+)
+from evals.sim.workers import Workers
+from evals.suite.suite import Suite
+from serving.engines.profile import EngineProfile
+
+
+def run_suite(
+    suite: Suite,
+    workloads: Sequence[Workload],
+    profile: EngineProfile,
+    *,
+    options: RunOptions,
+    progress: CaseProgress,
+) -> SuiteRun:
+    """Run scenarios x seeds x loads x arms.
+
+    Args:
+        suite: seeds, loads, arms and settings. Of the first seed outcomes are kept.
+        workloads: one per scenario and seed; each has a capacity of its own.
+        profile: the machine.
+        options: how.
+        progress: gets a line per case.
+
+    Raises:
+        WorkerError: a case failed.
+        WorkloadError: a workload is too small to have a rate.
+    """
+    with Workers(options.jobs, progress) as workers:
+        capacities_rps = workers.run(
+            capacity_rps_of,
+            [at_once(suite, workload, profile, options) for workload in workloads],
+            lambda case: f"{case.scenario} seed {case.seed} capacity",
+            lambda case, rate_rps: (
+                f"{case.scenario} seed {case.seed}: capacity {rate_rps:.2f} requests/s"
+            ),
+        )
+        cases = [
+            case
+            for workload, rate_rps in zip(workloads, capacities_rps, strict=True)
+            for case in cases_of(suite, workload, profile, options, rate_rps)
+        ]
+        finished = _finished(workers, cases)
+        bounds = _bounds(workers, cases)
+    return SuiteRun(
+        suite.name,
+        suite.every_seed[0],
+        versions(),
+        [_bounded(finished[case.id].result, bounds[case.id[:3]]) for case in cases],
+        [finished[case.id].run for case in cases],
+    )
+
+
+def _finished(
+    workers: Workers, cases: Sequence[SimulatedCase]
+) -> dict[CaseId, FinishedCase]:
+    """Every case; those that choose in hindsight after all that they choose from."""
+    names = candidate_names(cases)
+    first = {case.id: case for case in candidates_of(cases, names)}
+    first |= {case.id: case for case in cases if not chooses(case)}
+    finished = _simulated(workers, list(first.values()))
+    finished |= _simulated(workers, switching_of(cases, names, finished))
+    return finished | {
+        case.id: conclude(case, names, finished) for case in cases if chooses(case)
+    }
+
+
+def _simulated(
+    workers: Workers, cases: Sequence[SimulatedCase]
+) -> dict[CaseId, FinishedCase]:
+    done = workers.run(finish, cases, lambda case: case.title, _line)
+    return {case.id: each for case, each in zip(cases, done, strict=True)}
+
+
+def _bounds(
+    workers: Workers, cases: Sequence[SimulatedCase]
+) -> dict[tuple[str, float, int], Result]:
+    """The upper bound by scenario, load and seed: all arms share it."""
+    shared = {case.id[:3]: case for case in cases}
+    found = workers.run(
+        bound_of,
+        list(shared.values()),
+        lambda case: f"{case.scenario} {case.load:g}x seed {case.seed} bound",
+        lambda case, bound: (
+            f"{case.scenario} {case.load:g}x seed {case.seed}: bound "
+            f"{bound['bound_rps']:.2f} requests/s, limited by {bound['bound_binding']}"
+        ),
+    )
+    return dict(zip(shared, found, strict=True))
+
+
+def _bounded(result: Result, bound: Result) -> Result:
+    most_rps = bound["bound_rps"]
+    share = result["goodput_rps"] / most_rps if most_rps else None
+    return result | {**bound, "bound_share": share}
+
+
+def _line(case: SimulatedCase, done: FinishedCase) -> str:
+    return (
+        f"{case.title}: goodput {done.result['goodput_rps']:.2f} requests/s, "
+        f"attainment {done.result['attainment']:.1%}"
+    )

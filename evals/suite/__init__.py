@@ -1,0 +1,1 @@
+"""What is run? A suite file, read and checked."""

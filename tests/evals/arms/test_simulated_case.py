@@ -1,0 +1,129 @@
+"""Is each arm run as its name says, on an engine that is only a stand-in here?"""
+
+from dataclasses import replace
+
+import pytest
+
+from evals.arms import run_case
+from evals.arms.case import SimulatedCase
+from evals.sim.capacity import simulated_capacity_rps
+from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.suite import load_profile
+from hmas_agents.config import ControlConfig
+from serving.contracts import Ack, Limits
+from serving.contracts.rules import RULES, with_rules
+from serving.contracts.settings import EngineSettings
+from serving.policies import format_policy
+from tests.evals.samples import offered
+from tests.evals.small_cases import FakeSimulator
+
+PROFILE = load_profile("gpu_8b_assumed")
+
+
+def run(arm, engine):
+    case = SimulatedCase(
+        "s", 0.8, parse_arm(arm), offered(0.0, 5.0), PROFILE, EngineSettings(), 120.0,
+        ControllerOptions(),
+    )  # fmt: skip
+    built = []
+
+    def build(profile, settings, stock):
+        built.append(stock)
+        return engine
+
+    return run_case(case, build), built
+
+
+def test_the_stock_arm_is_stock_vllm_untouched():
+    engine = FakeSimulator()
+    result, built = run("vllm-fcfs", engine)
+    assert built == [True]
+    assert engine.applied == []
+    assert engine.ran == [(offered(0.0, 5.0), [], 125.0)]
+    assert (result.scenario, result.load, result.arm) == ("s", 0.8, "vllm-fcfs")
+    assert len(result.outcomes) == 2
+    assert list(result.decisions) == []
+    assert (result.preemptions, result.recomputed_tokens) == (1, 70)
+
+
+def test_a_fixed_arm_is_one_decision_under_stock_limits():
+    engine = FakeSimulator()
+    result, built = run("fixed-edf", engine)
+    assert built == [False]
+    assert [d.policy for d in engine.applied] == ["edf"]
+    limits = engine.applied[0].limits
+    assert (limits.max_active_requests, limits.token_budget) == (256, 2048)
+    assert (limits.long_prefill_threshold, limits.kv_reserve, limits.follow_slack) == (0, 0, False)
+    assert [d.policy for d in result.decisions] == ["edf"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "rules"), [("fixed-edf+slack+kv", ("slack", "kv")), ("fixed-edf+rules", tuple(RULES))]
+)
+def test_an_arm_with_rules_switches_these_on_and_no_others(arm, rules):
+    engine = FakeSimulator()
+    result, _ = run(arm, engine)
+    assert engine.applied[0].policy == "edf"
+    assert engine.applied[0].limits == with_rules(Limits(256, 2048), rules)
+    assert result.arm == arm
+
+
+def test_an_arm_with_parameters_decides_them_and_leaves_the_others_at_their_defaults():
+    engine = FakeSimulator()
+    result, _ = run("fixed-mlfq:levels=4+slack", engine)
+    assert [(d.policy, d.params) for d in engine.applied] == [("mlfq", {"levels": 4.0})]
+    assert engine.applied[0].limits.follow_slack
+    assert result.arm == "fixed-mlfq:levels=4+slack"
+
+
+def test_a_refused_policy_is_an_error():
+    class Refusing(FakeSimulator):
+        def apply(self, decision):
+            return Ack(False, 0, "no such policy")
+
+    with pytest.raises(RuntimeError, match="fixed-edf: the engine refused: no such policy"):
+        run("fixed-edf", Refusing())
+
+
+def test_an_engine_that_leaves_a_rule_out_is_an_error():
+    class Forgetting(FakeSimulator):
+        def apply(self, decision):
+            return super().apply(replace(decision, limits=replace(decision.limits, kv_reserve=0.0)))
+
+    with pytest.raises(RuntimeError, match=r"other limits: kv_reserve = 0\.05 became 0\.0"):
+        run("fixed-edf+kv", Forgetting())
+
+
+def test_a_lost_lease_is_an_error():
+    class Forgetful(FakeSimulator):
+        def renew(self, controller_id, ttl_s):
+            return Ack(False, 0, "no lease")
+
+    with pytest.raises(RuntimeError, match="lease was lost"):
+        run("fixed-edf", Forgetful())
+
+
+def test_the_hmas_arm_ticks_the_control_loop_and_acts():
+    engine = FakeSimulator()
+    result, built = run("hmas", engine)
+    assert built == [False]
+    assert engine.ran[0][1] == [ControlConfig().short_tick_s]
+    assert engine.applied
+    first = engine.applied[0]
+    assert result.decisions[0].policy == format_policy(first.policy, first.params)
+    assert engine.owner == ""  # closed: the lease is given back
+
+
+def test_capacity_offers_everything_at_once_to_stock_vllm():
+    engine = FakeSimulator()
+    built = []
+
+    def build(profile, settings, stock):
+        built.append(stock)
+        return engine
+
+    requests = offered(*range(50))
+    rate = simulated_capacity_rps(PROFILE, EngineSettings(), requests, build)
+    assert rate == pytest.approx(1.0)
+    assert built == [True]
+    assert {r.arrival_s for r in engine.ran[0][0]} == {0.0}

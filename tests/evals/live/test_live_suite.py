@@ -1,0 +1,134 @@
+"""Do all arms of a live run, servers by URL among them, serve the same requests in turn?"""
+
+from contextlib import ExitStack
+
+import pytest
+
+from evals.live.arm import ArmError
+from evals.live.plain_server import NamedUrl, connect
+from evals.live.run import LiveOptions, LiveServer
+from evals.live.suite_run import LiveRun, in_turn, run_live_suite
+from evals.progress import CaseProgress
+from evals.report import markdown_report
+from evals.requests.scenario import Workload
+from evals.suite.arms import ControllerOptions
+from evals.suite.suite import Suite
+from serving.contracts import TraceRequest
+from tests.evals.fake_openai import FakeOpenAI, serving
+from tests.fakes import FakeEngine
+
+LOADS = (1.0, 2.0)
+SUITE = Suite.model_validate(
+    {
+        "name": "tiny",
+        "loads": LOADS,
+        "arms": ["vllm-fcfs", "fixed-edf"],
+        "settings": {"slo_scale": 1000},
+        "tenants": [{"name": "a", "slo_class": "interactive"}],
+        "scenarios": [{"name": "conv", "trace": "azure-conv", "requests": 20}],
+    }
+)
+REQUESTS = tuple(
+    TraceRequest(i / 10, 5 + i, 1 + i % 3, "a", "interactive", priority=1) for i in range(20)
+)
+WORKLOAD = Workload("conv", REQUESTS, "made up", 0, SUITE.scenarios[0])
+
+
+@pytest.fixture(scope="module")
+def played():
+    """One run, on two servers: what came of it, and what each of them was asked."""
+    with ExitStack() as stack:
+        hooked = stack.enter_context(serving(FakeOpenAI("vllm")))
+        other = stack.enter_context(serving(FakeOpenAI("sglang", tokens_per_chunk=2)))
+        for fake in (hooked, other):
+            fake.pages["/metrics"] = "vllm:num_requests_running 0\n"
+        other.pages["/server_info"] = {"version": "0.5.23"}
+        run = play(hooked, other)
+    return run, hooked, other
+
+
+def play(hooked, other):
+    live = LiveRun(
+        SUITE,
+        LiveServer(hooked.url, "tiny", FakeEngine()),
+        [connect(NamedUrl("sglang", other.url))],
+        seed=1,
+        options=LiveOptions(ControllerOptions(), capacity_s=3.0),
+        progress=CaseProgress(),
+    )
+    return run_live_suite(live, [WORKLOAD])
+
+
+def test_a_server_by_url_is_an_arm_at_every_load_and_results_are_in_the_order_of_the_suite(played):
+    run, _, other = played
+    arms = ["vllm-fcfs", "fixed-edf", "sglang"]
+    assert [(r["load"], r["arm"]) for r in run.results] == [(x, arm) for x in LOADS for arm in arms]
+    assert [(r.load, r.arm) for r in run.runs] == [(x, arm) for x in LOADS for arm in arms]
+    assert all(r["attainment"] == 1.0 and r["requests"] == 20 for r in run.results)
+    hooked, plain = run.results[0], run.results[2]
+    assert hooked["engine"] == "live tiny"
+    assert plain["engine"] == f"live sglang: tiny at {other.url} (sglang 0.5.23)"
+    assert set(plain) == set(hooked)
+    assert (hooked["preemptions"], hooked["recomputed_tokens"]) == (0, 0)
+    assert (plain["preemptions"], plain["recomputed_tokens"]) == (None, None)
+
+
+def test_all_arms_are_offered_the_same_requests_at_the_same_times(played):
+    run, hooked, other = played
+    for load in LOADS:
+        stock, ours = (hooked.bodies(f"conv-{load:g}-{arm}-") for arm in SUITE.arms)
+        plain = other.bodies(f"conv-{load:g}-sglang-")
+        assert len(plain) == len(REQUESTS)
+        for key in ("prompt", "max_tokens", "ignore_eos", "temperature", "stream_options"):
+            assert [b[key] for b in plain] == [b[key] for b in stock] == [b[key] for b in ours]
+        arrivals = [
+            [o.arrival_s - case.outcomes[0].arrival_s for o in case.outcomes]
+            for case in run.runs
+            if case.load == load
+        ]
+        assert arrivals[0] == pytest.approx(arrivals[2], abs=1e-5)
+        tokens = [[o.output_tokens for o in case.outcomes] for case in run.runs]
+        assert tokens == [[r.output_tokens for r in REQUESTS]] * len(run.runs)
+
+
+def test_a_server_without_the_hook_gets_nothing_that_only_the_hook_understands(played):
+    _, hooked, other = played
+    plain = {key for _, body in other.asked for key in body}
+    assert {"vllm_xargs", "priority"} & plain == set()
+    assert {"vllm_xargs", "priority"} <= set(hooked.bodies("conv-1-vllm-fcfs-")[0])
+
+
+def test_no_arm_finds_the_prompts_of_another_in_the_prefix_cache(played):
+    _, hooked, other = played
+    replays = [
+        fake.bodies(f"conv-{load:g}-{arm}-")
+        for load in LOADS
+        for fake, arm in ((hooked, "vllm-fcfs"), (hooked, "fixed-edf"), (other, "sglang"))
+    ]
+    salts = [{body["cache_salt"] for body in bodies} for bodies in replays]
+    assert [len(each) for each in salts] == [1] * 6
+    assert len(set.union(*salts)) == 6
+
+
+def test_arms_take_turns_at_going_first(played):
+    _, hooked, _ = played
+    arms = ["a", "b", "c"]
+    orders = [in_turn(arms, turn) for turn in range(3)]
+    assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]]
+    served = [name.rsplit("-", 1)[0] for name, _ in hooked.asked if name.startswith("conv-")]
+    assert list(dict.fromkeys(served)) == [
+        "conv-1-vllm-fcfs", "conv-1-fixed-edf", "conv-2-fixed-edf", "conv-2-vllm-fcfs",
+    ]  # fmt: skip
+
+
+def test_the_report_shows_it_beside_the_arms_of_the_suite(played):
+    run, _, _ = played
+    assert markdown_report(run.results).count("| sglang |") >= len(LOADS)
+
+
+def test_requests_too_long_for_a_server_stop_the_run_before_anything_is_measured():
+    with serving(FakeOpenAI("vllm")) as hooked, serving(FakeOpenAI()) as other:
+        other.pages["/v1/models"]["data"][0]["max_model_len"] = 24
+        with pytest.raises(ArmError, match=r"--server sglang=.* takes 24 tokens"):
+            play(hooked, other)
+    assert hooked.asked == []

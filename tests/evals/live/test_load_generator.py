@@ -1,0 +1,289 @@
+"""What does the replay measure against a real HTTP server that speaks the streaming API?"""
+
+import asyncio
+import json
+import time
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from evals.live.capacity import CapacityError, measure_capacity, rate_rps
+from evals.live.completion_stream import Served, stream_completion
+from evals.live.load_generator import completion_body, prompt_ids, replay
+from serving.contracts import TraceRequest
+from serving.contracts.settings import EngineSettings
+from tests.evals.samples import offered
+
+SETTINGS = EngineSettings(slo_scale=1000)
+
+
+class Server:
+    """Answers POST /v1/completions; `behaviour` picks how, by request id."""
+
+    def __init__(self, behaviour=lambda request_id: "ok"):
+        self.behaviour = behaviour
+        self.bodies = {}
+        self.closed_early = asyncio.Event()
+
+    async def handle(self, reader, writer):
+        try:
+            while await self.answer(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        request_id = headers["x-request-id"]
+        self.bodies[request_id] = body
+        how = self.behaviour(request_id)
+        if isinstance(how, int):
+            writer.write(b"HTTP/1.1 %d x\r\nContent-Length: 2\r\n\r\nno" % how)
+            await writer.drain()
+            return True
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        )
+        if how == "hang":
+            await writer.drain()
+            await reader.read()
+            self.closed_early.set()
+            return False
+        if how == "usage at the end":  # and a chunk that carries no token
+            writer.write(b'data: {"choices": [{"text": "", "finish_reason": null}]}\n\n')
+        for done in range(1, body["max_tokens"] + 1):
+            last = done == body["max_tokens"]
+            choice = {"text": "x", "finish_reason": "length" if last else None}
+            event: dict[str, Any] = {"choices": [choice]}
+            if how not in ("no usage", "usage at the end"):
+                event["usage"] = {"completion_tokens": done}
+            if how == "broken" and done == 2:
+                return False
+            if how == "error event" and done == 2:
+                event = {"error": {"message": "engine died"}}
+            writer.write(f"data: {json.dumps(event)}\n\n".encode())
+            await writer.drain()
+        writer.write(b'data: {"choices": [], "usage": {"completion_tokens": %d}}\n\n' % done)
+        writer.write(b"data: [DONE]\n\n")
+        await writer.drain()
+        return False
+
+
+@asynccontextmanager
+async def serving(server):
+    listener = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        listener.close()
+
+
+def play(server, requests, **more):
+    async def go():
+        async with serving(server) as url:
+            options = {"settings": SETTINGS, "token_seed": 1, "timeout_s": 30.0, **more}
+            return await replay(url, "tiny", requests, **options)
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"], ids=ascii)
+def test_an_answer_may_hold_any_separator_of_lines(separator):
+    """vLLM writes them into its JSON as they are; only a newline ends an event's line."""
+    text = json.dumps({"text": f"a{separator}b", "finish_reason": "length"}, ensure_ascii=False)
+    body = f'data: {{"choices": [{text}], "usage": {{"completion_tokens": 1}}}}\n\ndata: [DONE]\n\n'
+
+    async def go():
+        chunks = httpx.MockTransport(lambda _: httpx.Response(200, content=body.encode()))
+        served = Served()
+        async with httpx.AsyncClient(transport=chunks, base_url="http://x") as client:
+            await stream_completion(client, {}, "r", served)
+        return served
+
+    served = asyncio.run(go())
+    assert (served.output_tokens, served.finish) == (1, "length")
+
+
+def test_a_served_request_is_timed_counted_and_judged():
+    server = Server()
+    events = []
+    before_s = time.time()
+    requests = [TraceRequest(0.0, 7, 3, "acme", "interactive"), TraceRequest(0.01, 5, 1, "b", "?")]
+    outcomes = play(server, requests, run_id="x-", on_event=lambda *event: events.append(event))
+    assert [o.request_id for o in outcomes] == ["x-r0", "x-r1"]
+    assert [o.output_tokens for o in outcomes] == [3, 1]
+    assert [o.finish for o in outcomes] == ["length", "length"]
+    first, second = outcomes
+    assert first.met
+    assert first.slo == SETTINGS.slo_of("interactive")
+    assert first.ttft_s is not None
+    assert first.tpot_s is not None
+    assert 0 < first.ttft_s <= first.e2e_s
+    assert second.tpot_s is None
+    assert before_s <= first.arrival_s <= first.finished_s <= time.time()
+    assert second.arrival_s - first.arrival_s == pytest.approx(0.01, abs=1e-5)
+    assert [kind for kind, _ in events].count("sent") == 2
+    assert {o.request_id for kind, o in events if kind == "left"} == {"x-r0", "x-r1"}
+
+
+def test_the_body_asks_for_exactly_the_traced_lengths_with_tenant_and_class():
+    server = Server()
+    play(server, [TraceRequest(0.0, 7, 3, "acme", "document", priority=2)])
+    body = server.bodies["r0"]
+    assert len(body["prompt"]) == 7
+    assert body["max_tokens"] == body["min_tokens"] == 3
+    assert body["ignore_eos"] is True
+    assert body["stream"] is True
+    assert body["priority"] == 2
+    assert body["vllm_xargs"] == {"tenant": "acme", "slo_class": "document"}
+
+
+def test_a_server_without_the_hook_is_asked_for_the_same_lengths_and_no_more():
+    server = Server()
+    requests = [TraceRequest(0.0, 7, 3, "acme", "document", priority=2)]
+    (outcome,) = play(server, requests, dialect="openai")
+    body = server.bodies["r0"]
+    assert (len(body["prompt"]), body["max_tokens"], body["ignore_eos"]) == (7, 3, True)
+    assert {"vllm_xargs", "priority", "min_tokens"} & set(body) == set()
+    assert (outcome.output_tokens, outcome.tenant, outcome.met) == (3, "acme", True)
+    assert outcome.slo == SETTINGS.slo_of("document")
+
+
+def test_requests_of_one_replay_share_a_cache_salt_that_the_next_replay_does_not():
+    server = Server()
+    requests = offered(0.0, 0.0, output=1)
+    play(server, requests, run_id="a-")
+    play(server, requests, run_id="b-")
+    salts = {name: body["cache_salt"] for name, body in server.bodies.items()}
+    assert salts["a-r0"] == salts["a-r1"] != salts["b-r0"] == salts["b-r1"]
+
+
+def test_prompts_are_unique_but_for_shared_prefixes_and_repeat_with_the_seed():
+    plain = TraceRequest(0.0, 50, 1)
+    assert prompt_ids(plain, 1, 0) == prompt_ids(plain, 1, 0)
+    assert prompt_ids(plain, 1, 0) != prompt_ids(plain, 1, 1)
+    assert prompt_ids(plain, 1, 0) != prompt_ids(plain, 2, 0)
+    shared = TraceRequest(0.0, 700, 1, prefix=(9,))
+    a, b = prompt_ids(shared, 1, 0), prompt_ids(shared, 1, 1)
+    assert a[:512] == b[:512]
+    assert a[512:] != b[512:]
+    assert len(prompt_ids(TraceRequest(0.0, 600, 1, prefix=(9, 8)), 1, 0)) == 600
+    assert all(100 <= token < 40_000 for token in a)
+    assert len(completion_body("m", plain, 1, 0)["prompt"]) == 50
+
+
+@pytest.mark.parametrize(
+    ("how", "finish", "tokens"),
+    [
+        (500, "error", 0),
+        (400, "error", 0),
+        (429, "rejected", 0),
+        (503, "rejected", 0),
+        ("broken", "error", 1),
+        ("error event", "error", 1),
+        ("no usage", "length", 3),
+        ("usage at the end", "length", 3),
+    ],
+)
+def test_a_failure_is_an_outcome_and_the_others_go_on(how, finish, tokens):
+    server = Server(lambda request_id: how if request_id == "r0" else "ok")
+    bad, good = play(server, offered(0.0, 0.0, output=3))
+    assert (bad.finish, bad.output_tokens) == (finish, tokens)
+    assert bad.met == (finish == "length")
+    assert good.finish == "length"
+
+
+def test_a_server_that_is_not_there_is_an_outcome():
+    outcomes = asyncio.run(
+        replay(
+            "http://127.0.0.1:9", "m", offered(0.0), settings=SETTINGS, token_seed=0, timeout_s=5
+        )
+    )
+    assert [(o.finish, o.met, o.miss) for o in outcomes] == [("error", False, "not_served")]
+
+
+@pytest.mark.parametrize(
+    ("limits", "finish"),
+    [({"timeout_s": 0.5}, "aborted"), ({"drain_s": 0.5}, "unfinished")],
+)
+def test_a_request_that_takes_too_long_is_closed_and_missed(limits, finish):
+    server = Server(lambda _: "hang")
+
+    async def go():
+        async with serving(server) as url:
+            options = {"settings": SETTINGS, "token_seed": 1, "timeout_s": 30.0, **limits}
+            outcomes = await replay(url, "tiny", offered(0.0), **options)
+            await asyncio.wait_for(server.closed_early.wait(), 10)
+            return outcomes
+
+    outcomes = asyncio.run(go())
+    assert [(o.finish, o.met) for o in outcomes] == [(finish, False)]
+
+
+def test_cancelling_a_replay_closes_its_connections():
+    server = Server(lambda _: "hang")
+
+    async def go():
+        async with serving(server) as url:
+            sent = asyncio.Event()
+            task = asyncio.create_task(
+                replay(
+                    url,
+                    "tiny",
+                    offered(0.0),
+                    settings=SETTINGS,
+                    token_seed=1,
+                    timeout_s=60,
+                    on_event=lambda *_: sent.set(),
+                )
+            )
+            await sent.wait()
+            while not server.bodies:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.wait_for(server.closed_early.wait(), 10)
+
+    asyncio.run(go())
+
+
+def test_capacity_is_what_a_closed_loop_completes():
+    server = Server()
+    finished: list[int] = []
+
+    async def go():
+        async with serving(server) as url:
+            return await measure_capacity(
+                url, "tiny", offered(0.0, 9.0), seconds=1.0, token_seed=1, concurrency=2,
+                on_finished=finished.append,
+            )  # fmt: skip
+
+    assert 0 < asyncio.run(go()) <= len(finished)
+
+
+def test_capacity_of_a_server_that_refuses_is_an_error_with_the_reason():
+    server = Server(lambda _: 503)
+
+    async def go():
+        async with serving(server) as url:
+            await measure_capacity(
+                url, "m", offered(0.0), seconds=5.0, token_seed=1, concurrency=16
+            )
+
+    with pytest.raises(CapacityError, match="HTTP 503"):
+        asyncio.run(go())
+
+
+def test_the_rate_leaves_out_what_was_answered_before():
+    finished_s = [100 + i * 0.1 for i in range(100)]
+    assert rate_rps(finished_s, 101.95, 109.95) == pytest.approx(10.0)
+    with pytest.raises(CapacityError, match="measure longer"):
+        rate_rps(finished_s[:3], 100.0, 110.0)

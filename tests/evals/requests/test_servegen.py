@@ -1,0 +1,382 @@
+"""Are ServeGen's clients drawn as published, by seed, and are errors named?"""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.requests import format_of, servegen_files
+from evals.requests.azure_files import searched_folders
+from evals.requests.scenario import TraceFile, build_workload
+from evals.requests.servegen import Draw, draw_requests, parse_draw, read, slo_class_of
+from evals.requests.servegen_files import (
+    fetch_servegen,
+    find_servegen,
+    read_client,
+    read_windows,
+)
+from evals.requests.trace import TraceError
+from evals.suite.suite import load_suite
+from evals.suite.toml_file import SuiteError
+from tests.command_line import run_hmas
+from tests.evals.servegen_samples import CHAT, WINDOWS, write_client, write_model
+
+TWO_HOURS = Draw((0.0, 2.0))
+SUITE = """\
+name = "clients"
+loads = [0.8]
+arms = ["vllm-fcfs"]
+
+[[scenarios]]
+name = "day"
+trace = "servegen"
+requests = 150
+
+[scenarios.draw]
+model = "small"
+hours = [0, 2]
+"""
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "small")
+
+
+def sent(drawn, tenant):
+    """Arrivals, prompts and answers of a tenant."""
+    columns = drawn.columns
+    (number,) = [i for i, one in enumerate(columns.senders) if one.tenant == tenant]
+    own = columns.sender == number
+    return columns.arrival_s[own], columns.prompt_tokens[own], columns.output_tokens[own]
+
+
+def test_each_ten_minutes_have_the_published_requests_with_the_lengths_of_their_time(model):
+    drawn = draw_requests(model, TWO_HOURS, seed=5)
+    arrival_s, prompts, answers = sent(drawn, "client-3")
+    assert drawn.columns.arrival_s[0] == 0.0
+    assert (np.diff(drawn.columns.arrival_s) >= 0).all()
+    # The clock begins with the first arrival, at most ten minutes into the first hour.
+    for first, behind, start_s in ((0, 60, 0), (60, 180, 1200), (180, 186, 3600)):
+        assert (arrival_s[first:behind] >= start_s - 600).all()
+        assert (arrival_s[first:behind] <= start_s + 600).all()
+    assert len(arrival_s) == 186
+    assert Counter(answers.tolist()) == {400: 180, 9: 6}
+    assert set(prompts[:180].tolist()) == {100, 300}
+    assert set(prompts[180:].tolist()) == {7}
+    assert len(sent(drawn, "client-12")[0]) == 6
+
+
+def test_gaps_are_of_the_published_family_and_shape(tmp_path):
+    """The coefficient of variation of Gamma gaps of shape k is 1/sqrt(k)."""
+    for shape, expected in ((4.0, 0.5), (0.25, 2.0)):
+        write_client(tmp_path / "m", 1, (f"0,50,1,Gamma,{shape},1",))
+        gaps = np.diff(read_arrivals(tmp_path / "m"))
+        assert gaps.std() / gaps.mean() == pytest.approx(expected, rel=0.05)
+    write_client(tmp_path / "m", 1, ("0,50,1,Weibull,0.5,1",))
+    gaps = np.diff(read_arrivals(tmp_path / "m"))
+    # Of Weibull ones of shape 1/2: sqrt(5).
+    assert gaps.std() / gaps.mean() == pytest.approx(5**0.5, rel=0.1)
+
+
+def read_arrivals(folder):
+    return draw_requests(folder, Draw(), seed=1).columns.arrival_s
+
+
+def test_the_burstiest_client_sends_all_at_once(tmp_path):
+    write_client(tmp_path / "m", 1, ("0,0.5,99,Gamma,0.00001,1", "600,0.5,99,Gamma,0.00001,1"))
+    arrivals = read_arrivals(tmp_path / "m")
+    assert len(arrivals) == 600
+    assert np.isfinite(arrivals).all()
+    assert len(np.unique(arrivals.round(3))) <= 4
+
+
+def test_shares_are_those_published(tmp_path):
+    write_client(tmp_path / "m", 1, ("0,100,1,Gamma,1,1",), {0: ({10: 1.0, 20: 3.0}, {0: 1, 5: 1})})
+    columns = draw_requests(tmp_path / "m", Draw(), seed=1).columns
+    assert (columns.prompt_tokens == 20).mean() == pytest.approx(0.75, abs=0.01)
+    assert set(columns.output_tokens.tolist()) == {1, 5}  # no answer is shorter than one token
+
+
+def test_the_same_seed_draws_the_same_and_an_hour_alone_is_that_hour_of_the_day(model):
+    one, same, other = (draw_requests(model, TWO_HOURS, seed) for seed in (1, 1, 2))
+    assert one.columns.requests() == same.columns.requests()
+    assert one.columns.arrival_s.tolist() != other.columns.arrival_s.tolist()
+    alone = draw_requests(model, Draw((1.0, 2.0)), 1)
+    late = one.columns.requests()[-len(alone.columns) :]
+    first_s = late[0].arrival_s
+    assert [r.arrival_s for r in alone.columns.requests()] == pytest.approx(
+        [r.arrival_s - first_s for r in late]
+    )
+    assert [r.prompt_tokens for r in alone.columns.requests()] == [r.prompt_tokens for r in late]
+
+
+def test_clients_are_drawn_and_requests_are_kept_by_chance(model):
+    drawn = {
+        tuple(one.tenant for one in draw_requests(model, Draw((0, 2), 2), seed).columns.senders)
+        for seed in range(20)
+    }
+    assert len(drawn) == 3
+    assert all(len(set(tenants)) == 2 for tenants in drawn)
+    half = draw_requests(model, Draw((0, 2), keep=0.5), 1)
+    whole = draw_requests(model, TWO_HOURS, 1)
+    assert 130 < len(half.columns) < 250 < len(whole.columns) == 378
+    # Kept ones keep their moments; the clock begins with another one.
+    moments_s = set(np.diff(whole.columns.arrival_s, prepend=0.0).cumsum().round(6).tolist())
+    assert any(
+        set((half.columns.arrival_s + later_s).round(6).tolist()) <= moments_s
+        for later_s in whole.columns.arrival_s[:20]
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompts", "answers", "reasons", "expected"),
+    [
+        ({3999: 1.0}, {201: 1.0}, False, "conversational"),
+        ({4000: 1.0}, {9000: 1.0}, False, "document"),
+        ({50: 1.0}, {4000: 1.0}, True, "batch"),
+        ({50: 1.0}, {200: 1.0}, False, "interactive"),
+        ({50: 1.0}, {200: 1.0}, True, "conversational"),
+        ({50: 0.6, 9000: 0.4}, {100: 0.4, 900: 0.6}, False, "conversational"),
+    ],
+)
+def test_a_client_has_the_class_of_what_it_sends(tmp_path, prompts, answers, reasons, expected):
+    write_client(tmp_path, 1, spans={0: (prompts, answers)}, reasons=reasons)
+    windows = read_windows(tmp_path / "chunk-1-trace.csv", [])
+    client = read_client(1, windows, tmp_path / "chunk-1-dataset.json")
+    assert slo_class_of(client) == expected
+
+
+def test_medians_are_over_requests_not_over_the_hours(tmp_path):
+    """180 requests with answers of 400 tokens, 6 with answers of 9 in as long a time."""
+    write_client(tmp_path, 1)
+    windows = read_windows(tmp_path / "chunk-1-trace.csv", [])
+    client = read_client(1, windows, tmp_path / "chunk-1-dataset.json")
+    assert slo_class_of(client) == "conversational"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("0,0.1,1.0,Gamma,1.0", "line: expected 6 fields, got 5"),
+        ("x,0.1,1.0,Gamma,1.0,1", "start: expected a number >= 0, got 'x'"),
+        ("0,-1,1.0,Gamma,1.0,1", "rate: expected a number >= 0, got '-1'"),
+        ("0,nan,1.0,Gamma,1.0,1", "rate: expected a number >= 0, got 'nan'"),
+        ("0,0.1,1.0,,1.0,1", "family: expected Gamma or Weibull, got ''"),
+        ("0,0.1,1.0,Gamma,0,1", "shape: expected a number >= 1e-09, got '0'"),
+    ],
+)
+def test_a_broken_line_is_left_out_and_named(model, line, says):
+    path = model / "chunk-3-trace.csv"
+    path.write_text("\n".join([line, *WINDOWS]))
+    trace = read(model, TWO_HOURS)
+    assert trace.malformed == (f"{path}:1: {says}",)
+    assert len(trace.requests) == 378
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected an object with a start"),
+        ('{"noon": {}}', "noon: start: expected a number >= 0, got 'noon'"),
+        ('{"0": 3}', "0: input_tokens: expected a dictionary as text, got None"),
+        ('{"0": {"input_tokens": "{1: 2, 3}", "output_tokens": "{1: 1}"}}', "0: input_tokens: exp"),
+        ('{"0": {"input_tokens": "{1: 1}", "output_tokens": "{a: 1}"}}', "0: output_tokens: exp"),
+        ('{"0": {"input_tokens": "{1: -1}", "output_tokens": "{1: 1}"}}', "tokens and shares >= 0"),
+        ('{"0": {"input_tokens": "{}", "output_tokens": "{1: 1}"}}', "0: input_tokens: no lengths"),
+        ('{"9": {"input_tokens": "{1: 1}", "output_tokens": "{1: 1}"}}', "9: input_tokens: no len"),
+    ],
+)  # fmt: skip
+def test_a_broken_dataset_is_an_error_that_names_file_and_key(model, text, says):
+    path = model / "chunk-3-dataset.json"
+    path.write_text(text)
+    with pytest.raises(TraceError) as error:
+        read(model)
+    assert str(error.value).startswith(f"{path}: ")
+    assert says in str(error.value)
+
+
+@given(trace=st.binary(max_size=100), dataset=st.binary(max_size=100))
+def test_no_file_makes_the_reader_crash(tmp_path_factory, trace, dataset):
+    folder = write_model(tmp_path_factory.mktemp("fuzz"))
+    (folder / "chunk-3-trace.csv").write_bytes(b"0,0.1,1.0,Gamma,1.0,1\n" + trace)
+    (folder / "chunk-3-dataset.json").write_bytes(dataset)
+    said = str(folder)
+    try:
+        read(folder)
+    except TraceError as error:
+        said = str(error)
+    assert str(folder) in said
+
+
+def test_a_client_without_lengths_is_left_out_and_its_share_is_said(model):
+    (model / "chunk-7-dataset.json").unlink()
+    trace = read(model, TWO_HOURS)
+    (note,) = trace.notes
+    assert note == (
+        f"{model / 'chunk-7-dataset.json'}: missing; client 7 is left out, 49.2% of the requests "
+        "in these hours"
+    )
+    assert {one.tenant for one in trace.requests} == {"client-3", "client-12"}
+
+
+def test_what_cannot_be_drawn_says_why(model, tmp_path):
+    with pytest.raises(TraceError, match=r"no usable request in hours 5\.\.6"):
+        read(model, Draw((5.0, 6.0)))
+    with pytest.raises(TraceError, match="clients: 9 wanted, 2 send in these hours"):
+        read(model, Draw((0.0, 1.0), 9))
+    with pytest.raises(TraceError, match="take one of its folders: small"):
+        read(tmp_path)
+    write_client(model, 5, ("0,100000,1,Gamma,1,1",), {0: CHAT})
+    with pytest.raises(TraceError, match="60,000,378 requests"):
+        read(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hour=1..2", "hour=1..2: expected hours=9..17, clients=20 or keep=0.1"),
+        ("keep=1,keep=1", "each once"),
+        ("hours=9", "hours=9"),
+        ("hours=9..8", "expected FROM..TO, growing"),
+        ("clients=0", "clients=0: expected at least 1"),
+        ("clients=many", "clients=many"),
+        ("keep=2", "keep=2: expected a share"),
+    ],
+)
+def test_a_draw_that_is_none_says_why(model, text, says):
+    with pytest.raises(ValueError, match="expected") as error:
+        parse_draw(text)
+    assert says in str(error.value)
+    done = run_hmas("plan", model, "--draw", text)
+    assert done.exit_code == 2
+    assert f"--draw {text.partition(',')[0].partition('=')[0]}" in done.stderr
+
+
+def test_a_draw_is_read():
+    assert parse_draw("hours=9.5..17,clients=20,keep=0.1") == Draw((9.5, 17.0), 20, 0.1)
+    assert parse_draw("keep=0.5") == Draw(keep=0.5)
+
+
+def test_a_folder_is_planned_for_and_each_client_has_its_class(model):
+    assert format_of(model) == "servegen"
+    done = run_hmas(
+        "plan", model, "--draw", "hours=0..2", "--replicas", "1", "--policy", "edf+slack", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    stock, ours = json.loads(done.stdout)["results"]
+    assert stock["requests"] == ours["requests"] == 378
+    wrong = run_hmas("plan", model, "--draw", "hours=0..2", "--format", "azure")
+    assert "--draw hours=0..2: goes with --format servegen" in wrong.stderr
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    monkeypatch.setenv("HMAS_TRACES", str(tmp_path))
+    path = tmp_path / "clients.toml"
+    path.write_text(SUITE)
+    return path
+
+
+def test_a_suite_replays_clients_as_its_tenants(suite, model):
+    assert find_servegen("small") == model
+    done = run_hmas("eval", "run", suite, "--json")
+    assert done.exit_code == 0, done.output
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["requests"] == 150
+    assert result["trace"].startswith("small (servegen, sha256 ")
+    (scenario,) = load_suite(suite).scenarios
+    workload = build_workload(
+        scenario, seed=0, max_model_len=4096, trace_file=None, warn=lambda line: None
+    )
+    assert {(one.tenant, one.slo_class) for one in workload.requests} == {
+        ("client-3", "conversational"), ("client-7", "document"),
+    }  # fmt: skip
+
+
+def test_clients_in_place_of_a_suites_trace_bring_their_tenants(suite, model):
+    smoke = load_suite(Path("evals/suites/smoke.toml")).scenarios[0]
+    file = TraceFile(model, "servegen", TWO_HOURS)
+    workload = build_workload(
+        smoke, seed=0, max_model_len=4096, trace_file=file, warn=lambda line: None
+    )
+    assert {one.tenant for one in workload.requests} == {"client-3", "client-7", "client-12"}
+    scenarios = load_suite(Path("evals/suites/flood_window.toml")).scenarios
+    flood = next(scenario for scenario in scenarios if scenario.flood)
+    with pytest.raises(TraceError, match="flood: is about the suite's tenants"):
+        build_workload(flood, seed=0, max_model_len=4096, trace_file=file, warn=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('trace = "servegen"', 'trace = "azure-conv"', "tenants: at least one is needed"),
+        ("hours = [0, 2]", "hours = [2, 2]", "scenarios.0.draw.hours: must grow"),
+        ("hours = [0, 2]", "hour = 2", "scenarios.0.draw.hour: unknown key"),
+        ("[scenarios.draw]", "[scenarios.mix]", "scenarios.0.mix"),
+    ],
+)
+def test_a_scenario_that_does_not_fit_is_an_error(suite, old, new, says):
+    suite.write_text(SUITE.replace(old, new))
+    with pytest.raises(SuiteError) as error:
+        load_suite(suite)
+    assert says in str(error.value)
+
+
+def test_a_model_that_is_not_here_is_an_error_that_says_what_to_do(suite):
+    done = run_hmas("eval", "run", suite)
+    assert done.exit_code == 2
+    assert "no folder small with ServeGen's clients on this machine; `hmas traces" in done.stderr
+
+
+def fetched(folder, answer):
+    asked = []
+
+    def handle(request):
+        asked.append(str(request.url))
+        return answer(request.url.path)
+
+    with httpx.Client(transport=httpx.MockTransport(handle)) as client:
+        fetch_servegen("deepseek-r1", folder, lambda done, total: None, client)
+    return asked
+
+
+def test_clients_are_fetched_whole_or_not_at_all_and_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(servegen_files.FETCHED, "deepseek-r1", 2)
+    write_client(tmp_path / "source", 0)
+    files = {
+        kind: (tmp_path / "source" / f"chunk-0-{kind}").read_bytes()
+        for kind in ("trace.csv", "dataset.json")
+    }
+
+    def good(path):
+        return httpx.Response(200, content=files[path.rpartition("-")[2]])
+
+    with pytest.raises(TraceError, match="expected 6 fields"):
+        fetched(tmp_path, lambda path: httpx.Response(200, content=b"<html>"))
+    assert list((tmp_path / "deepseek-r1").iterdir()) == []
+    with pytest.raises(TraceError, match=r"404.*HMAS_TRACES.*take another trace"):
+        fetched(tmp_path, lambda path: good(path) if "chunk-0" in path else httpx.Response(404))
+    asked = fetched(tmp_path, good)
+    assert asked == [
+        f"{servegen_files.SOURCE}/deepseek-r1/chunk-1-{kind}" for kind in files
+    ]  # what was there is not asked for again
+    assert len(read(tmp_path / "deepseek-r1", TWO_HOURS).requests) == 2 * 186
+
+
+@pytest.mark.skipif(not os.environ.get("HMAS_TRACES"), reason="HMAS_TRACES names no traces")
+def test_the_real_day_of_deepseek_r1_has_the_published_requests():
+    folder = find_servegen("deepseek-r1")
+    if folder is None:
+        pytest.skip(f"no deepseek-r1 below {searched_folders()}")
+    columns = draw_requests(folder, Draw(), seed=0).columns
+    assert len(columns) == 1_383_669
+    assert len(columns.senders) == 73
+    assert {one.slo_class for one in columns.senders} == {"conversational", "document", "batch"}

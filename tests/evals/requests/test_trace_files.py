@@ -1,0 +1,212 @@
+"""Does one command run a suite on a trace file of the user's own, and say what became of it?"""
+
+import gzip
+import json
+
+import pytest
+
+from evals.requests import azure_files
+from evals.requests.scenario import NAMED_LINES, TraceFile, build_workload
+from evals.suite.suite import load_suite
+from tests.command_line import run_hmas
+
+SUITE = """\
+name = "mine"
+profile = "gpu_8b_assumed"
+loads = [1.2]
+arms = ["vllm-fcfs"]
+
+[[scenarios]]
+name = "conv"
+trace = "azure-conv"
+requests = 30
+
+[[scenarios.tenants]]
+name = "a"
+slo_class = "interactive"
+
+[[scenarios.tenants]]
+name = "b"
+slo_class = "document"
+"""
+MIX = """
+[scenarios.mix]
+trace = "azure-code"
+shape = "step"
+at = [0.5]
+"""
+MOONCAKE = [
+    json.dumps(
+        {
+            "timestamp": 500 * i,
+            "input_length": 700 + i,
+            "output_length": 20,
+            "hash_ids": [0, i + 1],
+        }
+    )
+    for i in range(40)
+]
+BURST_HEADER = (
+    "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type"
+)
+BURSTGPT = [f"{19440110 + i}.0,,3,ChatGPT,{100 + i},20,{120 + i},API log" for i in range(40)]
+
+MOONCAKE_BROKEN = {
+    '{"timestamp": "soon", "input_length": 7, "output_length": 2, "hash_ids": []}': "timestamp: ",
+    '{"timestamp": 1, "input_length": "x", "output_length": 2, "hash_ids": []}': "input_length: ",
+    '{"timestamp": 1, "input_length": -7, "output_length": 2, "hash_ids": []}': "input_length: ",
+    '{"timestamp": 1, "input_length": 7, "hash_ids": []}': "output_length: missing",
+    '{"timestamp": 1, "input_length": 7, "output_length": 2, "hash_ids": 3}': "hash_ids: ",
+    '{"timestamp": 1, "input_length": 7, "output_length" 2}': "line: not JSON",
+    "[1, 7, 2]": "line: expected an object",
+    '{"timestamp": 20000, "input_length": 7, "outp': "line: not JSON",
+}
+BURSTGPT_BROKEN = {
+    "soon,,3,ChatGPT,7,2,9,API log": "Timestamp: ",
+    "-5,,3,ChatGPT,7,2,9,API log": "Timestamp: ",
+    "19440111,,3,ChatGPT,many,2,9,API log": "Request tokens: ",
+    "19440111,,3,ChatGPT,7,-2,9,API log": "Response tokens: ",
+    "19440111,,3,ChatGPT,7,2,,API log": "Total tokens: ",
+    "19440150.0,,3,ChatG": "Request tokens: missing",
+}
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    monkeypatch.delenv("HMAS_TRACES", raising=False)
+    monkeypatch.setattr(azure_files, "DEFAULT_FOLDER", tmp_path / "none")
+    path = tmp_path / "mine.toml"
+    path.write_text(SUITE)
+    return path
+
+
+def run(*args):
+    return run_hmas("eval", "run", *args)
+
+
+def with_broken(rows, broken, header=()):
+    """The rows with a broken line after every third one, the last at the very end, cut off."""
+    *between, last = broken
+    lines = [*header, *rows]
+    for i, line in enumerate(between):
+        lines.insert(len(header) + 3 + 4 * i, line)
+    return "\n".join([*lines, last])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "broken"),
+    [
+        ("mooncake", with_broken(MOONCAKE, MOONCAKE_BROKEN), MOONCAKE_BROKEN),
+        ("burstgpt", with_broken(BURSTGPT, BURSTGPT_BROKEN, [BURST_HEADER]), BURSTGPT_BROKEN),
+    ],
+)
+def test_a_file_with_broken_lines_runs_and_each_is_counted_and_named(
+    suite, tmp_path, name, text, broken
+):
+    trace = tmp_path / "mine.txt"
+    trace.write_text(text)
+    result = run(suite, "--json", "--trace", trace, "--format", name)
+    assert result.exit_code == 0, result.output
+    said = result.stderr.splitlines()
+    for line, what in broken.items():
+        where = f"{trace}:{text.splitlines().index(line) + 1}: {what}"
+        assert [each for each in said if where in each], where
+    assert f"warning: {len(broken)} malformed lines left out" in said
+    (case,) = json.loads(result.stdout)["results"]
+    assert case["requests"] == 30
+    counts = f"40 usable rows, {len(broken)} malformed, 0 failed), 30 used"
+    assert case["trace"].startswith(f"mine.txt ({name}, sha256 ")
+    assert case["trace"].endswith(counts)
+    assert [each for each in said if each.endswith(counts)]
+
+
+def built(suite, path, name):
+    """The workload of the suite's scenario on a trace file, and what was said."""
+    said: list[str] = []
+    (scenario,) = load_suite(suite).scenarios
+    file = TraceFile(path, name)
+    workload = build_workload(
+        scenario, seed=1, max_model_len=16_384, trace_file=file, warn=said.append
+    )
+    return workload, said
+
+
+def test_failed_requests_and_rows_out_of_order_are_counted(suite, tmp_path):
+    suite.write_text(SUITE.replace("requests = 30", "requests = 50"))
+    trace = tmp_path / "mine.csv"
+    rows = [BURST_HEADER, *BURSTGPT, "19440100,,0,GPT-4,50,0,50,API log", BURSTGPT[3]]
+    trace.write_text("\ufeff" + "\r\n".join(rows), newline="")
+    workload, said = built(suite, trace, "burstgpt")
+    assert said[:2] == ["1 failed requests left out", "1 rows out of order: sorted by arrival"]
+    assert "conv: 50 requests asked, the trace has 41" in said
+    assert workload.provenance.endswith("41 usable rows, 0 malformed, 1 failed), 41 used")
+
+
+def test_of_many_malformed_lines_the_first_are_named_and_all_are_counted(suite, tmp_path):
+    trace = tmp_path / "mine.jsonl"
+    trace.write_text("\n".join(["{}"] * 1000 + MOONCAKE))
+    workload, said = built(suite, trace, "mooncake")
+    named = [line for line in said if line.startswith(f"{trace}:")]
+    assert len(named) == NAMED_LINES >= 10
+    assert "1000 malformed lines left out" in said
+    assert len(said) < 2 * NAMED_LINES
+    assert "40 usable rows, 1000 malformed" in workload.provenance
+
+
+def test_of_a_mix_the_file_takes_the_first_part_and_both_are_named(suite, tmp_path):
+    suite.write_text(SUITE.replace("[[scenarios.tenants]]", MIX + "[[scenarios.tenants]]", 1))
+    trace = tmp_path / "mine.jsonl"
+    trace.write_text("\n".join(MOONCAKE))
+    workload, _ = built(suite, trace, "mooncake")
+    assert workload.provenance.startswith("mine.jsonl (mooncake, ")
+    assert "; mixed with synthetic stand-in of azure-code" in workload.provenance
+    assert workload.provenance.endswith(f", {len(workload.requests)} used")
+    assert any(request.prefix for request in workload.requests)
+    assert not all(request.prefix for request in workload.requests)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("azure", "\n".join(MOONCAKE), "TIMESTAMP: column missing"),
+        ("burstgpt", "\n".join(MOONCAKE), "Timestamp: column missing"),
+        ("mooncake", "\n".join([BURST_HEADER, *BURSTGPT]), "(41 malformed lines, 0 failed)"),
+        ("mooncake", "", "no usable request (0 malformed lines, 0 failed)"),
+        ("burstgpt", "", "Timestamp: column missing"),
+        ("burstgpt", BURST_HEADER, "no usable request (0 malformed lines, 0 failed)"),
+        ("mooncake", "\n".join(MOONCAKE_BROKEN), "no usable request (8 malformed lines, 0 failed)"),
+        ("mooncake", MOONCAKE[0], "at least 10 are needed to measure capacity"),
+        ("mooncake", gzip.compress(b"\n".join([MOONCAKE[0].encode()] * 99))[:-9], "cannot be read"),
+    ],
+    ids=[
+        "wrong-format-azure", "wrong-format-burstgpt", "wrong-format-mooncake", "empty",
+        "empty-csv", "header-only", "all-malformed", "one-request", "gzip-cut-off",
+    ],
+)  # fmt: skip
+def test_a_useless_file_is_one_line_and_exit_code_2(suite, tmp_path, name, content, says):
+    trace = tmp_path / "mine.txt"
+    trace.write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = run(suite, "--trace", trace, "--format", name)
+    assert result.exit_code == 2
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("hmas eval run: ")]
+    assert says in error
+    assert "Traceback" not in result.output
+
+
+def test_of_a_file_in_another_format_the_error_names_the_option(suite, tmp_path):
+    trace = tmp_path / "mine.csv"
+    trace.write_text("\n".join(MOONCAKE))
+    result = run(suite, "--trace", trace)
+    assert result.exit_code == 2
+    assert "(read as azure: see --format)" in result.stderr
+
+
+@pytest.mark.parametrize("there", ["folder", "nothing"])
+def test_what_is_no_file_is_one_line_and_exit_code_2(suite, tmp_path, there):
+    trace = tmp_path / there
+    if there == "folder":
+        trace.mkdir()
+    result = run(suite, "--trace", trace, "--format", "mooncake")
+    assert result.exit_code == 2
+    assert f"hmas eval run: {trace}: cannot be read: " in result.stderr
+    assert "--format" not in result.stderr

@@ -1,0 +1,124 @@
+"""Is goodput counted over everything offered, and are results printed alike every time?"""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.requests.scaling import WorkloadError
+from evals.result.metrics import (
+    NOT_SERVED,
+    CaseRun,
+    jain_index,
+    percentiles,
+    summarise,
+    windowed_attainment,
+)
+from evals.result.recording import AppliedDecision, count_switches
+from evals.result.run_result import SuiteRun, to_json
+from evals.sim.capacity import saturated_rate_rps
+from serving.contracts import Limits
+from tests.evals.samples import outcome
+
+LIMITS = Limits(8, 512)
+
+
+def case(*outcomes, decisions=()):
+    return CaseRun("s", 1.5, "hmas", outcomes, decisions)
+
+
+def test_every_offered_request_counts():
+    run = case(
+        outcome(0, met=True),
+        outcome(1, met=False, tenant="b"),
+        outcome(2, met=False, finish="unfinished", ttft_s=None, tpot_s=None, tenant="b"),
+        outcome(3, met=True, tenant="b", slo_class="document"),
+    )
+    result = summarise(run, span_s=4.0)
+    assert result["requests"] == 4
+    assert result["goodput_rps"] == 0.5
+    assert result["offered_rps"] == 1.0
+    assert result["attainment"] == 0.5
+    assert result["attainment_by_tenant"] == {"a": 1.0, "b": pytest.approx(1 / 3)}
+    assert result["attainment_by_class"] == {"document": 1.0, "interactive": pytest.approx(1 / 3)}
+    assert result["worst_tenant"] == "b"
+    assert result["not_served"] == 1
+    assert result["ttft_s"] == {"p50": 0.1, "p90": 0.1, "p99": 0.1, "none": 1}
+
+
+def test_the_public_keys_are_those_of_the_format():
+    result = summarise(case(outcome()), span_s=1.0)
+    assert {
+        "scenario", "load", "arm", "requests", "goodput_rps", "attainment",
+        "attainment_by_class", "attainment_by_tenant", "ttft_s", "tpot_s",
+    } <= set(result)  # fmt: skip
+    assert set(result["ttft_s"]) == set(result["tpot_s"]) == {"p50", "p90", "p99", "none"}
+
+
+@pytest.mark.parametrize("finish", NOT_SERVED)
+def test_what_was_not_served_is_no_goodput(finish):
+    result = summarise(case(outcome(met=False, finish=finish)), span_s=1.0)
+    assert (result["goodput_rps"], result["not_served"]) == (0.0, 1)
+
+
+def test_a_run_without_requests_or_span_has_no_result():
+    with pytest.raises(ValueError, match="no goodput"):
+        summarise(case(), span_s=1.0)
+    with pytest.raises(ValueError, match="no goodput"):
+        summarise(case(outcome()), span_s=0.0)
+
+
+def test_percentiles_interpolate_and_say_how_many_lack_a_value():
+    assert percentiles([*range(101), None]) == {"p50": 50, "p90": 90, "p99": 99, "none": 1}
+    assert percentiles([None, None]) == {"p50": None, "p90": None, "p99": None, "none": 2}
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20))
+def test_jain_lies_between_one_over_n_and_one(values):
+    index = jain_index(values)
+    assert index is not None
+    assert 1 / len(values) - 1e-9 <= index <= 1 + 1e-9
+
+
+def test_jain_of_nobody_served_is_undefined():
+    assert jain_index([0.0, 0.0]) is None
+    assert jain_index([1.0, 0.0]) == 0.5
+
+
+def test_windows_are_by_arrival():
+    outcomes = [outcome(i, arrival_s=100 + s, met=s < 30) for i, s in enumerate((0, 29, 30, 95))]
+    assert windowed_attainment(outcomes, 100.0) == [(15.0, 1.0), (45.0, 0.0), (105.0, 0.0)]
+
+
+def test_the_first_policy_is_no_switch():
+    names = ("slide", "slide", "edf", "slide")
+    decisions = [AppliedDecision(i, name, LIMITS, "") for i, name in enumerate(names)]
+    assert count_switches(decisions) == 2
+    assert summarise(case(outcome(), decisions=decisions), 1.0)["switches"] == 2
+    assert count_switches([]) == 0
+
+
+def test_saturated_rate_leaves_out_ramp_up_and_ramp_down():
+    finished_s = [*range(100, 110), *(110 + i * 0.5 for i in range(70)), *range(1000, 1020)]
+    outcomes = [outcome(i, finished_s=float(t)) for i, t in enumerate(finished_s)]
+    # completions 10..80 of 100: 70 at two per second, then the first late one
+    assert saturated_rate_rps(outcomes[:90]) == pytest.approx(2.0, rel=0.05)
+
+
+def test_too_few_completions_have_no_rate():
+    with pytest.raises(WorkloadError, match="too few"):
+        saturated_rate_rps([outcome(0), outcome(1)])
+
+
+def test_json_is_sorted_rounded_and_free_of_nan():
+    run = SuiteRun("s", 3, {"vllm": "1"}, [{"b": 1 / 3, "a": [0.1 + 0.2]}], [])
+    assert json.loads(to_json(run)) == {
+        "suite": "s",
+        "seed": 3,
+        "versions": {"vllm": "1"},
+        "results": [{"a": [0.3], "b": 0.333333}],
+    }
+    assert to_json(run).index('"a"') < to_json(run).index('"b"')
+    with pytest.raises(ValueError, match="JSON"):
+        to_json(SuiteRun("s", 3, {}, [{"x": float("nan")}], []))
