@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from evals.live.own_server import own_server
 from evals.live.plain_server import PlainServer, connect, named_urls
+from evals.machines.profile_file import load_profile
 from evals.progress import CaseProgress
 from evals.report.files import write_files
 from evals.requests.scenario import TraceFile, build_workloads
@@ -22,7 +23,7 @@ from evals.suite.arms import (
     listed_arms,
     parse_arm,
 )
-from evals.suite.suite import Suite, load_profile, load_suite
+from evals.suite.suite import Suite, load_suite
 from evals.suite.toml_file import SuiteError
 from hmas_agents.commands.exits import CommandError
 

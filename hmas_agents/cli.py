@@ -54,6 +54,9 @@ COMMANDS = {
     "plan": CommandEntry(
         "evals.plan.commands:plan", "How many replicas does this traffic need?"
     ),
+    "profile": CommandEntry(
+        "evals.machines.commands:app", "Machines for the simulator: list, make from kernels."
+    ),
     "calibrate": CommandEntry(
         "evals.checks.fidelity.commands:calibrate", "Fit the simulator to a live server."
     ),

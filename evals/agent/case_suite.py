@@ -9,8 +9,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from evals.machines.profile_file import load_profile
 from evals.suite.arms import parse_arm
-from evals.suite.suite import Name, Scenario, Suite, load_profile
+from evals.suite.suite import Name, Scenario, Suite
 from evals.suite.toml_file import read_toml
 from hmas_agents.config import Config
 from serving.engines.profile import EngineProfile

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evals.machines.profile_file import load_profile
 from evals.requests import read_trace
 from evals.requests.columns import RequestColumns
 from evals.requests.offer import offer
@@ -18,7 +19,7 @@ from evals.requests.scaling import Requests, WorkloadError, clip_lengths, span_s
 from evals.requests.scenario import TraceFile, build_workload
 from evals.requests.servegen import Draw, draw_requests
 from evals.requests.tenants import TenantShare, assign_tenants
-from evals.suite.suite import Suite, load_profile, load_suite
+from evals.suite.suite import Suite, load_suite
 from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.block_contents import number_blocks

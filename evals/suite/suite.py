@@ -1,7 +1,7 @@
 """What does an eval run? A suite: scenarios x loads x arms on one engine profile.
 
-Suites are TOML files (evals/suites), profiles too (evals/profiles). Read by the
-command line; everything else gets the frozen models below.
+Suites are TOML files (evals/suites). Read by the command line; everything else gets the frozen
+models below.
 """
 
 from pathlib import Path
@@ -19,11 +19,9 @@ from evals.suite.drift_spec import (
     SuiteModel,
 )
 from evals.suite.shapes import Lengths
-from evals.suite.toml_file import SuiteError, key_error, read_toml
+from evals.suite.toml_file import key_error, read_toml
 from serving.contracts.settings import EngineSettings
-from serving.engines.profile import EngineProfile
 
-PROFILES = Path(__file__).parents[1] / "profiles"
 # SmolLM2 on a small machine: as `hmas demo` serves it, and for the same reasons.
 SMALL_MACHINE = ("--max-model-len", "2048", "--max-num-seqs", "32", "--enforce-eager")
 
@@ -268,16 +266,3 @@ def load_suite(path: Path) -> Suite:
                     "[settings.contract.classes]",
                 )
     return suite
-
-
-def load_profile(name: str) -> EngineProfile:
-    """Read an engine profile by name.
-
-    Raises:
-        SuiteError: there is none of that name, or it is broken.
-    """
-    path = PROFILES / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.toml")))
-        raise SuiteError(f"profile: no {name!r} in evals/profiles; known: {known}")
-    return read_toml(path, EngineProfile)

@@ -37,6 +37,7 @@ KNOWN_ERRORS = {
     "PromptError": UNUSABLE,
     "ReplayError": FAILED,
     "ServerError": FAILED,
+    "SiliconError": UNUSABLE,
     "SituationError": UNUSABLE,
     "SuiteError": UNUSABLE,
     "TelemetryError": UNUSABLE,

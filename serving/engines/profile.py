@@ -4,7 +4,7 @@ A profile is a cost model, the engine's fixed sizes, and where the figures come
 from. Loaded from TOML by evals; built from a live snapshot by the twin.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serving.contracts import CostCoefficients, Snapshot
 
@@ -17,6 +17,9 @@ class EngineProfile:
         provenance: how the figures were got.
         prefix_caching: the KV cache keeps prompts for those that begin alike, as vLLM's does
             by default.
+        residuals: how steps scatter about the cost model: quantiles of measured / predicted - 1,
+            evenly spaced from the least to the most. Empty: not known.
+        other_costs: cost models of other engines' kernels on the same machine, by engine.
     """
 
     name: str
@@ -28,6 +31,8 @@ class EngineProfile:
     block_size: int = 16
     max_model_len: int = 16_384
     prefix_caching: bool = False
+    residuals: tuple[float, ...] = ()
+    other_costs: dict[str, CostCoefficients] = field(default_factory=dict)
 
 
 def profile_from_snapshot(snapshot: Snapshot) -> EngineProfile:

@@ -159,8 +159,9 @@ def engine(
         shortfalls,
     )
     from evals.checks.bench.report import engine_table
+    from evals.machines.profile_file import load_profile
     from evals.requests.scenario import build_workload
-    from evals.suite.suite import load_profile, load_suite
+    from evals.suite.suite import load_suite
     from serving.contracts.near_names import choices
 
     console = Console(stderr=json_output, highlight=False)

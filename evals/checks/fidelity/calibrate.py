@@ -15,14 +15,14 @@ import httpx
 import numpy as np
 
 from evals.checks.fidelity.designed_load import Rung, cells, load_for, rungs
-from evals.checks.fidelity.fit import Fit, fit_cost
 from evals.checks.fidelity.machine import OtherLoad, machine_facts
 from evals.checks.fidelity.server import MeasuredServer
-from evals.checks.fidelity.steps import CalibrationError, Steps, joined
 from evals.live.arm import ArmError
 from evals.live.completion_stream import Served, StreamError, stream_completion
 from evals.live.load_generator import completion_body
 from evals.live.run import wait_until_idle
+from evals.machines.fit import Fit, fit_cost, residuals
+from evals.machines.steps import CalibrationError, Steps, joined
 from serving.contracts import Decision, Limits, Snapshot, TraceRequest
 from serving.engines.profile import EngineProfile, profile_from_snapshot
 from serving.engines.protocol import Engine
@@ -104,7 +104,9 @@ class Calibrator:
             "server_arguments": list(self._server.arguments),
         }
         overhead_s = idle_overhead_s(self._server, self._seed)
-        profile = _profile(name, self._snapshot, fit, facts)
+        profile = replace(
+            _profile(name, self._snapshot, fit, facts), residuals=residuals(steps, fit.cost)
+        )
         return Calibration(profile, fit, overhead_s, facts, steps)
 
     def _climb(self, rung: Rung, rung_s: float) -> None:

@@ -60,7 +60,7 @@ def calibrate(
 
     hmas calibrate --url http://127.0.0.1:8000 --step-log var/steps.csv --json
     """
-    from evals.checks.fidelity.profile_file import calibration_document
+    from evals.checks.fidelity.calibration_file import calibration_document
     from evals.checks.fidelity.report import calibration_sheet
     from evals.checks.fidelity.server import ServerChoice, measured_server
     from evals.progress import CaseProgress
@@ -119,6 +119,7 @@ def fidelity(
     """
     from evals.checks.fidelity.report import fidelity_sheet
     from evals.checks.fidelity.server import ServerChoice, measured_server
+    from evals.machines.profile_file import load_profile
     from evals.progress import CaseProgress
     from evals.suite.suite import load_suite
 
@@ -128,7 +129,7 @@ def fidelity(
         if requests is not None:
             suite = suite.with_requests(requests)
         drawn = suite.seed if seed is None else seed
-        given = None if fitted else _load_profile(profile or suite.profile)
+        given = None if fitted else load_profile(profile or suite.profile)
         if not url:
             progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
         with measured_server(choice, suite.settings, suite.server) as server:
@@ -154,8 +155,8 @@ class _Loading:
         self.part = self._calibrator.load
 
     def calibration(self, name: str, out: Path) -> "Calibration":
+        from evals.checks.fidelity.calibration_file import calibration_document, write_profile
         from evals.checks.fidelity.machine import warning
-        from evals.checks.fidelity.profile_file import calibration_document, write_profile
         from evals.checks.fidelity.report import calibration_plot
 
         calibration = self._calibrator.finish(name)
@@ -213,14 +214,6 @@ def _write_comparisons(
     (out / "fidelity.md").write_text(markdown(fidelity_sheet(results)), encoding="utf-8")
     fidelity_plot(comparisons, out / "fidelity.png")
     return document
-
-
-def _load_profile(name: str) -> "EngineProfile":
-    from evals.suite.suite import load_profile
-    from evals.suite.toml_file import read_toml
-    from serving.engines.profile import EngineProfile
-
-    return read_toml(Path(name), EngineProfile) if name.endswith(".toml") else load_profile(name)
 
 
 def _show(document: dict[str, Any], sheet: "Sheet", json_output: bool) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evals.arms.case import SimulatedCase
-from evals.checks.fidelity.fit import step_errors
-from evals.checks.fidelity.steps import CalibrationError, Steps
+from evals.machines.fit import step_errors
+from evals.machines.steps import CalibrationError, Steps
 from evals.requests.scaling import span_s
 from evals.result.metrics import CaseRun, Result, summarise
 from serving.contracts import Outcome

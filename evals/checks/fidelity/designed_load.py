@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from evals.checks.fidelity.steps import CalibrationError
 from evals.live.completion_stream import Served, StreamError, stream_completion
 from evals.live.load_generator import completion_body, new_cache_salt
+from evals.machines.steps import CalibrationError
 from serving.contracts import Envelope, TraceRequest
 
 _RUNGS = 6

@@ -16,9 +16,9 @@ from evals.arms.engine import RunnableEngine
 from evals.checks.fidelity.comparison import Comparison, compare
 from evals.checks.fidelity.machine import OtherLoad, warning
 from evals.checks.fidelity.server import MeasuredServer
-from evals.checks.fidelity.steps import CalibrationError, Steps, steps_of
 from evals.live.run import LiveCase, LiveOptions, measured_capacity_rps
 from evals.live.run import run_case as run_live_case
+from evals.machines.steps import CalibrationError, Steps, steps_of
 from evals.progress import CaseProgress
 from evals.requests.offer import offer
 from evals.requests.scenario import Workload

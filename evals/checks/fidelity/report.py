@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from evals.checks.fidelity.calibrate import Calibration
 from evals.checks.fidelity.comparison import TARGET_POINTS, TARGET_SHARE, Comparison
-from evals.checks.fidelity.fit import as_dict
+from evals.machines.profile_file import as_dict
 from evals.report.figures import OTHERS
 from evals.report.sheet import Sheet
 from evals.result.metrics import Result

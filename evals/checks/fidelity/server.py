@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from evals.checks.fidelity.steps import Steps, read_steps
 from evals.live.own_server import own_server
 from evals.live.run import LiveServer, served_model
+from evals.machines.steps import Steps, read_steps
 from evals.suite.suite import SMALL_MACHINE
 from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token

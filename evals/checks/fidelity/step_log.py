@@ -9,7 +9,7 @@ import os
 from collections import deque
 from typing import Any
 
-from evals.checks.fidelity.steps import line_of
+from evals.machines.steps import line_of
 from serving.hook.hook import SchedulerHook
 from serving.perception.cost_model import StepShape, step_shape
 from serving.scheduler import HMASScheduler, HMASSyncScheduler

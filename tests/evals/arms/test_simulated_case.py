@@ -6,9 +6,9 @@ import pytest
 
 from evals.arms import run_case
 from evals.arms.case import SimulatedCase
+from evals.machines.profile_file import load_profile
 from evals.sim.capacity import simulated_capacity_rps
 from evals.suite.arms import ControllerOptions, parse_arm
-from evals.suite.suite import load_profile
 from hmas_agents.config import ControlConfig
 from serving.contracts import Ack, Limits
 from serving.contracts.rules import RULES, with_rules

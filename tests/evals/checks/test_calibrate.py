@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.checks.fidelity.calibrate import Calibration
+from evals.checks.fidelity.calibration_file import calibration_document, write_profile
 from evals.checks.fidelity.designed_load import cells, load_for, rungs
-from evals.checks.fidelity.fit import fit_cost, step_errors
 from evals.checks.fidelity.machine import OtherLoad, warning
-from evals.checks.fidelity.profile_file import calibration_document, write_profile
 from evals.checks.fidelity.report import calibration_plot, calibration_sheet
-from evals.checks.fidelity.steps import CalibrationError, line_of, read_steps, steps_of
+from evals.machines.fit import fit_cost, step_errors
+from evals.machines.steps import CalibrationError, line_of, read_steps, steps_of
 from evals.suite.toml_file import read_toml
 from serving.contracts import CostCoefficients, Envelope
 from serving.contracts.settings import EngineSettings

@@ -18,12 +18,13 @@ from evals.checks.fidelity.fidelity import (
 )
 from evals.checks.fidelity.report import fidelity_plot, fidelity_sheet
 from evals.checks.fidelity.server import MeasuredServer, ServerChoice, measured_server
-from evals.checks.fidelity.steps import CalibrationError, steps_of
 from evals.live.run import LiveCase, LiveServer
+from evals.machines.profile_file import load_profile
+from evals.machines.steps import CalibrationError, steps_of
 from evals.progress import CaseProgress
 from evals.result.recording import RecordedEngine
 from evals.suite.arms import ControllerOptions, parse_arm
-from evals.suite.suite import load_profile, load_suite
+from evals.suite.suite import load_suite
 from serving.contracts import CostCoefficients
 from serving.contracts.settings import EngineSettings
 from tests.command_line import run_hmas

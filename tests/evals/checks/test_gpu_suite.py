@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from evals.machines.profile_file import load_profile
 from evals.requests.stand_in import synthetic_stand_in
 from evals.suite.arms import parse_arm
-from evals.suite.suite import load_profile, load_suite
+from evals.suite.suite import load_suite
 
 SUITE = Path("evals/suites/gpu.toml")
 FIDELITY = Path("evals/checks/fidelity/gpu_suite.toml")

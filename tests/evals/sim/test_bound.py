@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from evals.arms import run_case
 from evals.arms.case import SimulatedCase
 from evals.arms.sglang.engine import EmulatedSGLang
+from evals.machines.profile_file import load_profile
 from evals.requests.scaling import WorkloadError, scale_to_rate, span_s
 from evals.requests.stand_in import synthetic_stand_in
 from evals.requests.tenants import TenantShare, assign_tenants
@@ -18,7 +19,6 @@ from evals.sim.bound import upper_bound
 from evals.sim.bound.windows import Windows
 from evals.sim.bound.work import least_work
 from evals.suite.arms import ControllerOptions, parse_arm
-from evals.suite.suite import load_profile
 from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from evals.machines.profile_file import PROFILES, load_profile
 from evals.suite.arms import parse_arm
-from evals.suite.suite import PROFILES, load_profile, load_suite
+from evals.suite.suite import load_suite
 from evals.suite.toml_file import SuiteError
 from hmas_agents.config import ControlConfig
 from serving.contracts.rules import RULES

@@ -1,19 +1,16 @@
-"""How is a calibrated profile written down? TOML that `load_profile` reads, with its origin."""
+"""What is written down of a calibration? A profile with its origin, and a JSON document."""
 
 from pathlib import Path
 from typing import Any
 
 from evals.checks.fidelity.calibrate import Calibration
-from evals.checks.fidelity.fit import as_dict
-
-_SIZES = ("max_active_requests", "token_budget", "kv_blocks", "block_size", "max_model_len",
-          "prefix_caching")  # fmt: skip
+from evals.machines.profile_file import SIZES, as_dict, profile_text
 
 
-def profile_text(calibration: Calibration, command: str) -> str:
-    """The profile as TOML; what no key holds stands in the comments on top."""
-    profile, fit, facts = calibration.profile, calibration.fit, calibration.facts
-    comments = [
+def calibration_comments(calibration: Calibration, command: str) -> list[str]:
+    """Where the profile comes from and how good it is: lines above its keys."""
+    fit, facts = calibration.fit, calibration.facts
+    return [
         f"Measured, by `{command}`.",
         f"machine: {facts['accelerator'] or facts['cpu']}; Linux {facts['kernel']}, "
         f"Python {facts['python']}, niceness {facts['niceness']}",
@@ -28,13 +25,6 @@ def profile_text(calibration: Calibration, command: str) -> str:
         f"client's overhead at idle: {calibration.overhead_s * 1000:.1f} ms of the time to first "
         "token; no part of the profile",
     ]
-    keys = {"name": profile.name, "provenance": profile.provenance}
-    sizes = {key: getattr(profile, key) for key in _SIZES}
-    lines = [f"# {line}" for line in comments]
-    lines += [f"{key} = {_toml(value)}" for key, value in (keys | sizes).items()]
-    lines += ["", "[cost]"]
-    lines += [f"{key} = {value:.4g}" for key, value in as_dict(profile.cost).items()]
-    return "\n".join(lines) + "\n"
 
 
 def calibration_document(calibration: Calibration) -> dict[str, Any]:
@@ -46,7 +36,7 @@ def calibration_document(calibration: Calibration) -> dict[str, Any]:
         "name": profile.name,
         "provenance": profile.provenance,
         "cost": as_dict(fit.cost),
-        "sizes": {key: getattr(profile, key) for key in _SIZES},
+        "sizes": {key: getattr(profile, key) for key in SIZES},
         "fit": {key: getattr(fit, key) for key in measures},
         "overhead_s": calibration.overhead_s,
         "facts": calibration.facts,
@@ -56,14 +46,10 @@ def calibration_document(calibration: Calibration) -> dict[str, Any]:
 def write_profile(calibration: Calibration, path: Path, command: str) -> None:
     """Write the TOML file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(profile_text(calibration, command), encoding="utf-8")
+    comments = calibration_comments(calibration, command)
+    path.write_text(profile_text(calibration.profile, comments), encoding="utf-8")
 
 
 def _others(facts: dict[str, Any]) -> str:
     share = facts["others_cpu_share"]
     return "what else ran is not known" if share is None else f"others took {share:.0%} of the CPUs"
-
-
-def _toml(value: str | int) -> str:
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"' if isinstance(value, str) else str(value).lower()

@@ -1,20 +1,21 @@
-"""Which coefficients explain the measured steps? The cost model, fitted to a step log.
+"""Which coefficients explain the steps? The cost model, fitted to measured or estimated ones.
 
-Called by the calibration. The hook fits the same model online, with a memory of 500
-steps; here every step counts.
+The hook fits the same model online, with a memory of 500 steps; here every step counts.
 """
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import nnls
 
-from evals.checks.fidelity.steps import FEATURES, CalibrationError, FloatArray, Steps
+from evals.machines.steps import FEATURES, CalibrationError, FloatArray, Steps
 from serving.contracts import CostCoefficients
 
 LEAST_STEPS = 100
 _STALL = 5.0  # as in serving.perception.cost_model: so much longer is no sample
 _ROUNDS = 6
+_LEAST_S = 1e-6
+_QUANTILES = 41  # of the residuals: every 2.5%
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,10 @@ def fit_cost(steps: Steps) -> Fit:
             "(--seconds)"
         )
     kept = steps
-    cost = _solve(kept)
+    cost = _solve(kept, _by_time(kept.seconds))
     for _ in range(_ROUNDS):
         kept = steps.chosen(steps.seconds <= _STALL * steps.predicted_s(cost))
-        cost = _solve(kept, kept.predicted_s(cost))
+        cost = _solve(kept, _by_time(kept.predicted_s(cost)))
     design = kept.design()
     return Fit(
         cost=cost,
@@ -88,16 +89,29 @@ def step_errors(steps: Steps, cost: CostCoefficients) -> dict[str, float]:
     return {"error_p50": float(p50), "error_p90": float(p90), "total_error": float(total)}
 
 
-def _solve(steps: Steps, expected_s: FloatArray | None = None) -> CostCoefficients:
-    expected_s = steps.seconds if expected_s is None else expected_s
-    weight = 1 / np.sqrt(np.maximum(expected_s, 1e-6))
+def fit_relative(steps: Steps) -> CostCoefficients:
+    """The coefficients of least squared relative error, none negative.
+
+    For steps without noise of their own, as kernels are estimated: an error of 10% counts the
+    same in short and long steps.
+    """
+    return _solve(steps, 1 / np.maximum(steps.seconds, _LEAST_S))
+
+
+def residuals(steps: Steps, cost: CostCoefficients) -> tuple[float, ...]:
+    """Quantiles of seconds / predicted - 1, evenly spaced from the least to the most."""
+    errors = steps.seconds / steps.predicted_s(cost) - 1
+    quantiles = np.quantile(errors, np.linspace(0, 1, _QUANTILES))
+    return tuple(round(float(value), 4) for value in quantiles)
+
+
+def _solve(steps: Steps, weight: FloatArray) -> CostCoefficients:
     design = steps.design()
     scale = np.linalg.norm(design, axis=0)
     theta, _ = nnls(design / scale * weight[:, None], steps.seconds * weight)
     return CostCoefficients(*(float(value) for value in theta / scale))
 
 
-def as_dict(cost: CostCoefficients) -> dict[str, float]:
-    """Coefficients by name, as in a profile."""
-    names = ("base_s", "per_prefill_token_s", "per_decode_s", "per_context_token_s", "per_square_s")
-    return dict(zip(names, astuple(cost), strict=True))
+def _by_time(expected_s: FloatArray) -> FloatArray:
+    weight: FloatArray = 1 / np.sqrt(np.maximum(expected_s, _LEAST_S))
+    return weight

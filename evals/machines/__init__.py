@@ -1,0 +1,1 @@
+"""What does a step cost on a machine? Profiles, and the kernels and fits they come from."""
