@@ -222,12 +222,16 @@ def _advance(bars: "Progress", bar: "TaskID", done: int, total: int | None) -> N
 def _show(run: "SuiteRun", json_output: bool, out: Path | None) -> None:
     from rich.console import Console
 
-    from evals.report import terminal_report
+    from evals.report.sheet import terminal
+    from evals.report.summary import Summary
+    from evals.report.tables import case_sheets, summary_sheets
     from evals.result.run_result import to_json
 
     if json_output:
         typer.echo(to_json(run))
     else:
-        Console().print(terminal_report(run.results))
+        summary = Summary.of(run.results)
+        for sheet in (*case_sheets(summary), *summary_sheets(summary)):
+            Console().print(terminal(sheet))
     if out is not None:
         typer.echo(f"report: {out / 'report.html'}", err=True)

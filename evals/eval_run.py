@@ -141,7 +141,7 @@ def _live_suite(suite: Suite, progress: CaseProgress) -> Suite:
 def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
     profile = load_profile(suite.profile)
     workloads = build_workloads(suite, request.trace_file, profile.max_model_len, progress.warn)
-    from evals.report.arms_drawn import drawn_arms
+    from evals.report.figures import drawn_arms
     from evals.sim.jobs import RunOptions
     from evals.sim.suite_run import run_suite
 

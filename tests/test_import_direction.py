@@ -103,7 +103,7 @@ def rooms_of(sources: dict[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("package", "room", "planted"),
     [("serving", "serving.contracts.limits", "serving.launch"),
-     ("evals", "evals.suite.suite", "evals.report")],
+     ("evals", "evals.suite.suite", "evals.sim")],
 )  # fmt: skip
 def test_no_rooms_import_each_other_in_a_circle(package, room, planted):
     sources = {module_of(path): path.read_text() for path in (ROOT / package).rglob("*.py")}

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from evals.agent.eval_agent import SPLITS, AgentReport
 from evals.agent.scoring import Score, balance
-from evals.report.figures import HMAS, STOCK, svg_file
+from evals.report.figures import HMAS_COLOUR, STOCK_COLOUR, svg_file
 from evals.report.sheet import Sheet, markdown
 from evals.result.metrics import rounded
 
@@ -82,8 +82,9 @@ def write_files(report: AgentReport, cases_file: Path, folder: Path) -> None:
 def _draw_split(axes: Axes, split: str, scores: Sequence[Score]) -> None:
     axes.patch.set_alpha(0)
     for place, each in enumerate(reversed(scores)):
-        axes.plot([each.regret.low, each.regret.high], [place, place], color=STOCK, linewidth=2)
-        axes.plot(each.regret.mean, place, "o", color=HMAS)
+        ends = [each.regret.low, each.regret.high]
+        axes.plot(ends, [place, place], color=STOCK_COLOUR, linewidth=2)
+        axes.plot(each.regret.mean, place, "o", color=HMAS_COLOUR)
     axes.set_yticks(range(len(scores)), [each.contender for each in reversed(scores)])
     axes.set_xlim(left=min(0.0, *(each.regret.low for each in scores)))
     axes.set_xlabel("regret (attainment, 0..1)")

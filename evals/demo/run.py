@@ -12,7 +12,11 @@ from evals.live.capacity import clients_for, measure_capacity
 from evals.live.own_server import believing
 from evals.live.run import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
 from evals.live.totals import engine_totals, exported_totals
-from evals.report import terminal_table, write_report
+from evals.report.case_section import CaseReport
+from evals.report.page import write_report
+from evals.report.sheet import terminal
+from evals.report.summary import Summary
+from evals.report.tables import case_sheets
 from evals.requests.scaling import scale_to_rate, span_s
 from evals.requests.scenario import build_workload
 from evals.result.metrics import CaseRun, Result, summarise
@@ -150,19 +154,20 @@ def _result(
 def _write(run: SuiteRun, suite: Suite, options: DemoOptions) -> None:
     (options.out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
     decisions = next((case.decisions for case in run.runs if case.arm == "hmas"), ())
+    by_arm = {case.arm: case.outcomes for case in run.runs}
     write_report(
         options.out / "report.html",
         "H-MAS demo",
         f"{suite.description}. {options.load:g} times the measured capacity; seed {run.seed}.",
         run.results,
-        {case.arm: case.outcomes for case in run.runs},
-        decisions=decisions,
+        [CaseReport(suite.scenarios[0].name, options.load, by_arm, decisions)],
     )
 
 
 def print_summary(run: DemoRun, options: DemoOptions, console: Console) -> None:
     """The table side by side, the ratio, the books, and where everything is."""
-    console.print(terminal_table(run.suite.results))
+    for sheet in case_sheets(Summary.of(run.suite.results)):
+        console.print(terminal(sheet))
     by_arm = {result["arm"]: result for result in run.suite.results}
     stock, ours = by_arm["vllm-fcfs"]["goodput_rps"], by_arm["hmas"]["goodput_rps"]
     ratio = f"{ours / stock:.2f} times" if stock else "where the default order had none"

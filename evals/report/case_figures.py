@@ -9,7 +9,7 @@ from operator import attrgetter
 import numpy as np
 from matplotlib.axes import Axes
 
-from evals.report.figures import HMAS, INK, Palette, legend, logarithmic, svg_of_axes
+from evals.report.figures import HMAS_COLOUR, INK, Palette, legend, logarithmic, svg_of_axes
 from evals.result.metrics import attainment_by, windowed_attainment
 from serving.contracts import Outcome
 
@@ -114,11 +114,11 @@ def _mark_switches(axes: Axes, switches: Sequence[tuple[float, str]], end_s: flo
     for i, (at_s, policy) in enumerate(switches):
         if i:
             label = "hmas switches" if i == 1 else None
-            axes.axvline(at_s, color=HMAS, lw=0.8, alpha=0.7, label=label)
+            axes.axvline(at_s, color=HMAS_COLOUR, lw=0.8, alpha=0.7, label=label)
         if at_s - last_label_s >= LABEL_ROOM * end_s:
             axes.text(
-                at_s, 1.02, policy, transform=axes.get_xaxis_transform(), fontsize=8, color=HMAS,
-                rotation=50, rotation_mode="anchor", ha="left", va="bottom",
+                at_s, 1.02, policy, transform=axes.get_xaxis_transform(), fontsize=8,
+                color=HMAS_COLOUR, rotation=50, rotation_mode="anchor", ha="left", va="bottom",
             )  # fmt: skip
             last_label_s = at_s
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evals.report.figures import HMAS, INK, OTHERS, svg
+from evals.report.figures import HMAS_COLOUR, INK, OTHERS, svg
 from evals.result.recording import AppliedDecision
 from serving.contracts import Limits
 from serving.contracts.rules import RULES, rules_in_force
@@ -52,7 +52,7 @@ def controller_figure(
         spans = {
             policy: _spans([d.policy == policy for d in decisions], times) for policy in policies
         }
-        _strips(panels[0], spans, HMAS)
+        _strips(panels[0], spans, HMAS_COLOUR)
         panels[0].set_ylabel("policy")
         for i, (limit, label) in enumerate(LIMITS.items()):
             _steps(panels[1 + i], [getattr(d.limits, limit) for d in decisions], times, OTHERS[i])

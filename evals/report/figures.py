@@ -7,7 +7,7 @@ files of this folder that draw.
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib import style
@@ -16,21 +16,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 INK = "#767577"  # replaced by `currentColor` in SVG on the page
-STOCK, HMAS = "#8a8a8a", "#e0457b"
+STOCK_COLOUR, HMAS_COLOUR = "#8a8a8a", "#e0457b"
 # Okabe and Ito's colours and a brown, readable with colour blindness and on dark and light grounds.
 OTHERS = (
     "#0091d5", "#e69f00", "#009e73", "#d55e00", "#9c7be0", "#56b4e9", "#b3a300", "#a67c52",
 )  # fmt: skip
 OWN = {
-    "vllm-fcfs": STOCK,
-    "hmas": HMAS,
+    "vllm-fcfs": STOCK_COLOUR,
+    "hmas": HMAS_COLOUR,
     "sglang": "#0091d5",  # live, where there is no emulation
     "sglang-emulated": "#0091d5",
-    "sglang-emulated-tuned": "#56b4e9",
+    "sglang-mixed": "#56b4e9",
     "vllm-tuned": "#b3a300",
+    "vllm-priority-deadline": "#d55e00",
     "rules-only": "#9c7be0",
-    "hindsight-fixed": "#009e73",
-    "hindsight-switching": "#d55e00",
+    "clairvoyant": "#009e73",
 }
 
 Palette = Mapping[str, str]  # colour by arm
@@ -54,6 +54,12 @@ STYLE: dict[str, Any] = {
     "legend.fontsize": 8,
 }
 _WIDTH = 7.6  # inches
+
+
+def drawn_arms(arms: Iterable[str]) -> tuple[str, ...]:
+    """The arms that are drawn strongly, and whose single requests are kept: all if they are few."""
+    names = tuple(dict.fromkeys(arms))
+    return names if len(names) <= len(OTHERS) else tuple(name for name in names if name in OWN)
 
 
 def colours(arms: Sequence[str]) -> dict[str, str]:

@@ -8,14 +8,16 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from evals.report.case_section import CaseReport
+from evals.report.figures import drawn_arms
+from evals.report.page import write_load_figures, write_report
+from evals.report.sheet import markdown
+from evals.report.summary import Summary
+from evals.report.tables import case_sheets, summary_sheets
 from evals.result.metrics import CaseRun, Result
 from evals.result.run_result import SuiteRun, to_json
 from evals.result.summary_table import summary_csv
-
-if TYPE_CHECKING:
-    from evals.report import CaseReport
 
 
 def write_files(run: SuiteRun, out: Path, description: str) -> None:
@@ -24,8 +26,6 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
     Of more arms than a figure can show there are outcomes of the notable ones only: those of
     all would be hundreds of MB.
     """
-    from evals.report import write_suite_report
-
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
     write_tables(run.results, out)
@@ -34,7 +34,7 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
     outcomes.unlink(missing_ok=True)
     if drawn:
         _write_outcomes([case for case, _ in drawn], outcomes)
-    write_suite_report(
+    write_report(
         out / "report.html",
         f"Eval {run.suite}",
         _subtitle(run, description),
@@ -45,19 +45,15 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
 
 def write_tables(results: Sequence[Result], out: Path) -> None:
     """Write what needs no single request: summary.csv, results.md, goodput.svg, ratio.svg."""
-    from evals.report import markdown_report, write_load_figures
-
     (out / "summary.csv").write_text(summary_csv(results), encoding="utf-8")
     figures = [f"![{title}]({name})\n" for title, name in write_load_figures(out, results)]
-    (out / "results.md").write_text(
-        "\n".join([*figures, markdown_report(results)]), encoding="utf-8"
-    )
+    summary = Summary.of(results)
+    tables = [markdown(sheet) for sheet in (*summary_sheets(summary), *case_sheets(summary))]
+    (out / "results.md").write_text("\n".join([*figures, *tables]), encoding="utf-8")
 
 
 def _drawn(run: SuiteRun) -> list[tuple[CaseRun, Result]]:
     """The runs whose single requests are shown: of the first seed, and of arms that are drawn."""
-    from evals.report import drawn_arms
-
     arms = drawn_arms(result["arm"] for result in run.results)
     return [
         (case, result)
@@ -66,10 +62,8 @@ def _drawn(run: SuiteRun) -> list[tuple[CaseRun, Result]]:
     ]
 
 
-def _cases(drawn: Sequence[tuple[CaseRun, Result]]) -> list["CaseReport"]:
+def _cases(drawn: Sequence[tuple[CaseRun, Result]]) -> list[CaseReport]:
     """One per scenario and load."""
-    from evals.report import CaseReport
-
     cases = []
     for scenario, load in dict.fromkeys((case.scenario, case.load) for case, _ in drawn):
         of_case = [pair for pair in drawn if (pair[0].scenario, pair[0].load) == (scenario, load)]

@@ -5,13 +5,10 @@ Called by `hmas eval compare` and the reports.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from evals.result.metrics import Result
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -89,46 +86,3 @@ def _bootstrap(rows: NDArray[np.float64], statistic: Statistic) -> Interval:
         statistic(rows[picks].mean(axis=1)), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     )
     return Interval(float(statistic(rows.mean(axis=0))), float(low), float(high), n)
-
-
-def over_seeds(results: Sequence[Result]) -> list[Result]:
-    """One result per scenario, load and arm: numbers are means over seeds, text that of the first.
-
-    Adds `seeds`, and with several `intervals` of goodput and attainment. Windows and recovery
-    belong to one run and are left out of the mean. A single seed stays as it is.
-    """
-    groups: dict[tuple[str, float, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result["scenario"], result["load"], result["arm"]), []).append(result)
-    return [_joined(group) if len(group) > 1 else group[0] for group in groups.values()]
-
-
-def _joined(group: Sequence[Result]) -> Result:
-    joined: Result = {key: _mean([each.get(key) for each in group]) for key in group[0]}
-    joined["load"] = group[0]["load"]
-    joined["requests"] = round(joined["requests"])
-    joined["worst_tenant"] = min(
-        joined["attainment_by_tenant"],
-        key=lambda tenant: (joined["attainment_by_tenant"][tenant], tenant),
-    )
-    for of_one_run in ("windows", "recovery"):
-        joined.get("stability", {}).pop(of_one_run, None)
-    joined["seeds"] = [each.get("seed") for each in group]
-    joined.pop("seed", None)
-    joined["intervals"] = {
-        key: asdict(mean_interval([each[key] for each in group]))
-        for key in ("goodput_rps", "attainment")
-    }
-    return joined
-
-
-def _mean(values: Sequence[Any]) -> Any:
-    """The mean of numbers, key by key in dictionaries; anything else as in the first."""
-    first = values[0]
-    if isinstance(first, dict):
-        keys = dict.fromkeys(key for value in values for key in value or ())
-        return {key: _mean([value.get(key) for value in values]) for key in keys}
-    known = [value for value in values if isinstance(value, int | float)]
-    if not known:
-        return first
-    return first if all(value == first for value in values) else float(np.mean(known))

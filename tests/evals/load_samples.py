@@ -1,6 +1,6 @@
 """Results at several loads and seeds, for the tests of the report."""
 
-from evals.report.load_curves import LoadCurves
+from evals.report.summary import Summary
 from evals.result.metrics import CaseRun, summarise
 from tests.evals.samples import outcome
 
@@ -22,9 +22,5 @@ def runs(met_by_arm, *, seeds=(1, 2), loads=(0.5, 1.0, 2.0), scenario="conv", **
     ]  # fmt: skip
 
 
-def curves(met_by_arm, **options):
-    return LoadCurves("conv", runs(met_by_arm, **options))
-
-
-def rows(sheet):
-    return [list(row) for row in sheet.rows]
+def summary(met_by_arm, **options):
+    return Summary.of(runs(met_by_arm, **options))

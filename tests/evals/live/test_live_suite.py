@@ -9,7 +9,9 @@ from evals.live.plain_server import NamedUrl, connect
 from evals.live.run import LiveOptions, LiveServer
 from evals.live.suite_run import LiveRun, in_turn, run_live_suite
 from evals.progress import CaseProgress
-from evals.report import markdown_report
+from evals.report.sheet import markdown
+from evals.report.summary import Summary
+from evals.report.tables import summary_sheets
 from evals.requests.scenario import Workload
 from evals.suite.arms import ControllerOptions
 from evals.suite.suite import Suite
@@ -123,7 +125,8 @@ def test_arms_take_turns_at_going_first(played):
 
 def test_the_report_shows_it_beside_the_arms_of_the_suite(played):
     run, _, _ = played
-    assert markdown_report(run.results).count("| sglang |") >= len(LOADS)
+    text = "".join(map(markdown, summary_sheets(Summary.of(run.results))))
+    assert text.count("| sglang |") >= len(LOADS)
 
 
 def test_requests_too_long_for_a_server_stop_the_run_before_anything_is_measured():

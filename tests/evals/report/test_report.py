@@ -1,4 +1,4 @@
-"""Is the page whole, self-contained and safe, and do the tables say what the results say?"""
+"""Is the page whole, self-contained and safe, and do tables and plots say what the results say?"""
 
 import io
 import re
@@ -7,23 +7,22 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from evals.report import (
-    CaseReport,
-    markdown_report,
-    markdown_table,
-    terminal_report,
-    terminal_table,
-    write_report,
-    write_suite_report,
-)
-from evals.report.ablation import ablation_sheets
+from evals.report.case_section import CaseReport
+from evals.report.figures import OTHERS, colours, drawn_arms
+from evals.report.page import write_report
+from evals.report.plots import goodput_figure, goodput_file, ratio_figure
+from evals.report.sheet import markdown, terminal
+from evals.report.summary import Summary
+from evals.report.tables import case_sheets, one_load, over_loads, summary_sheets, whole_suite
 from evals.result.metrics import CaseRun, summarise
 from evals.result.recording import AppliedDecision
 from evals.suite.arms import expand_arms
 from serving.contracts import Limits
+from tests.evals.load_samples import result_of, runs, summary
 from tests.evals.samples import outcome
 
 ARMS = ("vllm-fcfs", "fixed-edf", "hmas")
+MANY = expand_arms(["vllm-fcfs", "fixed-*", "fixed-*+rules", "hmas"])
 DECISIONS = [
     AppliedDecision(1.0, "slide", Limits(64, 2048), "start"),
     AppliedDecision(50.0, "edf", Limits(32, 1024), "<b>calm</b>"),
@@ -42,17 +41,45 @@ def results(load=1.5):
     return [summarise(CaseRun("conv", load, arm, outcomes(arm), ()), 119.0) for arm in ARMS]
 
 
-def html_of(tmp_path, by_arm=None, decisions=DECISIONS):
-    path = tmp_path / "deep" / "report.html"
+def case(load=1.5, by_arm=None, decisions=DECISIONS):
     by_arm = {arm: outcomes(arm) for arm in ARMS} if by_arm is None else by_arm
-    write_report(path, "Title & co", "Subtitle", results(), by_arm, decisions=decisions)
+    return CaseReport("conv", load, by_arm, decisions)
+
+
+def html_of(tmp_path, cases, every=None):
+    path = tmp_path / "deep" / "report.html"
+    write_report(path, "Title & co", "Subtitle", every or results(), cases)
     return path.read_text(encoding="utf-8")
 
 
+def sheets_of(every):
+    return [*case_sheets(every), *summary_sheets(every)]
+
+
+def shown(every):
+    console = Console(width=80, record=True, file=io.StringIO())
+    for sheet in sheets_of(every):
+        console.print(terminal(sheet))
+    return console.export_text()
+
+
+def table(sheets, title):
+    """{first cell: the others} of the sheet of that title."""
+    (sheet,) = [each for each in sheets if each.title.startswith(title)]
+    return {row[0]: list(row[1:]) for row in sheet.rows}
+
+
+def words(svg):
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+# --- the page
+
+
 def test_the_page_has_every_plot_as_valid_svg(tmp_path):
-    html = html_of(tmp_path)
+    html = html_of(tmp_path, [case()])
     svgs = re.findall(r"<svg.*?</svg>", html, flags=re.S)
-    assert len(svgs) == 7
+    assert len(svgs) == 1 + 6
     for svg in svgs:
         ElementTree.fromstring(svg)
         assert "currentColor" in svg
@@ -62,7 +89,7 @@ def test_the_page_has_every_plot_as_valid_svg(tmp_path):
 
 
 def test_the_page_needs_no_network_and_escapes_text(tmp_path):
-    html = html_of(tmp_path)
+    html = html_of(tmp_path, [case()])
     assert re.findall(r"(?:src|href)=[\"'](?!#)(?!data:)[^\"']*", html) == []
     assert "@import" not in html
     assert "Title &amp; co" in html
@@ -71,200 +98,33 @@ def test_the_page_needs_no_network_and_escapes_text(tmp_path):
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
-    assert html_of(tmp_path) == html_of(tmp_path)
+    assert html_of(tmp_path, [case()]) == html_of(tmp_path, [case()])
 
 
 @pytest.mark.parametrize("decisions", [[], DECISIONS[:1]])
 def test_a_page_with_few_decisions_or_nobody_served_is_still_written(tmp_path, decisions):
     lost = [outcome(i, met=False, finish="error", ttft_s=None, tpot_s=None) for i in range(3)]
-    html = html_of(tmp_path, {"vllm-fcfs": lost, "hmas": lost}, decisions)
-    assert html.count("<svg") == 6 + bool(decisions)
+    html = html_of(tmp_path, [case(by_arm={"vllm-fcfs": lost, "hmas": lost}, decisions=decisions)])
+    assert html.count("<svg") == 1 + 5 + bool(decisions)
 
 
-def test_a_suite_page_has_a_section_per_case(tmp_path):
-    cases = [CaseReport("conv", load, {a: outcomes(a) for a in ARMS}, ()) for load in (0.8, 1.5)]
-    write_suite_report(tmp_path / "r.html", "T", "S", [*results(0.8), *results(1.5)], cases)
-    html = (tmp_path / "r.html").read_text()
-    assert html.count("<h2>") == 2
-    assert html.count("<svg") == 2 + 2 * 5
-
-
-def ablation(scenario="conv"):
-    """Stock and two policies, without and with rules, at two loads; edf and slack alone."""
-    met = {  # of 20 requests, at 0.8 and at 1.5
-        "vllm-fcfs": (20, 5), "fixed-fcfs": (20, 5), "fixed-edf": (20, 10),
-        "fixed-fcfs+rules": (19, 7), "fixed-edf+rules": (20, 16), "fixed-edf+slack": (20, 14),
-    }  # fmt: skip
-    return [
-        summarise(
-            CaseRun(scenario, load, arm, [outcome(k, met=k < good[i]) for k in range(20)], ()), 10.0
-        )
-        for i, load in enumerate((0.8, 1.5))
-        for arm, good in met.items()
-    ]
-
-
-def rows(sheet):
-    return {row[0]: list(row[1:]) for row in sheet.rows}
-
-
-def test_the_ablation_shows_goodput_without_and_with_rules_and_over_stock():
-    goodput, best, alone = ablation_sheets(ablation())
-    assert rows(goodput) == {
-        "stock": ["2.00 1.00x", "0.50 1.00x"],
-        "fcfs": ["2.00 1.00x", "0.50 1.00x"],
-        "fcfs +rules": ["1.90 0.95x", "0.70 1.40x"],
-        "edf": ["2.00 1.00x", "1.00 2.00x"],
-        "edf +rules": ["2.00 1.00x", "1.60 3.20x"],
-    }
-    assert rows(best) == {
-        "without rules": ["fcfs (+1) 1.00x", "edf 2.00x"],
-        "with all rules": ["edf 1.00x", "edf 3.20x"],
-    }
-    assert rows(alone) == {"edf +slack": ["0.0", "+20.0"], "edf +all rules": ["0.0", "+30.0"]}
-
-
-def test_in_the_ablation_a_policy_with_parameters_is_one_of_its_own():
-    tuned = "fixed-sjf:kappa=40"
-    met = {
-        "fixed-sjf": 10, "fixed-sjf+rules": 12, tuned: 14, f"{tuned}+slack": 15,
-        f"{tuned}+rules": 17,
-    }  # fmt: skip
-    goodput, _, alone = ablation_sheets([
-        summarise(
-            CaseRun("conv", 0.8, arm, [outcome(k, met=k < good) for k in range(20)], ()), 10.0
-        )
-        for arm, good in met.items()
-    ])  # fmt: skip
-    assert rows(goodput) == {
-        "sjf": ["1.00"], "sjf +rules": ["1.20"],
-        "sjf:kappa=40": ["1.40"], "sjf:kappa=40 +rules": ["1.70"],
-    }  # fmt: skip
-    assert rows(alone) == {
-        "sjf:kappa=40 +slack": ["+5.0"], "sjf:kappa=40 +all rules": ["+15.0"],
-    }  # fmt: skip
-
-
-def test_an_arm_with_a_bound_is_not_taken_for_the_plain_one():
-    bounded = [
-        summarise(CaseRun("conv", 0.8, arm, [outcome(k, met=k < 3) for k in range(20)], ()), 10.0)
-        for arm in ("fixed-edf+active=8", "fixed-edf+rules+active=8", "fixed-edf+slack+active=8")
-    ]
-    for results in ([*ablation(), *bounded], [*bounded, *ablation()]):
-        assert ablation_sheets(results) == ablation_sheets(ablation())
-
-
-def test_names_with_parameters_are_whole_in_every_report(tmp_path):
-    arms = ["fixed-slide:kappa=5+slack+serial", "fixed-sjf:kappa=40+rules"]
-    some = [
-        summarise(CaseRun("conv", load, arm, outcomes("hmas"), ()), 10.0)
-        for load in (0.8, 1.5)
-        for arm in ("vllm-fcfs", *arms)
-    ]
-    write_suite_report(tmp_path / "r.html", "T", "S", some, [])
-    html = (tmp_path / "r.html").read_text()
-    for drawn in re.findall(r"<svg.*?</svg>", html, flags=re.S):
-        ElementTree.fromstring(drawn)
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal_report(some))
-    shown = console.export_text()
-    for arm in arms:
-        assert f">{arm}</td>" in html
-        assert f"| {arm} |" in markdown_report(some)
-        policy, rules = arm.split("+", 1)
-        assert re.search(rf"^ {policy} .*\n  \+{re.escape(rules)} ", shown, flags=re.M)
-    assert "…" not in shown
-    assert re.search(r"\d\.\d\d/\d\.\d\d/\d\.\d\d", shown)  # figures are not broken
-
-
-def test_a_policy_that_loses_below_saturation_is_named():
-    assert "1 lose more than 1% to stock; the least is 0.950x (fcfs at 0.8x)" in str(
-        ablation_sheets(ablation())[0].note
-    )
-
-
-def test_other_suites_have_no_ablation():
-    assert ablation_sheets(results()) == []
-    assert "Goodput without" not in markdown_report(results())
-
-
-def test_ablation_and_tenants_come_out_in_markdown_html_and_terminal(tmp_path):
-    both = [*ablation("conv"), *ablation("code")]
-    text = markdown_report(both)
+def test_page_markdown_and_terminal_have_the_same_sheets(tmp_path):
+    every = [*bounded(), *(each | {"scenario": "code"} for each in bounded())]
+    html, found = html_of(tmp_path, [], every), Summary.of(every)
+    text = "".join(map(markdown, sheets_of(found)))
+    assert html.count("<svg") == 2 * 2  # goodput and ratios of each scenario
     for scenario in ("conv", "code"):
-        assert f"## Goodput without and with all rules, {scenario}" in text
-        assert f"## Met per tenant, {scenario}" in text
-    write_suite_report(tmp_path / "r.html", "T", "S", both, [])
-    html = (tmp_path / "r.html").read_text()
-    svgs = re.findall(r"<svg.*?</svg>", html, flags=re.S)
-    assert len(svgs) == 3 * 2  # goodput, ratios and small multiples, each per scenario
-    assert sum("without rules" in svg for svg in svgs) == 2
-    for svg in svgs:
-        ElementTree.fromstring(svg)
-    assert "What rules add, code" in html
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal_report(both))
-    shown = console.export_text()
-    assert "Best policy, conv" in shown
-    assert "…" not in shown
-
-
-def test_with_more_arms_than_can_be_told_apart_every_one_is_in_the_tables(tmp_path):
-    arms = expand_arms(["vllm-fcfs", "fixed-*", "fixed-fcfs+*", "hmas"])
-    many = [summarise(CaseRun("conv", 1.0, arm, [outcome()], ()), 1.0) for arm in arms]
-    case = CaseReport("conv", 1.0, {"hmas": [outcome()]}, ())
-    write_suite_report(tmp_path / "r.html", "T", "S", many, [case])
-    html = (tmp_path / "r.html").read_text()
-    for arm in arms:
-        assert f">{arm}</td>" in html
-    assert "Attainment over time" in html
-
-
-def test_preemptions_are_shown_where_there_were_any():
-    runs = [
-        CaseRun("kv", 1.2, arm, [outcome(preemptions=n)], (), preemptions=n, recomputed_tokens=t)
-        for arm, n, t in (("vllm-fcfs", 40, 1000), ("fixed-edf", 4, 250))
-    ]
-    some = [summarise(run, 1.0) for run in runs]
-    assert "| 1.2x | fixed-edf | 4 | 250 | 0.25x |" in markdown_report(some)
-    assert "Preemptions" not in markdown_report(results())
-
-
-def test_each_tenant_has_a_column():
-    assert "| 1.5x | hmas | 50.0% | 100.0% |" in markdown_report(results())
-
-
-def test_means_of_counts_over_seeds_stay_short():
-    seeds = [
-        result | {"seed": seed, "switches": seed // 3, "preemptions": seed // 3}
-        for seed in (1, 2, 3)
-        for result in results()
-    ]
-    text = markdown_report(seeds)
-    assert "| 0.333 |" in text
-    assert "0.3333" not in text
-
-
-def test_tables_show_the_ratio_to_stock():
-    text = markdown_table(results())
-    rows = text.splitlines()
-    assert len(rows) == 2 + len(ARMS)
-    assert "| 1.00x |" in rows[2]
-    assert "| 1.50x |" in rows[4]
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(terminal_table(results()))
-    shown = console.export_text()
-    for expected in (*ARMS, "1.50x", "conv at 1.5x capacity", "interactive"):
-        assert expected in shown
-    assert "…" not in shown
+        for title in ("Goodput in requests/s", "Share of the upper bound"):
+            for place in (html, text, shown(found)):
+                assert f"{title}, {scenario}" in place
+    assert "…" not in shown(found)
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_the_page_fits_a_phone_and_a_laptop(page, tmp_path, width):
-    case = CaseReport("conv", 1.5, {arm: outcomes(arm) for arm in ARMS}, DECISIONS)
-    write_suite_report(tmp_path / "r.html", "T", "S", [*results(0.8), *results(1.5)], [case])
+    html_of(tmp_path, [case()], [*results(0.8), *results(1.5)])
     page.set_viewport_size({"width": width, "height": 844})
-    page.goto((tmp_path / "r.html").as_uri())
+    page.goto((tmp_path / "deep" / "report.html").as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     letters = """[...document.querySelectorAll("svg text")].map((text) => {
       const to = text.getScreenCTM();
@@ -278,8 +138,158 @@ def test_the_page_fits_a_phone_and_a_laptop(page, tmp_path, width):
         assert max(page.evaluate(tables)) <= 0, "no table scrolls sideways on a laptop"
 
 
-def test_at_one_load_no_ratio_is_drawn_as_a_dot(tmp_path):
-    write_suite_report(tmp_path / "one.html", "T", "S", results(1.5), [])
-    write_suite_report(tmp_path / "two.html", "T", "S", [*results(0.8), *results(1.5)], [])
-    assert "Goodput over the baselines, conv" not in (tmp_path / "one.html").read_text()
-    assert "Goodput over the baselines, conv" in (tmp_path / "two.html").read_text()
+# --- tables
+
+
+def test_ratios_and_differences_are_paired_by_seed():
+    # what seeds differ in (a tenth more goodput) cancels out: the interval has no width
+    sheets = over_loads("conv", summary({"vllm-fcfs": (0.8, 0.4, 0.1), "hmas": (0.8, 0.6, 0.4)}))
+    assert table(sheets, "Goodput of H-MAS over each arm") == {
+        "vllm-fcfs": ["1.00x (1.00 to 1.00)", "1.50x (1.50 to 1.50)", "4.00x (4.00 to 4.00)"]
+    }
+    assert table(sheets, "H-MAS less each arm") == {
+        "vllm-fcfs": ["+0.0 (+0.0 to +0.0)", "+20.0 (+20.0 to +20.0)", "+30.0 (+30.0 to +30.0)"]
+    }
+
+
+def test_a_seed_that_only_one_arm_ran_counts_for_no_pair():
+    every = runs({"vllm-fcfs": (0.8, 0.4, 0.1), "hmas": (0.8, 0.6, 0.4)})
+    extra = result_of("conv", 0.5, "hmas", 0.1, seed=3, offered_rps=5.0)
+    ratio = Summary.of([*every, extra]).only(load=0.5).ratio("hmas", "vllm-fcfs")
+    assert ratio is not None
+    assert ratio.mean == pytest.approx(1.0)
+    assert ratio.n == 2
+
+
+def test_where_the_baseline_has_no_goodput_there_is_a_gap_and_no_error():
+    found = summary({"vllm-fcfs": (0.8, 0.4, 0.0), "hmas": (0.8, 0.6, 0.4)})
+    assert table(over_loads("conv", found), "Goodput of H-MAS over")["vllm-fcfs"][2] == "-"
+    assert ratio_figure(("conv", found), colours(found.each("arm"))).startswith("<svg")
+
+
+def test_the_whole_suite_counts_every_case_the_same_and_names_the_best_first():
+    every = [
+        *runs({"vllm-fcfs": (0.8, 0.4), "hmas": (0.8, 0.6), "fixed-edf": (0.9, 0.7)},
+              loads=(0.5, 1.0)),
+        *runs({"vllm-fcfs": (0.2, 0.2), "hmas": (0.4, 0.4)}, loads=(0.5, 1.0), scenario="code"),
+    ]  # fmt: skip
+    (sheet,) = whole_suite(Summary.of(every))
+    assert "4 cases a seed" in sheet.title
+    assert [row[:3] for row in sheet.rows] == [  # fixed-edf ran half of them: no figure of it
+        ["hmas", "55.0% (55.0 to 55.0)", "-"],
+        ["vllm-fcfs", "40.0% (40.0 to 40.0)", "+15.0 (+15.0 to +15.0)"],
+    ]
+    assert whole_suite(summary({"hmas": (0.5,), "vllm-fcfs": (0.4,)}, loads=(1.0,))) == []
+
+
+def test_one_load_has_latencies_the_ratio_to_stock_and_groups():
+    sheets = one_load("conv", Summary.of(results()))
+    rows = table(sheets, "conv at 1.5x capacity")
+    assert [rows[arm][1] for arm in ARMS] == ["1.00x", "1.33x", "1.50x"]
+    assert table(sheets, "Met per tenant")["hmas"] == ["50.0%", "100.0%"]
+    assert re.fullmatch(r"\d\.\d\d/\d\.\d\d/\d\.\d\d", rows["hmas"][3])
+
+
+def test_machines_are_told_apart_only_where_there_are_several():
+    two = [each | {"machine": name} for name in ("h200", "a100") for each in results()]
+    assert [name for name, _ in Summary.of(two).stretches()] == ["conv, h200", "conv, a100"]
+    assert [name for name, _ in Summary.of(results()).stretches()] == ["conv"]
+
+
+def test_preemptions_and_steadiness_are_in_the_details():
+    every = [
+        summarise(
+            CaseRun("kv", 1.2, arm, [outcome(preemptions=n)], (), preemptions=n,
+                    recomputed_tokens=tokens),
+            1.0,
+        )
+        for arm, n, tokens in (("vllm-fcfs", 40, 1000), ("fixed-edf", 4, 250))
+    ]  # fmt: skip
+    (sheet,) = [each for each in summary_sheets(Summary.of(every)) if "steadiness" in each.title]
+    row = dict(zip(sheet.columns, sheet.rows[1], strict=True))
+    assert (row["arm"], row["preemptions"], row["recomputed tokens"]) == ("fixed-edf", "4.0", "250")
+
+
+def test_names_with_parameters_are_whole_in_every_report(tmp_path):
+    arms = ["fixed-slide:kappa=5+slack+serial", "fixed-sjf:kappa=40+rules"]
+    some = [
+        summarise(CaseRun("conv", load, arm, outcomes("hmas"), ()), 119.0)
+        for load in (0.8, 1.5)
+        for arm in ("vllm-fcfs", *arms)
+    ]
+    html, found = html_of(tmp_path, [], some), Summary.of(some)
+    for arm in arms:
+        assert f">{arm}</td>" in html
+        assert any(f"| {arm} |" in markdown(sheet) for sheet in sheets_of(found))
+        policy, rules = arm.split("+", 1)
+        assert re.search(rf"^ {policy} .*\n  \+{re.escape(rules)} ", shown(found), flags=re.M)
+    assert "…" not in shown(found)
+
+
+def bounded():
+    every = runs({"vllm-fcfs": (1.0, 0.8, 0.1), "hmas": (1.0, 1.0, 0.4)})
+    for result in every:
+        bound = min(result["offered_rps"], 12.0)
+        result["bound_rps"], result["bound_share"] = bound, result["goodput_rps"] / bound
+    return every
+
+
+def test_the_share_of_the_bound_is_in_tables_and_plot():
+    found = Summary.of(bounded())
+    rows = table(over_loads("conv", found), "Share of the upper bound")
+    assert [cell.split()[0] for cell in rows["hmas"]] == ["100.0%", "100.0%", "70.0%"]
+    assert "upper bound" in words(goodput_figure(("conv", found), colours(found.each("arm"))))
+    assert "upper bound 12.00/s" in " ".join(shown(found).split())
+
+
+def test_results_without_a_bound_say_nothing_of_it():
+    plain = runs({"vllm-fcfs": (1.0, 0.8, 0.1)})
+    half = [each | {"bound_rps": None, "bound_share": None} for each in plain]
+    for every in (plain, half):
+        found = Summary.of(every)
+        assert "bound" not in "".join(map(markdown, sheets_of(found)))
+        assert "upper bound" not in words(goodput_figure(("conv", found), colours(["vllm-fcfs"])))
+
+
+# --- plots
+
+
+def test_few_arms_are_all_drawn_and_of_many_the_notable_ones():
+    few = MANY[: len(OTHERS)]
+    assert drawn_arms(few) == few
+    assert drawn_arms(MANY) == ("vllm-fcfs", "hmas")
+
+
+def test_no_two_drawn_arms_share_a_colour():
+    few = ("hmas", *MANY[: len(OTHERS) - 1])
+    assert len(set(colours(few).values())) == len(few)
+
+
+def test_with_many_arms_the_rest_is_one_entry_and_one_load_gives_bars():
+    found = summary(dict.fromkeys(MANY, (0.9, 0.5, 0.2)))
+    drawn = words(goodput_figure(("conv", found), colours(MANY)))
+    assert f"{len(MANY) - 2} other arms" in drawn
+    assert "fixed-edf" not in drawn
+    one = summary(dict.fromkeys(MANY, (0.5,)), loads=(1.0,))
+    assert set(MANY) <= set(words(goodput_figure(("conv", one), colours(MANY))))
+
+
+def test_large_ratios_are_drawn_logarithmically_and_without_a_baseline_nothing():
+    far = summary({"vllm-fcfs": (0.8, 0.1, 0.02), "hmas": (0.8, 0.9, 0.5)})
+    near = summary({"vllm-fcfs": (0.8, 0.5, 0.3), "hmas": (0.8, 0.9, 0.5)})
+    ticks = [words(ratio_figure(("c", found), colours(ARMS))) for found in (far, near)]
+    assert "20x" in ticks[0]
+    assert "0x" not in ticks[0]  # nowhere on a logarithmic axis
+    assert "0x" in ticks[1]
+    assert "paper, abstract: 1.2x-3.0x," in ticks[1]
+    assert ratio_figure(("c", summary({"hmas": (1, 1, 1)})), colours(["hmas"])) == ""
+    one = summary({"vllm-fcfs": (0.8,), "hmas": (0.9,)}, loads=(1.0,))
+    assert ratio_figure(("c", one), colours(ARMS)) == "", "a dot: the table says it better"
+
+
+def test_a_file_of_its_own_has_every_scenario_and_needs_no_page():
+    found = Summary.of([each | {"scenario": name} for name in "ab" for each in bounded()])
+    text = goodput_file(found.stretches(), colours(found.each("arm")))
+    ElementTree.fromstring(text[text.index("<svg") :])
+    assert "currentColor" not in text
+    assert {"a", "b"} <= set(words(text))

@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.result.metrics import CaseRun, summarise
-from evals.result.statistics import mean_interval, over_seeds, paired_difference, paired_ratio
-from tests.evals.samples import outcome
+from evals.result.statistics import mean_interval, paired_difference, paired_ratio
 
 values = st.lists(st.floats(0.01, 100), min_size=2, max_size=8)
 
@@ -51,33 +49,3 @@ def test_five_seeds_hold_the_mean_about_as_often_as_the_docstring_says():
     draws = np.random.default_rng(1).normal(size=(300, 5))
     held = [not mean_interval(list(row)).excludes(0.0) for row in draws]
     assert np.mean(held) == pytest.approx(0.84, abs=0.05)
-
-
-def results():
-    return [
-        summarise(
-            CaseRun("s", 1.0, arm, [outcome(i, met=i < good, ttft_s=None) for i in range(10)], ()),
-            10.0,
-        )
-        | {"seed": seed, "trace": "t"}
-        for seed, good in ((1, 4), (2, 8))
-        for arm in ("vllm-fcfs", "hmas")
-    ]
-
-
-def test_results_of_several_seeds_become_one_per_arm():
-    joined = over_seeds(results())
-    assert [each["arm"] for each in joined] == ["vllm-fcfs", "hmas"]
-    first = joined[0]
-    assert first["seeds"] == [1, 2]
-    assert first["attainment"] == pytest.approx(0.6)
-    assert first["attainment_by_tenant"] == {"a": pytest.approx(0.6)}
-    assert (first["requests"], first["trace"], first["worst_tenant"]) == (10, "t", "a")
-    assert first["ttft_s"]["p50"] is None
-    assert first["intervals"]["attainment"]["low"] == 0.4
-    assert first["intervals"]["goodput_rps"]["n"] == 2
-    assert "windows" not in first["stability"]
-
-
-def test_one_seed_stays_as_it_is():
-    assert over_seeds(results()[:2]) == results()[:2]

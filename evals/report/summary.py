@@ -1,0 +1,103 @@
+"""What did each arm come to over seeds? Figures of many cases as one table, with intervals.
+
+Arms are compared in pairs: on cases (scenario, machine, load, seed) that both have. Cases of one
+seed count alike, then seeds are the sample. Called by tables, plots and result pages.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evals.result.metrics import Result
+from evals.result.statistics import Interval, mean_interval, paired_difference, paired_ratio
+
+CASE = ["scenario", "machine", "load", "seed"]
+STOCK, HMAS = "vllm-fcfs", "hmas"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A row per case and arm, with figures by name: `goodput_rps`, `ttft_s.p90`, ..."""
+
+    rows: pd.DataFrame
+
+    @classmethod
+    def of(cls, results: Sequence[Result | Mapping[str, Any]]) -> "Summary":
+        """From results as runs give them; what is inside a key is named `key.inner`."""
+        rows = pd.json_normalize([dict(result) for result in results], max_level=1)
+        tenants = [each for each in rows if str(each).startswith("attainment_by_tenant.")]
+        rows["attainment_worst_tenant"] = rows[tenants].min(axis=1)
+        for column, default in (("machine", ""), ("seed", 0)):
+            rows[column] = rows[column].fillna(default) if column in rows else default
+        return cls(rows)
+
+    @classmethod
+    def read(cls, path: Path) -> "Summary":
+        """From a summary.csv.
+
+        Raises:
+            OSError: there is none.
+        """
+        return cls(pd.read_csv(path, keep_default_na=False, na_values=[""]).fillna({"machine": ""}))
+
+    def only(self, **where: object) -> "Summary":
+        """The cases of a scenario, a machine, a load."""
+        rows = self.rows
+        for column, value in where.items():
+            rows = rows[rows[column] == value]
+        return Summary(rows)
+
+    def each(self, column: str) -> list[Any]:
+        """The values of a column, each once, in order."""
+        return list(dict.fromkeys(self.rows[column]))
+
+    def stretches(self) -> list[tuple[str, "Summary"]]:
+        """(name, cases) by scenario, and by machine where there are several."""
+        several = len(self.each("machine")) > 1
+        found = []
+        for scenario, machine in dict.fromkeys(
+            zip(self.rows["scenario"], self.rows["machine"], strict=True)
+        ):
+            name = f"{scenario}, {machine}" if several else str(scenario)
+            found.append((name, self.only(scenario=scenario, machine=machine)))
+        return found
+
+    def has(self, figure: str) -> bool:
+        """Whether any case says it."""
+        return figure in self.rows and bool(self.rows[figure].notna().any())
+
+    def mean(self, figure: str, arm: str | None = None) -> Interval | None:
+        """Over seeds; of no arm: of what all arms share. None where nobody says it."""
+        values = self._values(figure, arm).groupby("seed").mean()
+        return mean_interval(values.tolist()) if len(values) else None
+
+    def difference(self, arm: str, base: str, figure: str = "attainment") -> Interval | None:
+        """Of an arm less another one; None where they share no case."""
+        pairs = self._pairs(arm, base, figure)
+        return paired_difference(*pairs) if pairs else None
+
+    def ratio(self, arm: str, base: str, figure: str = "goodput_rps") -> Interval | None:
+        """Of an arm over another one; None where they share no case, or the other has 0."""
+        pairs = self._pairs(arm, base, figure)
+        return paired_ratio(*pairs) if pairs else None
+
+    def best(self, arms: Sequence[str], figure: str = "attainment") -> str | None:
+        """The arm with the highest mean, of `arms` that ran."""
+        means = {arm: found.mean for arm in arms if (found := self.mean(figure, arm))}
+        return max(means, key=lambda arm: means[arm], default=None)
+
+    def _values(self, figure: str, arm: str | None) -> "pd.Series[float]":
+        if figure not in self.rows:
+            return pd.Series(dtype=float, index=pd.MultiIndex.from_tuples([], names=CASE))
+        rows = self.rows if arm is None else self.rows[self.rows["arm"] == arm]
+        rows = rows.dropna(subset=[figure]).drop_duplicates(CASE)
+        return rows.set_index(CASE)[figure].astype(float)
+
+    def _pairs(self, arm: str, base: str, figure: str) -> tuple[list[float], list[float]] | None:
+        """Per seed, of base and of arm."""
+        both = pd.concat([self._values(figure, base), self._values(figure, arm)], axis=1).dropna()
+        means = both.groupby("seed").mean()
+        return (means.iloc[:, 0].tolist(), means.iloc[:, 1].tolist()) if len(means) else None
