@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from evals.arms.steering import Steering
-from evals.plan.traffic import LoadedTraffic, Traffic, at_load, targets_ms
+from evals.plan.traffic import Traffic, at_load, targets_ms
 from evals.result.metrics import PERCENTILES
 from evals.suite.arms import Arm
 from serving.engines.compiled import CompiledEngine
-from serving.engines.offered import columns
+from serving.engines.offered import Workload, columns
 from serving.engines.replica_steps import Hooks
 from serving.engines.replicas import ReplicasServed, serve_on_replicas
 from serving.engines.step_state import new_state
@@ -38,7 +38,7 @@ def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) ->
     targets = targets_ms(traffic, settings)
     hooks = {arm.name: hook_of(traffic, arm) for arm in options.arms}
     runs = len(options.replicas) * len(options.arms)
-    total = round(sum(options.loads) * len(traffic.sender)) * runs
+    total = round(sum(options.loads) * len(traffic.workload)) * runs
     done, results = 0, list[Result]()
     for load in options.loads:
         offered = at_load(traffic, load, options.seed)
@@ -51,11 +51,11 @@ def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) ->
                     on_progress(title, before + left, total)
 
                 served = serve_on_replicas(
-                    traffic.profile, offered.workload, count, hooks[arm.name], offered.sender, tell
+                    traffic.profile, offered, count, hooks[arm.name], tell
                 )
                 head = {"load": load, "replicas": count, "policy": policy_of(arm)}
                 results.append(head | figures(offered, served, targets[offered.sender], count))
-                done += len(offered.sender)
+                done += len(offered)
     return results
 
 
@@ -65,9 +65,10 @@ def hook_of(traffic: Traffic, arm: Arm) -> Hooks | None:
         return None
     engine = CompiledEngine(traffic.profile, traffic.settings)
     Steering(engine, traffic.profile, arm.name).put_in_force(arm, "planned")
-    workload = columns(traffic.senders, traffic.profile)
+    senders = traffic.workload.senders
+    workload = columns(senders, traffic.profile)
     state = new_state(traffic.profile, workload)
-    notes = engine.hook.begin(state, workload, None, traffic.senders, 0.0)
+    notes = engine.hook.begin(state, workload, None, senders, 0.0)
     return Hooks(engine.hook.core, notes)
 
 
@@ -77,10 +78,10 @@ def policy_of(arm: Arm) -> str:
 
 
 def figures(
-    offered: LoadedTraffic, run: ReplicasServed, targets: np.ndarray, replicas: int
+    offered: Workload, run: ReplicasServed, targets: np.ndarray, replicas: int
 ) -> Result:
     """What a run came to; every request counts, one that was turned away as a miss."""
-    arrival_s, served = offered.workload.arrival_s, run.served
+    arrival_s, served = offered.arrival_s, run.served
     span_s = float(arrival_s[-1] - arrival_s[0])
     met = int(served.met(targets).sum())
     return {

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from evals.machines.profile_file import load_profile
 from evals.requests import read_trace
-from evals.requests.columns import RequestColumns
 from evals.requests.offer import offer
 from evals.requests.scaling import Requests, WorkloadError, clip_lengths, span_s
 from evals.requests.scenario import TraceFile, build_workload
 from evals.requests.servegen import Draw, draw_requests
 from evals.requests.tenants import TenantShare, assign_tenants
 from evals.suite.suite import Suite, load_suite
-from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.block_contents import number_blocks
 from serving.engines.offered import Workload, columns, promised_to
@@ -37,16 +35,12 @@ class Traffic:
     Attributes:
         name: where they come from.
         workload: the requests, the first at 0 s.
-        sender: who sent each, a number of `senders`, shape (requests,).
-        senders: as in `RequestColumns`.
         prefixes: shared prompt blocks of each; empty where the machine caches none.
         profile, settings: of the engine.
     """
 
     name: str
     workload: Workload
-    sender: NDArray[np.int32]
-    senders: tuple[TraceRequest, ...]
     prefixes: Sequence[tuple[int, ...]]
     profile: EngineProfile
     settings: EngineSettings
@@ -61,29 +55,14 @@ class Traffic:
             WorkloadError: they have no rate.
         """
         span_s(requests)
-        sent = RequestColumns.of(requests)
-        workload = columns(requests, profile)
         prefixes = [one.prefix for one in requests] if profile.prefix_caching else ()
-        return cls(name, workload, sent.sender, sent.senders, prefixes, profile, settings)
+        return cls(name, columns(requests, profile), prefixes, profile, settings)
 
     @property
     def span_s(self) -> float:
         """Seconds from the first arrival to the last."""
         arrivals = self.workload.arrival_s
         return float(arrivals[-1] - arrivals[0])
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedTraffic:
-    """What is offered at a load.
-
-    Attributes:
-        workload: its columns.
-        sender: who sent each, as in the `Traffic`, shape (requests,).
-    """
-
-    workload: Workload
-    sender: NDArray[np.int32]
 
 
 def read_traffic(
@@ -147,11 +126,10 @@ def _drawn(
         )
     workload = Workload(
         sent.arrival_s, sent.prompt_tokens, sent.output_tokens,
-        np.full(len(sent), sent.output_tokens.max()), np.zeros(len(sent), np.int32), contents,
+        np.full(len(sent), sent.output_tokens.max()), np.zeros(len(sent), np.int32),
+        sent.sender, sent.senders, contents,
     )  # fmt: skip
-    traffic = Traffic(
-        file.path.name, workload, sent.sender, sent.senders, prefixes, machine, settings
-    )
+    traffic = Traffic(file.path.name, workload, prefixes, machine, settings)
     if traffic.span_s <= 0:
         raise WorkloadError(f"{file.path}: its requests span 0 s, so they have no rate")
     return traffic
@@ -159,7 +137,7 @@ def _drawn(
 
 def targets_ms(traffic: Traffic, settings: EngineSettings) -> NDArray[np.float64]:
     """TTFT, TPOT and E2E targets of each sender, infinite where it has none: (senders, 3)."""
-    slos = [promised_to(one, settings)[1] for one in traffic.senders]
+    slos = [promised_to(one, settings)[1] for one in traffic.workload.senders]
     return np.array(
         [
             [math.inf if ms is None else ms for ms in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)]
@@ -168,7 +146,7 @@ def targets_ms(traffic: Traffic, settings: EngineSettings) -> NDArray[np.float64
     )
 
 
-def at_load(traffic: Traffic, load: float, seed: int) -> LoadedTraffic:
+def at_load(traffic: Traffic, load: float, seed: int) -> Workload:
     """The traffic `load` times, on the trace's clock: an hour stays an hour, a peak a peak.
 
     Above 1 come copies of the trace, each begun up to a minute later (its end comes round to its
@@ -195,10 +173,10 @@ def at_load(traffic: Traffic, load: float, seed: int) -> LoadedTraffic:
             for k, row in zip(copy.tolist(), rows.tolist(), strict=True)
         )
         contents = number_blocks(prefixes, prompt, output, traffic.profile.block_size)
-    workload = Workload(
-        flat[kept], prompt, output, base.max_tokens[rows], base.cached_tokens[rows], contents
-    )
-    return LoadedTraffic(workload, traffic.sender[rows])
+    return Workload(
+        flat[kept], prompt, output, base.max_tokens[rows], base.cached_tokens[rows],
+        base.sender[rows], base.senders, contents,
+    )  # fmt: skip
 
 
 def _longest(profile: EngineProfile) -> int:

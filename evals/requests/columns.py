@@ -3,7 +3,6 @@
 Drawn by `servegen`, planned for by `evals.plan`; whoever wants objects asks for them.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,27 +32,6 @@ class RequestColumns:
 
     def __len__(self) -> int:
         return len(self.arrival_s)
-
-    @classmethod
-    def of(cls, requests: Sequence[TraceRequest]) -> "RequestColumns":
-        """The columns of requests; what they allow, share and find in caches is not in them."""
-        numbers: dict[TraceRequest, int] = {}
-        sender = np.array(
-            [
-                numbers.setdefault(
-                    TraceRequest(0.0, 1, 1, one.tenant, one.slo_class, one.priority, slo=one.slo),
-                    len(numbers),
-                )
-                for one in requests
-            ],
-            np.int32,
-        )
-        return cls(
-            np.array([one.arrival_s for one in requests], np.float64),
-            np.array([one.prompt_tokens for one in requests], np.int32),
-            np.array([one.output_tokens for one in requests], np.int32),
-            sender, tuple(numbers),
-        )  # fmt: skip
 
     def requests(self) -> tuple[TraceRequest, ...]:
         """An object for each."""

@@ -73,17 +73,6 @@ def push(ranks: np.ndarray, rows: np.ndarray, count: int, row: int) -> None:
 
 
 @compiled_in_place
-def replace_first(ranks: np.ndarray, rows: np.ndarray, count: int, row: int) -> int:
-    """Put a row into a heap as of `push`, and take out the one of highest rank, maybe itself."""
-    if count == 0 or not is_before(ranks, row, rows[0]):
-        return row
-    first = rows[0]
-    rows[0] = row
-    sift(ranks, rows, 0, count)
-    return int(first)
-
-
-@compiled_in_place
 def sift(ranks: np.ndarray, rows: np.ndarray, start: int, end: int) -> None:
     """Restore the heap of `rows[start:end]` after its first row was replaced."""
     row, place = rows[start], start

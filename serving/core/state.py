@@ -18,8 +18,10 @@ DEFAULT_COST = (0.01, 1e-4, 1e-4, 0.0, 0.0)
 
 _FLOAT, _INT, _FLAG = np.float64, np.int64, np.int64
 
-# Fields that are read together lie together, in lines of the processor's cache, of eight each: a
-# step goes through the first one of all that run, a switch through the next two of all that wait.
+# Fields that are read together lie together, in lines of the processor's cache, of 64 bytes each: a
+# step goes through the first one of all that run, triage through the second of all that wait, and a
+# switch through the next one, too. The number of lines is odd: the first lines of all rows then
+# share the whole cache, and not half of it.
 REQUEST = np.dtype([
     # Its progress.
     ("whole_prompt_tokens", _INT), ("computed_tokens", _INT), ("output_tokens", _INT),
@@ -31,17 +33,21 @@ REQUEST = np.dtype([
     # Its place in the queue, and what policies see. A target that is not promised is infinite.
     ("arrival_s", _FLOAT), ("deadline_s", _FLOAT),
     ("prompt_tokens", _INT),  # prompt tokens (after a preemption: all) not in the KV cache
-    ("tenant", _INT),  # row of its lane
     ("conforms_s", _FLOAT),  # when its tenant's bucket covers it
-    ("facts", _INT), ("standing", _INT), ("resumed", _FLAG),
+    ("tenant", np.int32),  # row of its lane
+    ("earlier", np.int32), ("later", np.int32),  # its neighbours by due, where it is `listed`
+    ("facts", np.int8), ("standing", np.int8), ("resumed", np.int8),
+    ("listed", np.int8),  # where triage may park it
+    ("gives_up", np.int8),  # triage parks it, or it is among the next victims
+    ("queued", _FLAG),
     ("before", _INT), ("behind", _INT),  # its neighbours in the order of queueing
     ("cached_tokens", _INT), ("attained_tokens", _INT),
     ("priority", _FLOAT), ("weight", _FLOAT),
     ("predicted_output_tokens", _FLOAT), ("q90_output_tokens", _FLOAT),
-    ("queued", _FLAG), ("earlier", _INT), ("later", _INT),  # and, where triage may park it, by due
     ("deprioritised_s", _FLOAT, (3,)),  # since when it stands behind others; NaN: it never did
     # What taking it has changed, should it come back unstarted in the same step.
     ("charged", _INT), ("lowered", _FLOAT),
+    ("preempted_s", _FLOAT), ("admitted", _FLAG), ("epoch", _INT),  # in force then
     # Its tokens.
     ("tpot_s", _FLOAT), ("ttft_s", _FLOAT), ("e2e_s", _FLOAT),
     ("first_token_s", _FLOAT), ("last_token_s", _FLOAT),  # of its answer; infinite without one
@@ -52,12 +58,10 @@ REQUEST = np.dtype([
     ("decoding", _FLAG), ("slack_s", _FLOAT), ("remaining", _FLOAT), ("held_tokens", _FLOAT),
     ("each_s", _FLOAT), ("pace_s", _FLOAT), ("pace_step_s", _FLOAT),
     ("max_tokens", _INT), ("group", _INT),  # of its answer; its histogram of lengths
-    ("preempted_s", _FLOAT), ("admitted", _FLAG),
-    ("epoch", _INT), ("policy", _INT),  # in force then; -1 elsewhere
+    ("policy", _INT),  # in force when it was admitted; -1 elsewhere
     ("floor", _FLAG), ("ceiling", _FLAG),  # what taking it has counted
     ("lora", np.int8), ("sheddable", np.int8), ("keeps_pace", np.int8),
-    ("listed", np.int8),  # where triage may park it
-    ("gives_up", np.int8),  # triage parks it, or it is among the next victims
+    ("spare", _INT, (3,)),
 ], align=True)  # fmt: skip
 _LINE_BYTES = 64
 

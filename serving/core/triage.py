@@ -4,10 +4,11 @@ Past saturation, an order by deadline spends itself on requests that are about t
 preference for short prompts prevents this, but is right for one load only. Triage asks what fits.
 """
 
+from serving.core.dearest import entry_of, exchange, push, row_of, tokens_of
 from serving.core.jit import compiled_in_place
 from serving.core.parkable import drop, join, may_park
 from serving.core.queue import place_anew
-from serving.core.sorting import push, replace_first, sort
+from serving.core.sorting import sort
 from serving.core.standing import PARKED
 from serving.core.state import NONE, ORDER, Core
 
@@ -46,14 +47,13 @@ def triage(core: Core) -> None:
         if done_s <= one.deadline_s:
             continue
         while pushed < i:  # as long as all are in time, nobody asks which is the costliest
-            _note_work(core, rows[pushed], rate)
-            push(core.ranks, kept, held, rows[pushed])
+            entry = entry_of(rows[pushed], requests[rows[pushed]].prompt_tokens)
+            push(core.places, kept, held, entry)
             held, pushed = held + 1, pushed + 1
-        _note_work(core, rows[i], rate)
         pushed = i + 1
-        dearest = replace_first(core.ranks, kept, held, rows[i])
-        done_s -= core.ranks[dearest, 0]
-        requests[dearest].gives_up = 1
+        dearest = exchange(core.places, kept, held, entry_of(rows[i], one.prompt_tokens))
+        done_s -= tokens_of(dearest) * rate
+        requests[row_of(dearest)].gives_up = 1
     for i in range(count):
         one = requests[rows[i]]
         if one.gives_up != (one.facts & PARKED > 0):
@@ -111,8 +111,9 @@ def _merge(core: Core, kept: int, found: int) -> None:
         else:
             found -= 1
             rows[place] = new[found]
-    core.engine[0].earliest = core.engine[0].latest = NONE
-    for i in range(count):
+    # All before that place are linked as they were.
+    core.engine[0].latest = rows[place - 1] if place else NONE
+    for i in range(place, count):
         join(core, rows[i])
 
 
@@ -122,12 +123,6 @@ def _is_due_before(core: Core, row: int, other: int) -> bool:
     if due_s == other_s:
         return bool(core.places[row, ORDER] < core.places[other, ORDER])
     return bool(due_s < other_s)
-
-
-@compiled_in_place
-def _note_work(core: Core, row: int, rate: float) -> None:
-    core.ranks[row, 0] = core.requests[row].prompt_tokens * rate
-    core.ranks[row, 1] = -core.places[row, ORDER]
 
 
 @compiled_in_place

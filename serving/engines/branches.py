@@ -108,7 +108,7 @@ class Branches:
         workload = Workload(
             np.concatenate([source.arrival_s[:begun], drawn.arrival_s]), source.prompt_tokens[rows],
             np.concatenate([drawn.whole_tokens, drawn.output_tokens]), source.max_tokens[rows],
-            source.cached_tokens[rows], begun=begun,
+            source.cached_tokens[rows], source.sender[rows], source.senders, begun=begun,
         )  # fmt: skip
         if source.contents is not None:
             contents = gather(

@@ -26,6 +26,9 @@ class Workload:
         prompt_tokens, output_tokens: lengths; the true one of the whole answer.
         max_tokens: of the answer, as the request allows it.
         cached_tokens: as in a `TraceRequest`.
+        sender: who sent each, a number of `senders`.
+        senders: a request of each, for what all of its requests have in common: tenant, SLO
+            class, targets, priority.
         contents: of their KV blocks; None without prefix caching.
     """
 
@@ -34,6 +37,8 @@ class Workload:
     output_tokens: NDArray[np.int32]
     max_tokens: NDArray[np.int32]
     cached_tokens: NDArray[np.int32]
+    sender: NDArray[np.int32]
+    senders: tuple[TraceRequest, ...]
     contents: BlockContents | None = None
     begun: int = 0
 
@@ -59,10 +64,16 @@ def columns(
     if profile.prefix_caching:
         prefixes = [one.prefix for one in together]
         contents = number_blocks(prefixes, prompt, output, profile.block_size)
+    numbers = dict[tuple[str, str, int, SLO | None], int]()
+    sender = [
+        numbers.setdefault((one.tenant, one.slo_class, one.priority, one.slo), len(numbers))
+        for one in together
+    ]
+    senders = tuple(TraceRequest(0.0, 1, 1, *named[:3], slo=named[3]) for named in numbers)
     return Workload(
         np.array([one.arrival_s for one in together], np.float64), prompt, output,
         tokens([one.max_tokens or longest for one in together]),
-        tokens([one.cached_tokens for one in together]),
+        tokens([one.cached_tokens for one in together]), tokens(sender), senders,
         contents, len(inside),
     )  # fmt: skip
 

@@ -46,7 +46,6 @@ def serve_on_replicas(
     workload: Workload,
     replicas: int,
     hook: Hooks | None = None,
-    sender: NDArray[np.int32] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> ReplicasServed:
     """Serve a workload to its end.
@@ -56,18 +55,14 @@ def serve_on_replicas(
         workload: from second 0 on; nothing has begun elsewhere.
         replicas: how many.
         hook: each replica starts with a copy of it: what `VirtualHook` has in `core`, and returns
-            from `begin`. None is stock vLLM.
-        sender: which request that `begin` was told of has each one's tenant, targets and priority;
-            needed with a hook. So many requests can be alike without an object each.
+            from `begin`, which was told of the workload's senders. None is stock vLLM.
         on_progress: told the number of requests that have left now and then.
 
     Raises:
         RuntimeError: a request that needs more KV blocks than there are would wait for ever.
     """
     states = _states(profile, workload, replicas, _ROOM if hook is None else 1)
-    hooks = None
-    if hook is not None and sender is not None:
-        hooks = _hooks(hook, replicas, sender, workload)
+    hooks = None if hook is None else _hooks(hook, replicas, workload)
     fleet = Replicas(
         np.zeros(1, FRONT), np.zeros(replicas, REPLICA), np.zeros(replicas),
         np.zeros(len(workload), np.int32), np.zeros(replicas, np.int64), np.zeros((replicas, 1)),
@@ -134,12 +129,10 @@ def _with_room(states: EngineState) -> EngineState:
     return states._replace(waiting=new)
 
 
-def _hooks(
-    hook: Hooks, replicas: int, sender: NDArray[np.int32], workload: Workload
-) -> Hooks:
+def _hooks(hook: Hooks, replicas: int, workload: Workload) -> Hooks:
     known, notes, count = hook.core, hook.notes, len(workload)
     core = new_core(count, 1)._replace(
-        requests=known.requests[sender],
+        requests=known.requests[workload.sender],
         groups=known.groups, running=np.zeros((replicas, len(notes.was)), np.int64),
         **{name: _each(getattr(known, name), replicas) for name in ("tenants", "engine", "cost")},
     )  # fmt: skip

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from serving.contracts import SLO, Arrival, ResidentRequest, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.core.state import Core
@@ -30,7 +33,8 @@ class VirtualRun:
         state, notes: of the loop.
         workload: the same requests as columns.
         offered: requests by row.
-        promised: class and targets of each.
+        promises: classes and targets.
+        promise: which of them each request has, shape (requests,).
         told: events that the books know.
     """
 
@@ -38,13 +42,21 @@ class VirtualRun:
     notes: Notes
     workload: Workload
     offered: Sequence[Offered]
-    promised: list[tuple[str, SLO]] = field(default_factory=list)
+    promises: list[tuple[str, SLO]] = field(default_factory=list)
+    promise: NDArray[np.int64] = field(init=False)
     told: int = 0
+
+    def __post_init__(self) -> None:
+        self.promise = np.zeros(len(self.workload), np.int64)
 
     def name(self, row: int) -> str:
         """What a request is called."""
         begun = self.workload.begun
         return f"b{row}" if row < begun else f"r{row - begun}"
+
+    def promised(self, row: int) -> tuple[str, SLO]:
+        """Class and targets of a request."""
+        return self.promises[int(self.promise[row])]
 
 
 class VirtualBooks:
@@ -99,7 +111,7 @@ class VirtualBooks:
 
     def _resident(self, run: VirtualRun, core: Core, row: int) -> ResidentRequest:
         one, known, offered = run.state.progress[row], core.requests[row], run.offered[row]
-        slo_class, slo = run.promised[row]
+        slo_class, slo = run.promised(row)
         name, running = run.name(row), one["state"] == RUNNING
         cached = self.accounting.tracks[name].cached_tokens if running else known["cached_tokens"]
         return ResidentRequest(
@@ -112,7 +124,7 @@ class VirtualBooks:
 
     def _arrive(self, run: VirtualRun, row: int) -> None:
         one = run.offered[row]
-        slo_class, slo = run.promised[row]
+        slo_class, slo = run.promised(row)
         view = RequestView(
             run.name(row), one.tenant, slo_class, slo, one.arrival_s, 0.0, one.prompt_tokens,
             one.priority,
@@ -127,7 +139,7 @@ class VirtualBooks:
 
     def _refuse(self, run: VirtualRun, row: int, policy: str, epoch: int) -> None:
         one = run.offered[row]
-        slo_class, slo = run.promised[row]
+        slo_class, slo = run.promised(row)
         refused = Arrival(
             0, run.name(row), one.arrival_s, one.tenant, slo_class, slo, one.prompt_tokens,
             int(run.workload.max_tokens[row]), one.priority,

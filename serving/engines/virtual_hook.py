@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from serving.compat import vllm_version
 from serving.contracts import (
-    SLO,
     Ack,
     ContractAck,
     ContractChange,
@@ -35,7 +34,7 @@ from serving.core import decoding, queue
 from serving.core.control import prefill_rate
 from serving.core.cost import new_cost
 from serving.core.lengths import GROUPS_PER_TENANT, group_of, groups_of, learn, new_lengths
-from serving.core.state import Core, with_rows
+from serving.core.state import REQUEST, Core, with_rows
 from serving.engines.hooked_steps import (
     EXPIRED,
     Notes,
@@ -218,33 +217,21 @@ class VirtualHook:
     def _promise(self, run: VirtualRun, first: int) -> None:
         """Note what requests from row `first` on were promised, by the contract in force."""
         sheddable, workload = set(self.settings.contract.sheddable), run.workload
-        offered = run.offered[first:]
-        keys = [(one.tenant, one.slo_class, one.slo) for one in offered]
-        alike = dict(zip(keys, offered, strict=True))  # one of each kind
-        numbers = {key: number for number, key in enumerate(alike)}
-        which = [numbers[key] for key in keys]
-        promised, terms = list[tuple[str, SLO]](), list[tuple[float, ...]]()
-        for one in alike.values():
-            slo_class, slo = self._slo(one)
-            promised.append((slo_class, slo))
-            terms.append((
-                seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms),
-                self._lanes.of(one.tenant).row, slo_class in sheddable,
-                GROUPS_PER_TENANT * self._number(one.tenant),
-            ))  # fmt: skip
-        run.promised[first:] = [promised[number] for number in which]
+        like = np.zeros(len(workload.senders), REQUEST)  # one row for all requests of a sender
+        run.promise[first:] = workload.sender[first:] + len(run.promises)
+        for row, one in zip(like, workload.senders, strict=True):
+            named = request_arguments(one, self.settings)
+            slo_class, slo = slo_of(named, self.settings, one.tenant)
+            run.promises.append((slo_class, slo))
+            row["ttft_s"], row["tpot_s"] = seconds(slo.ttft_ms), seconds(slo.tpot_ms)
+            row["e2e_s"], row["priority"] = seconds(slo.e2e_ms), one.priority
+            row["tenant"] = self._lanes.of(one.tenant).row
+            row["group"] = GROUPS_PER_TENANT * self._number(one.tenant)
         rows = self.core.requests[: len(workload)]
+        np.take(like, workload.sender[first:], out=rows[first:], mode="clip")
         # Who is inside keeps class and targets, but what is sheddable now may be shed.
-        rows["sheddable"][:first] = [name in sheddable for name, _ in run.promised[:first]]
-        table = np.array(terms, np.float64).reshape(-1, 6)[which]
-        names = ("ttft_s", "tpot_s", "e2e_s", "tenant", "sheddable", "group")
-        for name, column in zip(names, table.T, strict=True):
-            rows[name][first:] = column
-        rows["priority"][first:] = [one.priority for one in offered]
+        rows["sheddable"] = np.array([name in sheddable for name, _ in run.promises])[run.promise]
         know_requests(rows, workload, first)
-
-    def _slo(self, one: ResidentRequest | TraceRequest) -> tuple[str, SLO]:
-        return slo_of(request_arguments(one, self.settings), self.settings, one.tenant)
 
     def _number(self, tenant: str) -> int:
         return self._numbers.setdefault(tenant, len(self._numbers))

@@ -45,13 +45,13 @@ def chats(*how):
 def on_replicas(requests, machine, arm, count):
     traffic = Traffic.of("test", requests, machine, SETTINGS)
     loaded = at_load(traffic, 1.0, seed=0)
-    run = serve_on_replicas(machine, loaded.workload, count, hook_of(traffic, arm), loaded.sender)
+    run = serve_on_replicas(machine, loaded, count, hook_of(traffic, arm))
     return run, run.served.outcomes(requests, engine_of(machine, arm).settings)
 
 
 def each_target_ms(requests, settings):
     traffic = Traffic.of("test", requests, MACHINE, settings)
-    return targets_ms(traffic, settings)[traffic.sender]
+    return targets_ms(traffic, settings)[traffic.workload.sender]
 
 
 def engine_of(machine, arm):
@@ -144,20 +144,20 @@ def test_those_that_wait_count_more_where_the_kv_cache_is_full():
 def test_a_load_keeps_the_clock_and_copies_share_no_prompts():
     traffic = Traffic.of("test", chats(), CACHING, SETTINGS)
     once, twice, half = (at_load(traffic, load, seed=3) for load in (1.0, 2.0, 0.5))
-    assert once.workload.prompt_tokens.tolist() == [one.prompt_tokens for one in chats()]
-    assert once.workload.arrival_s.tolist() == [one.arrival_s for one in chats()]
-    prompts = once.workload.prompt_tokens.tolist()
-    assert sorted(twice.workload.prompt_tokens.tolist()) == sorted(2 * prompts)
+    assert once.prompt_tokens.tolist() == [one.prompt_tokens for one in chats()]
+    assert once.arrival_s.tolist() == [one.arrival_s for one in chats()]
+    prompts = once.prompt_tokens.tolist()
+    assert sorted(twice.prompt_tokens.tolist()) == sorted(2 * prompts)
     for loaded in (twice, half):
-        assert (np.diff(loaded.workload.arrival_s) >= 0).all()
-        assert loaded.workload.arrival_s[-1] <= once.workload.arrival_s[-1]
-    assert 40 < len(half.sender) < 80
-    assert len(set(half.workload.arrival_s.tolist())) == len(half.sender)
-    assert set(half.workload.arrival_s.tolist()) < set(once.workload.arrival_s.tolist())
-    assert once.workload.contents is not None
-    assert twice.workload.contents is not None
-    own = set(once.workload.contents.shared.tolist())
-    assert len(set(twice.workload.contents.shared.tolist())) == 2 * len(own) - 1  # 0 is none
+        assert (np.diff(loaded.arrival_s) >= 0).all()
+        assert loaded.arrival_s[-1] <= once.arrival_s[-1]
+    assert 40 < len(half) < 80
+    assert len(set(half.arrival_s.tolist())) == len(half)
+    assert set(half.arrival_s.tolist()) < set(once.arrival_s.tolist())
+    assert once.contents is not None
+    assert twice.contents is not None
+    own = set(once.contents.shared.tolist())
+    assert len(set(twice.contents.shared.tolist())) == 2 * len(own) - 1  # 0 is none
 
 
 def test_every_policy_sees_the_same_arrivals_and_an_answer_holds_from_there_on(monkeypatch):

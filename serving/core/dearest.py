@@ -1,0 +1,64 @@
+"""Which of the requests that triage keeps costs most? A heap of them, the dearest in front.
+
+An entry is a number, prompt tokens before row, so that most comparisons look at nothing else. Of
+equally long prompts the one that came first is the dearer.
+"""
+
+import numpy as np
+
+from serving.core.jit import compiled_in_place
+from serving.core.state import ORDER
+
+_ROW_BITS = 32
+
+
+@compiled_in_place
+def entry_of(row: int, prompt_tokens: int) -> int:
+    """A request as `kept` has it."""
+    return prompt_tokens << _ROW_BITS | row
+
+
+@compiled_in_place
+def row_of(entry: int) -> int:
+    """Whose entry it is."""
+    return entry & ((1 << _ROW_BITS) - 1)
+
+
+@compiled_in_place
+def tokens_of(entry: int) -> int:
+    """Its prompt tokens."""
+    return entry >> _ROW_BITS
+
+
+@compiled_in_place
+def push(places: np.ndarray, kept: np.ndarray, count: int, entry: int) -> None:
+    """Put one more into `kept`, a heap of `count` entries; `places` as of the core."""
+    place = count
+    while place > 0 and _is_dearer(places, entry, kept[(place - 1) // 2]):
+        kept[place] = kept[(place - 1) // 2]
+        place = (place - 1) // 2
+    kept[place] = entry
+
+
+@compiled_in_place
+def exchange(places: np.ndarray, kept: np.ndarray, count: int, entry: int) -> int:
+    """Put one more into `kept`, and take out the dearest, maybe itself."""
+    if count == 0 or not _is_dearer(places, kept[0], entry):
+        return entry
+    dearest, place, child = kept[0], 0, 1
+    while child < count:
+        if child + 1 < count:
+            child += _is_dearer(places, kept[child + 1], kept[child])
+        if not _is_dearer(places, kept[child], entry):
+            break
+        kept[place] = kept[child]
+        place, child = child, 2 * child + 1
+    kept[place] = entry
+    return int(dearest)
+
+
+@compiled_in_place
+def _is_dearer(places: np.ndarray, one: int, other: int) -> bool:
+    if tokens_of(one) == tokens_of(other):
+        return bool(places[row_of(one), ORDER] < places[row_of(other), ORDER])
+    return bool(one > other)
