@@ -81,7 +81,7 @@ _REQUEST_MEMBERS = (
     "request_id", "arrival_time", "priority", "sampling_params", "lora_request", "max_tokens",
     "status", "num_prompt_tokens", "num_tokens", "num_output_tokens", "num_computed_tokens",
     "num_output_placeholders", "is_prefill_chunk", "is_finished", "get_finished_reason",
-    "block_hashes", "kv_transfer_params",
+    "block_hashes", "kv_transfer_params", "_output_token_ids",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ To hand over a tuple of a dozen arrays costs more than most functions do (1.2 mi
 three times that where the processor's caches are cold); one array of their addresses costs a tenth.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numba.extending import intrinsic
 from serving.core import batch, control, queue
 from serving.core.cost import COST, step_seconds
 from serving.core.jit import compiled
-from serving.core.lengths import predicted
+from serving.core.lengths import HISTOGRAM, LENGTHS, predicted
 from serving.core.state import ENGINE, NONE, REQUEST, TENANT, Core
 
 Shape = tuple[int, int, int, int]  # of a step: prefill tokens, decodes, their context, square
@@ -25,7 +26,11 @@ def addresses(core: Core) -> np.ndarray:
 
     Whoever puts another array into the core has to ask anew.
     """
-    arrays = core._replace(picked=core.picked[0])
+    return addresses_of(core._replace(picked=core.picked[0]))
+
+
+def addresses_of(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Where arrays are and how long, shape (arrays, 2), for as long as somebody has them."""
     return np.array([(one.ctypes.data, len(one)) for one in arrays])
 
 
@@ -53,6 +58,15 @@ def core_at(at: np.ndarray) -> Core:
         carray(_pointer(at[9, 0]), (at[9, 1],), COST),
         carray(_pointer(at[10, 0]), (at[10, 1], 6), np.float64),
         carray(_pointer(at[11, 0]), (2, at[11, 1]), np.int64),
+    )
+
+
+@compiled
+def lengths_at(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The length model whose `addresses_of` these are, shape (2, 2)."""
+    return (
+        carray(_pointer(at[0, 0]), (at[0, 1],), LENGTHS),
+        carray(_pointer(at[1, 0]), (at[1, 1],), HISTOGRAM),
     )
 
 
@@ -114,11 +128,20 @@ def leave_queue(at: np.ndarray, row: int) -> None:
 
 
 @compiled
-def begin_step(at: np.ndarray, now_s: float) -> tuple[bool, int]:
-    """As `control.begin_step`; whether a key was no number, and how many run as far as we know."""
+def begin_step(at: np.ndarray, now_s: float) -> tuple[bool, int, bool]:
+    """As `control.begin_step`.
+
+    Returns:
+        whether a key was no number, how many run as far as we know, and whether some of these are
+        prompts that have begun.
+    """
     core = core_at(at)
     control.begin_step(core, now_s)
-    return bool(core.engine[0].broken), core.engine[0].running
+    engine = core.engine[0]
+    for i in range(engine.running):
+        if control.is_partial(core, core.running[i]):
+            return bool(engine.broken), engine.running, True
+    return bool(engine.broken), engine.running, False
 
 
 @compiled
@@ -157,28 +180,35 @@ def plan(
 @compiled
 def admit(
     at: np.ndarray, row: int, prompt_tokens: int, output_tokens: int, computed_tokens: int,
-    lengths: np.ndarray, histograms: np.ndarray, group: int,
+    tokens: int, lengths: np.ndarray, group: int,
 ) -> bool:  # fmt: skip
-    """As `batch.admit`, of a request that had computed so much before; whether it ran not yet."""
+    """As `batch.admit`, of a request that had computed so much before; whether it ran not yet.
+
+    How many tokens it computes in this step is kept for `note_scheduled`, beside its place in the
+    batch. `lengths` are the addresses of the length model.
+    """
     core = core_at(at)
     one = core.requests[row]
     is_new = not one.active
     one.whole_prompt_tokens, one.output_tokens = prompt_tokens, output_tokens
     one.computed_tokens = computed_tokens
-    batch.admit(core, row, predicted(lengths, histograms, group)[0])
+    model, histograms = lengths_at(lengths)
+    batch.admit(core, row, predicted(model, histograms, group)[0])
+    core.picked[1, core.engine[0].running - 1] = tokens
     return is_new
 
 
 @compiled
 def note_scheduled(
-    at: np.ndarray, count: int, tokens: np.ndarray, pipelined: bool
+    at: np.ndarray, count: int, begun: int, tokens: np.ndarray, pipelined: bool
 ) -> tuple[bool, Shape, bool]:
     """As `batch.note_scheduled`, if the step computes all that run and are not hidden.
 
     Args:
         at: addresses of the core, with those that the step admits already in `running`.
         count: requests in the step.
-        tokens: of the last ones, shape (at most count,). Those before compute one token each.
+        begun: so many of them, the last ones, have just come by `admit`.
+        tokens: of each, shape (count,); or none, where all but the last compute one token.
         pipelined: whether several steps are in flight.
 
     Returns:
@@ -193,10 +223,12 @@ def note_scheduled(
             found += 1
     if found != count:
         return False, NO_SHAPE, False
-    for i in range(count):
-        shares[i] = 1
-    for i in range(len(tokens)):
-        shares[count - len(tokens) + i] = tokens[i]
+    if len(tokens):
+        shares[:count] = tokens
+    else:  # those that have begun move up by as many as are hidden
+        shares[: count - begun] = 1
+        for i in range(count - begun, count):
+            shares[i] = shares[i + core.engine[0].running - count]
     prefill_tokens, decodes, context, square, full = batch.note_scheduled(
         core, rows[:count], shares[:count], pipelined
     )
@@ -248,11 +280,11 @@ def note_tokens(
 def arrive(
     at: np.ndarray, row: int, arrival_s: float, priority: float,
     targets_s: tuple[float, float, float], lane: int, prompt_tokens: int, cached_tokens: int,
-    max_tokens: int, lora: bool, lengths: np.ndarray, histograms: np.ndarray, group: int,
+    max_tokens: int, lora: bool, lengths: np.ndarray, group: int,
 ) -> tuple[float, float, float]:  # fmt: skip
     """As `batch.arrive`, of a request with these targets (TTFT, TPOT, end to end).
 
-    The length of its answer is predicted from `core.lengths`.
+    The length of its answer is predicted from `core.lengths`, whose addresses `lengths` are.
 
     Returns:
         its deadline, the predicted length of its answer, and the 90th percentile of that.
@@ -263,7 +295,8 @@ def arrive(
     one.ttft_s, one.tpot_s, one.e2e_s = targets_s
     one.whole_prompt_tokens, one.cached_tokens = prompt_tokens, cached_tokens
     one.max_tokens, one.lora = max_tokens, lora
-    mean_tokens, q90_tokens = predicted(lengths, histograms, group)
+    model, histograms = lengths_at(lengths)
+    mean_tokens, q90_tokens = predicted(model, histograms, group)
     batch.arrive(core, row, mean_tokens, q90_tokens)
     return one.deadline_s, one.expected_tokens, one.q90_output_tokens
 

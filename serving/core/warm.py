@@ -26,9 +26,10 @@ def warm_up() -> None:
             core, row, 0.0, math.inf, math.inf, math.inf, math.inf, 9, 0, 0, 0.0, 1.0, 9.0, 9.0, 0
         )
         core.requests["whole_prompt_tokens"][row] = core.requests["max_tokens"][row] = 9
-    at, lengths = calls.addresses(core), new_lengths()
+    arrays = new_lengths()
+    at, lengths = calls.addresses(core), calls.addresses_of(arrays)
     for row in range(3):
-        calls.arrive(at, row, 0.0, 0.0, (1.0, 1.0, 1.0), 0, 9, 0, 9, False, *lengths, 0)
+        calls.arrive(at, row, 0.0, 0.0, (1.0, 1.0, 1.0), 0, 9, 0, 9, False, lengths, 0)
     calls.enter(at, 0)
     calls.enter_first(at, 1)
     calls.pick(at)
@@ -54,8 +55,8 @@ def warm_up() -> None:
     batch.refresh(core, 2, 0)
     batch.admit(core, 2, 9.0)
     batch.begin_decoding(core, 2)
-    calls.admit(at, 2, 9, 0, 0, *lengths, 0)
-    calls.note_scheduled(at, 1, np.array([9]), False)
+    calls.admit(at, 2, 9, 0, 0, 9, lengths, 0)
+    calls.note_scheduled(at, 1, 1, np.zeros(0, np.int64), False)
     batch.note_scheduled(core, np.array([2]), np.array([9]), False)
     calls.learn_step(at, calls.NO_SHAPE, 0.01, False)
     counts, sums, bounds = np.zeros((1, 2), np.int64), np.zeros(1), np.zeros(1)

@@ -223,10 +223,12 @@ class SchedulerHook(_Base):
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         """One step: set limits and order, let vLLM schedule, note what it scheduled."""
-        now_s = self.clock()
-        self._safely("lease", self._expire, now_s)
-        self._safely("step control", self._prepare, now_s)
-        batch, hidden = self.running, {r.request_id for r in self.control.hidden}
+        now_s, control = self.clock(), self.control
+        if now_s >= self.lease.ends_s:
+            self._safely("lease", self._expire, now_s)
+        self._safely("step control", control.prepare, now_s, self.observer.step_in_flight)
+        batch = self.running
+        hidden = {r.request_id for r in control.hidden} if control.hidden else set()
         if hidden:
             self.running = [r for r in batch if r.request_id not in hidden]
         scheduled: dict[str, int] = {}
@@ -236,7 +238,7 @@ class SchedulerHook(_Base):
         finally:
             if hidden:
                 self._bring_back(batch, hidden)
-            self._safely("step control", self.control.end_step, scheduled)
+            self._safely("step control", control.end_step, scheduled)
         self._safely(
             "observer", self.observer.scheduled, output, self.requests, now_s,
             self.queue.policy.name, self.lease.epoch,
@@ -314,9 +316,6 @@ class SchedulerHook(_Base):
         self._save_due_s = now_s + _SAVE_EVERY_S
         if self._model_file is not None:  # copies here, writes in a thread of its own
             self._model_file.save_soon(self.observer.cost, self.observer.lengths)
-
-    def _prepare(self, now_s: float) -> None:
-        self.control.prepare(now_s, *self.observer.step_in_flight)
 
     def _follow(self, request: Request, row: int) -> None:
         # Called by the queue, which vLLM calls: what fails here must not fail there.

@@ -26,6 +26,7 @@ class Lease:
         envelope: limits fixed at start-up; decisions are clamped to it.
 
     Attributes:
+        ends_s: when the lease ends; infinite without one.
         stopped: the kill switch, while it is on. It is the engine's state and no lease: it
             holds whoever comes or goes, until `start` or the end of the process.
     """
@@ -35,25 +36,20 @@ class Lease:
         self.decision = default
         self.epoch = 0
         self.stopped: Stopped | None = None
-        self._ends_s = math.inf
+        self.ends_s = math.inf
 
     @property
     def owner(self) -> str:
         """Id of the controller that holds the lease; empty when none does."""
         return self.decision.controller_id
 
-    @property
-    def ends_s(self) -> float:
-        """When the lease ends; never without one."""
-        return self._ends_s if self.owner else math.inf
-
     def left_s(self, now_s: float) -> float:
         """Seconds until the lease ends; 0 without one."""
-        return max(0.0, self._ends_s - now_s) if self.owner else 0.0
+        return max(0.0, self.ends_s - now_s) if self.owner else 0.0
 
     def expire(self, now_s: float) -> bool:
         """End an overdue lease; True if the default has just come back."""
-        if not self.owner or now_s < self._ends_s:
+        if now_s < self.ends_s:
             return False
         self._to_default()
         return True
@@ -76,7 +72,7 @@ class Lease:
             return self._refuse(str(error))
         limits, clamped = clamp(decision.limits, self.envelope)
         self.decision = replace(decision, params=params, limits=limits)
-        self.epoch, self._ends_s = decision.epoch, now_s + decision.ttl_s
+        self.epoch, self.ends_s = decision.epoch, now_s + decision.ttl_s
         return Ack(True, self.epoch, "in force", clamped)
 
     def renew(self, controller_id: str, ttl_s: float, now_s: float) -> Ack:
@@ -89,7 +85,7 @@ class Lease:
             )
         if refusal := _strange_ttl(controller_id, ttl_s):
             return self._refuse(refusal)
-        self._ends_s = now_s + ttl_s
+        self.ends_s = now_s + ttl_s
         return Ack(True, self.epoch, "renewed")
 
     def release(self, controller_id: str, now_s: float) -> Ack:
@@ -121,14 +117,14 @@ class Lease:
         return stopped_by(self.stopped, now_s) if self.stopped else ""
 
     def _to_default(self) -> None:
-        self.decision, self._ends_s = self.default, math.inf
+        self.decision, self.ends_s = self.default, math.inf
         self.epoch += 1  # going back is a change too: outcomes tell which rules served them
 
     def _conflict(self, controller_id: str, now_s: float) -> str:
         if controller_id.startswith(PERSON):
             return ""
-        if self.owner and self.owner != controller_id and now_s < self._ends_s:
-            return owned_by(self.owner, self._ends_s - now_s)
+        if self.owner and self.owner != controller_id and now_s < self.ends_s:
+            return owned_by(self.owner, self.ends_s - now_s)
         return ""
 
     def _refuse(self, reason: str) -> Ack:

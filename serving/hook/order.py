@@ -130,12 +130,16 @@ class Order:
         triage.triage(self.core)
         self._fall_back_if_broken()
 
-    def begin_step(self, now_s: float) -> int:
-        """The same, with the load and the costs as measured by now; how many the core sees run."""
-        broken, running = calls.begin_step(self.lanes.rows.at, now_s)
+    def begin_step(self, now_s: float) -> tuple[int, bool]:
+        """The same, with the load and the costs as measured by now.
+
+        Returns:
+            how many the core sees run, and whether some of them are prompts that have begun.
+        """
+        broken, running, partial = calls.begin_step(self.lanes.rows.at, now_s)
         if broken:
             self._fall_back()
-        return running
+        return running, partial
 
     def _switch_triage(self, on: bool) -> None:
         self.core.engine["triage"], self.core.engine["triage_due_s"] = on, -np.inf

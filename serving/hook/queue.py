@@ -70,17 +70,20 @@ class PolicyQueue(Order, RequestQueue):
         self._taken = 0
         if not self._popped and not self._loading:
             return
-        taken, self._popped, self._loading = {**self._loading, **self._popped}, {}, {}
+        taken, rows = self._popped, self.rows
+        if self._loading:
+            taken = self._loading | taken
+        self._popped, self._loading = {}, {}
         for name, (row, charged) in taken.items():
-            request, count = self.rows.requests[row], scheduled.get(name, 0)
-            if self.rows.by_name.get(name) != row or request.is_finished():
+            request, count = rows.requests[row], scheduled.get(name, 0)
+            if rows.by_name.get(name) != row or (not count and request.is_finished()):
                 continue  # it has left; its row may be another one's by now
             # vLLM computes the last token, even if all KV is loaded.
             rest = max(1, request.num_tokens - request.num_computed_tokens + count)
             if not count:
                 self._loading[name] = row, rest
             if rest != charged:
-                calls.started(self.rows.at, row, rest)
+                calls.started(rows.at, row, rest)
 
     def refresh_cached(self) -> None:
         """Look again at the cached prefixes of a few requests: a new head's, and all in turn."""

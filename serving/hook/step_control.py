@@ -41,32 +41,35 @@ class StepControl:
         engine["drafts"] = int(scheduler.num_spec_tokens)
         engine["aligned_block"] = compat.aligned_block(scheduler)
 
-    def prepare(self, now_s: float, began_s: float, in_flight: calls.Shape) -> None:
+    def prepare(self, now_s: float, in_flight: tuple[float, calls.Shape]) -> None:
         """Plan the coming step; afterwards vLLM's own `schedule` does it.
 
         Args:
             now_s: engine clock.
-            began_s: when the step in flight began, which the coming one has to wait for.
-            in_flight: its shape.
+            in_flight: when the step in flight began, which the coming one has to wait for, and
+                its shape.
         """
         queue, scheduler, rows = self._queue, self._scheduler, self._queue.rows
         self._in_step = True
-        self.reveal()
-        seen, running = queue.begin_step(now_s), scheduler.running
+        if self.hidden:
+            self.reveal()
+        running, (seen, heeds_head) = scheduler.running, queue.begin_step(now_s)
         if self._caches:
             queue.refresh_cached()
         self._steps += 1
         if self._asks_each or seen != len(running) or not self._steps % _ASK_STEPS:
             self._ask(running)
+            heeds_head = True
         ready, limits = compat.ready_elsewhere(scheduler), scheduler.lease.decision.limits
+        heeds_head = heeds_head and limits.prefill_by_key
         free = used = 0
-        if limits.prefill_by_key or limits.pace_decodes or limits.choose_victims:
+        if heeds_head or limits.pace_decodes or limits.choose_victims:
             free = compat.free_blocks(scheduler)
         if limits.kv_reserve:
             used = compat.used_blocks(scheduler)
         reordered, hidden, budget, threshold, most = calls.plan(
-            rows.at, began_s, in_flight, free, used, compat.silent_sessions(scheduler), ready,
-            limits.prefill_by_key and self._head_can_start(),
+            rows.at, *in_flight, free, used, compat.silent_sessions(scheduler), ready,
+            heeds_head and self._head_can_start(),
         )  # fmt: skip
         if reordered:
             in_order = rows.core.running[: len(running)].tolist()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from serving.core import lengths as core
+from serving.core.calls import addresses_of
 from serving.core.lengths import BINS, COARSE_BINS, GROUPS_PER_TENANT, MAX_HISTOGRAMS
 from serving.perception.stored import stored_array, stored_number
 
@@ -25,11 +26,12 @@ class LengthModel:
 
     Attributes:
         arrays: the state, `core.lengths.LENGTHS` and `core.lengths.HISTOGRAM`.
+        at: their addresses, for `serving.core.calls`.
     """
 
     def __init__(self) -> None:
         _compile()
-        self.arrays = core.new_lengths()
+        self._hold(core.new_lengths())
         self._numbers: dict[str, int] = {}  # of tenants that may have a histogram
         self._next = count()  # never one again, or a tenant would inherit histograms
 
@@ -103,7 +105,8 @@ class LengthModel:
         everybody = stored_array(state, "all", (BINS,), largest=core.LARGEST_COUNT)
         seen = int(stored_number(state, "seen", 0, 2**62))
         covered = stored_number(state, "covered", 0.0, 1.0)
-        lengths, histograms = self.arrays = core.new_lengths()
+        self._hold(core.new_lengths())
+        lengths, histograms = self.arrays
         lengths["seen"], lengths["covered"] = seen, covered
         self._numbers = {}
         for group in groups:
@@ -113,6 +116,9 @@ class LengthModel:
         # The rows of the groups follow that of all answers.
         histograms["counts"][: len(groups) + 1] = np.vstack([everybody, counts])
         histograms["total"] = histograms["counts"].sum(axis=1)
+
+    def _hold(self, arrays: tuple[np.ndarray, np.ndarray]) -> None:
+        self.arrays, self.at = arrays, addresses_of(arrays)
 
     def _number(self, tenant: str) -> None:
         if len(self._numbers) >= 2 * MAX_HISTOGRAMS:

@@ -32,8 +32,10 @@ _FINISHES: dict[str, Finish] = {
     "stop": "stop", "repetition": "stop", "length": "length", "abort": "aborted",
 }  # fmt: skip
 _SERVED = ("stop", "length")
-_produced = attrgetter("num_output_tokens")
+# `num_output_tokens` is a property, and takes three times as long for a whole batch.
+_answer = attrgetter("_output_token_ids")
 _NO_TOKENS = np.zeros(0, np.int64)
+_NO_STEP = -math.inf, calls.NO_SHAPE
 _FULL_TOKENS = 10_000.0  # that a figure taken over counts for: a few dozen steps' worth
 
 
@@ -50,6 +52,7 @@ class Observer:
         settings: with the contract in force.
         lengths: predicts the length of answers.
         ended: requests that are aborted now because their answers are complete.
+        step_in_flight: when the last step began, and its shape (async scheduling runs one ahead).
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Observer:
         self.start_from(CostModel())
         self.promise(settings)
         self._in_flight: deque[tuple[SchedulerOutput, calls.Shape, float, bool]] = deque()
+        self.step_in_flight = _NO_STEP
         self._last_output_s = 0.0
         self._just_looked_up = ""  # a request that arrived a moment ago
         self._served: list[tuple[str, Finish]] = []  # their last step is being reported
@@ -101,7 +105,7 @@ class Observer:
         deadline_s, expected, q90 = calls.arrive(
             self._lanes.rows.at, row, request.arrival_time, float(request.priority), targets_s,
             lane.row, request.num_prompt_tokens, cached, request.max_tokens, lora is not None,
-            *self.lengths.arrays, self.lengths.key(group),
+            self.lengths.at, self.lengths.key(group),
         )  # fmt: skip
         view = RequestView(
             request_id=request.request_id, tenant=tenant, slo_class=slo_class, slo=slo,
@@ -201,14 +205,6 @@ class Observer:
         """Engine seconds that one more output token costs in a step that runs anyway, tau."""
         return float(control.decode_rate(self.core))
 
-    @property
-    def step_in_flight(self) -> tuple[float, calls.Shape]:
-        """When the last step began, and its shape (async scheduling runs one ahead)."""
-        if not self._in_flight:
-            return -math.inf, calls.NO_SHAPE
-        _, shape, began_s, _ = self._in_flight[-1]
-        return began_s, shape
-
     def scheduled(
         self, output: SchedulerOutput, requests: dict[str, Request], now_s: float, policy: str,
         epoch: int,
@@ -217,26 +213,28 @@ class Observer:
         counts = output.num_scheduled_tokens
         if not counts:
             return
-        names = _begun(output)
-        known = [self._admitted(name, counts, requests, now_s, policy, epoch) for name in names]
+        begun, known, count, tokens = _begun(output), True, len(counts), _NO_TOKENS
+        more = output.total_num_scheduled_tokens - count  # than one token each
+        for name in begun:
+            known &= self._admitted(name, counts[name], requests[name], now_s, policy, epoch)
+            more -= counts[name] - 1
+        if more:  # a prompt goes on that has begun before, or vLLM speculates
+            tokens = np.fromiter(counts.values(), np.int64, count)
         noted, shape, full = False, calls.NO_SHAPE, False
-        if all(known):
-            last = [counts[name] for name in names]
-            if sum(last) + len(counts) - len(last) != output.total_num_scheduled_tokens:
-                last = list(counts.values())
-            tokens = np.array(last, np.int64) if last else _NO_TOKENS
+        if known:
             noted, shape, full = calls.note_scheduled(
-                self._lanes.rows.at, len(counts), tokens, self._pipelined
+                self._lanes.rows.at, count, len(begun), tokens, self._pipelined
             )
         if not noted:  # the budget is used up, or some were preempted
             by_name = self._lanes.rows.by_name
-            rows = np.fromiter(map(by_name.__getitem__, counts), np.int64, len(counts))
-            tokens = np.fromiter(counts.values(), np.int64, len(counts))
+            rows = np.fromiter(map(by_name.__getitem__, counts), np.int64, count)
+            tokens = np.fromiter(counts.values(), np.int64, count)
             prefill_tokens, decodes, context, square, full = batch.note_scheduled(
                 self.core, rows, tokens, self._pipelined
             )
             shape = prefill_tokens, decodes, context, square
         self._in_flight.append((output, shape, now_s, full))
+        self.step_in_flight = now_s, shape
 
     def preempted(self, request: Request, now_s: float) -> None:
         """A running request lost its KV blocks and starts over."""
@@ -273,6 +271,8 @@ class Observer:
                 took_s = now_s - max(began_s, self._last_output_s)
                 calls.learn_step(self._lanes.rows.at, shape, took_s, full)
                 break
+        if not self._in_flight:
+            self.step_in_flight = _NO_STEP
         self._last_output_s = now_s
         self._note_late_tokens(now_s)
         if scheduler_output.num_scheduled_tokens:
@@ -314,29 +314,27 @@ class Observer:
             self.accounting.leave(name, finish, now_s)
 
     def _admitted(
-        self, name: str, counts: dict[str, int], requests: dict[str, Request], now_s: float,
-        policy: str, epoch: int,
-    ) -> bool:  # fmt: skip
+        self, name: str, tokens: int, request: Request, now_s: float, policy: str, epoch: int
+    ) -> bool:
         """Whether the core did not have it in the batch, and has it now."""
         self._late.pop(name, None)
         track = self.accounting.tracks.get(name)
         if track is None:
             return False
-        request = requests[name]
         self._between_answers.discard(name)
-        before = request.num_computed_tokens - counts[name]
+        before = request.num_computed_tokens - tokens
         if track.admitted_s is None:
             track.admitted_s, track.policy, track.epoch = now_s, policy, epoch
             self.accounting.admit(track, max(0, min(before, track.prompt_tokens)))
         rows = self._lanes.rows
         return calls.admit(  # a session's prompt has grown
             rows.at, rows.by_name[name], request.num_prompt_tokens, request.num_output_tokens,
-            before, *self.lengths.arrays, self.lengths.key(track.group),
+            before, tokens, self.lengths.at, self.lengths.key(track.group),
         )  # fmt: skip
 
     def _note_tokens(self, running: list[Request], now_s: float) -> None:
         rows = self._lanes.rows
-        produced = np.fromiter(map(_produced, running), np.int64, len(running))
+        produced = np.fromiter(map(len, map(_answer, running)), np.int64, len(running))
         gaps = self.accounting.latencies.arrays("inter_token_seconds")
         if not calls.note_tokens(rows.at, produced, now_s, *gaps):
             rows.see_running(running)
