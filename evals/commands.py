@@ -15,7 +15,7 @@ from evals.agent.commands import app as agent_app
 from evals.agent.hostile_command import hostile
 from evals.checks.fidelity.commands import fidelity
 from evals.compare_command import compare
-from evals.report_command import report
+from evals.report_command import pages, report
 from evals.requests.options import DrawOption, FormatOption, trace_file
 from hmas_agents.commands.exits import FAILED, CommandError
 
@@ -28,6 +28,7 @@ app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
 app.command()(fidelity)
 app.command()(hostile)
+app.command()(pages)
 app.command()(report)
 app.add_typer(agent_app, name="agent")
 traces_app = typer.Typer(help="The public traces that evals replay.")

@@ -1,4 +1,4 @@
-"""How are a run's tables and plots made again? `hmas eval report`, from its results alone."""
+"""How are tables, plots and pages made again? `hmas eval report` and `hmas eval pages`."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hmas_agents.commands.exits import CommandError
+from hmas_agents.commands.exits import FAILED, CommandError
 
 
 def report(
@@ -40,3 +40,31 @@ def report(
             "or --out wrote"
         ) from error
     typer.echo(f"written: {folder}/results.md, summary.csv and plots", err=True)
+
+
+def pages(
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 where one differs.")
+    ] = False,
+) -> None:
+    """Write the pages of evals/results, and the README's table, from the summaries there.
+
+    hmas eval pages
+
+    hmas eval pages --check
+    """
+    from evals.report.pages import PageError, pages_of, read_evidence
+
+    try:
+        written = pages_of(read_evidence())
+    except PageError as error:
+        raise CommandError(str(error)) from error
+    old = {path: path.read_text("utf-8") if path.exists() else "" for path in written}
+    stale = [path for path, text in written.items() if old[path] != text]
+    for path in stale:
+        if not check:
+            path.write_text(written[path], encoding="utf-8")
+        typer.echo(f"{'differs' if check else 'written'}: {path}", err=True)
+    if check and stale:
+        raise typer.Exit(FAILED)

@@ -4,30 +4,34 @@ Called by `evals.eval_run`. Tables are means over seeds; outcomes and the plots 
 are of the first seed.
 """
 
-import dataclasses
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from evals.report.case_section import CaseReport
 from evals.report.figures import drawn_arms
-from evals.report.page import write_load_figures, write_report
+from evals.report.page import sources_of, write_load_figures, write_report
 from evals.report.sheet import markdown
 from evals.report.summary import Summary
 from evals.report.tables import case_sheets, summary_sheets
 from evals.result.metrics import CaseRun, Result
 from evals.result.run_result import SuiteRun, to_json
-from evals.result.summary_table import summary_csv
 
 
 def write_files(run: SuiteRun, out: Path, description: str) -> None:
-    """Write results.json, summary.csv, results.md with its plots, outcomes.jsonl and report.html.
+    """Write results.json, summary.csv, results.md with its plots, outcomes.jsonl, report.html.
 
+    `run.json` is results.json without the results: what pages of evals/results need beside the
+    summary.
     Of more arms than a figure can show there are outcomes of the notable ones only: those of
     all would be hundreds of MB.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
+    sources = {"sources": sources_of(run.results)}
+    about = to_json(replace(run, results=[]), sources)
+    (out / "run.json").write_text(about + "\n", encoding="utf-8")
     write_tables(run.results, out)
     drawn = _drawn(run)
     outcomes = out / "outcomes.jsonl"
@@ -45,9 +49,9 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
 
 def write_tables(results: Sequence[Result], out: Path) -> None:
     """Write what needs no single request: summary.csv, results.md, goodput.svg, ratio.svg."""
-    (out / "summary.csv").write_text(summary_csv(results), encoding="utf-8")
-    figures = [f"![{title}]({name})\n" for title, name in write_load_figures(out, results)]
     summary = Summary.of(results)
+    (out / "summary.csv").write_text(summary.csv(), encoding="utf-8")
+    figures = [f"![{title}]({name})\n" for title, name in write_load_figures(out, results)]
     tables = [markdown(sheet) for sheet in (*summary_sheets(summary), *case_sheets(summary))]
     (out / "results.md").write_text("\n".join([*figures, *tables]), encoding="utf-8")
 
@@ -97,4 +101,4 @@ def _write_outcomes(runs: list[CaseRun], path: Path) -> None:
         for case in runs:
             where = {"scenario": case.scenario, "load": case.load, "arm": case.arm}
             for outcome in case.outcomes:
-                file.write(json.dumps(where | dataclasses.asdict(outcome)) + "\n")
+                file.write(json.dumps(where | asdict(outcome)) + "\n")

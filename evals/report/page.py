@@ -39,7 +39,7 @@ def write_report(
     html = environment.get_template("page.html.j2").render(
         title=title,
         subtitle=subtitle,
-        notes=_notes(results),
+        notes=sources_of(results),
         suite_sheets=whole_suite(summary),
         scenarios=[
             {
@@ -94,12 +94,13 @@ def _palette(summary: Summary, cases: Sequence[CaseReport]) -> Palette:
     return colours([*summary.each("arm"), *(arm for case in cases for arm in case.outcomes_by_arm)])
 
 
-def _notes(results: Sequence[Result]) -> list[str]:
-    """Where the figures come from, each said once."""
+def sources_of(results: Sequence[Result]) -> list[str]:
+    """Where the figures come from, each said once: traces of the first seed, and machines."""
+    first = [result for result in results if result.get("seed") == results[0].get("seed")]
     return list(
         dict.fromkeys(
             f"{result['scenario']}: {key}: {result[key]}"
-            for result in results
+            for result in first
             for key in ("trace", "engine")
             if key in result
         )

@@ -16,6 +16,13 @@ from evals.result.statistics import Interval, mean_interval, paired_difference, 
 
 CASE = ["scenario", "machine", "load", "seed"]
 STOCK, HMAS = "vllm-fcfs", "hmas"
+FIGURES = (
+    "requests", "capacity_rps", "offered_rps", "goodput_rps", "attainment",
+    "attainment_worst_tenant", "bound_rps", "bound_share", "bound_binding", "ttft_s.p50",
+    "ttft_s.p90", "ttft_s.p99", "tpot_s.p50", "tpot_s.p90", "tpot_s.p99", "not_served",
+    "jain_by_tenant", "stability.worst", "stability.deviation", "stability.switches_per_hour",
+    "switches", "preemptions", "recomputed_tokens",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,13 @@ class Summary:
         for column, default in (("machine", ""), ("seed", 0)):
             rows[column] = rows[column].fillna(default) if column in rows else default
         return cls(rows)
+
+    def csv(self) -> str:
+        """The rows for a spreadsheet; what a result does not say stays empty."""
+        columns = [name for name in (*CASE, "arm", *FIGURES) if name in self.rows]
+        columns += [str(name) for name in self.rows if str(name).startswith("chosen.")]
+        text: str = self.rows[columns].round(6).to_csv(index=False, lineterminator="\n")
+        return text
 
     @classmethod
     def read(cls, path: Path) -> "Summary":

@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -56,8 +57,8 @@ def git_state() -> dict[str, Any]:
         return {}
 
 
-def to_json(run: SuiteRun) -> str:
-    """The public object as text: sorted keys, rounded floats, no times and no paths."""
+def to_json(run: SuiteRun, more: Mapping[str, Any] | None = None) -> str:
+    """The public object as text, and `more` keys: sorted, rounded floats, no times, no paths."""
     document: dict[str, Any] = {
         "suite": run.suite,
         "seed": run.seed,
@@ -66,4 +67,5 @@ def to_json(run: SuiteRun) -> str:
     }
     if run.config:
         document |= {"config": run.config, "git": run.git}
+    document |= more or {}
     return json.dumps(rounded(document), indent=2, sort_keys=True, allow_nan=False)

@@ -179,6 +179,8 @@ class Suite(SuiteModel):
 
     name: Name
     description: str = ""
+    question: str = Field("", description="What its page in evals/results answers.")
+    caveats: tuple[str, ...] = Field((), description="What a reader of that page must know.")
     seed: int = Field(0, ge=0)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="Each scenario once per seed; unset: `seed` alone."

@@ -1,0 +1,177 @@
+"""What does the evidence come to? Pages of evals/results, written from their summaries alone.
+
+A folder of evals/results with `run.json` and `summary.csv`, as `hmas eval run --out` leaves them,
+gets a page beside it, and a line in the README's table. No number is written by hand.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from evals.report.sheet import Sheet, markdown
+from evals.report.summary import HMAS, STOCK, Summary
+from evals.report.tables import over_loads, percent, points, times, whole_suite
+from evals.result.statistics import Interval
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "evals" / "results"
+BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
+# They know what nobody knows in time: reachable or not, no operator can run them.
+REFERENCES = frozenset({"oracle-lengths", "hindsight-fixed", "hindsight-switching", "clairvoyant"})
+OURS = ("hmas", "rules-only", "twin-only", "start", "random-switching", "threshold", "tree")
+
+
+class PageError(ValueError):
+    """A folder of results that gives no page; names the file and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a page is made of: figures, and the document of `hmas eval run` without results."""
+
+    name: str
+    run: dict[str, Any]
+    summary: Summary
+
+    @property
+    def baselines(self) -> list[str]:
+        """Arms that are neither parts of H-MAS nor references."""
+        fixed = [arm for arm in self.summary.each("arm") if arm.startswith((*OURS, "fixed-"))]
+        return [arm for arm in self.summary.each("arm") if arm not in {*fixed, *REFERENCES}]
+
+    def over_best(self, cases: Summary) -> tuple[str, Interval] | None:
+        """The best baseline of some cases, and goodput of H-MAS over it."""
+        best = cases.best(self.baselines, "goodput_rps")
+        ratio = cases.ratio(HMAS, best) if best else None
+        return (best, ratio) if best and ratio else None
+
+
+def read_evidence(results: Path = RESULTS) -> list[Evidence]:
+    """Every folder that has a run.
+
+    Raises:
+        PageError: a run without its summary, or runs of different commits or halves.
+    """
+    found = []
+    for file in sorted(results.glob("*/run.json")):
+        try:
+            run = json.loads(file.read_bytes())
+            found.append(
+                Evidence(file.parent.name, run, Summary.read(file.parent / "summary.csv"))
+            )
+        except (OSError, ValueError) as error:
+            raise PageError(f"{file.parent}: {error}: run `hmas eval run --out` again") from error
+    commits = {each.run.get("git", {}).get("commit", "")[:12] for each in found}
+    if len(commits) > 1:
+        raise PageError(f"{results}: runs of several commits ({', '.join(sorted(commits))})")
+    return found
+
+
+def pages_of(every: Sequence[Evidence]) -> dict[Path, str]:
+    """The text of every page, and of the project's README."""
+    pages = {RESULTS / f"{each.name}.md": page_of(each) for each in every}
+    if every:
+        readme = ROOT / "README.md"
+        pages[readme] = with_evidence(readme.read_text(encoding="utf-8"), every)
+    return pages
+
+
+def page_of(evidence: Evidence) -> str:
+    """Question, answer, where it loses, tables, plots, conditions, caveats."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    text: str = environment.get_template("answer.md.j2").render(
+        run=evidence.run, name=evidence.name, config=evidence.run["config"],
+        answer=answer(evidence), losses=markdown(losses(evidence)),
+        tables=[markdown(sheet) for sheet in _tables(evidence.summary)],
+        plots=sorted(path.name for path in (RESULTS / evidence.name).glob("*.svg")),
+    )  # fmt: skip
+    return text
+
+
+def answer(evidence: Evidence) -> list[str]:
+    """Two lines: where the engine has enough, and where it has too little."""
+    lines = []
+    for what, loads in (
+        ("At or below 0.8 times capacity", [x for x in _loads(evidence) if x <= 0.8]),
+        ("Above", [x for x in _loads(evidence) if x > 0.8]),
+    ):
+        ratios, bests = [], []
+        for _, cases in evidence.summary.stretches():
+            for load in (each for each in loads if each in cases.each("load")):
+                one = cases.only(load=load)
+                if (stock := one.ratio(HMAS, STOCK)) is not None:
+                    ratios.append(stock.mean)
+                if (best := evidence.over_best(one)) is not None:
+                    bests.append(best[1].mean)
+        if ratios and bests:
+            lines.append(
+                f"{what}, goodput of H-MAS is {_range(ratios)} times that of stock vLLM, and "
+                f"{_range(bests)} times that of the best baseline of each case."
+            )
+    return lines
+
+
+def losses(evidence: Evidence) -> Sheet:
+    """Every case in which an arm that an operator could run is ahead, and chance is no reason."""
+    rows = []
+    for name, cases in evidence.summary.stretches():
+        for load in sorted(cases.each("load")):
+            one = cases.only(load=load)
+            for arm in one.each("arm"):
+                less = None if arm in {HMAS, *REFERENCES} else one.difference(HMAS, arm)
+                if less is not None and less.mean < 0 and less.excludes(0.0):
+                    rows.append([name, f"{load:g}x", arm, points(less)])
+    note = "Points of attainment, 95% intervals over seeds, each comparison by itself."
+    if not rows:
+        rows = [["nowhere", "-", "-", "-"]]
+    return Sheet("Where it loses", ("scenario", "load", "arm", "H-MAS less arm"), rows, note, 3)
+
+
+def with_evidence(text: str, every: Sequence[Evidence]) -> str:
+    """The README with its table of evidence made anew.
+
+    Raises:
+        PageError: the marks of its place are missing.
+    """
+    if BEGIN not in text or END not in text:
+        raise PageError(f"README.md: lacks {BEGIN} and {END}")
+    heads = ("suite", "load", "met", "over stock", "over the best baseline", "which")
+    rows = []
+    for each in every:
+        for load in _loads(each):
+            one = each.summary.only(load=load)
+            best = each.over_best(one)
+            rows.append([
+                f"[{each.name}](evals/results/{each.name}.md)", f"{load:g}x",
+                percent(one.mean("attainment", HMAS)), times(one.ratio(HMAS, STOCK)),
+                times(best and best[1]), best[0] if best else "-",
+            ])  # fmt: skip
+    table = markdown(Sheet("", heads, rows, left_aligned=2)).removeprefix("## \n\n")
+    return re.sub(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n{table}{END}", text,
+        flags=re.S,
+    )  # fmt: skip
+
+
+def _tables(summary: Summary) -> list[Sheet]:
+    return [
+        *whole_suite(summary),
+        *(sheet for name, cases in summary.stretches() for sheet in over_loads(name, cases)),
+    ]
+
+
+def _loads(evidence: Evidence) -> list[float]:
+    return sorted(evidence.summary.each("load"))
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
