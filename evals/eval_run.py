@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from evals.live.own_server import own_server
 from evals.live.plain_server import PlainServer, connect, named_urls
-from evals.machines.profile_file import load_profile
+from evals.machines.profile_file import machine_of
 from evals.progress import CaseProgress
 from evals.report.files import write_files
 from evals.requests.scenario import TraceFile, build_workloads
@@ -139,7 +139,7 @@ def _live_suite(suite: Suite, progress: CaseProgress) -> Suite:
 
 
 def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
-    profile = load_profile(suite.profile)
+    profile = machine_of(suite)
     workloads = build_workloads(suite, request.trace_file, profile.max_model_len, progress.warn)
     from evals.report.figures import drawn_arms
     from evals.sim.jobs import RunOptions

@@ -1,9 +1,10 @@
 """How are machine profiles read and written? TOML: keys for the simulator, comments for people."""
 
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
+from evals.suite.suite import Suite
 from evals.suite.toml_file import SuiteError, read_toml
 from serving.contracts import CostCoefficients
 from serving.engines.profile import EngineProfile
@@ -28,6 +29,19 @@ def load_profile(name: str) -> EngineProfile:
     if name not in (known := profile_names()):
         raise SuiteError(f"profile: no {name!r} in evals/profiles; known: {', '.join(known)}")
     return read_toml(PROFILES / f"{name}.toml", EngineProfile)
+
+
+def machine_of(suite: Suite, profile_name: str | None = None) -> EngineProfile:
+    """The machine of a suite: its profile or another, with the suite's KV blocks if it has its own.
+
+    Raises:
+        SuiteError: there is no such profile.
+    """
+    profile = load_profile(profile_name or suite.profile)
+    if suite.kv_blocks is None:
+        return profile
+    words = f"{profile.provenance}; {suite.kv_blocks} KV blocks by the suite"
+    return replace(profile, kv_blocks=suite.kv_blocks, provenance=words)
 
 
 def profile_names() -> list[str]:

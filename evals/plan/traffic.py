@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.machines.profile_file import load_profile
+from evals.machines.profile_file import load_profile, machine_of
 from evals.requests import read_trace
 from evals.requests.offer import offer
 from evals.requests.scaling import Requests, WorkloadError, clip_lengths, span_s
@@ -84,7 +84,7 @@ def read_traffic(
     """
     if file.path.suffix == ".toml":
         suite = load_suite(file.path)
-        machine, spec = load_profile(profile or suite.profile), suite.scenarios[0]
+        machine, spec = machine_of(suite, profile), suite.scenarios[0]
         workload = build_workload(
             spec, seed=seed, max_model_len=_longest(machine), trace_file=None, warn=warn
         )

@@ -185,7 +185,10 @@ class Suite(SuiteModel):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="Each scenario once per seed; unset: `seed` alone."
     )
-    profile: Name = Field("gpu_8b_assumed", description="A file in evals/profiles, without .toml.")
+    profile: Name = Field("h200_llama_8b", description="A file in evals/profiles, without .toml.")
+    kv_blocks: int | None = Field(
+        None, ge=2, description="KV blocks that the machine has instead of the profile's."
+    )
     loads: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field(min_length=1)
     arms: tuple[str, ...] = Field(
         min_length=1, description="`fixed-*` stands for every policy, `+*` for each rule alone."

@@ -12,7 +12,7 @@ from tests.command_line import run_hmas
 
 TINY = """\
 name = "tiny"
-profile = "gpu_8b_assumed"
+profile = "a100_llama_8b"
 loads = [1.5]
 arms = ["vllm-fcfs", "fixed-fcfs", "hmas"]
 
@@ -161,7 +161,7 @@ def test_a_misspelt_key_of_a_suite_is_answered_by_the_near_one(suite):
     ("old", "new", "says"),
     [
         ("loads = [1.5]", "loads = [0]", "tiny.toml:3: loads.0: "),
-        ('"gpu_8b_assumed"', '"tpu"', "no 'tpu' in evals/profiles"),
+        ('"a100_llama_8b"', '"tpu"', "no 'tpu' in evals/profiles"),
     ],
 )
 def test_a_broken_suite_is_one_line_and_exit_code_2(suite, old, new, says):

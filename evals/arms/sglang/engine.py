@@ -1,8 +1,8 @@
 """How would SGLang have served this workload? An emulation in virtual time.
 
-It stands beside `serving.engines.simulated`: same profile (cost model, KV capacity, most
-running requests), same judge of outcomes. It is not SGLang: `scheduler` follows what the
-source of 0.5.23 does by default, and this leaves out
+It stands beside `serving.engines.simulated`: same profile (KV capacity, most running requests, and
+the cost model of SGLang's kernels where the profile has one), same judge of outcomes. It is not
+SGLang: `scheduler` follows what the source of 0.5.23 does by default, and this leaves out
 
 - the radix cache as a saver of work: prompts of the traces share nothing, so only its
   capacity counts, which is all evictable;
@@ -61,7 +61,8 @@ class EmulatedSGLang:
                 f"kv_blocks = {profile.kv_blocks}, block_size = {profile.block_size}, "
                 f"max_model_len = {profile.max_model_len}: no request fits; give more of each"
             )
-        self.settings, self._cost = settings, profile.cost
+        self.settings = settings
+        self._cost = profile.other_costs.get("sglang", profile.cost)
         self.scheduler = EmulatedScheduler(
             kv_tokens, profile.max_active_requests, chunked_prefill_size
         )

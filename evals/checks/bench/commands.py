@@ -159,7 +159,7 @@ def engine(
         shortfalls,
     )
     from evals.checks.bench.report import engine_table
-    from evals.machines.profile_file import load_profile
+    from evals.machines.profile_file import machine_of
     from evals.requests.scenario import build_workload
     from evals.suite.suite import load_suite
     from serving.contracts.near_names import choices
@@ -168,7 +168,7 @@ def engine(
     if not console.is_terminal:
         console.width = 100
     loaded = load_suite(suite)
-    profile = load_profile(loaded.profile)
+    profile = machine_of(loaded)
     workload = build_workload(
         loaded.scenarios[0].model_copy(update={"requests": requests}),
         seed=seed, max_model_len=profile.max_model_len,

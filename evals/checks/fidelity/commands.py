@@ -119,7 +119,7 @@ def fidelity(
     """
     from evals.checks.fidelity.report import fidelity_sheet
     from evals.checks.fidelity.server import ServerChoice, measured_server
-    from evals.machines.profile_file import load_profile
+    from evals.machines.profile_file import machine_of
     from evals.progress import CaseProgress
     from evals.suite.suite import load_suite
 
@@ -129,7 +129,7 @@ def fidelity(
         if requests is not None:
             suite = suite.with_requests(requests)
         drawn = suite.seed if seed is None else seed
-        given = None if fitted else load_profile(profile or suite.profile)
+        given = None if fitted else machine_of(suite, profile)
         if not url:
             progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
         with measured_server(choice, suite.settings, suite.server) as server:

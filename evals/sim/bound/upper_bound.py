@@ -28,8 +28,8 @@ constraints sum_i a_ci y_i <= 1 give sum y_i <= sum_c u_c + sum_i max(0, 1 - sum
 and that figure is returned. Linear programmes: HiGHS (Huangfu and Hall 2018) through scipy.
 The stretches are those of energetic reasoning (Erschler and Lopez 1990).
 
-Not covered: several data-parallel ranks, speculative decoding, and shared prompt prefixes
-(the simulator computes every prompt in full).
+Not covered: several data-parallel ranks, speculative decoding, what the prefix cache saves, and
+another engine's kernels (`other_costs`) where these are faster.
 """
 
 from collections.abc import Sequence

@@ -59,6 +59,12 @@ def test_time_is_the_cost_models():
     assert outcome.tpot_s == pytest.approx(1.0 + 0.01 + 10 * 0.001)
 
 
+def test_its_own_kernels_are_charged_where_the_profile_has_them():
+    own = replace(BIG, other_costs={"sglang": CostCoefficients(2.0, 0.0, 0.0)})
+    (outcome,) = EmulatedSGLang(own, SETTINGS).run(offered(0.0, prompt=10, output=2))
+    assert (outcome.ttft_s, outcome.tpot_s) == (2.0, 2.0)
+
+
 def test_the_capacity_is_blocks_times_block_size():
     engine = EmulatedSGLang(MACHINE, SETTINGS)
     assert engine.scheduler.kv_tokens == 200

@@ -17,7 +17,7 @@ from serving.policies import format_policy
 from tests.evals.samples import offered
 from tests.evals.small_cases import FakeSimulator
 
-PROFILE = load_profile("gpu_8b_assumed")
+PROFILE = load_profile("a100_llama_8b")
 
 
 def run(arm, engine):

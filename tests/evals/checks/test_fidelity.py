@@ -19,7 +19,6 @@ from evals.checks.fidelity.fidelity import (
 from evals.checks.fidelity.report import fidelity_plot, fidelity_sheet
 from evals.checks.fidelity.server import MeasuredServer, ServerChoice, measured_server
 from evals.live.run import LiveCase, LiveServer
-from evals.machines.profile_file import load_profile
 from evals.machines.steps import CalibrationError, steps_of
 from evals.progress import CaseProgress
 from evals.result.recording import RecordedEngine
@@ -199,17 +198,3 @@ def test_sheet_and_plot_show_every_case(tmp_path, ran):
     assert "10.0 ms" in sheet.note
     fidelity_plot(comparisons, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_datasheet_profile_follows_from_its_figures():
-    flops, bandwidth, kv_token = 0.5 * 989e12, 3.35e12, 32 * 8 * 128 * 2 * 2
-    machine = load_profile("gpu_8b_datasheet")
-    assert "not measured" in machine.provenance
-    cost = machine.cost
-    assert cost.base_s == pytest.approx(16e9 / bandwidth, rel=0.01)
-    assert cost.per_prefill_token_s == pytest.approx(2 * 8e9 / flops, rel=0.01)
-    assert cost.per_decode_s == cost.per_prefill_token_s
-    assert cost.per_context_token_s == pytest.approx(kv_token / bandwidth, rel=0.01)
-    assert cost.per_square_s == pytest.approx(4 * 4096 * 32 / flops, rel=0.01)
-    held = machine.kv_blocks * machine.block_size * kv_token
-    assert held == pytest.approx(0.9 * 80e9 - 16e9 - 2e9, rel=0.01)

@@ -5,15 +5,17 @@ import re
 import sys
 from dataclasses import astuple, replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from evals.machines.designed_steps import designed_steps
 from evals.machines.fit import fit_relative, residuals
-from evals.machines.profile_file import PROFILES, load_profile, profile_text
+from evals.machines.profile_file import PROFILES, load_profile, machine_of, profile_text
 from evals.machines.silicon import HOST_S, Wanted
 from evals.machines.step_times import STEPS, step_times_ms
 from evals.machines.steps import steps_of
+from evals.suite.suite import load_suite
 from evals.suite.toml_file import SuiteError
 from serving.contracts import CostCoefficients
 from serving.perception.cost_model import StepShape
@@ -90,6 +92,17 @@ def test_a_profile_that_is_not_there_is_named_with_those_that_are(tmp_path):
         load_profile("h300")
     with pytest.raises(SuiteError, match=r"none\.toml: cannot be read"):
         load_profile(str(tmp_path / "none.toml"))
+
+
+def test_a_suite_may_have_few_kv_blocks_and_another_machine():
+    suite = load_suite(Path("evals/suites/kv_tight.toml"))
+    machine, other = machine_of(suite), machine_of(suite, "a100_llama_8b")
+    assert (machine.kv_blocks, other.kv_blocks) == (2500, 2500)
+    assert machine.cost == H200.cost
+    assert machine.provenance == f"{H200.provenance}; 2500 KV blocks by the suite"
+    assert other.cost == load_profile("a100_llama_8b").cost
+    plain = suite.model_copy(update={"kv_blocks": None})
+    assert machine_of(plain) == H200
 
 
 @pytest.mark.parametrize("name", SHIPPED)

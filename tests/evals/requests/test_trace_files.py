@@ -12,7 +12,7 @@ from tests.command_line import run_hmas
 
 SUITE = """\
 name = "mine"
-profile = "gpu_8b_assumed"
+profile = "a100_llama_8b"
 loads = [1.2]
 arms = ["vllm-fcfs"]
 

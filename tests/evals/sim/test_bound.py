@@ -23,7 +23,7 @@ from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 
-GPU = load_profile("gpu_8b_assumed")
+GPU = load_profile("a100_llama_8b")
 MACHINES = {
     "gpu": GPU,
     "few slots": replace(GPU, max_active_requests=8),

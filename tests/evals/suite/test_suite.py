@@ -186,7 +186,7 @@ def test_every_suite_asks_a_question_and_says_how_it_is_run(path):
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(SuiteError, match=r"none\.toml: cannot be read"):
         load_suite(tmp_path / "none.toml")
-    with pytest.raises(SuiteError, match=r"no 'nothing' in evals/profiles; known: .*gpu_8b"):
+    with pytest.raises(SuiteError, match=r"no 'nothing' in evals/profiles; known: .*h200_llama_8b"):
         load_profile("nothing")
 
 
