@@ -278,10 +278,14 @@ def predict(parts: Parts, work: LongHorizon) -> None:
             is_back = _key(proposal) == _key(start) != _key(incumbent)
             if is_back and proposal.margin is not None and proposal.margin < NOT_PURSUED:
                 proposal.margin = -proposal.margin
+    looked = [] if twin.answer is None else [len(each) for each in twin.answer.attainments]
     record.twin = {
-        "horizon_s": twin.horizon_s(situation),
-        "candidates": len(candidates),
-        "forecasts": sum(len(p.attainments) for p in predictions if p is not None),
+        "horizon_s": twin.horizon_s(situation) if twin.answer is None else twin.answer.horizon_s,
+        "candidates": sum(count > 0 for count in looked),
+        "left_out": looked.count(0),
+        "futures": looked[0] if looked else 0,
+        "forecasts": sum(looked),
+        "work_s": 0.0 if twin.answer is None else twin.answer.work_s,
         "wall_s": twin.wall_s,
         "error": twin.calibration.error,
     }

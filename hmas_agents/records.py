@@ -71,8 +71,10 @@ class DecisionRecord:
         chosen: what was put in force (or would have been, in advise mode).
         predicted / realised: attainment (goodput over offered) of the next window, and the
             interval that was predicted for it.
-        twin: how the prediction was made: `horizon_s`, `candidates`, `forecasts` (of all
-            candidates together), `wall_s`, `error` so far, and the `spread` of `predicted`.
+        twin: how the prediction was made: `horizon_s`, `candidates` (that were tried),
+            `left_out` (that were not, because forecasts were dear), `futures` of what was in force,
+            `forecasts` (of all candidates together), `work_s` (counted, not timed), `wall_s`,
+            `error` so far, and the `spread` of `predicted`.
         situation: what the twin replays, as `hmas_agents.situation` writes it; empty for
             the short horizon.
     """

@@ -13,6 +13,7 @@ from hmas_agents.forms import (
     decision_text,
     judgement,
     percent,
+    seconds,
     setting_text,
     short,
     verdict_text,
@@ -130,8 +131,22 @@ def checked(record: DecisionRecord) -> list[str]:
     incumbent = next((p for p in record.proposals if p.source == "incumbent"), None)
     lines = [_proposal(p, incumbent) for p in record.proposals]
     if record.twin:
-        lines.append(f"the twin: {short(record.twin)}")
+        lines.append(f"the twin: {_looked(record.twin)}")
     return lines
+
+
+def _looked(twin: dict[str, Any]) -> str:
+    """How much it looked at, and what it left out because forecasts were dear."""
+    if "left_out" not in twin:  # of a ledger of an older version
+        return short(twin)
+    tried, left_out = twin["candidates"], twin["left_out"]
+    settings = f"{tried} of {tried + left_out}" if left_out else f"{tried}"
+    error = "" if twin["error"] is None else f", error so far {percent(twin['error'])}"
+    return (
+        f"{settings} settings on up to {twin['futures']} futures of {twin['horizon_s']:.0f} s, "
+        f"{twin['forecasts']} forecasts, {seconds(twin['work_s'])} of work, "
+        f"{seconds(twin['wall_s'])} of time{error}"
+    )
 
 
 def _proposal(proposal: Proposal, incumbent: Proposal | None) -> str:

@@ -31,6 +31,8 @@ def candidates_for(
 ) -> list[Candidate]:
     """At most `count` different ones, none of them what is in force. The same for one snapshot.
 
+    Those that change least come first: the last ones are left out where forecasts are dear.
+
     Args:
         snapshot: the engine with what is in force.
         allowed: policies that may be chosen.
@@ -44,7 +46,8 @@ def candidates_for(
         limits = differing(snapshot, each.limits, agents)
         candidate = Candidate(each.policy, each.params, limits)
         found.setdefault(key_of(each.policy, each.params, limits), candidate)
-    return list(found.values())[1:]
+    others = list(found.values())[1:]
+    return sorted(others, key=lambda each: (each.policy != snapshot.policy) + len(each.limits))
 
 
 def differing(

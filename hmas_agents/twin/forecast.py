@@ -27,7 +27,7 @@ class Forecasts:
     def __init__(self, situation: Situation, horizon_s: float) -> None:
         snapshot = situation.snapshot
         self._situation = situation
-        self._futures = Futures(situation, horizon_s)
+        self.look_ahead(horizon_s)
         inside = [_from_zero(one, snapshot.now_s) for one in situation.inside.requests]
         in_force = Decision(
             "twin", snapshot.epoch + 1, 0.0, snapshot.policy, snapshot.params, snapshot.limits
@@ -38,7 +38,16 @@ class Forecasts:
             ((s.tenant, s.prompt_tokens, s.max_tokens, s.output_tokens) for s in situation.served),
             situation.inside.prefill_s_per_token,
         )  # fmt: skip
+
+    def look_ahead(self, horizon_s: float) -> None:
+        """Draw futures that look so far."""
+        self._futures = Futures(self._situation, horizon_s)
         self._trials: dict[int, Trial] = {}
+
+    @property
+    def work_s(self) -> float:
+        """What trials have taken so far, as `Branches` counts it."""
+        return self._branches.work_s
 
     def attainment(self, candidate: Candidate, seed: int) -> float:
         """The share of what counts that meets all its SLOs; 1 where nothing does.

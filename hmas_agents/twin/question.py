@@ -5,6 +5,8 @@ from typing import Any
 
 from hmas_agents.situation import Situation
 
+SHORTEST_S = 10.0  # a shorter look ahead would miss what a policy does to a queue
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -26,10 +28,10 @@ class Question:
 
     Attributes:
         situation: where it starts.
-        candidates: the first is in force.
+        candidates: the first is in force; the last are the first to be left out.
         kept: so many of the first are tried on every future.
-        futures: how many there are.
-        horizon_s: how far each looks.
+        futures: how many there are; fewer are tried where forecasts are dear.
+        horizon_s: how far each looks; less where forecasts are dear.
         limit_s: wall-clock limit; None lets it finish.
     """
 
@@ -48,9 +50,13 @@ class Answer:
     Attributes:
         attainments: of each candidate, in each future that it was tried on, in order.
         offered: requests that count, on average over the futures.
+        horizon_s: how far each future looked.
+        work_s: what that took, as `serving.engines.branches` counts it.
         faults: what went wrong, as `code: detail`.
     """
 
     attainments: tuple[tuple[float, ...], ...]
     offered: float = 0.0
+    horizon_s: float = 0.0
+    work_s: float = 0.0
     faults: tuple[str, ...] = ()

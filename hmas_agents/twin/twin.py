@@ -13,9 +13,7 @@ from hmas_agents.config import TwinConfig
 from hmas_agents.situation import Situation
 from hmas_agents.twin.prediction import Calibration, Past, Prediction
 from hmas_agents.twin.process import Forecaster, TwinProcess, WorkerLostError
-from hmas_agents.twin.question import Candidate, Question
-
-SHORTEST_S = 10.0  # a shorter look ahead would miss what a policy does to a queue
+from hmas_agents.twin.question import SHORTEST_S, Answer, Candidate, Question
 
 
 class Twin:
@@ -28,7 +26,8 @@ class Twin:
     Attributes:
         calibration: how far reality lay from predictions.
         faults: what went wrong in the last `predict`, as `code: detail`.
-        wall_s: how long the last `predict` took.
+        answer: what the last `predict` was made of; None if nothing came.
+        wall_s: how long it took.
     """
 
     def __init__(
@@ -41,6 +40,7 @@ class Twin:
         self._forecaster = forecaster or TwinProcess()
         self.calibration = Calibration.of(past)
         self.faults: list[str] = []
+        self.answer: Answer | None = None
         self.wall_s = 0.0
 
     def horizon_s(self, situation: Situation) -> float:
@@ -78,7 +78,7 @@ class Twin:
                 tried in time has fewer futures, or is None; `faults` then says why.
         """
         began_s = time.monotonic()
-        self.faults = []
+        self.faults, self.answer = [], None
         self.start()
         predictions: list[Prediction | None] = [None for _ in candidates]
         try:
@@ -88,11 +88,11 @@ class Twin:
                     situation, tuple(candidates), kept, self._config.draws,
                     self.horizon_s(situation), left_s,
                 )  # fmt: skip
-                answer = self._forecaster.ask(question)
-                self.faults += answer.faults
+                self.answer = said = self._forecaster.ask(question)
+                self.faults += said.faults
                 predictions = [
-                    Prediction(shares, answer.offered) if shares else None
-                    for shares in answer.attainments
+                    Prediction(shares, said.offered) if shares else None
+                    for shares in said.attainments
                 ]
             else:
                 self.faults.append("twin_timeout: still starting")

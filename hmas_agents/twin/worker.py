@@ -22,12 +22,9 @@ def answer(question: Question) -> Answer:
     """Whatever goes wrong is a fault in the answer."""
     try:
         forecasts = Forecasts(question.situation, question.horizon_s)
-        said = search(
-            question, lambda i, seed: forecasts.attainment(question.candidates[i], seed)
-        )
-        return replace(said, offered=forecasts.offered)
+        return replace(search(question, forecasts), offered=forecasts.offered)
     except Exception as error:  # noqa: BLE001  (reported to the controller, which goes on)
-        return Answer(((),) * len(question.candidates), 0.0, (f"twin_failed: {error!r}",))
+        return Answer(((),) * len(question.candidates), faults=(f"twin_failed: {error!r}",))
 
 
 def serve(pipe: Connection) -> None:

@@ -37,6 +37,14 @@ from serving.policies import complete_params
 
 _KNOWN = ("tenants", "engine", "groups", "cost")  # of the engine, not of its requests
 _SLICE_STEPS = 10_000  # about 30 ms: then Ctrl-C is heard
+# Work in seconds: the CPU time of a quiet core, fitted on 40 recorded situations and two with 5,000
+# requests waiting (9 of 10 branches took 0.85 to 1.4 times as long). Of each request that is known;
+# of a future and each request in it; of a branch, each request in it, each step, and each request
+# that runs in a step, beside what a rule adds that puts these in order.
+_BUILT_S = 7e-6
+_FUTURE_S, _DRAWN_S = 4e-4, 7e-7
+_BRANCH_S, _REQUEST_S, _STEP_S, _RUNNING_S = 1e-4, 7e-7, 5e-8, 2.3e-8
+_SORTED_S = {"pace_decodes": 3.2e-8, "kv_reserve": 1.6e-8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,10 @@ class Branches:
         offered: requests that may come.
         served: recent answers (tenant, prompt_tokens, max_tokens, output_tokens), oldest first.
         prefill_s_per_token: as measured there; 0 is unknown.
+
+    Attributes:
+        work_s: what trials and branches have taken so far: counted, so that it is the same on any
+            machine and in each run, and close to the seconds of a quiet core.
     """
 
     def __init__(
@@ -89,6 +101,7 @@ class Branches:
         settings = settings.under(as_the_trace_says(settings.contract))
         self._profile, self._in_force = profile, in_force
         self._prefill_s_per_token = prefill_s_per_token
+        self.work_s = _BUILT_S * (len(inside) + len(offered))
         self._hook = hook = VirtualHook(profile, settings, lambda: 0.0)
         hook.learn_lengths(served)
         # What is promised to a request, and what its prompt contains, holds for every copy of it.
@@ -128,6 +141,7 @@ class Branches:
         runs = begun_rows(state, self._begun)
         self._hook.enforce_over(core, self._in_force)
         put_back_hooked(state, core, notes, runs, self._decodes, self._prefill_s_per_token)
+        self.work_s += _FUTURE_S + _DRAWN_S * len(rows)
         return Trial(state, core, notes, drawn.weights)
 
     def met_share(
@@ -149,6 +163,10 @@ class Branches:
         self._hook.enforce_over(core, decision)
         while run_hooked(state, core, notes, until_s, math.inf, math.inf, _SLICE_STEPS) == PAUSED:
             pass
+        engine, limits = state.engine[0], decision.limits
+        running_s = _RUNNING_S + sum(s for name, s in _SORTED_S.items() if getattr(limits, name))
+        self.work_s += _BRANCH_S + _REQUEST_S * len(trial.weights)
+        self.work_s += float(_STEP_S * engine["steps"] + running_s * engine["looked_at"])
         return float(_met_share(state, core, trial.weights))
 
 

@@ -201,6 +201,7 @@ def _step(state: EngineState, core: Core, notes: Notes) -> None:
     tell(state, core)
     plan(core)
     count, was, visible = hook.running, notes.was, 0
+    engine.looked_at += count
     for i in range(count):
         was[i] = core.running[i]
         if not core.requests[was[i]].hidden:

@@ -50,6 +50,7 @@ ENGINE = np.dtype(
         ("awaits", "i8"), ("awaited", "i8"),  # whether a run ends with certain requests, how many
         ("recomputed_tokens", "i8"),
         ("steps", "i8"),  # so far, also those that had nothing to compute
+        ("looked_at", "i8"),  # by the hook: its running requests, over all steps
         ("logged", "i8"),
     ]
 )  # fmt: skip

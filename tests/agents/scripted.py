@@ -20,6 +20,8 @@ class Scripted:
         candidates, situation: of the last question.
     """
 
+    work_s = 0.0
+
     def __init__(self, others: float = 0.0, **answers: float | str | list[float]) -> None:
         self.others, self.answers = others, answers
         self.asked: list[tuple[str, int]] = []
@@ -34,13 +36,15 @@ class Scripted:
 
     def ask(self, question: Question) -> Answer:
         self.candidates, self.situation = question.candidates, question.situation
-        return replace(search(question, self._attainment), offered=100.0)
+        return replace(search(question, self), offered=100.0)
 
     def close(self) -> None:
         pass
 
-    def _attainment(self, i: int, future: int) -> float:
-        candidate = self.candidates[i]
+    def look_ahead(self, horizon_s: float) -> None:
+        raise AssertionError("trials that cost nothing need not look less far")
+
+    def attainment(self, candidate: Candidate, future: int) -> float:
         self.asked.append((candidate.policy, future))
         self.limits[candidate.policy] = candidate.limits
         answer = self.answers.get(candidate.policy, self.others)

@@ -63,3 +63,14 @@ def test_all_rule_agents_leave_the_order_and_its_rules():
 def test_what_is_in_force_already_is_no_difference():
     limits = {"follow_slack": True, "triage": True, "kv_reserve": 0.05}
     assert differing(SMALL, limits, ("memory",)) == {"triage": True}
+
+
+def test_those_that_change_least_come_first():
+    """They are tried where only a few can be."""
+    one = SMALL
+    changes = [
+        (each.policy != one.policy) + len(each.limits)
+        for each in candidates_for(one, ("fcfs", "edf", "slide"), 100)
+    ]
+    assert changes == sorted(changes)
+    assert changes[0] <= 1 < changes[-1]

@@ -7,8 +7,8 @@ import pytest
 from hmas_agents.config import TwinConfig
 from hmas_agents.twin.prediction import Past, Prediction
 from hmas_agents.twin.process import InProcess, TwinProcess
-from hmas_agents.twin.question import Candidate
-from hmas_agents.twin.twin import SHORTEST_S, Twin
+from hmas_agents.twin.question import SHORTEST_S, Candidate
+from hmas_agents.twin.twin import Twin
 from serving.contracts import Limits
 from tests.agents.scripted import Scripted
 from tests.agents.situations import situation

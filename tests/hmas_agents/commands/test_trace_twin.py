@@ -8,7 +8,10 @@ from hmas_agents.config import Config
 from hmas_agents.ledger import Ledger
 from tests.hmas_agents.samples import record
 
-TWIN = {"horizon_s": 60.0, "candidates": 200, "forecasts": 500, "wall_s": 0.5, "spread": 0.02}
+TWIN = {
+    "horizon_s": 60.0, "candidates": 200, "left_out": 50, "futures": 32, "forecasts": 500,
+    "work_s": 0.4, "wall_s": 0.5, "spread": 0.02,
+}  # fmt: skip
 
 
 def predicted(realised: float, requests: int = 100, **twin: float):
@@ -47,7 +50,24 @@ def test_several_ledgers_are_judged_together(hmas, ledgers):
 def test_people_read_what_was_stated_and_what_held(hmas, ledgers):
     _, out, _ = hmas("trace", "twin", ledgers[0])
     assert "candidates of one: p50 200, p99 200" in out
+    assert "left_out of one: p50 50, p99 50" in out
+    assert "work_s of one: p50 0.40, p99 0.40" in out
     assert "intervals: 2 of 2 held, 100.0% (95% sure: 15.8% to 100.0%; they state 90.0%)" in out
+
+
+def test_the_fewest_futures_are_told(hmas, tmp_path):
+    ledger = Ledger(tmp_path / "l.sqlite", config=Config())
+    for futures in (32, 32, 8):
+        ledger.record_decision(predicted(0.8, futures=futures))
+    ledger.close()
+    assert "futures of one: p50 32, p1 8" in hmas("trace", "twin", str(tmp_path / "l.sqlite"))[1]
+
+
+def test_what_an_older_ledger_does_not_know_is_no_hindrance(hmas, tmp_path):
+    ledger = Ledger(tmp_path / "l.sqlite", config=Config())
+    ledger.record_decision(record(twin={"candidates": 5, "forecasts": 9, "wall_s": 0.5}))
+    ledger.close()
+    assert "forecasts of one: p50 9, p99 9" in hmas("trace", "twin", str(tmp_path / "l.sqlite"))[1]
 
 
 def test_a_ledger_without_forecasts_says_so(hmas, tmp_path):
