@@ -8,9 +8,11 @@ step: tight targets are met, prompts find room, and no token is lost.
 
 import math
 
+import numpy as np
+
 from serving.core.decoding import AHEAD, PREFILL_FLOOR, gain_of, is_short_of_blocks
+from serving.core.heap import is_before
 from serving.core.jit import compiled_in_place
-from serving.core.sorting import sort
 from serving.core.state import Core
 
 # While prompts wait, decodes get the time that their paces need, times this: with less, answers
@@ -69,10 +71,9 @@ def rest(core: Core, prompts_wait: bool) -> None:
 
 @compiled_in_place
 def _hide(core: Core, room_s: float) -> None:
-    engine, ranks, rows, found = core.engine[0], core.ranks, core.picked[0], 0
+    engine, dues, found = core.engine[0], core.ranks, 0
     for i in range(engine.running):
-        row = core.running[i]
-        one = core.requests[row]
+        one = core.requests[core.running[i]]
         if not one.decoding:
             continue
         starts = one.tpot_s < math.inf and one.slack_s == math.inf  # it has no first token yet
@@ -82,18 +83,48 @@ def _hide(core: Core, room_s: float) -> None:
             due_s = one.slack_s - AHEAD * one.tpot_s
         elif starts or its_turn:
             due_s = -math.inf
-        ranks[row, 0], ranks[row, 1] = due_s, i
-        rows[found] = row
+        dues[found, 0], dues[found, 1], dues[found, 2] = due_s, i, one.each_s
         found += 1
-    sort(ranks, rows, found)
-    least, used_s = math.ceil(found / TURNS), 0.0
-    for place in range(found):
-        one = core.requests[rows[place]]
-        used_s += one.each_s
-        if used_s > room_s and place >= least and not one.lora and not one.prefilling:
+    for place in range(_that_fit(dues, found, math.ceil(found / TURNS), room_s), found):
+        one = core.requests[core.running[int(dues[place, 1])]]
+        if not one.lora and not one.prefilling:
             one.hidden = 1
             engine.resting += 1
     engine.rested_decodes += engine.resting
+
+
+@compiled_in_place
+def _that_fit(dues: np.ndarray, count: int, least: int, room_s: float) -> int:
+    """Bring those to the front that are due first and fit the room; returns how many, or `least`.
+
+    As quickselect (Hoare 1961): what is sure to take part, or not to, need not be sorted.
+
+    Args:
+        dues: when due, place in the running list and time of each, in its first three columns.
+        count: how many there are.
+        least: so many take part, whether they fit or not.
+        room_s: for all that take part.
+    """
+    low, high, used_s = 0, count, 0.0
+    while low < high:
+        middle, last, split, sum_s = (low + high) // 2, high - 1, low, used_s
+        _swap(dues, middle, last)
+        for i in range(low, high):
+            if not is_before(dues, last, i):  # up to the pivot itself
+                sum_s += dues[i, 2]
+                _swap(dues, i, split)
+                split += 1
+        if sum_s <= room_s or split <= least:
+            low, used_s = split, sum_s
+        else:
+            high = split - 1
+    return low
+
+
+@compiled_in_place
+def _swap(rows: np.ndarray, one: int, other: int) -> None:
+    for column in range(3):
+        rows[one, column], rows[other, column] = rows[other, column], rows[one, column]
 
 
 @compiled_in_place
