@@ -13,6 +13,7 @@ import typer
 
 from evals.agent.commands import app as agent_app
 from evals.agent.hostile_command import hostile
+from evals.checks.coverage_command import coverage
 from evals.checks.fidelity.commands import fidelity
 from evals.compare_command import compare
 from evals.report_command import pages, report
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
+app.command()(coverage)
 app.command()(fidelity)
 app.command()(hostile)
 app.command()(pages)

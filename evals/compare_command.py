@@ -32,8 +32,8 @@ def compare(
 
     hmas eval compare before.json after.json --arm hmas --tolerance 0.02 --json
 
-    Exit code 1: a case lost more than the tolerance, and its interval excludes 0 (with one seed
-    there is no interval: the loss alone decides).
+    Exit code 1: a case lost more than the tolerance, and hardly by chance: p of the paired t test,
+    adjusted for the number of cases, is below 0.05 (with one seed the loss alone decides).
     """
     import json
 
@@ -66,7 +66,7 @@ def _print_table(comparison: "Comparison", tolerance: float, console: "Console")
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("case", "met A", "met B", "B - A, points", "goodput B / A"):
+    for column in ("case", "met A", "met B", "B - A, points", "p", "goodput B / A"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for case in comparison.cases:
         points = case.attainment
@@ -78,11 +78,13 @@ def _print_table(comparison: "Comparison", tolerance: float, console: "Console")
             f"{case.attainment_a:.1%}",
             f"{case.attainment_b:.1%}",
             shown,
+            "-" if case.p is None else f"{case.p:.3f}",
             "-" if case.goodput is None else case.goodput.text(),
             style="bold red" if case.regression else None,
         )
     console.print(table)
     console.print(
         f"{comparison.regressions} of {len(comparison.cases)} cases lost more than "
-        f"{100 * tolerance:g} points of attainment (95% intervals over seeds, pairs resampled)"
+        f"{100 * tolerance:g} points of attainment and hardly by chance (in parentheses 95% "
+        "intervals over seeds; p: paired t test, adjusted for the number of cases)"
     )

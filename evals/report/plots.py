@@ -30,6 +30,7 @@ BASELINES = (
 PAPER = (1.2, 3.0)  # goodput over SGLang and vLLM, least and most, in the paper's abstract
 PAPER_LABEL = "paper, abstract: 1.2x-3.0x,\nother hardware and settings"
 LOG_ABOVE = 5.0
+MOST_DRAWN = 2.0  # times its mean: intervals of very few seeds would hide all else
 SHARED = (("bound_rps", "--", "upper bound"), ("offered_rps", ":", "offered"))
 
 Stretch = tuple[str, Summary]
@@ -99,7 +100,7 @@ def _lines(axes: Axes, cases: Summary, palette: Palette) -> None:
     weak = [arm for arm in arms if arm not in strong]
     for arm in [*weak, *strong]:
         points = _points(cases, "goodput_rps", arm)
-        most = max([most, *(value.high for _, value in points)])
+        most = max([most, *(_ends(value)[1] for _, value in points)])
         if arm in strong:
             _line(axes, points, palette[arm], arm, strong=arm == HMAS)
         else:
@@ -126,7 +127,7 @@ def _bars(axes: Axes, cases: Summary, palette: Palette) -> None:
         colour, alpha = (palette[arm], 1.0) if arm in drawn_arms(arms) else (INK, 0.35)
         axes.barh(y, value.mean, 0.75, color=colour, alpha=alpha)
         if value.n > 1:
-            axes.plot([value.low, value.high], [y, y], color=INK, lw=1.2)
+            axes.plot(_ends(value), [y, y], color=INK, lw=1.2)
         axes.text(
             1.01, y, f"{value.mean:.2f}", transform=axes.get_yaxis_transform(), va="center",
             fontsize=8,
@@ -172,8 +173,8 @@ def _scale(axes: Axes, seen: Sequence[Interval]) -> None:
         axes.axhline(
             ratio, color=INK, lw=0.8, ls=(0, (1, 2)), label=None if i else PAPER_LABEL
         )
-    most = max([*PAPER, *(value.high for value in seen)])
-    least = min([1.0, *(value.low for value in seen)])
+    lows, highs = zip(*map(_ends, seen), strict=True)
+    most, least = max(*PAPER, *highs), min(1.0, *lows)
     if most > LOG_ABOVE and least > 0:
         logarithmic(axes, "y", "{x:g}x")
         axes.set_ylim(min(0.8, least / 1.2), most * 1.2)
@@ -192,7 +193,7 @@ def _line(
         lw=2.2 if strong else 1.4, zorder=3 if strong else 2,
     )  # fmt: skip
     if any(value.n > 1 for value in values):
-        lows, highs = [value.low for value in values], [value.high for value in values]
+        lows, highs = zip(*map(_ends, values), strict=True)
         axes.fill_between(loads, lows, highs, color=colour, alpha=0.18, lw=0)
 
 
@@ -203,3 +204,8 @@ def _points(cases: Summary, figure: str, arm: str | None) -> list[tuple[float, I
 
 def _means(points: Sequence[tuple[float, Interval]]) -> tuple[list[float], list[float]]:
     return [load for load, _ in points], [value.mean for _, value in points]
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    """The ends of an interval as drawn; no figure here is below 0."""
+    return max(0.0, interval.low), min(interval.high, MOST_DRAWN * interval.mean)

@@ -12,7 +12,13 @@ from typing import Any
 import pandas as pd
 
 from evals.result.metrics import Result
-from evals.result.statistics import Interval, mean_interval, paired_difference, paired_ratio
+from evals.result.statistics import (
+    Interval,
+    mean_interval,
+    paired_difference,
+    paired_p,
+    paired_ratio,
+)
 
 CASE = ["scenario", "machine", "load", "seed"]
 STOCK, HMAS = "vllm-fcfs", "hmas"
@@ -92,6 +98,11 @@ class Summary:
         """Of an arm less another one; None where they share no case."""
         pairs = self._pairs(arm, base, figure)
         return paired_difference(*pairs) if pairs else None
+
+    def p(self, arm: str, base: str, figure: str = "attainment") -> float | None:
+        """Of the paired t test that both arms have the same mean; None of one seed or none."""
+        pairs = self._pairs(arm, base, figure)
+        return paired_p(*pairs) if pairs else None
 
     def ratio(self, arm: str, base: str, figure: str = "goodput_rps") -> Interval | None:
         """Of an arm over another one; None where they share no case, or the other has 0."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from evals.report.sheet import Sheet
 from evals.report.summary import HMAS, STOCK, Summary
-from evals.result.statistics import Interval
+from evals.result.statistics import Interval, holm
 
 MOST_GROUPS = 8  # tenants with columns of their own
 
@@ -68,14 +68,20 @@ def whole_suite(results: Summary) -> list[Sheet]:
     whole = [arm for arm in arms if len(ran[arm]) == len(cases)]
     means = {arm: results.mean("attainment", arm) for arm in whole}
     ranked = sorted(whole, key=lambda arm: -(found.mean if (found := means[arm]) else 0.0))
+    p_values = {arm: p for arm in ranked if (p := results.p(HMAS, arm)) is not None and arm != HMAS}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     rows = [
         [arm, percent(means[arm]),
-         *(["-", "-"] if arm == HMAS else [points(results.difference(HMAS, arm)),
-                                           times(results.ratio(HMAS, arm))])]
+         *(["-", "-", "-"] if arm == HMAS else [points(results.difference(HMAS, arm)),
+                                                f"{adjusted[arm]:.3f}" if arm in adjusted else "-",
+                                                times(results.ratio(HMAS, arm))])]
         for arm in ranked
     ]  # fmt: skip
-    note = "Means over scenarios, machines and loads, then over seeds, in pairs by seed."
-    heads = ("arm", "attainment", f"{HMAS} less arm", f"{HMAS} over arm, goodput")
+    note = (
+        "Means over scenarios, machines and loads, then over seeds, in pairs by seed. p: paired "
+        "t test of the difference, adjusted for the number of arms (Holm)."
+    )
+    heads = ("arm", "attainment", f"{HMAS} less arm", "p", f"{HMAS} over arm, goodput")
     return [Sheet(f"Over the whole suite: {len(cases)} cases a seed", heads, rows, note)]
 
 

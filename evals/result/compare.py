@@ -4,17 +4,19 @@ Cases are paired by scenario, load, arm and seed, so that a difference is one of
 arrivals. Called by `hmas eval compare`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
 
-from evals.result.statistics import Interval, paired_difference, paired_ratio
+from evals.result.statistics import Interval, holm, paired_difference, paired_p, paired_ratio
 
-Key = tuple[str, float, str, int]
+CASE = ["scenario", "load", "arm"]
+KEY = [*CASE, "seed"]
 # Where one of these differs, two results are not of the same arrivals on the same machine.
 SAME = ("trace", "engine", "requests", "capacity_rps")
+SURE = 0.05  # a loss with a larger p may be chance
 
 
 class Row(BaseModel):
@@ -32,11 +34,18 @@ class Row(BaseModel):
     capacity_rps: float = 0.0
 
 
+class Config(BaseModel):
+    """Of the suite as it was run, what a comparison needs."""
+
+    half: str = "any"
+
+
 class Document(BaseModel):
     """What `hmas eval run` wrote; before results had a seed, the file had the only one."""
 
     seed: int
     results: list[Row]
+    config: Config = Config()
 
 
 class CompareError(ValueError):
@@ -47,7 +56,8 @@ class CompareError(ValueError):
 class CaseComparison:
     """One scenario, load and arm: B against A.
 
-    `attainment` is B - A, `goodput` B / A (None where A has none in some seed).
+    `attainment` is B - A and `p` of the paired t test of it, adjusted for all cases (Holm; None
+    with one seed); `goodput` is B / A, None where A has none.
     """
 
     scenario: str
@@ -57,6 +67,7 @@ class CaseComparison:
     attainment_a: float
     attainment_b: float
     attainment: Interval
+    p: float | None
     goodput: Interval | None
     regression: bool
 
@@ -84,60 +95,70 @@ def compare_files(a: Path, b: Path, *, tolerance: float, arm: str | None = None)
         arm: this one only; None: every arm that both have.
 
     Raises:
-        CompareError: a file that is not of `hmas eval run`, or no case in common.
+        CompareError: a file that is not of `hmas eval run`, results of different halves of the
+            traces, or no case in common.
     """
-    old, new = _by_key(a), _by_key(b)
+    (half_a, old), (half_b, new) = _read(a), _read(b)
+    if half_a != half_b:
+        raise CompareError(
+            f"{a} has results of the half {half_a!r}, {b} of {half_b!r}: other requests, so what "
+            "differs says nothing. Run both with the same `half` in the suite"
+        )
     if arm is not None:
-        old, new = ({k: r for k, r in each.items() if k[2] == arm} for each in (old, new))
-    common = [key for key in old if key in new]
-    if not common:
+        old, new = old[old["arm"] == arm], new[new["arm"] == arm]
+    joined = old.merge(new, "outer", on=KEY, suffixes=("_a", "_b"), indicator="of", sort=False)
+    both = joined[joined["of"] == "both"]
+    if both.empty:
         which = "" if arm is None else f" of the arm {arm!r}"
         raise CompareError(
             f"{a} and {b} have no case{which} in common (scenario, load, arm, seed): "
             "compare two runs of the same suite"
         )
-    groups: dict[tuple[str, float, str], list[int]] = {}
-    for scenario, load, name, seed in common:
-        groups.setdefault((scenario, load, name), []).append(seed)
-    cases = [_compare(case, seeds, old, new, tolerance) for case, seeds in groups.items()]
-    return Comparison(tuple(cases), tuple(_warnings(old, new, common)))
-
-
-def _compare(
-    case: tuple[str, float, str],
-    seeds: Sequence[int],
-    old: dict[Key, Row],
-    new: dict[Key, Row],
-    tolerance: float,
-) -> CaseComparison:
-    before = [old[*case, seed] for seed in seeds]
-    after = [new[*case, seed] for seed in seeds]
-    met_a, met_b = ([each.attainment for each in side] for side in (before, after))
-    difference = paired_difference(met_a, met_b)
-    goodput = paired_ratio(
-        [each.goodput_rps for each in before], [each.goodput_rps for each in after]
+    groups = [group for _, group in both.groupby(CASE, sort=False)]
+    p_values = [paired_p(group["attainment_a"], group["attainment_b"]) for group in groups]
+    adjusted = iter(holm([p for p in p_values if p is not None]))
+    cases = tuple(
+        _compare(group, None if p is None else next(adjusted), tolerance)
+        for group, p in zip(groups, p_values, strict=True)
     )
-    lost = difference.mean < -tolerance and difference.excludes(0.0)
+    return Comparison(cases, (*_alone(joined), *_different(both)))
+
+
+def _compare(group: pd.DataFrame, p: float | None, tolerance: float) -> CaseComparison:
+    first = group.iloc[0]
+    met_a, met_b = group["attainment_a"], group["attainment_b"]
+    difference = paired_difference(met_a, met_b)
     return CaseComparison(
-        *case, tuple(seeds), sum(met_a) / len(met_a), sum(met_b) / len(met_b),
-        difference, goodput, lost,
+        str(first["scenario"]), float(first["load"]), str(first["arm"]),
+        tuple(map(int, group["seed"])), float(met_a.mean()), float(met_b.mean()),
+        difference, p, paired_ratio(group["goodput_rps_a"], group["goodput_rps_b"]),
+        regression=difference.mean < -tolerance and (p is None or p < SURE),
     )  # fmt: skip
 
 
-def _warnings(old: dict[Key, Row], new: dict[Key, Row], common: Sequence[Key]) -> list[str]:
-    warnings = []
-    for name, mine, other in (("A", old, new), ("B", new, old)):
-        if alone := [key for key in mine if key not in other]:
-            warnings.append(f"only in {name}: {len(alone)} cases, the first {alone[0]}")
-    for what in SAME:
-        pairs = [(key, getattr(old[key], what), getattr(new[key], what)) for key in common]
-        odd = [f"{key}: {was} against {now}" for key, was, now in pairs if was != now]
-        if odd:
-            warnings.append(f"{what} differs in {len(odd)} cases, the first {odd[0]}")
-    return warnings
+def _alone(joined: pd.DataFrame) -> list[str]:
+    return [
+        f"only in {name}: {len(alone)} cases, the first {_key(alone)}"
+        for name, side in (("A", "left_only"), ("B", "right_only"))
+        if len(alone := joined[joined["of"] == side])
+    ]
 
 
-def _by_key(path: Path) -> dict[Key, Row]:
+def _different(both: pd.DataFrame) -> list[str]:
+    return [
+        f"{what} differs in {len(odd)} cases, the first {_key(odd)}: "
+        f"{odd.iloc[0][f'{what}_a']} against {odd.iloc[0][f'{what}_b']}"
+        for what in SAME
+        if len(odd := both[both[f"{what}_a"] != both[f"{what}_b"]])
+    ]
+
+
+def _key(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{key} {rows.iloc[0][key]}" for key in KEY)
+
+
+def _read(path: Path) -> tuple[str, pd.DataFrame]:
+    """The half of the traces that a file is of, and a row per result."""
     file = path / "results.json" if path.is_dir() else path
     try:
         document = Document.model_validate_json(file.read_bytes())
@@ -149,7 +170,5 @@ def _by_key(path: Path) -> dict[Key, Row]:
         raise CompareError(
             f"{file}: {key}: {first['msg']}: expected what `hmas eval run --json` or --out wrote"
         ) from error
-    return {
-        (row.scenario, row.load, row.arm, document.seed if row.seed is None else row.seed): row
-        for row in document.results
-    }
+    rows = pd.DataFrame([dict(row) for row in document.results], columns=list(Row.model_fields))
+    return document.config.half, rows.fillna({"seed": document.seed})

@@ -6,6 +6,7 @@ Only a warm-up that the suite asks for is left out, by arrival.
 Called by the runners; the keys are the public format of `hmas eval run --json`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,9 +136,12 @@ def windowed_attainment(
 
 
 def rounded(value: Any, digits: int = 6) -> Any:
-    """The same JSON value with every float rounded, so that equal runs print equal bytes."""
+    """The same JSON value with every float rounded, so that equal runs print equal bytes.
+
+    Infinity, the end of an interval without one, becomes None.
+    """
     if isinstance(value, float):
-        return round(value, digits)
+        return None if math.isinf(value) else round(value, digits)
     if isinstance(value, dict):
         return {key: rounded(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -44,7 +44,7 @@ def case(
         split=split,
         situation=situation(),
         allowed=ALLOWED,
-        labels={"fcfs": (0.5, 0.6), "edf": (0.895, 0.905), "slide": (0.9, 0.91)},
+        labels={"fcfs": (0.545, 0.555), "edf": (0.895, 0.905), "slide": (0.9, 0.91)},
         plan=PLAN,
         twin={"fcfs": (0.4,), "edf": (0.8,), "slide": (0.7,)},
         provenance={"kind": "simulated"},

@@ -43,7 +43,7 @@ def test_a_scenario_with_many_cases_counts_once():
     scored = score("x", "development", [*many, one])
     assert (scored.cases, scored.scenarios, scored.regret.n) == (10, 2, 2)
     assert scored.regret.mean == pytest.approx((0 + 0.355) / 2)
-    assert (scored.regret.low, scored.regret.high) == pytest.approx((0.0, 0.355))
+    assert scored.regret.low < 0 < 0.355 < scored.regret.high  # two scenarios say little
     assert scored.accuracy == pytest.approx(0.9)
     assert scored.validity is None
 

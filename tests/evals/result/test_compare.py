@@ -95,3 +95,16 @@ def test_bad_input_is_exit_code_2_and_names_the_file(before, tmp_path, text, say
     assert says in result.stderr
     assert "bad.json" in result.stderr
     assert run(before, tmp_path / "none.json").exit_code == 2
+
+
+def test_results_of_different_halves_are_refused(before, tmp_path):
+    other = write(tmp_path / "b", BEFORE)
+    for folder, half in ((before, "development"), (other, "test")):
+        document = json.loads((folder / "results.json").read_text())
+        document["config"] = {"half": half}
+        (folder / "results.json").write_text(json.dumps(document))
+    assert run(before, before).exit_code == 0
+    refused = run(before, other)
+    assert refused.exit_code == 2
+    assert "'development'" in refused.stderr
+    assert "'test'" in refused.stderr
