@@ -235,3 +235,41 @@ def tick(
     console.print(tick_table(results))
     if check and any(result["all"]["cpu_p99_ms"] >= TARGET_MS for result in results):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def decision(
+    *,
+    decisions: Annotated[int, typer.Option(min=2, help="Decisions of each case.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Decides arrivals and lengths.")] = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 1 where the CPU time at p99 is 1 s or more.")
+    ] = False,
+) -> None:
+    """Time decisions of the long horizon: ordinary load, long answers, a queue of 5,000.
+
+    Whole decisions without a model, the twin's forecasts in them. Beside a simulated engine, whose
+    own time is not counted.
+
+    hmas bench decision
+
+    hmas bench decision --decisions 100 --json --check
+    """
+    from rich.console import Console
+
+    from evals.checks.bench.decision_bench import run_decision_bench
+    from evals.checks.bench.report import decision_table
+
+    console = Console(stderr=json_output, highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    with progress_bar() as on_progress:
+        results = run_decision_bench(decisions, seed, on_progress)
+    if json_output:
+        typer.echo(json.dumps({"results": results}, indent=1))
+    console.print(decision_table(results))
+    if check and any(result["cpu_s"]["p99"] >= result["target_s"] for result in results):
+        raise typer.Exit(FAILED)

@@ -105,6 +105,29 @@ def _tick_ms(result: Result, kind: str, key: str) -> str:
     return f"[{colour}]{value:.1f}[/]" if judged else f"{value:.1f}"
 
 
+def decision_table(results: Iterable[Result]) -> Table:
+    """Cases side by side; red where the CPU time at p99 is over its target."""
+    rows = list(results)
+    table = Table(title="a decision of the long horizon", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for r in rows:
+        table.add_column(r["case"], justify="right", no_wrap=True)
+    for key in ("running", "waiting", "candidates", "left_out", "forecasts"):
+        table.add_row(f"{key} p50", *(f"{r[key]['p50']:,.0f}" for r in rows))
+    for key in ("futures", "horizon_s"):
+        table.add_row(f"{key}, least", *(f"{r[key]['least']:.0f}" for r in rows))
+    for key in ("work_s", "cpu_s"):
+        table.add_row(f"{key} p50", *(f"{r[key]['p50']:.2f}" for r in rows))
+        table.add_row(f"{key} p99", *(_in_time(r, r[key]["p99"]) for r in rows))
+    table.add_row("cpu_s of the first", *(f"{r['cpu_first_s']:.2f}" for r in rows))
+    return table
+
+
+def _in_time(result: Result, value_s: float) -> str:
+    colour = "red" if value_s >= result["target_s"] else "green"
+    return f"[{colour}]{value_s:.2f}[/]"
+
+
 def memory_line(memory: Result) -> str:
     """The bytes per waiting request in one sentence."""
     return (
