@@ -34,7 +34,7 @@ def tokens_of(entry: int) -> int:
 def push(places: np.ndarray, kept: np.ndarray, count: int, entry: int) -> None:
     """Put one more into `kept`, a heap of `count` entries; `places` as of the core."""
     place = count
-    while place > 0 and _is_dearer(places, entry, kept[(place - 1) // 2]):
+    while place > 0 and is_dearer(places, entry, kept[(place - 1) // 2]):
         kept[place] = kept[(place - 1) // 2]
         place = (place - 1) // 2
     kept[place] = entry
@@ -43,13 +43,13 @@ def push(places: np.ndarray, kept: np.ndarray, count: int, entry: int) -> None:
 @compiled_in_place
 def exchange(places: np.ndarray, kept: np.ndarray, count: int, entry: int) -> int:
     """Put one more into `kept`, and take out the dearest, maybe itself."""
-    if count == 0 or not _is_dearer(places, kept[0], entry):
+    if count == 0 or not is_dearer(places, kept[0], entry):
         return entry
     dearest, place, child = kept[0], 0, 1
     while child < count:
         if child + 1 < count:
-            child += _is_dearer(places, kept[child + 1], kept[child])
-        if not _is_dearer(places, kept[child], entry):
+            child += is_dearer(places, kept[child + 1], kept[child])
+        if not is_dearer(places, kept[child], entry):
             break
         kept[place] = kept[child]
         place, child = child, 2 * child + 1
@@ -58,7 +58,8 @@ def exchange(places: np.ndarray, kept: np.ndarray, count: int, entry: int) -> in
 
 
 @compiled_in_place
-def _is_dearer(places: np.ndarray, one: int, other: int) -> bool:
+def is_dearer(places: np.ndarray, one: int, other: int) -> bool:
+    """Whether one entry goes before another."""
     if tokens_of(one) == tokens_of(other):
         return bool(places[row_of(one), ORDER] < places[row_of(other), ORDER])
     return bool(one > other)

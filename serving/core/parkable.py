@@ -1,7 +1,7 @@
 """Which waiting requests may triage park? A list, so that it need not look at all that wait.
 
-New ones join at the end. `triage` brings the list in order by deadline and drops those that may be
-parked no more; most of it is in order since the last time.
+New ones join at the end. `triage` puts them into their places by deadline and drops those that may
+be parked no more; the others are in order since the last time.
 """
 
 import numpy as np
@@ -21,13 +21,23 @@ def may_park(core: Core, row: int) -> bool:
 @compiled_in_place
 def join(core: Core, row: int) -> None:
     """Put a request at the end of the list."""
+    core.requests[row].listed = 1
+    link(core, row, NONE)
+
+
+@compiled_in_place
+def link(core: Core, row: int, later: int) -> None:
+    """Put a request before another one of the list; NONE is its end."""
     engine, one = core.engine[0], core.requests[row]
-    one.listed, one.earlier, one.later = 1, engine.latest, NONE
-    if engine.latest == NONE:
+    one.earlier, one.later = engine.latest if later == NONE else core.requests[later].earlier, later
+    if one.earlier == NONE:
         engine.earliest = row
     else:
-        core.requests[engine.latest].later = row
-    engine.latest = row
+        core.requests[one.earlier].later = row
+    if later == NONE:
+        engine.latest = row
+    else:
+        core.requests[later].earlier = row
 
 
 @compiled_in_place
@@ -35,6 +45,8 @@ def drop(core: Core, row: int) -> None:
     """Take a request out of the list."""
     engine, one = core.engine[0], core.requests[row]
     one.listed = 0
+    if engine.last_seen == row:
+        engine.last_seen = one.earlier
     if one.earlier == NONE:
         engine.earliest = one.later
     else:

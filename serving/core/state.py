@@ -101,6 +101,7 @@ ENGINE = np.dtype([
     ("lanes", _INT),  # rows of `tenants` in use
     ("triage_due_s", _FLOAT),
     ("earliest", _INT), ("latest", _INT),  # ends of the list of requests that triage may park
+    ("last_seen", _INT),  # up to there that list is by deadline
     # The limits in force, by their names in `Limits`.
     ("max_active_requests", _INT), ("token_budget", _INT), ("long_prefill_threshold", _INT),
     ("follow_slack", _FLAG), ("kv_reserve", _FLOAT), ("max_partial_prefills", _INT),
@@ -171,7 +172,7 @@ def new_core(rows: int, lanes: int) -> Core:
         np.zeros((2 * rows, 6)), np.zeros((2, rows), np.int64),
     )  # fmt: skip
     engine = core.engine
-    for name in ("front", "back", "turn", "looked_up", "due", "earliest", "latest"):
+    for name in ("front", "back", "turn", "looked_up", "due", "earliest", "latest", "last_seen"):
         engine[name] = NONE
     engine["now_s"], engine["triage_due_s"] = -math.inf, -math.inf
     engine["max_wait_s"], engine["most_owed"] = math.inf, math.inf

@@ -4,9 +4,9 @@ Past saturation, an order by deadline spends itself on requests that are about t
 preference for short prompts prevents this, but is right for one load only. Triage asks what fits.
 """
 
-from serving.core.dearest import entry_of, exchange, push, row_of, tokens_of
+from serving.core.dearest import entry_of, exchange, is_dearer, push, row_of, tokens_of
 from serving.core.jit import compiled_in_place
-from serving.core.parkable import drop, join, may_park
+from serving.core.parkable import drop, link, may_park
 from serving.core.queue import place_anew
 from serving.core.sorting import sort
 from serving.core.standing import PARKED
@@ -31,29 +31,49 @@ def triage(core: Core) -> None:
     parked request comes back when there is room. Never parked are best-effort requests, and
     requests that have waited beyond the ceiling or begun to answer; hopeless ones are left out.
 
-    O(n) of those that may be parked, when it is due, and O(m log m) of the m new ones.
+    O(n) of those that may be parked, when it is due, and O(m log m) of the m new ones. Most of
+    those that are parked now will be again. So only they are in a heap; of the others the costliest
+    is enough, until it is the costliest of all.
     """
     engine, requests = core.engine[0], core.requests
     if not engine.triage or engine.now_s < engine.triage_due_s:
         return
     engine.triage_due_s = engine.now_s + PAUSE_S * engine.waiting
-    count = _by_deadline(core)
-    rows, kept = core.picked[0], core.picked[1]  # the costliest of `kept` in front
-    rate, done_s, held, pushed = ROUGHLY * engine.prefill_s_per_token, engine.now_s, 0, 0
-    for i in range(count):
-        one = requests[rows[i]]
+    new = _new_ones(core)
+    rows, heap = core.picked[0], core.picked[1]
+    rate, done_s = ROUGHLY * engine.prefill_s_per_token, engine.now_s
+    count, held, pushed, most = 0, 0, 0, NONE
+    row = engine.earliest
+    while row != NONE or new != NONE:
+        if row != NONE and not _is_still_parkable(core, row):
+            row = requests[row].later
+            continue
+        if new != NONE and (row == NONE or _is_due_before(core, new, row)):
+            this, new = new, requests[new].later
+            link(core, this, row)
+        else:
+            this, row = row, requests[row].later
+        one = requests[this]
+        rows[count] = this
+        count += 1
         one.gives_up = 0
         done_s += one.prompt_tokens * rate
+        entry = entry_of(this, one.prompt_tokens)
+        if one.facts & PARKED:
+            push(core.places, heap, held, entry)
+            held += 1
+        elif most == NONE or is_dearer(core.places, entry, most):
+            most = entry
         if done_s <= one.deadline_s:
             continue
-        while pushed < i:  # as long as all are in time, nobody asks which is the costliest
-            entry = entry_of(rows[pushed], requests[rows[pushed]].prompt_tokens)
-            push(core.places, kept, held, entry)
-            held, pushed = held + 1, pushed + 1
-        pushed = i + 1
-        dearest = exchange(core.places, kept, held, entry_of(rows[i], one.prompt_tokens))
+        if most != NONE and (held == 0 or is_dearer(core.places, most, heap[0])):
+            held = _push_others(core, pushed, count, held)
+            pushed, most = count, NONE
+        held -= 1
+        dearest = exchange(core.places, heap, held, heap[held])
         done_s -= tokens_of(dearest) * rate
         requests[row_of(dearest)].gives_up = 1
+    engine.last_seen = engine.latest
     for i in range(count):
         one = requests[rows[i]]
         if one.gives_up != (one.facts & PARKED > 0):
@@ -70,51 +90,53 @@ def forget_parked(core: Core) -> None:
 
 
 @compiled_in_place
-def _by_deadline(core: Core) -> int:
-    """Rows that may be parked into `picked[0]`, the earliest deadline first, ties by order.
-
-    Returns how many there are. Others that are parked come back. Those that are not in order since
-    the last pass, mostly new ones, are sorted apart and merged.
-    """
-    requests, ranks, rows, new = core.requests, core.ranks, core.picked[0], core.picked[1]
-    row, kept, found = core.engine[0].earliest, 0, 0
-    while row != NONE:
-        one = requests[row]
-        if one.facts & PARKED and not may_park(core, row):
-            _park_or_not(core, row)
-        if not may_park(core, row):
-            drop(core, row)
-        elif kept and _is_due_before(core, row, rows[kept - 1]):
-            ranks[row, 0], ranks[row, 1] = one.deadline_s, core.places[row, ORDER]
-            new[found] = row
-            found += 1
-        else:
-            rows[kept] = row
-            kept += 1
-        row = one.later
-    if found:
-        sort(ranks, new, found)
-        _merge(core, kept, found)
-    return kept + found
+def _push_others(core: Core, first: int, count: int, held: int) -> int:
+    """Of the rows in these places, those that are not parked join the heap; its new length."""
+    for i in range(first, count):
+        row = core.picked[0][i]
+        one = core.requests[row]
+        if not one.facts & PARKED:
+            push(core.places, core.picked[1], held, entry_of(row, one.prompt_tokens))
+            held += 1
+    return held
 
 
 @compiled_in_place
-def _merge(core: Core, kept: int, found: int) -> None:
-    """The first rows of `picked[1]` into those of `picked[0]`, and the list follows."""
-    rows, new, count = core.picked[0], core.picked[1], kept + found
-    place = count
-    while found:
-        place -= 1
-        if kept and _is_due_before(core, new[found - 1], rows[kept - 1]):
-            kept -= 1
-            rows[place] = rows[kept]
-        else:
-            found -= 1
-            rows[place] = new[found]
-    # All before that place are linked as they were.
-    core.engine[0].latest = rows[place - 1] if place else NONE
-    for i in range(place, count):
-        join(core, rows[i])
+def _new_ones(core: Core) -> int:
+    """Take those that joined since the last pass out of the list, and sort them by deadline.
+
+    Returns the first one; `later` leads to the next.
+    """
+    engine, requests, ranks, new = core.engine[0], core.requests, core.ranks, core.picked[1]
+    last, found = engine.last_seen, 0
+    row = engine.earliest if last == NONE else requests[last].later
+    while row != NONE:
+        if _is_still_parkable(core, row):
+            ranks[row, 0], ranks[row, 1] = requests[row].deadline_s, core.places[row, ORDER]
+            new[found] = row
+            found += 1
+        row = requests[row].later
+    engine.latest = last
+    if last == NONE:
+        engine.earliest = NONE
+    else:
+        requests[last].later = NONE
+    sort(ranks, new, found)
+    for i in range(found):
+        requests[new[i]].later = new[i + 1] if i + 1 < found else NONE
+    return int(new[0]) if found else NONE
+
+
+@compiled_in_place
+def _is_still_parkable(core: Core, row: int) -> bool:
+    """Those that are not leave the list, and come back if they were parked."""
+    if not may_park(core, row):
+        if core.requests[row].facts & PARKED:
+            _park_or_not(core, row)
+        if not may_park(core, row):
+            drop(core, row)
+            return False
+    return True
 
 
 @compiled_in_place
