@@ -25,7 +25,7 @@ DEFAULT_OUTPUT_TOKENS = 128
 # Of the logarithm of the next minute's rate over that of the last two. Chosen between 0 and 0.3 on
 # one seed of the drift suite: with 0 the twin believes in settings that the next change breaks.
 RATE_SPREAD = 0.3
-TAIL_S = 15.0  # traffic goes on behind the horizon, so that the last ones meet a fair queue
+TAIL = 0.25  # of the horizon: traffic goes on behind it, so that the last ones meet a fair queue
 _LONGER = 1.5  # of an answer that is longer than any seen: so much in all
 
 
@@ -42,7 +42,7 @@ class Futures:
 
     def __init__(self, situation: Situation, horizon_s: float) -> None:
         self._situation, self._horizon_s = situation, horizon_s
-        self.until_s = horizon_s + TAIL_S
+        self.until_s = (1.0 + TAIL) * horizon_s
         inside, own = situation.inside.requests, set(situation.own_tenants)
         self._counts_inside = np.array([_undecided(r, situation, own) for r in inside], bool)
         self._counts = np.array([r.tenant not in own for r in situation.requests], bool)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from hmas_agents.twin.futures import TAIL_S
 from hmas_agents.twin.question import SHORTEST_S, Answer, Candidate, Question
 
 RUNG = 64  # trials, beside those of the candidates that are kept
@@ -113,7 +112,7 @@ class _Search:
         if share >= 1.0:
             return self._horizon_s
         # What is inside at the start costs most: a look that is half as long costs more than half.
-        return max(SHORTEST_S, min(share, _SHORTER) * (self._horizon_s + TAIL_S) - TAIL_S)
+        return max(SHORTEST_S, min(share, _SHORTER) * self._horizon_s)
 
     def _go_on(self, alive: Sequence[int], done: int) -> list[int]:
         """Those that are tried on the next futures, up to twice as many: as a rung pays for."""

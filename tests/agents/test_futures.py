@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmas_agents.situation import Expected, Served
-from hmas_agents.twin.futures import TAIL_S, Futures, Lengths
+from hmas_agents.twin.futures import TAIL, Futures, Lengths
 from serving.contracts import ResidentPage, TraceRequest
 from tests.agents.situations import NOW_S, situation, waiting
 from tests.agents.states import long_state
@@ -27,7 +27,7 @@ def rate_rps(now, horizon_s: float = 45.0) -> float:
     """On average over as many futures as a decision looks at."""
     futures = Futures(now, horizon_s)
     counts = [len(futures.draw(seed).arrival_s) for seed in range(32)]
-    return float(np.mean(counts)) / (horizon_s + TAIL_S)
+    return float(np.mean(counts)) / ((1 + TAIL) * horizon_s)
 
 
 def test_the_same_seed_is_the_same_future_and_another_one_is_not():
@@ -42,7 +42,7 @@ def test_a_steady_window_goes_on(rate, seed, until_s):
     now = situation(rate)
     drawn = draw(now, seed, until_s)
     assert np.array_equal(drawn.arrival_s, np.sort(drawn.arrival_s))
-    assert all(0.0 <= at_s < until_s + TAIL_S for at_s in drawn.arrival_s)
+    assert all(0.0 <= at_s < (1 + TAIL) * until_s for at_s in drawn.arrival_s)
     inside = len(now.inside.requests)
     assert len(drawn.weights) == inside + len(drawn.which)
     assert np.array_equal(drawn.weights[inside:] > 0, drawn.arrival_s < until_s)

@@ -25,7 +25,7 @@ class Costly:
 
     def attainment(self, candidate: Candidate, seed: int) -> float:
         i = int(candidate.params["kappa"])
-        spent_s = self.cost_s(i) * (self.horizon_s + 15.0) / 75.0
+        spent_s = self.cost_s(i) * self.horizon_s / 60.0
         self.work_s += spent_s
         self.dearest_s = max(self.dearest_s, spent_s)
         return float(self.attained(i, seed))
