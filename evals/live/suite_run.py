@@ -167,6 +167,7 @@ def _result(live: LiveRun, run: CaseRun, offered: Offered) -> Result:
         span_s(offered.requests),
         warmup_s=live.suite.warmup_s,
         moments_s=offered.moments_s,
+        contract=live.suite.settings.contract,
     )
     result["engine"] = f"live {live.server.model}"
     for server in live.plain:

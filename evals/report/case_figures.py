@@ -4,7 +4,6 @@ A case is a scenario at a load; all arms served the same requests. Called by `ca
 """
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -91,7 +90,7 @@ def latency_figure(name: str, by_arm: OutcomesByArm, which: str, palette: Palett
 
 def attainment_by_figure(name: str, by_arm: OutcomesByArm, which: str, palette: Palette) -> str:
     """Bars of attainment per `tenant` or `slo_class`, one colour per arm."""
-    shares = {arm: attainment_by(outcomes, attrgetter(which)) for arm, outcomes in by_arm.items()}
+    shares = {arm: attainment_by(outcomes, which) for arm, outcomes in by_arm.items()}
     groups = sorted({group for share in shares.values() for group in share})
     width = 0.8 / len(shares) if shares else 0.8
 

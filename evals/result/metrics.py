@@ -1,24 +1,31 @@
 """How good was a run? Outcomes in, one result object out.
 
-Goodput is requests that met all their SLOs per second of the offered span. Every
-offered request counts: what was rejected, aborted, demoted or not finished is a miss.
-Only a warm-up that the suite asks for is left out, by arrival.
-Called by the runners; the keys are the public format of `hmas eval run --json`.
+Goodput is what met all its SLOs and *ended* inside the counted span, per second of it: what ends
+later, when nothing arrives any more, is not what the engine sustains. Attainment is the share that
+met all of those that *arrived* inside it, whenever they ended; what was rejected, aborted, demoted
+or not finished is a miss. Called by the runners; the keys are the public format of
+`hmas eval run --json`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from evals.result.recording import AppliedDecision, count_switches
 from evals.result.stability import WINDOW_S, stability
-from serving.contracts import Outcome
+from serving.contracts import Contract, Outcome
 
 PERCENTILES = (50, 90, 99)
 NOT_SERVED = ("aborted", "error", "rejected", "unfinished")
+_COLUMNS = (
+    "arrival_s", "finished_s", "tenant", "slo_class", "prompt_tokens", "output_tokens", "ttft_s",
+    "tpot_s", "e2e_s", "met", "finish",
+)  # fmt: skip
 
 Result = dict[str, Any]
 Facts = Mapping[str, float | str]
@@ -43,74 +50,84 @@ class CaseRun:
 
 
 def summarise(
-    run: CaseRun, span_s: float, *, warmup_s: float = 0.0, moments_s: Sequence[float] = ()
-) -> Result:
+    run: CaseRun, span_s: float, *, warmup_s: float = 0.0, moments_s: Sequence[float] = (),
+    start_s: float | None = None, contract: Contract | None = None,
+) -> Result:  # fmt: skip
     """The result object of one run.
 
     Args:
         run: one outcome per offered request, in any order.
-        span_s: last minus first offered arrival, the same for every arm.
-        warmup_s: requests that arrive earlier after the first count for nothing. Switches,
-            preemptions and recomputed tokens are of the whole run.
-        moments_s: when traffic changes, seconds after the first arrival.
+        span_s: from `start_s` until no request is offered any more, the same for every arm.
+        warmup_s: of the span, from its start, in which arrivals and ends count for nothing.
+            Switches, preemptions and recomputed tokens are of the whole run.
+        moments_s: when traffic changes, seconds after the start.
+        start_s: of the span, on the clock of the outcomes; None: the first arrival.
+        contract: its tenants' weights; None: all weigh the same.
 
     Raises:
         ValueError: no outcomes, or a span that is not longer than the warm-up.
     """
-    start_s = min((outcome.arrival_s for outcome in run.outcomes), default=0.0)
-    outcomes = [o for o in run.outcomes if o.arrival_s >= start_s + warmup_s]
-    whole_s, span_s = span_s, span_s - warmup_s
-    if not outcomes or span_s <= 0:
+    every = columns(run.outcomes)
+    if start_s is None:
+        start_s = float(every["arrival_s"].min())
+    from_s, counted_s = start_s + warmup_s, span_s - warmup_s
+    arrived = every[every["arrival_s"] >= from_s]
+    if arrived.empty or counted_s <= 0:
         raise ValueError(
-            f"{len(run.outcomes)} outcomes over {whole_s} s, of which warmup_s = {warmup_s:g} "
+            f"{len(every)} outcomes over {span_s} s, of which warmup_s = {warmup_s:g} "
             "do not count, have no goodput: take more requests"
         )
-    by_tenant = attainment_by(outcomes, lambda outcome: outcome.tenant)
-    worst = min(by_tenant, key=lambda tenant: (by_tenant[tenant], tenant))
+    ended = every[every["met"] & every["finished_s"].between(from_s, from_s + counted_s)]
+    by_tenant = _shares(arrived, "tenant")
+    weights = arrived["tenant"].map(_weights(every, contract))
+    switches = count_switches(run.decisions)
     return {
         "scenario": run.scenario,
         "load": run.load,
         "arm": run.arm,
-        "requests": len(outcomes),
-        "warmup_requests": len(run.outcomes) - len(outcomes),
-        "goodput_rps": sum(outcome.met for outcome in outcomes) / span_s,
-        "attainment": _share(outcomes),
-        "attainment_by_class": attainment_by(outcomes, lambda outcome: outcome.slo_class),
+        "requests": len(arrived),
+        "warmup_requests": len(every) - len(arrived),
+        "goodput_rps": len(ended) / counted_s,
+        "goodput_tokens_per_s": float(ended[["prompt_tokens", "output_tokens"]].sum().sum())
+        / counted_s,
+        "goodput_weighted_rps": float(ended["tenant"].map(_weights(every, contract)).sum())
+        / float(weights.mean())
+        / counted_s,
+        "attainment": float(arrived["met"].mean()),
+        "attainment_weighted": float((arrived["met"] * weights).sum() / weights.sum()),
+        "attainment_by_class": _shares(arrived, "slo_class"),
         "attainment_by_tenant": by_tenant,
-        "ttft_s": percentiles(outcome.ttft_s for outcome in outcomes),
-        "tpot_s": percentiles(outcome.tpot_s for outcome in outcomes),
-        "not_served": sum(outcome.finish in NOT_SERVED for outcome in outcomes),
+        "ttft_s": percentiles(arrived["ttft_s"]),
+        "tpot_s": percentiles(arrived["tpot_s"]),
+        "e2e_s": percentiles(arrived["e2e_s"].where(~arrived["finish"].isin(NOT_SERVED))),
+        "not_served": int(arrived["finish"].isin(NOT_SERVED).sum()),
         "jain_by_tenant": jain_index(list(by_tenant.values())),
-        "worst_tenant": worst,
-        "offered_rps": len(outcomes) / span_s,
-        "switches": count_switches(run.decisions),
+        "worst_tenant": min(by_tenant, key=lambda tenant: (by_tenant[tenant], tenant)),
+        "offered_rps": len(arrived) / counted_s,
+        "switches": switches,
         "preemptions": run.preemptions,
         "recomputed_tokens": run.recomputed_tokens,
         "chosen": dict(run.chosen),
-        "stability": stability(
-            windowed_attainment(outcomes, start_s),
-            warmup_s,
-            warmup_s + span_s,
-            moments_s,
-            count_switches(run.decisions),
-        ),
+        "stability": stability(_windows(arrived, start_s), warmup_s, span_s, moments_s, switches),
     }
 
 
-def attainment_by(outcomes: Iterable[Outcome], key: Callable[[Outcome], str]) -> dict[str, float]:
-    """Share of requests that met all their SLOs, per group, sorted by group."""
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        groups.setdefault(key(outcome), []).append(outcome)
-    return {group: _share(groups[group]) for group in sorted(groups)}
+def columns(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """A row per outcome, with what figures are made of; what a request lacks is NaN."""
+    rows = pd.DataFrame({name: list(map(attrgetter(name), outcomes)) for name in _COLUMNS})
+    return rows.astype({"met": bool, "ttft_s": float, "tpot_s": float, "e2e_s": float})
 
 
-def percentiles(values: Iterable[float | None]) -> dict[str, float | int | None]:
-    """p50, p90, p99 (linear interpolation) of the values there are; `none`: how many lack one."""
-    every = list(values)
-    known = [value for value in every if value is not None]
-    missing: dict[str, float | int | None] = {"none": len(every) - len(known)}
-    if not known:
+def attainment_by(outcomes: Sequence[Outcome], column: str) -> dict[str, float]:
+    """Share of requests that met all their SLOs, per `tenant` or `slo_class`, sorted."""
+    return _shares(columns(outcomes), column)
+
+
+def percentiles(values: "pd.Series[float]") -> dict[str, float | int | None]:
+    """p50, p90, p99 (linear interpolation) of the values there are; `none`: how many are NaN."""
+    known = values.dropna()
+    missing: dict[str, float | int | None] = {"none": len(values) - len(known)}
+    if known.empty:
         return {f"p{p}": None for p in PERCENTILES} | missing
     points = np.percentile(known, PERCENTILES)
     return {f"p{p}": float(x) for p, x in zip(PERCENTILES, points, strict=True)} | missing
@@ -129,10 +146,7 @@ def windowed_attainment(
     outcomes: Sequence[Outcome], start_s: float, window_s: float = WINDOW_S
 ) -> list[tuple[float, float]]:
     """(middle of the window in seconds after `start_s`, attainment of its arrivals), in order."""
-    windows: dict[int, list[Outcome]] = {}
-    for outcome in outcomes:
-        windows.setdefault(int((outcome.arrival_s - start_s) // window_s), []).append(outcome)
-    return [((i + 0.5) * window_s, _share(windows[i])) for i in sorted(windows)]
+    return _windows(columns(outcomes), start_s, window_s)
 
 
 def rounded(value: Any, digits: int = 6) -> Any:
@@ -149,5 +163,18 @@ def rounded(value: Any, digits: int = 6) -> Any:
     return value
 
 
-def _share(outcomes: Sequence[Outcome]) -> float:
-    return sum(outcome.met for outcome in outcomes) / len(outcomes)
+def _shares(rows: pd.DataFrame, column: str) -> dict[str, float]:
+    return {str(group): float(share) for group, share in rows.groupby(column)["met"].mean().items()}
+
+
+def _weights(rows: pd.DataFrame, contract: Contract | None) -> dict[str, float]:
+    names = rows["tenant"].unique()
+    return {name: 1.0 if contract is None else contract.terms_of(name).weight for name in names}
+
+
+def _windows(
+    rows: pd.DataFrame, start_s: float, window_s: float = WINDOW_S
+) -> list[tuple[float, float]]:
+    number = ((rows["arrival_s"] - start_s) // window_s).astype(int)
+    shares = rows["met"].groupby(number).mean()
+    return [((i + 0.5) * window_s, float(met)) for i, met in zip(shares.index, shares, strict=True)]

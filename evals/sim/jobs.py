@@ -56,8 +56,9 @@ def finish(case: SimulatedCase) -> FinishedCase:
     """Run a case; only what is kept goes back to the parent."""
     run = run_case(case)
     result = summarise(
-        run, span_s(case.requests), warmup_s=case.warmup_s, moments_s=case.moments_s
-    )
+        run, span_s(case.requests), warmup_s=case.warmup_s, moments_s=case.moments_s,
+        contract=case.settings.contract,
+    )  # fmt: skip
     result |= {
         **case.facts,
         "engine": f"simulated {case.profile.name}: {case.profile.provenance}",
@@ -67,7 +68,7 @@ def finish(case: SimulatedCase) -> FinishedCase:
 
 
 def capacity_rps_of(case: SimulatedCase) -> float:
-    """Requests per second that stock vLLM completes of the case's requests, offered at once."""
+    """Requests per second that stock vLLM completes of requests like the case's."""
     return simulated_capacity_rps(case.profile, case.settings, case.requests)
 
 

@@ -111,8 +111,10 @@ def _bounds(
 
 
 def _bounded(result: Result, bound: Result) -> Result:
+    """With the share that an arm reached: of what arrived while it counts, whenever it ended."""
     most_rps = bound["bound_rps"]
-    share = result["goodput_rps"] / most_rps if most_rps else None
+    met_rps = result["attainment"] * result["offered_rps"]
+    share = met_rps / most_rps if most_rps else None
     return result | {**bound, "bound_share": share}
 
 

@@ -7,7 +7,6 @@ import pytest
 from evals.arms import run_case
 from evals.arms.case import SimulatedCase
 from evals.machines.profile_file import load_profile
-from evals.sim.capacity import simulated_capacity_rps
 from evals.suite.arms import ControllerOptions, parse_arm
 from hmas_agents.config import ControlConfig
 from serving.contracts import Ack, Limits
@@ -112,18 +111,3 @@ def test_the_hmas_arm_ticks_the_control_loop_and_acts():
     first = engine.applied[0]
     assert result.decisions[0].policy == format_policy(first.policy, first.params)
     assert engine.owner == ""  # closed: the lease is given back
-
-
-def test_capacity_offers_everything_at_once_to_stock_vllm():
-    engine = FakeSimulator()
-    built = []
-
-    def build(profile, settings, stock):
-        built.append(stock)
-        return engine
-
-    requests = offered(*range(50))
-    rate = simulated_capacity_rps(PROFILE, EngineSettings(), requests, build)
-    assert rate == pytest.approx(1.0)
-    assert built == [True]
-    assert {r.arrival_s for r in engine.ran[0][0]} == {0.0}

@@ -2,11 +2,11 @@
 
 import json
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.requests.scaling import WorkloadError
 from evals.result.metrics import (
     NOT_SERVED,
     CaseRun,
@@ -17,8 +17,8 @@ from evals.result.metrics import (
 )
 from evals.result.recording import AppliedDecision, count_switches
 from evals.result.run_result import SuiteRun, to_json
-from evals.sim.capacity import saturated_rate_rps
-from serving.contracts import Limits
+from serving.contracts import Contract, Limits
+from serving.contracts.contract import TenantTerms
 from tests.evals.samples import outcome
 
 LIMITS = Limits(8, 512)
@@ -47,6 +47,48 @@ def test_every_offered_request_counts():
     assert result["ttft_s"] == {"p50": 0.1, "p90": 0.1, "p99": 0.1, "none": 1}
 
 
+def test_goodput_is_of_what_ended_inside_the_span_and_attainment_of_what_arrived():
+    run = case(
+        outcome(0, arrival_s=0, finished_s=15),  # arrived while nothing counted
+        outcome(1, arrival_s=12, finished_s=14),
+        outcome(2, arrival_s=13, finished_s=19, met=False),
+        outcome(3, arrival_s=18, finished_s=25),  # met, but when nothing arrives any more
+        outcome(4, arrival_s=20, finished_s=21),
+    )
+    result = summarise(run, span_s=20.0, warmup_s=10.0)
+    assert result["goodput_rps"] == 0.2
+    assert result["goodput_tokens_per_s"] == 22.0  # two requests of 110 tokens
+    assert (result["requests"], result["attainment"]) == (4, 0.75)
+    later = summarise(run, span_s=20.0, warmup_s=12.0, start_s=-2.0)
+    assert (later["requests"], later["goodput_rps"]) == (4, 2 / 8)
+
+
+def contract(**weights):
+    return Contract(tenants={name: TenantTerms(weight=weight) for name, weight in weights.items()})
+
+
+def test_tenants_count_by_their_weight():
+    run = case(outcome(0, arrival_s=0), outcome(1, met=False, tenant="b"),
+               outcome(2, arrival_s=2, tenant="b"), outcome(3, arrival_s=3, met=False))  # fmt: skip
+    result = summarise(run, span_s=4.0, contract=contract(a=3.0, b=1.0))
+    assert result["attainment"] == 0.5
+    assert result["attainment_weighted"] == 0.5
+    only_a = case(outcome(0), outcome(1, met=False, tenant="b"))
+    result = summarise(only_a, span_s=4.0, contract=contract(a=3.0, b=1.0))
+    assert result["attainment_weighted"] == 0.75
+    assert result["goodput_weighted_rps"] == 0.25 * 3 / 2
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=20),
+       st.floats(0.1, 10))  # fmt: skip
+def test_equal_weights_are_no_weights(requests, weight):
+    run = case(*(outcome(i, tenant=t, met=met) for i, (t, met) in enumerate(requests)))
+    for terms in (None, contract(a=weight, b=weight, c=weight)):
+        result = summarise(run, span_s=4.0, contract=terms)
+        assert result["goodput_weighted_rps"] == pytest.approx(result["goodput_rps"])
+        assert result["attainment_weighted"] == pytest.approx(result["attainment"])
+
+
 def test_the_public_keys_are_those_of_the_format():
     result = summarise(case(outcome()), span_s=1.0)
     assert {
@@ -70,8 +112,10 @@ def test_a_run_without_requests_or_span_has_no_result():
 
 
 def test_percentiles_interpolate_and_say_how_many_lack_a_value():
-    assert percentiles([*range(101), None]) == {"p50": 50, "p90": 90, "p99": 99, "none": 1}
-    assert percentiles([None, None]) == {"p50": None, "p90": None, "p99": None, "none": 2}
+    seen = pd.Series([*range(101), None], dtype=float)
+    assert percentiles(seen) == {"p50": 50, "p90": 90, "p99": 99, "none": 1}
+    none = pd.Series([None, None], dtype=float)
+    assert percentiles(none) == {"p50": None, "p90": None, "p99": None, "none": 2}
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=1, max_size=20))
@@ -97,18 +141,6 @@ def test_the_first_policy_is_no_switch():
     assert count_switches(decisions) == 2
     assert summarise(case(outcome(), decisions=decisions), 1.0)["switches"] == 2
     assert count_switches([]) == 0
-
-
-def test_saturated_rate_leaves_out_ramp_up_and_ramp_down():
-    finished_s = [*range(100, 110), *(110 + i * 0.5 for i in range(70)), *range(1000, 1020)]
-    outcomes = [outcome(i, finished_s=float(t)) for i, t in enumerate(finished_s)]
-    # completions 10..80 of 100: 70 at two per second, then the first late one
-    assert saturated_rate_rps(outcomes[:90]) == pytest.approx(2.0, rel=0.05)
-
-
-def test_too_few_completions_have_no_rate():
-    with pytest.raises(WorkloadError, match="too few"):
-        saturated_rate_rps([outcome(0), outcome(1)])
 
 
 def test_json_is_sorted_rounded_and_free_of_nan():
