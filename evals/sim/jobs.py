@@ -127,7 +127,7 @@ def _case(
         load=load,
         arm=parse_arm(arm),
         requests=offered.requests,
-        profile=profile,
+        profile=replace(profile, noise_seed=workload.seed),  # the same noise for every arm
         settings=suite.settings_of(workload.spec),
         drain_s=suite.drain_s,
         controller=replace(options.controller, ledger_path=ledger),

@@ -18,7 +18,9 @@ class EngineProfile:
         prefix_caching: the KV cache keeps prompts for those that begin alike, as vLLM's does
             by default.
         residuals: how steps scatter about the cost model: quantiles of measured / predicted - 1,
-            evenly spaced from the least to the most. Empty: not known.
+            evenly spaced from the least to the most. Virtual engines draw the noise of their steps
+            from them; empty is none.
+        noise_seed: decides that noise.
         other_costs: cost models of other engines' kernels on the same machine, by engine.
     """
 
@@ -32,6 +34,7 @@ class EngineProfile:
     max_model_len: int = 16_384
     prefix_caching: bool = False
     residuals: tuple[float, ...] = ()
+    noise_seed: int = 0
     other_costs: dict[str, CostCoefficients] = field(default_factory=dict)
 
 

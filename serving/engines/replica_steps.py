@@ -131,7 +131,7 @@ def _state_of(states: EngineState, k: int) -> EngineState:
     return EngineState(
         states.engine[k], states.progress, states.arrivals, states.held_tokens, blocks,
         states.running[k], states.tokens[k], states.waiting[k], states.preempted[k],
-        states.ended[k], states.log,
+        states.ended[k], states.log, states.factors,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What would the engine do? vLLM's real scheduler in virtual time.
 
 Scheduler, KV-cache manager and hook are the real ones; only running the model is
-replaced by the profile's cost model. Deterministic. Used by evals and by the twin.
+replaced by the profile's cost model and residuals. Deterministic. Used by evals.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -31,6 +31,7 @@ from serving.contracts.settings import EngineSettings
 from serving.engines.offered import as_the_trace_says, longest_answer, promised_to, track_of
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun, request_arguments
+from serving.engines.step_noise import step_factors
 from serving.engines.tickers import Ticker, Tickers
 from serving.engines.virtual_resume import hold_prefix, put_back
 from serving.engines.virtual_vllm import (
@@ -74,6 +75,7 @@ class SimulatedEngine:
         skip_idle_allocations(self.scheduler)
         skip_model_input(self.scheduler)
         self._now_s = 0.0
+        self._factors, self._timed = step_factors(profile), 0
         self._tracks: dict[str, RequestTrack] = {}
         self._true_tokens: dict[str, int] = {}
         self._requests = VirtualRequests(profile)
@@ -312,7 +314,11 @@ class SimulatedEngine:
         request_ids = list(output.num_scheduled_tokens)
         if request_ids:
             shape = step_shape(output.num_scheduled_tokens, scheduler.requests)
-            self._now_s += shape.seconds(self.profile.cost)
+            took_s = shape.seconds(self.profile.cost)
+            if len(self._factors):
+                took_s *= float(self._factors[self._timed % len(self._factors)])
+            self._timed += 1
+            self._now_s += took_s
         sampled = self._sample(request_ids)
         index = dict(zip(request_ids, range(len(request_ids)), strict=True))
         result = ModelRunnerOutput(

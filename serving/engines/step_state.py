@@ -10,6 +10,7 @@ from serving.core.jit import compiled_in_place
 from serving.engines.kv_blocks import KvBlocks, empty_blocks
 from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
+from serving.engines.step_noise import step_factors
 
 COMING, WAITING, PREEMPTED, RUNNING, SERVED, REJECTED = range(6)
 _LINE_BYTES = 64
@@ -50,6 +51,7 @@ ENGINE = np.dtype(
         ("awaits", "i8"), ("awaited", "i8"),  # whether a run ends with certain requests, how many
         ("recomputed_tokens", "i8"),
         ("steps", "i8"),  # so far, also those that had nothing to compute
+        ("timed", "i8"),  # so far, of those that had something
         ("looked_at", "i8"),  # by the hook: its running requests, over all steps
         ("logged", "i8"),
     ]
@@ -72,6 +74,7 @@ class EngineState(NamedTuple):
         waiting: a ring of rows, of a size that is a power of two.
         preempted, ended: (max_active_requests,), rows in this step.
         log: STEP; empty is no log.
+        factors: of the steps' times, as in `step_factors`; empty is no noise.
     """
 
     engine: NDArray[Any]
@@ -85,6 +88,7 @@ class EngineState(NamedTuple):
     preempted: NDArray[np.int32]
     ended: NDArray[np.int32]
     log: NDArray[Any]
+    factors: NDArray[np.float64]
 
 
 def new_state(profile: EngineProfile, workload: Workload, log: int = 0) -> EngineState:
@@ -111,7 +115,7 @@ def new_state(profile: EngineProfile, workload: Workload, log: int = 0) -> Engin
     ring = np.zeros(1 << count.bit_length(), np.int32)
     return EngineState(
         engine, progress, workload.arrival_s, workload.cached_tokens, kv, rows[0], rows[1], ring,
-        rows[2], rows[3], np.zeros(log, STEP),
+        rows[2], rows[3], np.zeros(log, STEP), step_factors(profile),
     )  # fmt: skip
 
 

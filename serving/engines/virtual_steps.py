@@ -222,11 +222,15 @@ def start(state: EngineState, row: int) -> bool:
 def finish_step(state: EngineState) -> None:
     """Let the step's time pass; whose known tokens are all computed gets a new one."""
     engine, running = state.engine[0], state.running
-    engine.now_s += seconds_at(
+    took_s = seconds_at(
         engine.base_s, engine.per_prefill_token_s, engine.per_decode_s,
         engine.per_context_token_s, engine.per_square_s, engine.prefill_tokens, engine.decodes,
         engine.context, engine.square,
     )  # fmt: skip
+    if len(state.factors):
+        took_s *= state.factors[engine.timed & (len(state.factors) - 1)]
+    engine.timed += 1
+    engine.now_s += took_s
     now_s, kept, ended = engine.now_s, 0, 0
     for i in range(engine.scheduled):
         row = running[i]

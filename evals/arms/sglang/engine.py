@@ -20,6 +20,7 @@ from serving.contracts import Finish, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.offered import promised_to, track_of
 from serving.engines.profile import EngineProfile
+from serving.engines.step_noise import step_factors
 from serving.perception.accounting import RequestTrack
 
 CHUNKED_PREFILL_SIZE = 8192  # SGLang's default on GPUs of 60 to 160 GB; 4096 on CPUs
@@ -67,6 +68,7 @@ class EmulatedSGLang:
             kv_tokens, profile.max_active_requests, chunked_prefill_size
         )
         self.recomputed_tokens = 0
+        self._factors, self._timed = step_factors(profile), 0
         self._now_s = self._decoded_s = 0.0
         self._tracks: dict[int, RequestTrack] = {}
         self._true_tokens: dict[int, int] = {}
@@ -138,7 +140,11 @@ class EmulatedSGLang:
             track = self._tracks[prefill.request.index]
             if track.admitted_s is None:
                 track.admitted_s = self._now_s
-        self._now_s += step.shape.seconds(self._cost)
+        took_s = step.shape.seconds(self._cost)
+        if len(self._factors):
+            took_s *= float(self._factors[self._timed % len(self._factors)])
+        self._timed += 1
+        self._now_s += took_s
         finished = self.scheduler.complete(step)
         if not step.prefills:
             self._decoded_s = self._now_s

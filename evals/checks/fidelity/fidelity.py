@@ -147,13 +147,16 @@ def _replay(
 
 
 def sized_as(profile: EngineProfile, snapshot: Snapshot) -> EngineProfile:
-    """The profile's cost model with the batch, step and cache sizes of a running engine."""
+    """The profile's cost model with the batch, step and cache sizes of a running engine.
+
+    Without its residuals: the cost model is what is compared.
+    """
     envelope = snapshot.envelope
     return replace(
         profile,
         max_active_requests=envelope.max_active_requests, token_budget=envelope.token_budget,
         kv_blocks=envelope.kv_blocks, block_size=envelope.block_size,
-        max_model_len=envelope.max_model_len,
+        max_model_len=envelope.max_model_len, residuals=(),
     )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ and that figure is returned. Linear programmes: HiGHS (Huangfu and Hall 2018) th
 The stretches are those of energetic reasoning (Erschler and Lopez 1990).
 
 Not covered: several data-parallel ranks, speculative decoding, what the prefix cache saves, and
-another engine's kernels (`other_costs`) where these are faster.
+another engine's kernels (`other_costs`) where these are faster. Steps take what the cost model
+says: noise evens out over many, so a run may exceed the bound by what it leaves.
 """
 
 from collections.abc import Sequence

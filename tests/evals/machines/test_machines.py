@@ -15,6 +15,9 @@ from evals.machines.profile_file import PROFILES, load_profile, machine_of, prof
 from evals.machines.silicon import HOST_S, Wanted
 from evals.machines.step_times import STEPS, step_times_ms
 from evals.machines.steps import steps_of
+from evals.requests.scenario import build_workload
+from evals.sim.jobs import RunOptions, cases_of
+from evals.suite.arms import ControllerOptions
 from evals.suite.suite import load_suite
 from evals.suite.toml_file import SuiteError
 from serving.contracts import CostCoefficients
@@ -103,6 +106,21 @@ def test_a_suite_may_have_few_kv_blocks_and_another_machine():
     assert other.cost == load_profile("a100_llama_8b").cost
     plain = suite.model_copy(update={"kv_blocks": None})
     assert machine_of(plain) == H200
+
+
+def test_every_arm_of_a_seed_has_the_same_noise():
+    suite = load_suite(Path("evals/suites/search.toml"))
+    noise = {}
+    for seed in (1, 2):
+        workload = build_workload(
+            suite.scenarios[0].model_copy(update={"requests": 30}), seed=seed, max_model_len=16_384,
+            trace_file=None, warn=lambda _: None,
+        )  # fmt: skip
+        options = RunOptions(1, ControllerOptions())
+        cases = cases_of(suite, workload, H200, options, capacity_rps=1.0)
+        assert len(cases) == len(suite.arms)
+        (noise[seed],) = {case.profile.noise_seed for case in cases}
+    assert noise == {1: 1, 2: 2}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
