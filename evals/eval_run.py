@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from evals.live.own_server import own_server
-from evals.live.plain_server import PlainServer, connect, named_urls
+from evals.live.server import Server, connect, named_urls
 from evals.machines.profile_file import machine_of
 from evals.progress import CaseProgress
 from evals.report.files import write_files
@@ -79,11 +79,12 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
     if request.live is None:
         run = _simulate(suite, request, progress)
     else:
-        suite = _live_suite(suite, progress)
+        _check_live(suite)
         if request.trace_file is not None:  # before a server is started
             build_workloads(suite, request.trace_file, ANY_LENGTH_TOKENS, lambda _: None)
         # Before a server is started: what is wrong here shall not be said after two minutes.
-        plain = [connect(named) for named in named_urls(request.live.plain, suite.arms)]
+        named = named_urls(request.live.plain, suite.arms)
+        plain = [connect(url, name=name) for name, url in named.items()]
         if request.live.serve:
             run = _serve_and_run(suite, request, request.live, plain, progress)
         else:
@@ -120,8 +121,8 @@ def _arms(names: str) -> tuple[str, ...]:
     return arms
 
 
-def _live_suite(suite: Suite, progress: CaseProgress) -> Suite:
-    """The suite as a server can run it: one seed, and the targets it was started with.
+def _check_live(suite: Suite) -> None:
+    """See that a running server can have the suite's targets: those that it was started with.
 
     Raises:
         SuiteError: a scenario has targets of its own.
@@ -132,10 +133,6 @@ def _live_suite(suite: Suite, progress: CaseProgress) -> Suite:
                 f"scenarios: {scenario.name}: slo_scale = {scenario.slo_scale:g}: a running server "
                 "has one for all: set it under [settings], or use --engine sim"
             )
-    first = suite.every_seed[0]
-    if len(suite.every_seed) > 1:
-        progress.warn(f"live: seed {first} only; run the others with --seed")
-    return suite.model_copy(update={"seeds": (first,)})
 
 
 def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
@@ -158,7 +155,7 @@ def _serve_and_run(
     suite: Suite,
     request: EvalRequest,
     target: LiveTarget,
-    plain: Sequence[PlainServer],
+    plain: Sequence[Server],
     progress: CaseProgress,
 ) -> SuiteRun:
     where = urlsplit(target.url)
@@ -177,27 +174,26 @@ def _run_live(
     suite: Suite,
     request: EvalRequest,
     target: LiveTarget,
-    plain: Sequence[PlainServer],
+    plain: Sequence[Server],
     progress: CaseProgress,
 ) -> SuiteRun:
-    from evals.live.run import LiveOptions, LiveServer, served_model
-    from evals.live.suite_run import LiveRun, run_live_suite
+    from evals.live.run import LiveOptions, LiveRun, run_live_suite
     from serving.engines.live import LiveEngine, read_token
 
     url = target.url.rstrip("/").removesuffix("/v1")
     engine = LiveEngine(url, read_token(target.token_file))
-    model, max_model_len = served_model(url)
-    live = LiveRun(
-        suite,
-        LiveServer(url, target.model or model, engine),
-        plain,
-        seed=suite.every_seed[0],
-        options=LiveOptions(request.controller, ledger_dir=_fresh_ledgers(suite, request.out)),
-        progress=progress,
-    )
-    workloads = build_workloads(suite, request.trace_file, max_model_len, progress.warn)
-    run = run_live_suite(live, workloads)
-    return replace(run, results=[each | {"seed": run.seed} for each in run.results])
+    server = connect(url, engine)
+    if target.model:
+        server = replace(server, model=target.model)
+    if not server.ends_answers:
+        progress.warn(
+            f"{url} does not end answers at a length of the client's choosing: it is told how "
+            "long each is; start it with --logits-processors evals.live.answer_length:AnswerLength"
+        )
+    options = LiveOptions(request.controller, ledger_dir=_fresh_ledgers(suite, request.out))
+    longest = engine.snapshot().envelope.max_model_len
+    workloads = build_workloads(suite, request.trace_file, longest, progress.warn)
+    return run_live_suite(LiveRun(suite, server, plain, options, progress), workloads)
 
 
 def _fresh_ledgers(suite: Suite, out: Path | None) -> Path | None:

@@ -1,6 +1,6 @@
 """How does the demo go? Server, capacity, the two arms, the books, the report."""
 
-import asyncio
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from rich.console import Console
 
 from evals.demo.books import Books, check_books
 from evals.demo.view import ArmView
-from evals.live.capacity import clients_for, measure_capacity
-from evals.live.own_server import believing
-from evals.live.run import LiveCase, LiveOptions, LiveServer, run_case, wait_until_idle
+from evals.live.capacity import measure_capacity
+from evals.live.own_server import own_server
+from evals.live.run import LiveCase, LiveOptions, run_case
+from evals.live.server import connect, wait_until_idle
 from evals.live.totals import engine_totals, exported_totals
 from evals.report.case_section import CaseReport
 from evals.report.page import write_report
@@ -22,22 +23,16 @@ from evals.requests.scenario import build_workload
 from evals.result.metrics import CaseRun, Result, summarise
 from evals.result.recording import RecordedEngine
 from evals.result.run_result import SuiteRun, to_json, versions
-from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.arms import ControllerOptions
 from evals.suite.suite import Suite, load_suite
 from hmas_agents.ledger import LedgerReader
 from serving.contracts import TraceRequest
-from serving.engines.live import LiveEngine
-from serving.launch.launcher import running_server, write_token
-from serving.launch.model import SMOLLM2
+from serving.engines.live import LiveEngine, read_token
 
 SUITE = Path(__file__).parent.parent / "suites" / "demo.toml"
 CONTROLLER = Path(__file__).parent / "controller.toml"
-MODEL_NAME = "smollm2"
-MAX_MODEL_LEN = 2048
-# For both arms. vLLM's default of 128 lets decodes starve each other on two cores, and a
-# comparison with that would say more about the configuration than about scheduling.
-MAX_NUM_SEQS = 32
-CAPACITY_S = 25.0
+MAX_MODEL_LEN = 2048  # of the server that runs for evals
+CAPACITY_S = 40.0
 REQUEST_LIMIT_S = 600.0
 ARM_TITLES = {"vllm-fcfs": "vLLM default order", "hmas": "H-MAS acting"}
 _PREPARES = {
@@ -78,24 +73,16 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
     ledger = options.out / "ledger.sqlite"
     for stale in options.out.glob("ledger.sqlite*"):
         stale.unlink()
-    token = write_token(options.out / "token")
-    log = options.out / "vllm.log"
-    arguments = [
-        "--served-model-name", MODEL_NAME,
-        "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(MAX_NUM_SEQS),
-        "--enforce-eager",
-    ]  # fmt: skip
-    console.print(f"starting vLLM with the hook (1-2 minutes; log: {log})")
-    settings, model = believing(suite.settings), str(SMOLLM2.resolve())
-    with running_server(settings, model, arguments, port=options.port, token=token, log=log):
-        url = f"http://127.0.0.1:{options.port}"
-        engine = LiveEngine(url, token)
+    console.print(f"starting vLLM with the hook (1-2 minutes; log: {options.out / 'vllm.log'})")
+    with (
+        own_server(suite.settings, options.out, port=options.port) as own,
+        closing(LiveEngine(own.url, read_token(own.token_file))) as engine,
+    ):
+        server = connect(own.url, engine)
         console.print(f"measuring capacity for {CAPACITY_S:g} s")
-        measuring = measure_capacity(
-            url, MODEL_NAME, requests, seconds=CAPACITY_S, token_seed=options.seed + 1,
-            concurrency=clients_for(engine.snapshot()), run_id="capacity-",
-        )  # fmt: skip
-        capacity_rps = asyncio.run(measuring)
+        capacity_rps = measure_capacity(
+            server, requests, seconds=CAPACITY_S, token_seed=options.seed + 1
+        )
         rate_rps = options.load * capacity_rps
         count = max(20, round(rate_rps * options.duration_s))
         offered = scale_to_rate(requests[:count], rate_rps)
@@ -104,26 +91,30 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
             f"({provenance}) at {options.load:g} times that, twice",
             soft_wrap=True,
         )
-        controller = ControllerOptions(CONTROLLER, f"{url}/v1", MODEL_NAME, ledger)
+        controller = ControllerOptions(CONTROLLER, f"{own.url}/v1", own.model, ledger)
         live = LiveOptions(controller, timeout_s=REQUEST_LIMIT_S)
-        server = LiveServer(url, MODEL_NAME, engine)
         wait_until_idle(engine)
-        before, runs = engine_totals(engine.snapshot().counters), []
+        before = engine_totals(engine.snapshot().counters)
+        runs: list[CaseRun] = []
+        results: list[Result] = []
         for name in suite.arms:
+            recorded = RecordedEngine(engine)
             case = LiveCase(
-                suite.scenarios[0].name, options.load, parse_arm(name), offered, suite.settings,
-                suite.drain_s, RecordedEngine(engine),
+                suite.scenarios[0].name, options.load, name, offered, suite.settings,
+                suite.drain_s, recorded,
             )  # fmt: skip
             console.print(f"{ARM_TITLES[name]}: {_PREPARES[name]}")
-            with ArmView(console, ARM_TITLES[name], len(offered), case.engine) as view:
-                run = run_case(
+            with ArmView(console, ARM_TITLES[name], len(offered), recorded) as view:
+                run, played = run_case(
                     case, server, seed=options.seed, options=live, on_event=view.on_event
                 )
             runs.append(run)
+            results.append(summarise(run, span_s(offered)) | {
+                "trace": provenance, "capacity_rps": capacity_rps, "engine": "live",
+                "client": played.client,
+            })  # fmt: skip
         wait_until_idle(engine)
-        books = check_books(engine, before, exported_totals(url), runs)
-        engine.close()
-    results = [_result(run, offered, capacity_rps, provenance) for run in runs]
+        books = check_books(engine, before, exported_totals(own.url), runs)
     outcome = SuiteRun(suite.name, options.seed, versions(), results, runs)
     _write(outcome, suite, options)
     return DemoRun(outcome, books)
@@ -140,15 +131,6 @@ def _workload(
         warn=lambda line: console.print(f"note: {line}", markup=False),
     )  # fmt: skip
     return workload.requests, workload.provenance
-
-
-def _result(
-    run: CaseRun, offered: tuple[TraceRequest, ...], capacity_rps: float, provenance: str
-) -> Result:
-    result = summarise(run, span_s(offered))
-    result["trace"], result["capacity_rps"] = provenance, capacity_rps
-    result["engine"] = "live"
-    return result
 
 
 def _write(run: SuiteRun, suite: Suite, options: DemoOptions) -> None:

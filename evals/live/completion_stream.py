@@ -6,7 +6,7 @@ Called by the load generator and the capacity measurement.
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -27,23 +27,49 @@ class StreamError(Exception):
 
 @dataclass(slots=True)
 class Served:
-    """What a client saw so far; monotonic times, None before the first token."""
+    """What a client saw so far; monotonic times, None before the first token.
 
+    `sent_s`: when the last byte of the request was written. `gaps_s`: one for each token after
+    the first; of tokens that came together all but one are 0.
+    """
+
+    sent_s: float | None = None
     first_s: float | None = None
     last_s: float | None = None
     end_s: float = 0.0
     output_tokens: int = 0
     finish: Finish = "error"
+    gaps_s: list[float] = field(default_factory=list)
+
+    def note(self, event: dict[str, Any], now_s: float) -> bool:
+        """Take in one event that came at `now_s`; True when it carries the finish reason."""
+        tokens = (event.get("usage") or {}).get("completion_tokens")
+        choices = event.get("choices") or []
+        if tokens is None:  # a server without continuous usage: one token per chunk
+            tokens = self.output_tokens + len(choices)
+        if tokens > self.output_tokens:
+            if self.last_s is None:
+                self.first_s = now_s
+            else:
+                self.gaps_s.append(now_s - self.last_s)
+            self.gaps_s += [0.0] * (tokens - self.output_tokens - 1)
+            self.last_s = now_s
+        self.output_tokens = tokens  # may be fewer: what the server counts at the end is right
+        reason = choices[0].get("finish_reason") if choices else None
+        if reason is None:
+            return False
+        self.finish = "stop" if reason == "stop" else "aborted" if reason == "abort" else "length"
+        return True
 
 
 async def stream_completion(
     client: httpx.AsyncClient,
-    body: dict[str, Any],
+    body: bytes,
     request_id: str,
     served: Served,
     on_event: Callable[[], None] = lambda: None,
 ) -> None:
-    """Send one request and note in `served` when tokens arrive and how it ends.
+    """Send one request (JSON) and note in `served` when tokens arrive and how it ends.
 
     Leaving it early (a timeout, a cancellation, `on_event` raising) closes the connection,
     which aborts the request in the server. `on_event` follows each event that was noted.
@@ -51,9 +77,15 @@ async def stream_completion(
     Raises:
         StreamError: refused (429, 503), an HTTP error, a broken or unfinished stream.
     """
+
+    async def trace(event: str, _: Any) -> None:
+        if event.endswith("send_request_body.complete"):
+            served.sent_s = time.monotonic()
+
+    headers = {"X-Request-Id": request_id, "Content-Type": "application/json"}
     try:
         async with client.stream(
-            "POST", "/v1/completions", json=body, headers={"X-Request-Id": request_id}
+            "POST", "/v1/completions", content=body, headers=headers, extensions={"trace": trace}
         ) as response:
             if response.status_code != httpx.codes.OK:
                 finish: Finish = "rejected" if response.status_code in REFUSED else "error"
@@ -63,7 +95,7 @@ async def stream_completion(
                 )
             ended = False
             async for event in _events(response):
-                ended = _note(event, served) or ended
+                ended = served.note(event, time.monotonic()) or ended
                 on_event()
             if not ended:
                 raise StreamError("error", "the stream ended without a finish_reason")
@@ -95,22 +127,3 @@ async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         if not isinstance(event, dict) or "error" in event:
             raise StreamError("error", f"the server reports {data[:200]}")
         yield event
-
-
-def _note(event: dict[str, Any], served: Served) -> bool:
-    """Take in one event; True when it carries the finish reason."""
-    tokens = (event.get("usage") or {}).get("completion_tokens")
-    choices = event.get("choices") or []
-    if tokens is None:  # a server without continuous usage: one token per chunk
-        tokens = served.output_tokens + len(choices)
-    if tokens > served.output_tokens:
-        now_s = time.monotonic()
-        if served.first_s is None:
-            served.first_s = now_s
-        served.last_s = now_s
-    served.output_tokens = tokens  # may be fewer: what the server counts at the end is right
-    reason = choices[0].get("finish_reason") if choices else None
-    if reason is None:
-        return False
-    served.finish = "stop" if reason == "stop" else "aborted" if reason == "abort" else "length"
-    return True

@@ -1,34 +1,32 @@
-"""What does a client of a running server see? An open-loop replay of a workload.
+"""What do clients of a running server see? An open loop, and a closed one.
 
-Each request is sent at its own arrival time, whatever became of the others, and
-measured at the client: no queue hides in a slow sender. Speaks the OpenAI completions
-API to any server; to vLLM with the hook, tenant and SLO class ride in `vllm_xargs`.
-Called by the live runner and the demo.
+Open: each request is sent at its own arrival time, whatever became of the others, and measured
+at the client: no queue hides in a slow sender. How late requests were sent is in the figures;
+TTFT counts from when they were due. Closed: so many requests are always under way.
 """
 
 import asyncio
-import random
-import secrets
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import httpx
+import numpy as np
 
 from evals.live.completion_stream import Served, StreamError, stream_completion
+from evals.live.request_body import completion_body, new_cache_salt
+from evals.live.server import Server
 from serving.contracts import SLO, Finish, Outcome, TraceRequest
-from serving.contracts.requests import PREFIX_BLOCK_TOKENS
 from serving.contracts.settings import EngineSettings
+from serving.engines.offered import longest_answer
 from serving.perception.accounting import judge
 
-TOKEN_IDS = (100, 40_000)
-
-# vllm: with the hook, everything it can use. openai: what SGLang and vLLM without the hook
-# take as well; neither has a use for tenants, and each may refuse a priority.
-Dialect = Literal["vllm", "openai"]
 ReplayEvent = Literal["sent", "left"]
 OnEvent = Callable[[ReplayEvent, Outcome | None], None]
+_TICK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +36,29 @@ class SentRequest:
     index: int
     request_id: str
     request: TraceRequest
-    intended_mono: float
+    due_mono: float
     to_unix_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What the clients of a replay saw.
+
+    Attributes:
+        outcomes: one per request, in order; times are Unix seconds, and latencies count from
+            when the request was due.
+        client: figures of the clients: `lateness_s`, send time minus due time; `itl_s`, the gaps
+            between one token and the next, and `longest_gap_s`, the longest of each request;
+            `wrong_lengths`, answers that ended, but not at their length; `lengths_told`, whether
+            the engine knew the lengths.
+    """
+
+    outcomes: list[Outcome]
+    client: dict[str, Any]
+
+
 async def replay(
-    base_url: str,
-    model: str,
+    server: Server,
     requests: Sequence[TraceRequest],
     *,
     settings: EngineSettings,
@@ -52,131 +66,148 @@ async def replay(
     timeout_s: float,
     drain_s: float | None = None,
     run_id: str = "",
-    dialect: Dialect = "vllm",
     on_event: OnEvent = lambda _kind, _outcome: None,
-) -> list[Outcome]:
+) -> Replay:
     """Offer a workload to a server and judge each request at the client.
 
+    Every body is there before the first is due: 6 to 7 bytes for each token of the prompts.
+
     Args:
-        base_url: of the server, without `/v1`.
-        model: as the server names it.
+        server: with the hook it is told tenants, classes and priorities.
         requests: in order of arrival, seconds from the first.
         settings: SLO targets by class.
         token_seed: decides the random prompts.
         timeout_s: longest life of one request; then it is `aborted`.
         drain_s: time after the last arrival; then the rest is `unfinished`. None: no end.
         run_id: put before each request id (`r0`, `r1`, ...), so that ids differ between runs.
-        dialect: what the server understands.
         on_event: called with ("sent", None) and ("left", outcome).
 
     Returns:
-        One outcome per request, in order; times are Unix seconds, and latencies count
-        from the intended arrival. An HTTP error is an outcome, never an exception.
+        What was seen. An HTTP error is an outcome, never an exception.
     """
-    start_s, start_mono = time.time(), time.monotonic()
     end_s = None if drain_s is None else requests[-1].arrival_s + drain_s
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-    cache_salt = new_cache_salt()
+    bodies = list(islice(bodies_for(server, requests, token_seed), len(requests)))
+    start_s, start_mono = time.time(), time.monotonic()
     async with (
-        httpx.AsyncClient(base_url=base_url, limits=limits, timeout=None) as client,
+        httpx.AsyncClient(base_url=server.url, limits=limits, timeout=None) as client,
         asyncio.TaskGroup() as group,
     ):
 
-        async def one(index: int) -> Outcome:
+        async def one(index: int) -> tuple[Outcome, Served]:
             request = requests[index]
-            intended_mono = start_mono + request.arrival_s
-            await asyncio.sleep(intended_mono - time.monotonic())
+            due_mono = start_mono + request.arrival_s
+            await asyncio.sleep(due_mono - time.monotonic())
             on_event("sent", None)
             life_s = timeout_s if end_s is None else min(timeout_s, end_s - request.arrival_s)
-            sent = SentRequest(
-                index, f"{run_id}r{index}", request, intended_mono, start_s - start_mono
-            )
+            sent = SentRequest(index, f"{run_id}r{index}", request, due_mono, start_s - start_mono)
             served = await _serve(
-                client,
-                completion_body(
-                    model, request, token_seed, index, dialect=dialect, cache_salt=cache_salt
-                ),
-                sent,
-                until_mono=intended_mono + life_s,
+                client, bodies[index], sent, until_mono=due_mono + life_s,
                 late="aborted" if life_s == timeout_s else "unfinished",
-            )
+            )  # fmt: skip
             outcome = client_outcome(sent, served, settings)
             on_event("left", outcome)
-            return outcome
+            return outcome, served
 
         tasks = [group.create_task(one(index)) for index in range(len(requests))]
-    return [task.result() for task in tasks]
+    seen = [task.result() for task in tasks]
+    due_mono = [start_mono + request.arrival_s for request in requests]
+    figures = _client_figures(requests, [served for _, served in seen], due_mono)
+    outcomes = [outcome for outcome, _ in seen]
+    return Replay(outcomes, figures | {"lengths_told": not server.ends_answers})
 
 
-def completion_body(
-    model: str,
-    request: TraceRequest,
-    token_seed: int,
-    index: int,
+async def closed_loop(
+    server: Server,
+    bodies: Iterator[bytes],
     *,
-    dialect: Dialect = "vllm",
-    cache_salt: str = "",
-) -> dict[str, Any]:
-    """The JSON body of a streaming completion that yields exactly `output_tokens` tokens.
+    concurrency: int,
+    seconds: float,
+    run_id: str,
+    failures_allowed: int = 0,
+    on_tick: Callable[[float], None] = lambda _elapsed_s: None,
+) -> tuple[list[float], list[str]]:
+    """Keep `concurrency` requests under way for `seconds`; what is left then is cancelled.
 
-    Requests with different salts share no cached prefix; an empty one is not sent.
+    Args:
+        server: gets them.
+        bodies: in order; as many as it takes.
+        concurrency: so many clients, each sends its next request when the last is answered.
+        seconds: how long; less where more requests fail than `failures_allowed`.
+        run_id: put before each request id.
+        failures_allowed: requests.
+        on_tick: told the seconds since the start, twice a second.
+
+    Returns:
+        Seconds after the start at which requests were completed, in order, and what failed.
     """
-    body: dict[str, Any] = {
-        "model": model,
-        "prompt": prompt_ids(request, token_seed, index),
-        "max_tokens": request.output_tokens,
-        "ignore_eos": True,
-        "temperature": 0,
-        "stream": True,
-        # Usage in every chunk: a chunk may carry several tokens, in vLLM as in SGLang.
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-    }
-    if dialect == "vllm":
-        body |= {
-            "min_tokens": request.output_tokens,
-            "priority": request.priority,
-            "vllm_xargs": _arguments(request),
-        }
-    return body | ({"cache_salt": cache_salt} if cache_salt else {})
+    finished_s: list[float] = []
+    failures: list[str] = []
+    numbered = enumerate(bodies)
+    began_mono = time.monotonic()
+
+    async def client_loop(client: httpx.AsyncClient) -> None:
+        for index, body in numbered:
+            try:
+                await stream_completion(client, body, f"{run_id}c{index}", Served())
+                finished_s.append(time.monotonic() - began_mono)
+            except StreamError as error:
+                failures.append(str(error))
+                if len(failures) > failures_allowed:
+                    return
+
+    limits = httpx.Limits(max_connections=concurrency)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=None) as client:
+        loops = [asyncio.create_task(client_loop(client)) for _ in range(concurrency)]
+        try:
+            while (elapsed_s := time.monotonic() - began_mono) < seconds:
+                on_tick(elapsed_s)
+                await asyncio.wait(loops, timeout=min(_TICK_S, seconds - elapsed_s))
+                if len(failures) > failures_allowed:
+                    break
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+    return finished_s, failures
 
 
-def _arguments(request: TraceRequest) -> dict[str, str | float]:
-    slo = request.slo or SLO()
-    targets = {"slo_ttft_ms": slo.ttft_ms, "slo_tpot_ms": slo.tpot_ms, "slo_e2e_ms": slo.e2e_ms}
-    named: dict[str, str | float] = {"tenant": request.tenant, "slo_class": request.slo_class}
-    return named | {key: value for key, value in targets.items() if value is not None}
+def bodies_for(
+    server: Server, requests: Sequence[TraceRequest], token_seed: int
+) -> Iterator[bytes]:
+    """Bodies of these requests as `server` understands them, again from the start when used up.
 
-
-def new_cache_salt() -> str:
-    """A salt for one replay: a later one of the same prompts must not find them cached."""
-    return secrets.token_hex(8)
-
-
-def prompt_ids(request: TraceRequest, token_seed: int, index: int) -> list[int]:
-    """Random token ids; equal blocks for equal prefix ids, the rest unique to the request."""
-    ids: list[int] = []
-    for block in request.prefix:
-        ids += _draw(f"{token_seed}:block:{block}", PREFIX_BLOCK_TOKENS)
-    ids += _draw(f"{token_seed}:{index}", max(0, request.prompt_tokens - len(ids)))
-    return ids[: request.prompt_tokens]
+    No turn finds the prompts of another in the prefix cache.
+    """
+    longest = longest_answer(requests)
+    index = 0
+    while True:
+        salt = new_cache_salt()
+        for request in requests:
+            body = completion_body(
+                server.model, request, token_seed, index, dialect=server.dialect,
+                max_tokens=server.told_tokens(request, longest), cache_salt=salt,
+            )  # fmt: skip
+            yield json.dumps(body).encode()
+            index += 1
 
 
 def client_outcome(sent: SentRequest, served: Served, settings: EngineSettings) -> Outcome:
     """The outcome of one request from what its client saw, SLOs judged at the client."""
     request = sent.request
     slo = request.slo or settings.slo_of(request.slo_class) or SLO()
-    ttft_s = None if served.first_s is None else served.first_s - sent.intended_mono
+    ttft_s = None if served.first_s is None else served.first_s - sent.due_mono
     tpot_s = None
     if served.first_s is not None and served.last_s is not None and served.output_tokens > 1:
         tpot_s = (served.last_s - served.first_s) / (served.output_tokens - 1)
-    e2e_s = served.end_s - sent.intended_mono
+    e2e_s = served.end_s - sent.due_mono
     met, miss = judge(slo, None, ttft_s, tpot_s, e2e_s)
     if served.finish not in ("stop", "length"):
         met, miss = False, miss or "not_served"
     return Outcome(
         seq=sent.index,
         request_id=sent.request_id,
-        arrival_s=sent.intended_mono + sent.to_unix_s,
+        arrival_s=sent.due_mono + sent.to_unix_s,
         finished_s=served.end_s + sent.to_unix_s,
         tenant=request.tenant,
         slo_class=request.slo_class,
@@ -197,7 +228,7 @@ def client_outcome(sent: SentRequest, served: Served, settings: EngineSettings) 
 
 async def _serve(
     client: httpx.AsyncClient,
-    body: dict[str, Any],
+    body: bytes,
     sent: SentRequest,
     *,
     until_mono: float,
@@ -215,6 +246,27 @@ async def _serve(
     return served
 
 
-def _draw(seed: str, count: int) -> list[int]:
-    rng = random.Random(seed)
-    return [rng.randrange(*TOKEN_IDS) for _ in range(count)]
+def _client_figures(
+    requests: Sequence[TraceRequest], seen: Sequence[Served], due_mono: Sequence[float]
+) -> dict[str, Any]:
+    late_s = [
+        served.sent_s - due
+        for served, due in zip(seen, due_mono, strict=True)
+        if served.sent_s is not None
+    ]
+    return {
+        "lateness_s": _spread(late_s),
+        "itl_s": _spread([gap_s for served in seen for gap_s in served.gaps_s]),
+        "longest_gap_s": _spread([max(served.gaps_s) for served in seen if served.gaps_s]),
+        "wrong_lengths": sum(
+            served.finish in ("stop", "length") and served.output_tokens != request.output_tokens
+            for request, served in zip(requests, seen, strict=True)
+        ),
+    }
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float] | None:
+    if not seconds:
+        return None
+    p50, p99 = np.percentile(seconds, (50, 99))
+    return {"p50": float(p50), "p99": float(p99), "max": max(seconds)}

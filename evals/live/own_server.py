@@ -1,9 +1,10 @@
 """How does an eval get a real server of its own? vLLM with the hook, for one block.
 
-The embedded SmolLM2-135M, or a model that the caller names. Called by
-`hmas eval run --serve` and `hmas soak`; the server is stopped whatever happens.
+The embedded SmolLM2-135M, or a model that the caller names. It ends answers at the length that
+a client wants, so that its scheduler need not know it. The server is stopped whatever happens.
 """
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from serving.launch.launcher import ServerError, running_server, write_token
 from serving.launch.model import SMOLLM2, is_complete
 
 MODEL_NAME = "served"
+_ANSWER_LENGTH = "evals.live.answer_length:AnswerLength"
+_STEP_LOG = "evals.checks.fidelity.step_log.step_log_scheduler"
+_STEP_LOG_VARIABLE = "HMAS_STEP_LOG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,6 @@ class OwnServer:
     pid: int
 
 
-def believing(settings: EngineSettings) -> EngineSettings:
-    """The same settings for a server whose only client is the load generator, which is believed."""
-    return settings.under(settings.contract.model_copy(update={"believe_clients": True}))
-
-
 @contextmanager
 def own_server(
     settings: EngineSettings,
@@ -42,10 +41,19 @@ def own_server(
     port: int,
     model: str = "",
     arguments: Sequence[str] = SMALL_MACHINE,
+    step_log: Path | None = None,
 ) -> Iterator[OwnServer]:
-    """A vLLM with the hook on 127.0.0.1:port; log and token lie in `out`.
+    """A vLLM with the hook on 127.0.0.1:port, which believes its clients (they are ours).
 
-    An empty `model` means SmolLM2. SIGTERM stops the server, as Ctrl-C does.
+    SIGTERM stops the server, as Ctrl-C does.
+
+    Args:
+        settings: of the engine.
+        out: folder that gets log and token.
+        port: to serve at.
+        model: empty means SmolLM2.
+        arguments: vLLM's.
+        step_log: gets a line for each step; None logs none.
 
     Raises:
         ServerError: no model, the port is taken, or vLLM did not start.
@@ -56,12 +64,23 @@ def own_server(
     token_file, log = out / "token", out / "vllm.log"
     token = write_token(token_file)
     model = model or str(SMOLLM2.resolve())
-    named = ["--served-model-name", MODEL_NAME]
+    settings = settings.under(settings.contract.model_copy(update={"believe_clients": True}))
+    arguments = ["--served-model-name", MODEL_NAME, "--logits-processors", _ANSWER_LENGTH,
+                 *arguments]  # fmt: skip
+    kept = os.environ.get(_STEP_LOG_VARIABLE)
+    if step_log is not None:
+        step_log.write_text("")
+        os.environ[_STEP_LOG_VARIABLE] = str(step_log.resolve())  # the server inherits it
+        arguments += ["--scheduler-cls", _STEP_LOG]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with running_server(
-            believing(settings), model, [*named, *arguments], port=port, token=token, log=log
+            settings, model, arguments, port=port, token=token, log=log
         ) as process:
             yield OwnServer(f"http://127.0.0.1:{port}", MODEL_NAME, token_file, log, process.pid)
     finally:
         signal.signal(signal.SIGTERM, before)
+        if kept is None:
+            os.environ.pop(_STEP_LOG_VARIABLE, None)
+        else:
+            os.environ[_STEP_LOG_VARIABLE] = kept

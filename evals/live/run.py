@@ -1,157 +1,218 @@
-"""How is one arm run on a real server? Wait for rest, steer, replay, and give it back.
+"""How is a suite run on real servers? Capacity first, then in rounds one arm after the other.
 
-The server must run vLLM with the hook; its default policy is what `vllm-fcfs` means.
-Called by the live suite, the demo and the fidelity run. Figures are measured at the client.
+Arms of the suite run on a vLLM with the hook, whose default policy is what `vllm-fcfs` means;
+every further server is an arm of its own, by the name that `--server` gave it. Each seed is a
+round with requests of its own. Figures are measured at the client.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
-import httpx
-
-from evals.live.arm import ArmError, steered
-from evals.live.capacity import clients_for, measure_capacity
-from evals.live.load_generator import OnEvent, replay
-from evals.live.plain_server import model_card
+from evals.live.arm import steered
+from evals.live.capacity import measure_capacity
+from evals.live.load_generator import OnEvent, Replay, replay
+from evals.live.server import Server, check_lengths, wait_until_at_rest
 from evals.progress import CaseProgress
+from evals.requests.offer import offer
+from evals.requests.scaling import span_s
 from evals.requests.scenario import Workload
-from evals.result.metrics import CaseRun
+from evals.result.metrics import CaseRun, Result, summarise
 from evals.result.recording import RecordedEngine
-from evals.suite.arms import Arm, ControllerOptions
-from serving.contracts import TraceRequest
+from evals.result.run_result import SuiteRun, versions
+from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.suite import Suite
+from serving.contracts import Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
-from serving.engines.protocol import Engine
-
-IDLE_WAIT_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class LiveServer:
-    """A running server and its engine; `model` as the server names it."""
-
-    base_url: str
-    model: str
-    engine: Engine
 
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How to run on the server.
+    """How to run on the servers.
 
     Attributes:
-        controller: for the arm `hmas`.
+        controller: for the arms with a control loop.
         capacity_s: length of the capacity measurement.
         timeout_s: longest life of one request.
         ledger_dir: gets the decision ledgers; None records none.
     """
 
     controller: ControllerOptions
-    capacity_s: float = 20.0
+    capacity_s: float = 60.0
     timeout_s: float = 300.0
     ledger_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LiveCase:
-    """One arm on one workload at one load; `engine` records what the arm decides."""
+    """One arm on one workload at one load; `engine` records what an arm with the hook decides."""
 
     scenario: str
     load: float
-    arm: Arm
+    arm: str
     requests: Sequence[TraceRequest]
     settings: EngineSettings
     drain_s: float
-    engine: RecordedEngine
+    engine: RecordedEngine | None = None
+
+    @property
+    def title(self) -> str:
+        """For bars and ledgers."""
+        return f"{self.scenario} {self.load:g}x {self.arm}"
 
 
-def served_model(base_url: str) -> tuple[str, int]:
-    """Name and context length of the first model a server lists.
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """One suite, and on what it runs.
+
+    Attributes:
+        suite: its arms run on `server`.
+        server: with the hook; capacity is measured on it.
+        plain: further servers without it.
+        options: how to run on the servers.
+        progress: gets a bar for each case.
+    """
+
+    suite: Suite
+    server: Server
+    plain: Sequence[Server]
+    options: LiveOptions
+    progress: CaseProgress
+
+
+def run_live_suite(live: LiveRun, workloads: Sequence[Workload]) -> SuiteRun:
+    """Run seeds x scenarios x loads x arms.
+
+    Arms take turns at going first, so that what a shared machine does over time falls on none of
+    them alone. Capacity is measured once for each scenario.
 
     Raises:
-        ArmError: the server does not answer, or lists no model.
+        ArmError: the engine is owned by another controller or refuses; a server does not
+            answer or does not come to rest, or takes no requests as long as these.
+        CapacityError: capacity could not be measured.
     """
-    try:
-        card = model_card(base_url)
-        return str(card["id"]), int(card.get("max_model_len") or 2048)
-    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
-        raise ArmError(
-            f"{base_url}/v1/models: no usable answer ({error}): is the server up? See `hmas serve`"
-        ) from error
+    for server in live.plain:
+        for workload in workloads:
+            check_lengths(server, workload.requests)
+    servers = dict.fromkeys(live.suite.arms, live.server) | {one.name: one for one in live.plain}
+    capacities_rps: dict[str, float] = {}
+    done: list[tuple[CaseRun, Result]] = []
+    turns = count()
+    for workload in sorted(workloads, key=lambda one: live.suite.every_seed.index(one.seed)):
+        scenario = workload.scenario
+        if scenario not in capacities_rps:
+            _wait_until_all_rest(live)
+            capacities_rps[scenario] = capacity_rps(
+                live.server, workload, seconds=live.options.capacity_s, progress=live.progress
+            )
+        for load in live.suite.loads:
+            rate_rps = load * capacities_rps[scenario]
+            by_arm = {}
+            for arm in in_turn(list(servers), next(turns)):
+                _wait_until_all_rest(live)
+                by_arm[arm] = _run_arm(live, servers[arm], arm, workload, load, rate_rps)
+                by_arm[arm][1]["capacity_rps"] = capacities_rps[scenario]
+            done += [by_arm[arm] for arm in servers]
+    return SuiteRun(
+        live.suite.name, live.suite.every_seed[0], versions(),
+        [result for _, result in done], [run for run, _ in done],
+    )  # fmt: skip
 
 
-def wait_until_idle(engine: Engine, wait_s: float = IDLE_WAIT_S) -> None:
-    """Wait until the engine has neither waiting nor running requests.
-
-    Raises:
-        ArmError: it still has some after `wait_s`.
-    """
-    until = time.monotonic() + wait_s
-    while True:
-        snapshot = engine.snapshot()
-        inside = snapshot.queue.waiting + snapshot.batch.running
-        if inside == 0:
-            return
-        if time.monotonic() > until:
-            raise ArmError(f"{inside} requests still in the engine after {wait_s:g} s")
-        time.sleep(0.5)
+def in_turn(arms: Sequence[str], turn: int) -> list[str]:
+    """The arms in order, begun `turn` places later and round again."""
+    first = turn % len(arms)
+    return [*arms[first:], *arms[:first]]
 
 
-def measured_capacity_rps(
-    server: LiveServer, workload: Workload, *, seconds: float, seed: int, progress: CaseProgress
+def capacity_rps(
+    server: Server, workload: Workload, *, seconds: float, progress: CaseProgress
 ) -> float:
-    """Requests per second that the server completes of a scenario's, with a bar.
+    """Requests per second that the server completes of a scenario's, with a bar of seconds.
 
     Raises:
         CapacityError: it could not be measured.
     """
-    bar = progress.add(f"{workload.scenario} capacity", len(workload.requests))
-    rate_rps = asyncio.run(
-        measure_capacity(
-            server.base_url, server.model, workload.requests, seconds=seconds, token_seed=seed,
-            concurrency=clients_for(server.engine.snapshot()), run_id="capacity-",
-            on_finished=lambda finished: progress.update(bar, finished),
-        )
+    bar = progress.add(f"{workload.scenario} capacity (seconds)", round(seconds))
+    rate_rps = measure_capacity(
+        server, workload.requests, seconds=seconds, token_seed=workload.seed,
+        on_tick=lambda elapsed_s: progress.update(bar, int(elapsed_s)),
     )  # fmt: skip
     progress.done(bar, f"{workload.scenario}: capacity {rate_rps:.2f} requests/s (closed loop)")
     return rate_rps
 
 
 def run_case(
-    case: LiveCase,
-    server: LiveServer,
-    *,
-    seed: int,
-    options: LiveOptions,
-    on_event: OnEvent,
-) -> CaseRun:
-    """Serve one arm's requests and return what its clients saw, and the arm's decisions.
+    case: LiveCase, server: Server, *, seed: int, options: LiveOptions, on_event: OnEvent
+) -> tuple[CaseRun, Replay]:
+    """Serve one arm's requests; what its clients saw, and what the arm did.
 
     Raises:
         ArmError: the engine is owned by another controller, refuses, or does not come to rest.
     """
-    wait_until_idle(case.engine)
+    wait_until_at_rest(server)
+    arm = None if case.engine is None else parse_arm(case.arm)
+    name = case.arm if arm is None else arm.id_text
+    replaying = replay(
+        server, case.requests, settings=case.settings, token_seed=seed,
+        timeout_s=options.timeout_s, drain_s=case.drain_s, on_event=on_event,
+        run_id=f"{case.scenario}-{case.load:g}-{name}-",
+    )  # fmt: skip
+    if case.engine is None or arm is None:
+        played = asyncio.run(replaying)
+        return CaseRun(case.scenario, case.load, case.arm, played.outcomes, ()), played
     before = case.engine.snapshot().kv
-    label = f"{case.scenario} {case.load:g}x {case.arm.name} live"
-    overrides = {"engine.url": server.base_url}
-    with steered(case.arm, case.engine, options.controller, overrides, run_label=label):
-        replaying = replay(
-            server.base_url,
-            server.model,
-            case.requests,
-            settings=case.settings,
-            token_seed=seed,
-            timeout_s=options.timeout_s,
-            drain_s=case.drain_s,
-            run_id=f"{case.scenario}-{case.load:g}-{case.arm.id_text}-",
-            on_event=on_event,
-        )
-        outcomes = asyncio.run(replaying)
+    overrides, label = {"engine.url": server.url}, f"{case.title} live"
+    with steered(arm, case.engine, options.controller, overrides, run_label=label):
+        played = asyncio.run(replaying)
     after = case.engine.snapshot().kv
-    return CaseRun(
-        case.scenario, case.load, case.arm.name, outcomes, case.engine.decisions,
+    run = CaseRun(
+        case.scenario, case.load, case.arm, played.outcomes, case.engine.decisions,
         preemptions=after.preemptions - before.preemptions,
         recomputed_tokens=after.recomputed_tokens - before.recomputed_tokens,
     )  # fmt: skip
+    return run, played
+
+
+def _wait_until_all_rest(live: LiveRun) -> None:
+    """Wait for every server: they may share a machine, and the next one shall have it alone."""
+    for server in (live.server, *live.plain):
+        wait_until_at_rest(server)
+
+
+def _run_arm(
+    live: LiveRun, server: Server, arm: str, workload: Workload, load: float, rate_rps: float
+) -> tuple[CaseRun, Result]:
+    offered = offer(workload, rate_rps)
+    suite, options = live.suite, live.options
+    engine = None if server.engine is None else RecordedEngine(server.engine)
+    case = LiveCase(
+        workload.scenario, load, arm, offered.requests, suite.settings, suite.drain_s, engine
+    )
+    if options.ledger_dir is not None:
+        path = options.ledger_dir / f"ledger-{case.scenario}-{load:g}x.sqlite"
+        options = replace(options, controller=replace(options.controller, ledger_path=path))
+    title = f"{case.title} seed {workload.seed}"
+    bar = live.progress.add(title, len(offered.requests))
+    left = count(1)
+
+    def on_event(_kind: str, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            live.progress.update(bar, next(left))
+
+    run, played = run_case(case, server, seed=workload.seed, options=options, on_event=on_event)
+    met = sum(outcome.met for outcome in run.outcomes)
+    live.progress.done(bar, f"{title}: {met} of {len(run.outcomes)} met their SLOs")
+    result = summarise(
+        run, span_s(offered.requests), warmup_s=suite.warmup_s, moments_s=offered.moments_s,
+        contract=suite.settings.contract,
+    )  # fmt: skip
+    result |= {
+        "seed": workload.seed, "trace": workload.provenance, "engine": server.description,
+        "client": played.client,
+    }  # fmt: skip
+    if engine is None:  # clients cannot see what it preempted; 0 would say that it never did
+        result |= {"preemptions": None, "recomputed_tokens": None}
+    return run, result

@@ -14,9 +14,13 @@ class FakeOpenAI:
 
     `pages` are its GET routes: text as it is, anything else as JSON. `asked` lists
     (request id, body) of each completion in order of arrival; without an id it is "".
+    With `ends_answers` it does what `AnswerLength` does in vLLM.
     """
 
-    def __init__(self, owner: str = "sglang", tokens_per_chunk: int = 1) -> None:
+    def __init__(
+        self, owner: str = "sglang", tokens_per_chunk: int = 1, ends_answers: bool = False
+    ) -> None:
+        self.ends_answers = ends_answers
         card = {"id": "tiny", "owned_by": owner, "max_model_len": 4096}
         self.pages: dict[str, Any] = {"/v1/models": {"data": [card]}}
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -29,14 +33,19 @@ class FakeOpenAI:
         mine = [(name, body) for name, body in self.asked if name.startswith(run_id)]
         return [body for _, body in sorted(mine, key=lambda each: int(each[0].rsplit("r", 1)[1]))]
 
+    def length(self, body: dict[str, Any]) -> tuple[int, str]:
+        """Tokens of an answer, and why it ends."""
+        wanted = body.get("vllm_xargs", {}).get("answer_tokens") if self.ends_answers else None
+        return (body["max_tokens"], "length") if wanted is None else (wanted, "stop")
+
     def answered(self) -> None:
         """Called after each completion."""
 
     def events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The chunks of one stream."""
-        most, each = body["max_tokens"], self.tokens_per_chunk
+        (most, reason), each = self.length(body), self.tokens_per_chunk
         for done in range(each, most + each, each):
-            finish = "length" if done >= most else None
+            finish = reason if done >= most else None
             yield {
                 "choices": [{"text": "x", "finish_reason": finish}],
                 "usage": {"completion_tokens": min(done, most)},
@@ -62,7 +71,8 @@ def serving(fake: FakeOpenAI) -> Iterator[FakeOpenAI]:
             fake.asked.append((self.headers.get("X-Request-Id", ""), body))
             fake.answered()
             if fake.status != 200 or not body.get("stream"):
-                self._send(fake.status, "{}")
+                usage = {"completion_tokens": fake.length(body)[0]}
+                self._send(fake.status, json.dumps({"usage": usage}))
                 return
             lines = [f"data: {json.dumps(event)}\n\n" for event in fake.events(body)]
             self._send(200, "".join([*lines, "data: [DONE]\n\n"]))

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from evals.live.load_generator import replay
+from evals.live.server import Server
 from serving.compat import vllm_version
 from serving.contracts import Decision, Outcome, Snapshot, TraceRequest, encode
 from serving.engines.live import LiveEngine
@@ -45,9 +46,10 @@ def traffic(count: int, tenants: Sequence[str] = ("a", "b")) -> list[TraceReques
 
 def send(server: RealServer, requests: Sequence[TraceRequest], run_id: str) -> list[Outcome]:
     replaying = replay(
-        server.url, MODEL, requests, settings=SETTINGS, token_seed=1, timeout_s=120, run_id=run_id
-    )
-    return asyncio.run(replaying)
+        Server(server.url, MODEL, server.engine()), requests, settings=SETTINGS, token_seed=1,
+        timeout_s=120, run_id=run_id,
+    )  # fmt: skip
+    return asyncio.run(replaying).outcomes
 
 
 def decision(snapshot: Snapshot, **changes: object) -> Decision:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +15,14 @@ from typing import Any
 import httpx
 import numpy as np
 
-from evals.checks.fidelity.designed_load import Rung, cells, load_for, rungs
+from evals.checks.fidelity.designed_load import Rung, bodies_of, rungs
 from evals.checks.fidelity.machine import OtherLoad, machine_facts
 from evals.checks.fidelity.server import MeasuredServer
 from evals.live.arm import ArmError
 from evals.live.completion_stream import Served, StreamError, stream_completion
-from evals.live.load_generator import completion_body
-from evals.live.run import wait_until_idle
+from evals.live.load_generator import closed_loop
+from evals.live.request_body import completion_body
+from evals.live.server import wait_until_idle
 from evals.machines.fit import Fit, fit_cost, residuals
 from evals.machines.steps import CalibrationError, Steps, joined
 from serving.contracts import Decision, Limits, Snapshot, TraceRequest
@@ -72,10 +74,11 @@ class Calibrator:
 
     def __init__(self, server: MeasuredServer, *, seed: int, on_progress: OnProgress) -> None:
         self._server, self._seed, self._on_progress = server, seed, on_progress
-        engine = server.live.engine
-        wait_until_idle(engine)
-        self._snapshot = engine.snapshot()
-        self._requests = cells(self._snapshot.envelope.max_model_len, seed)
+        wait_until_idle(server.engine)
+        self._snapshot = server.engine.snapshot()
+        self._bodies = bodies_of(
+            server.live.model, self._snapshot.envelope.max_model_len, seed
+        )
         self._plan = rungs(self._snapshot.envelope)
         self._parts: list[tuple[Steps, float | None]] = []
         self._loaded_s = 0.0
@@ -87,7 +90,7 @@ class Calibrator:
         began_s, others = time.time(), OtherLoad(self._server.pid)
         for rung in self._plan:
             self._climb(rung, seconds / len(self._plan))
-            wait_until_idle(self._server.live.engine)
+            wait_until_idle(self._server.engine)
         self._parts.append((self._server.steps(began_s, time.time()), others.share()))
 
     def finish(self, name: str) -> Calibration:
@@ -110,13 +113,15 @@ class Calibrator:
         return Calibration(profile, fit, overhead_s, facts, steps)
 
     def _climb(self, rung: Rung, rung_s: float) -> None:
-        live, before_s = self._server.live, self._loaded_s
-        with _step_size(live.engine, rung.token_budget):
-            asyncio.run(load_for(
-                live.base_url, live.model, self._requests, seed=self._seed, seconds=rung_s,
-                concurrency=rung.concurrency,
-                on_second=lambda s: self._on_progress(before_s + s),
+        before_s = self._loaded_s
+        with _step_size(self._server.engine, rung.token_budget):
+            _, failures = asyncio.run(closed_loop(
+                self._server.live, self._bodies, concurrency=rung.concurrency, seconds=rung_s,
+                run_id=f"calibrate-{before_s:.0f}-",
+                on_tick=lambda elapsed_s: self._on_progress(before_s + elapsed_s),
             ))  # fmt: skip
+        if failures:
+            raise CalibrationError(f"{self._server.live.url} failed a request: {failures[0]}")
         self._loaded_s += rung_s
 
 
@@ -135,7 +140,7 @@ def idle_overhead_s(server: MeasuredServer, seed: int) -> float:
         ArmError: the engine does not come to rest.
         CalibrationError: the server failed a request, or logged no step for it.
     """
-    wait_until_idle(server.live.engine)
+    wait_until_idle(server.engine)
     seen = asyncio.run(_probe(server, seed))
     overheads = []
     steps = server.steps(seen[0][0], seen[-1][1])
@@ -147,7 +152,7 @@ def idle_overhead_s(server: MeasuredServer, seed: int) -> float:
     if not overheads:
         raise CalibrationError(
             f"{server.step_log} has no step for the probes: does the server at "
-            f"{server.live.base_url} write there, and has nobody else requests in it?"
+            f"{server.live.url} write there, and has nobody else requests in it?"
         )
     return float(np.median(overheads))
 
@@ -155,9 +160,9 @@ def idle_overhead_s(server: MeasuredServer, seed: int) -> float:
 async def _probe(server: MeasuredServer, seed: int) -> list[tuple[float, float]]:
     """(sent, first token) of lone requests in Unix seconds; the first one warms up."""
     seen = []
-    async with httpx.AsyncClient(base_url=server.live.base_url, timeout=60.0) as client:
+    async with httpx.AsyncClient(base_url=server.live.url, timeout=60.0) as client:
         for index in range(_PROBES + 1):
-            body = completion_body(server.live.model, _PROBE, seed + 1, index)
+            body = json.dumps(completion_body(server.live.model, _PROBE, seed + 1, index)).encode()
             served, to_unix_s = Served(), time.time() - time.monotonic()
             sent_s = time.time()
             try:
@@ -205,7 +210,7 @@ def _profile(
 def _model_of(server: MeasuredServer) -> str:
     """The folder or the name that the server loaded it from."""
     try:
-        card = httpx.get(f"{server.live.base_url}/v1/models", timeout=10).json()["data"][0]
+        card = httpx.get(f"{server.live.url}/v1/models", timeout=10).json()["data"][0]
         return Path(card.get("root") or server.live.model).name
     except (httpx.HTTPError, ValueError, LookupError):
         return server.live.model

@@ -177,17 +177,16 @@ def _compare(
     """Live, then simulated on the given profile or one fitted between the live cases."""
     from evals.checks.fidelity.calibrate import idle_overhead_s
     from evals.checks.fidelity.fidelity import compare_on, replay_suite, sized_as
-    from evals.live.run import served_model
     from evals.requests.scenario import build_workloads
 
-    _, max_model_len = served_model(server.live.base_url)
+    max_model_len = server.engine.snapshot().envelope.max_model_len
     one_seed = suite.model_copy(update={"seeds": (seed,)})
     workloads = build_workloads(one_seed, None, max_model_len, progress.warn)
     overhead_s = idle_overhead_s(server, seed)
     progress.note(f"client's overhead at idle: {overhead_s * 1000:.1f} ms")
     if given is not None:
         replayed = replay_suite(suite, workloads, server, seed=seed, progress=progress)
-        profile = sized_as(given, server.live.engine.snapshot())
+        profile = sized_as(given, server.engine.snapshot())
     else:
         loading = _Loading(server, seconds, seed, progress)
         parts = len(suite.scenarios) * len(suite.loads) * len(suite.arms) + 1

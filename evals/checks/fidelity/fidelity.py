@@ -16,7 +16,7 @@ from evals.arms.engine import RunnableEngine
 from evals.checks.fidelity.comparison import Comparison, compare
 from evals.checks.fidelity.machine import OtherLoad, warning
 from evals.checks.fidelity.server import MeasuredServer
-from evals.live.run import LiveCase, LiveOptions, measured_capacity_rps
+from evals.live.run import LiveCase, LiveOptions, capacity_rps
 from evals.live.run import run_case as run_live_case
 from evals.machines.steps import CalibrationError, Steps, steps_of
 from evals.progress import CaseProgress
@@ -30,7 +30,7 @@ from serving.contracts import Outcome, Snapshot
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 
-_CAPACITY_S = 20.0
+_CAPACITY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class Replayed:
         """The same case for the simulator."""
         case = self.case
         return SimulatedCase(
-            scenario=case.scenario, load=case.load, arm=case.arm, requests=tuple(case.requests),
-            profile=profile, settings=case.settings, drain_s=case.drain_s,
-            controller=ControllerOptions(),
+            scenario=case.scenario, load=case.load, arm=parse_arm(case.arm),
+            requests=tuple(case.requests), profile=profile, settings=case.settings,
+            drain_s=case.drain_s, controller=ControllerOptions(),
         )  # fmt: skip
 
 
@@ -83,16 +83,14 @@ def replay_suite(
         )
     replayed: list[Replayed] = []
     for workload in workloads:
-        capacity_rps = measured_capacity_rps(
-            server.live, workload, seconds=_CAPACITY_S, seed=seed, progress=progress
-        )
-        facts = {"trace": workload.provenance, "capacity_rps": capacity_rps}
-        for load, arm in product(suite.loads, arms):
+        most_rps = capacity_rps(server.live, workload, seconds=_CAPACITY_S, progress=progress)
+        facts = {"trace": workload.provenance, "capacity_rps": most_rps}
+        for load, arm in product(suite.loads, suite.arms):
             if not replayed:
                 between()
             case = LiveCase(
-                workload.scenario, load, arm, offer(workload, load * capacity_rps).requests,
-                suite.settings, suite.drain_s, RecordedEngine(server.live.engine),
+                workload.scenario, load, arm, offer(workload, load * most_rps).requests,
+                suite.settings, suite.drain_s, RecordedEngine(server.engine),
             )  # fmt: skip
             replayed.append(_replay(case, server, facts, seed, progress))
             between()
@@ -117,7 +115,7 @@ def compare_on(
     comparisons = []
     for live in replayed:
         case = live.simulated_on(profile)
-        title = f"{case.scenario} {case.load:g}x {case.arm.name}"
+        title = live.case.title
         simulated, steps = simulate(case)
         comparison = compare(case, live.run, simulated, live.steps, steps, overhead_s=overhead_s)
         comparison.result.update(live.facts, others_cpu_share=live.others_cpu_share)
@@ -131,11 +129,11 @@ def _replay(
     case: LiveCase, server: MeasuredServer, facts: dict[str, Any], seed: int,
     progress: CaseProgress,
 ) -> Replayed:  # fmt: skip
-    title = f"{case.scenario} {case.load:g}x {case.arm.name}"
+    title = case.title
     bar = progress.add(f"{title} live", len(case.requests))
     left = itertools.count(1)
     others = OtherLoad(server.pid)
-    run = run_live_case(
+    run, played = run_live_case(
         case, server.live, seed=seed, options=LiveOptions(ControllerOptions()),
         on_event=lambda kind, _: progress.update(bar, next(left)) if kind == "left" else None,
     )  # fmt: skip
@@ -143,6 +141,7 @@ def _replay(
     progress.done(bar, f"{title}: live")
     if line := warning(share):
         progress.warn(line)
+    facts = facts | {"client": played.client}
     return Replayed(case, run, server.steps(*_time_of(run)), share, facts)
 
 

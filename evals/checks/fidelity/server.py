@@ -3,21 +3,18 @@
 Called by the commands; both ends of a measurement, clients and step log, are on this machine.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from evals.live.own_server import own_server
-from evals.live.run import LiveServer, served_model
+from evals.live.server import Server, connect
 from evals.machines.steps import Steps, read_steps
 from evals.suite.suite import SMALL_MACHINE
 from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token
-
-_SCHEDULER = "evals.checks.fidelity.step_log.step_log_scheduler"
-_VARIABLE = "HMAS_STEP_LOG"
+from serving.engines.protocol import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +42,11 @@ class ServerChoice:
 class MeasuredServer:
     """A server that logs its steps; of a running one neither arguments nor pid are known."""
 
-    live: LiveServer
+    live: Server
+    engine: Engine
     step_log: Path
-    arguments: tuple[str, ...]
-    pid: int | None
+    arguments: tuple[str, ...] = ()
+    pid: int | None = None
 
     def steps(self, from_s: float, to_s: float) -> Steps:
         """The steps that ended between two Unix times."""
@@ -64,34 +62,18 @@ def measured_server(
     Raises:
         ServerError, ArmError, EngineUnavailable, CalibrationError: there is none; says why.
     """
-    if choice.url:
-        url = choice.url.rstrip("/").removesuffix("/v1")
-        read_steps(choice.step_log)  # fails here rather than after minutes
-        token = read_token(choice.token_file)
-        with _connected(url, served_model(url)[0], token) as live:
-            yield MeasuredServer(live, choice.step_log, (), None)
-        return
-    choice.out.mkdir(parents=True, exist_ok=True)
-    log = (choice.out / "steps.csv").resolve()
-    log.write_text("")
-    before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = str(log)  # the server inherits it
-    try:
-        with own_server(
-            settings, choice.out, port=choice.port, model=choice.model,
-            arguments=[*arguments, "--scheduler-cls", _SCHEDULER],
-        ) as own, _connected(own.url, own.model, read_token(own.token_file)) as live:  # fmt: skip
-            yield MeasuredServer(live, log, tuple(arguments), own.pid)
-    finally:
-        del os.environ[_VARIABLE]
-        if before is not None:
-            os.environ[_VARIABLE] = before
-
-
-@contextmanager
-def _connected(url: str, model: str, token: str) -> Iterator[LiveServer]:
-    engine = LiveEngine(url, token)
-    try:
-        yield LiveServer(url, model, engine)
-    finally:
-        engine.close()
+    with ExitStack() as stack:
+        if choice.url:
+            read_steps(choice.step_log)  # fails here rather than after minutes
+            url, token_file, log = choice.url, choice.token_file, choice.step_log
+            started: tuple[tuple[str, ...], int | None] = ((), None)
+        else:
+            log = choice.out / "steps.csv"
+            own = stack.enter_context(own_server(
+                settings, choice.out, port=choice.port, model=choice.model, arguments=arguments,
+                step_log=log,
+            ))  # fmt: skip
+            url, token_file, started = own.url, own.token_file, (tuple(arguments), own.pid)
+        url = url.rstrip("/").removesuffix("/v1")
+        engine = stack.enter_context(closing(LiveEngine(url, read_token(token_file))))
+        yield MeasuredServer(connect(url, engine), engine, log, *started)

@@ -4,7 +4,6 @@ Called by `run`. A client never waits for another one; what it saw is a `Visit`.
 """
 
 import asyncio
-import json
 import random
 import time
 from collections import Counter
@@ -162,8 +161,7 @@ class Clients:
         self.clock.enter()
         try:
             async with asyncio.timeout(errand.leave_after_s or TIMEOUT_S):
-                body = json.loads(errand.body)
-                await stream_completion(client, body, request_id, served, on_event)
+                await stream_completion(client, errand.body, request_id, served, on_event)
         except _LeftEarly:
             return "left", ""
         except TimeoutError:

@@ -20,7 +20,7 @@ from evals.checks.soak.server_log import read_complaints
 from evals.checks.soak.steering import Steering
 from evals.live.arm import ArmError
 from evals.live.own_server import OwnServer, own_server
-from evals.live.run import served_model, wait_until_idle
+from evals.live.server import wait_until_idle
 from evals.live.totals import Totals, engine_totals, exported_totals
 from evals.suite.suite import SMALL_MACHINE
 from serving.contracts.settings import EngineSettings
@@ -86,13 +86,12 @@ def soak_on(
     before = engine.snapshot()
     if before.controller_id:
         raise ArmError(f"controller {before.controller_id!r} owns the engine: stop it first")
-    _, max_model_len = served_model(server.url)
     steering = Steering(
         server.url, token, core_pids(server.pid), seed=options.seed, snapshot=before
     )
     clients = Clients(
-        server.url, server.model, max_model_len, seed=options.seed, rate_rps=options.rate_rps,
-        adapters=adapters,
+        server.url, server.model, before.envelope.max_model_len, seed=options.seed,
+        rate_rps=options.rate_rps, adapters=adapters,
     )  # fmt: skip
     log_from = server.log.stat().st_size
     steering.follow()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evals.live.load_generator import completion_body
+from evals.live.request_body import completion_body
 from serving.contracts import TraceRequest
 
 Kind = Literal["whole", "leaver", "bad"]
@@ -102,11 +102,10 @@ def draw_errand(
 
 
 def _special(rng: random.Random, flavour: Flavour, adapters: Sequence[str]) -> dict[str, Any]:
-    own_end = {"min_tokens": 0, "ignore_eos": False}
     if flavour == "grammar":
-        return own_end | {"structured_outputs": rng.choice(_GRAMMARS)}
+        return {"ignore_eos": False, "structured_outputs": rng.choice(_GRAMMARS)}
     if flavour == "stop":
-        return {"min_tokens": 0, "stop": rng.sample(["e", " the", "\n", "qqq"], 2)}
+        return {"stop": rng.sample(["e", " the", "\n", "qqq"], 2)}
     if flavour == "twice":
         return {"n": 2, "temperature": 1.0}
     return {"model": rng.choice(adapters)} if flavour == "adapter" else {}
@@ -127,7 +126,7 @@ def _good_body(rng: random.Random, index: int, model: str) -> dict[str, Any]:
     body = completion_body(model, request, _TOKEN_SEED, index)
     if rng.random() < 0.2:  # ends where the model ends it
         # Without a seed of its own: vLLM 0.32 on CPU dies of one (no offset in torch's generator).
-        body.update(min_tokens=0, ignore_eos=False, temperature=1.0)
+        body.update(ignore_eos=False, temperature=1.0)
     if rng.random() < 0.2:
         body["vllm_xargs"] |= rng.choice(_ODD_XARGS)
     if rng.random() < 0.05:
@@ -139,7 +138,7 @@ def _bad_body(rng: random.Random, body: dict[str, Any], max_model_len: int) -> b
     broken: tuple[dict[str, Any], ...] = (
         {"prompt": [200] * (max_model_len + 1)},
         {"prompt": {"text": "?"}},
-        {"max_tokens": -1, "min_tokens": 0},
+        {"max_tokens": -1},
         {"max_tokens": "many"},
         {"temperature": "hot"},
         {"temperature": -2.0},

@@ -1,6 +1,7 @@
 """Does a calibration find the machine's coefficients, and does its log say what ran?"""
 
 import asyncio
+import json
 from dataclasses import replace
 from itertools import islice
 from math import inf
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from evals.checks.fidelity.calibrate import Calibration
 from evals.checks.fidelity.calibration_file import calibration_document, write_profile
-from evals.checks.fidelity.designed_load import cells, load_for, rungs
+from evals.checks.fidelity.designed_load import bodies_of, cells, rungs
 from evals.checks.fidelity.machine import OtherLoad, warning
 from evals.checks.fidelity.report import calibration_plot, calibration_sheet
+from evals.live.load_generator import closed_loop
+from evals.live.server import Server
 from evals.machines.fit import fit_cost, step_errors
 from evals.machines.steps import CalibrationError, line_of, read_steps, steps_of
 from evals.suite.toml_file import read_toml
@@ -23,7 +26,8 @@ from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.simulated import SimulatedEngine
 from serving.perception.cost_model import StepShape
-from tests.evals.live.test_load_generator import Server, serving
+from tests.evals.live.test_load_generator import Server as FailingServer
+from tests.evals.live.test_load_generator import serving
 from tests.serving.samples import mixed_load, profile
 
 COST = CostCoefficients(20e-3, 1.5e-3, 3e-3, 2e-6, 1e-6)
@@ -191,16 +195,26 @@ def test_every_cell_of_the_grid_is_drawn_and_the_seed_decides():
     assert drawn != [request for _, request in islice(cells(2048, 4), 1000)]
 
 
-def test_a_server_that_fails_ends_the_calibration():
-    async def load():
-        async with serving(Server(lambda _: 500)) as url:
-            await load_for(
-                url, "m", cells(2048, 0), concurrency=3, seconds=inf, seed=0,
-                on_second=lambda _: None,
-            )  # fmt: skip
+def test_the_load_is_sent_with_its_lengths_and_without_end():
+    drawn = list(islice(cells(2048, 3), 5))
+    sent = [json.loads(body) for body in islice(bodies_of("m", 2048, 3), 5)]
+    lengths = [(len(body["prompt"]), body["max_tokens"]) for body in sent]
+    assert lengths == [(one.prompt_tokens, one.output_tokens) for _, one in drawn]
 
-    with pytest.raises(CalibrationError, match="failed a request: HTTP 500"):
-        asyncio.run(load())
+
+def test_a_closed_loop_ends_with_the_first_failure_that_is_not_allowed():
+    server = FailingServer(lambda _: 500)
+
+    async def load():
+        async with serving(server) as url:
+            return await closed_loop(
+                Server(url, "m"), bodies_of("m", 2048, 0), concurrency=3, seconds=inf, run_id="x-"
+            )
+
+    finished_s, failures = asyncio.run(load())
+    assert finished_s == []
+    assert "HTTP 500" in failures[0]
+    assert 1 <= len(server.bodies) <= 3
 
 
 def test_the_profile_reads_back_and_says_where_it_comes_from(tmp_path):

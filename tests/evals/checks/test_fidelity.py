@@ -18,7 +18,8 @@ from evals.checks.fidelity.fidelity import (
 )
 from evals.checks.fidelity.report import fidelity_plot, fidelity_sheet
 from evals.checks.fidelity.server import MeasuredServer, ServerChoice, measured_server
-from evals.live.run import LiveCase, LiveServer
+from evals.live.run import LiveCase
+from evals.live.server import Server
 from evals.machines.steps import CalibrationError, steps_of
 from evals.progress import CaseProgress
 from evals.result.recording import RecordedEngine
@@ -133,7 +134,7 @@ def test_a_log_of_another_server_is_an_error(ran):
 
 def test_an_arm_that_decides_for_itself_is_refused(tmp_path):
     suite = load_suite(Path("evals/suites/demo.toml"))
-    server = MeasuredServer(LiveServer("http://none", "m", FakeEngine()), tmp_path / "s", (), None)
+    server = MeasuredServer(Server("http://none", "m"), FakeEngine(), tmp_path / "s")
     with CaseProgress() as progress, pytest.raises(CalibrationError, match="the arm 'hmas' goes"):
         replay_suite(suite, [], server, seed=0, progress=progress)
 
@@ -142,7 +143,7 @@ def test_a_replay_is_simulated_with_its_own_requests_arm_and_settings(ran):
     run, steps = ran
     of = case()
     live = LiveCase(
-        of.scenario, of.load, of.arm, of.requests, of.settings, of.drain_s,
+        of.scenario, of.load, of.arm.name, of.requests, of.settings, of.drain_s,
         RecordedEngine(FakeEngine()),
     )  # fmt: skip
     facts = {"trace": "a trace", "capacity_rps": 3.0}

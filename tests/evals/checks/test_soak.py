@@ -16,7 +16,7 @@ from evals.checks.soak.report import Memory, SoakReport, terminal_view
 from evals.checks.soak.server_log import Complaints, read_complaints
 from evals.checks.soak.steering import Journal, read_answer
 from evals.checks.soak.traffic import Errand, Kind, draw_errand
-from evals.live.load_generator import completion_body
+from evals.live.request_body import completion_body
 from serving.contracts import (
     SLO,
     Arrival,

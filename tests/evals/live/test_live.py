@@ -7,7 +7,7 @@ import pytest
 
 from evals.live.arm import ArmError, steered
 from evals.live.own_server import own_server
-from evals.live.run import wait_until_idle
+from evals.live.server import wait_until_idle
 from evals.suite.arms import ControllerOptions, parse_arm
 from hmas_agents.ledger.reader import LedgerReader
 from serving.contracts import Ack, QueueState

@@ -5,9 +5,8 @@ from contextlib import ExitStack
 import pytest
 
 from evals.live.arm import ArmError
-from evals.live.plain_server import NamedUrl, connect
-from evals.live.run import LiveOptions, LiveServer
-from evals.live.suite_run import LiveRun, in_turn, run_live_suite
+from evals.live.run import LiveOptions, LiveRun, in_turn, run_live_suite
+from evals.live.server import connect
 from evals.progress import CaseProgress
 from evals.report.sheet import markdown
 from evals.report.summary import Summary
@@ -19,12 +18,13 @@ from serving.contracts import TraceRequest
 from tests.evals.fake_openai import FakeOpenAI, serving
 from tests.fakes import FakeEngine
 
-LOADS = (1.0, 2.0)
+LOADS, SEEDS = (1.0, 2.0), (0, 1)
 SUITE = Suite.model_validate(
     {
         "name": "tiny",
         "loads": LOADS,
         "arms": ["vllm-fcfs", "fixed-edf"],
+        "seeds": SEEDS,
         "settings": {"slo_scale": 1000},
         "tenants": [{"name": "a", "slo_class": "interactive"}],
         "scenarios": [{"name": "conv", "trace": "azure-conv", "requests": 20}],
@@ -33,14 +33,16 @@ SUITE = Suite.model_validate(
 REQUESTS = tuple(
     TraceRequest(i / 10, 5 + i, 1 + i % 3, "a", "interactive", priority=1) for i in range(20)
 )
-WORKLOAD = Workload("conv", REQUESTS, "made up", 0, SUITE.scenarios[0])
+WORKLOADS = [Workload("conv", REQUESTS, "made up", seed, SUITE.scenarios[0]) for seed in SEEDS]
+ARMS = ["vllm-fcfs", "fixed-edf", "sglang"]
+CASES = [(seed, load, arm) for seed in SEEDS for load in LOADS for arm in ARMS]
 
 
 @pytest.fixture(scope="module")
 def played():
     """One run, on two servers: what came of it, and what each of them was asked."""
     with ExitStack() as stack:
-        hooked = stack.enter_context(serving(FakeOpenAI("vllm")))
+        hooked = stack.enter_context(serving(FakeOpenAI("vllm", ends_answers=True)))
         other = stack.enter_context(serving(FakeOpenAI("sglang", tokens_per_chunk=2)))
         for fake in (hooked, other):
             fake.pages["/metrics"] = "vllm:num_requests_running 0\n"
@@ -52,21 +54,20 @@ def played():
 def play(hooked, other):
     live = LiveRun(
         SUITE,
-        LiveServer(hooked.url, "tiny", FakeEngine()),
-        [connect(NamedUrl("sglang", other.url))],
-        seed=1,
+        connect(hooked.url, FakeEngine()),
+        [connect(other.url, name="sglang")],
         options=LiveOptions(ControllerOptions(), capacity_s=3.0),
         progress=CaseProgress(),
     )
-    return run_live_suite(live, [WORKLOAD])
+    return run_live_suite(live, WORKLOADS)
 
 
-def test_a_server_by_url_is_an_arm_at_every_load_and_results_are_in_the_order_of_the_suite(played):
+def test_a_server_by_url_is_an_arm_at_every_load_of_every_round(played):
     run, _, other = played
-    arms = ["vllm-fcfs", "fixed-edf", "sglang"]
-    assert [(r["load"], r["arm"]) for r in run.results] == [(x, arm) for x in LOADS for arm in arms]
-    assert [(r.load, r.arm) for r in run.runs] == [(x, arm) for x in LOADS for arm in arms]
+    assert [(r["seed"], r["load"], r["arm"]) for r in run.results] == CASES
+    assert [(r.load, r.arm) for r in run.runs] == [case[1:] for case in CASES]
     assert all(r["attainment"] == 1.0 and r["requests"] == 20 for r in run.results)
+    assert len({r["capacity_rps"] for r in run.results}) == 1  # measured once
     hooked, plain = run.results[0], run.results[2]
     assert hooked["engine"] == "live tiny"
     assert plain["engine"] == f"live sglang: tiny at {other.url} (sglang 0.5.23)"
@@ -80,22 +81,35 @@ def test_all_arms_are_offered_the_same_requests_at_the_same_times(played):
     for load in LOADS:
         stock, ours = (hooked.bodies(f"conv-{load:g}-{arm}-") for arm in SUITE.arms)
         plain = other.bodies(f"conv-{load:g}-sglang-")
-        assert len(plain) == len(REQUESTS)
-        for key in ("prompt", "max_tokens", "ignore_eos", "temperature", "stream_options"):
+        assert len(plain) == len(REQUESTS) * len(SEEDS)
+        for key in ("prompt", "ignore_eos", "temperature", "stream_options"):
             assert [b[key] for b in plain] == [b[key] for b in stock] == [b[key] for b in ours]
+        assert [b["vllm_xargs"] for b in stock] == [b["vllm_xargs"] for b in ours]
         arrivals = [
             [o.arrival_s - case.outcomes[0].arrival_s for o in case.outcomes]
             for case in run.runs
             if case.load == load
         ]
         assert arrivals[0] == pytest.approx(arrivals[2], abs=1e-5)
-        tokens = [[o.output_tokens for o in case.outcomes] for case in run.runs]
-        assert tokens == [[r.output_tokens for r in REQUESTS]] * len(run.runs)
+    tokens = [[o.output_tokens for o in case.outcomes] for case in run.runs]
+    assert tokens == [[r.output_tokens for r in REQUESTS]] * len(run.runs)
+
+
+def test_lengths_are_told_to_the_server_that_cannot_do_without_and_the_result_says_so(played):
+    run, hooked, other = played
+    told = {r["arm"]: r["client"]["lengths_told"] for r in run.results}
+    assert told == {"vllm-fcfs": False, "fixed-edf": False, "sglang": True}
+    assert all(r["client"]["wrong_lengths"] == 0 for r in run.results)
+    longest = max(r.output_tokens for r in REQUESTS)
+    assert {b["max_tokens"] for b in hooked.bodies("conv-")} == {longest}
+    assert {b["max_tokens"] for b in other.bodies("conv-")} == {1, 2, 3}
+    for each in ("lateness_s", "itl_s", "longest_gap_s"):
+        assert set(run.results[0]["client"][each]) == {"p50", "p99", "max"}
 
 
 def test_a_server_without_the_hook_gets_nothing_that_only_the_hook_understands(played):
     _, hooked, other = played
-    plain = {key for _, body in other.asked for key in body}
+    plain = {key for body in other.bodies("conv-") for key in body}
     assert {"vllm_xargs", "priority"} & plain == set()
     assert {"vllm_xargs", "priority"} <= set(hooked.bodies("conv-1-vllm-fcfs-")[0])
 
@@ -108,14 +122,13 @@ def test_no_arm_finds_the_prompts_of_another_in_the_prefix_cache(played):
         for fake, arm in ((hooked, "vllm-fcfs"), (hooked, "fixed-edf"), (other, "sglang"))
     ]
     salts = [{body["cache_salt"] for body in bodies} for bodies in replays]
-    assert [len(each) for each in salts] == [1] * 6
-    assert len(set.union(*salts)) == 6
+    assert [len(each) for each in salts] == [len(SEEDS)] * 6
+    assert len(set.union(*salts)) == 6 * len(SEEDS)
 
 
 def test_arms_take_turns_at_going_first(played):
     _, hooked, _ = played
-    arms = ["a", "b", "c"]
-    orders = [in_turn(arms, turn) for turn in range(3)]
+    orders = [in_turn("abc", turn) for turn in range(3)]
     assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"]]
     served = [name.rsplit("-", 1)[0] for name, _ in hooked.asked if name.startswith("conv-")]
     assert list(dict.fromkeys(served)) == [
@@ -134,4 +147,5 @@ def test_requests_too_long_for_a_server_stop_the_run_before_anything_is_measured
         other.pages["/v1/models"]["data"][0]["max_model_len"] = 24
         with pytest.raises(ArmError, match=r"--server sglang=.* takes 24 tokens"):
             play(hooked, other)
-    assert hooked.asked == []
+    assert not hooked.bodies("conv-")
+    assert not any(name.startswith("capacity-") for name, _ in hooked.asked)

@@ -1,6 +1,7 @@
 """What does the replay measure against a real HTTP server that speaks the streaming API?"""
 
 import asyncio
+import functools
 import json
 import time
 from contextlib import asynccontextmanager
@@ -11,10 +12,13 @@ import pytest
 
 from evals.live.capacity import CapacityError, measure_capacity, rate_rps
 from evals.live.completion_stream import Served, stream_completion
-from evals.live.load_generator import completion_body, prompt_ids, replay
+from evals.live.load_generator import replay
+from evals.live.request_body import completion_body, prompt_ids
+from evals.live.server import Server as RunningServer
 from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from tests.evals.samples import offered
+from tests.fakes import ENVELOPE, FakeEngine
 
 SETTINGS = EngineSettings(slo_scale=1000)
 
@@ -57,9 +61,12 @@ class Server:
             return False
         if how == "usage at the end":  # and a chunk that carries no token
             writer.write(b'data: {"choices": [{"text": "", "finish_reason": null}]}\n\n')
-        for done in range(1, body["max_tokens"] + 1):
-            last = done == body["max_tokens"]
-            choice = {"text": "x", "finish_reason": "length" if last else None}
+        wanted = body.get("vllm_xargs", {}).get("answer_tokens")
+        length = body["max_tokens"] if wanted is None else wanted + (how == "too long")
+        for done in range(1, length + 1):
+            last = done == length
+            reason = "stop" if wanted else "length"
+            choice = {"text": "x", "finish_reason": reason if last else None}
             event: dict[str, Any] = {"choices": [choice]}
             if how not in ("no usage", "usage at the end"):
                 event["usage"] = {"completion_tokens": done}
@@ -85,13 +92,21 @@ async def serving(server):
         listener.close()
 
 
-def play(server, requests, **more):
+def hooked(url, **more):
+    return RunningServer(url, "tiny", FakeEngine(), **more)
+
+
+def watch(server, requests, of=hooked, **more):
     async def go():
         async with serving(server) as url:
             options = {"settings": SETTINGS, "token_seed": 1, "timeout_s": 30.0, **more}
-            return await replay(url, "tiny", requests, **options)
+            return await replay(of(url), requests, **options)
 
     return asyncio.run(go())
+
+
+def play(server, requests, **more):
+    return watch(server, requests, **more).outcomes
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"], ids=ascii)
@@ -104,7 +119,7 @@ def test_an_answer_may_hold_any_separator_of_lines(separator):
         chunks = httpx.MockTransport(lambda _: httpx.Response(200, content=body.encode()))
         served = Served()
         async with httpx.AsyncClient(transport=chunks, base_url="http://x") as client:
-            await stream_completion(client, {}, "r", served)
+            await stream_completion(client, b"{}", "r", served)
         return served
 
     served = asyncio.run(go())
@@ -138,20 +153,71 @@ def test_the_body_asks_for_exactly_the_traced_lengths_with_tenant_and_class():
     play(server, [TraceRequest(0.0, 7, 3, "acme", "document", priority=2)])
     body = server.bodies["r0"]
     assert len(body["prompt"]) == 7
-    assert body["max_tokens"] == body["min_tokens"] == 3
+    assert body["max_tokens"] == 3
     assert body["ignore_eos"] is True
     assert body["stream"] is True
     assert body["priority"] == 2
     assert body["vllm_xargs"] == {"tenant": "acme", "slo_class": "document"}
 
 
+ENDING = functools.partial(hooked, ends_answers=True, max_model_len=200)
+
+
+def test_a_server_that_ends_answers_is_told_what_a_user_allows_and_not_how_long_they_are():
+    server = Server()
+    requests = [
+        TraceRequest(0.0, 7, 3, max_tokens=11), TraceRequest(0.0, 7, 9), TraceRequest(0.0, 198, 2),
+    ]  # fmt: skip
+    played = watch(server, requests, of=ENDING)
+    bodies = [server.bodies[f"r{i}"] for i in range(3)]
+    assert [body["max_tokens"] for body in bodies] == [11, 9, 2]  # the last: all that fits
+    assert [body["vllm_xargs"]["answer_tokens"] for body in bodies] == [3, 9, 2]
+    (stop,) = {tuple(body["stop_token_ids"]) for body in bodies}
+    assert not {*stop} & {token for body in bodies for token in body["prompt"]}
+    assert [o.output_tokens for o in played.outcomes] == [3, 9, 2]
+    assert {o.finish for o in played.outcomes} == {"stop"}
+    assert played.client["wrong_lengths"] == 0
+    assert played.client["lengths_told"] is False
+    assert watch(Server(), requests).client["lengths_told"] is True
+
+
+def test_answers_of_another_length_than_wanted_are_counted():
+    server = Server(lambda request_id: "too long" if request_id == "r1" else "ok")
+    played = watch(server, offered(0.0, 0.0, 0.0, output=3), of=ENDING)
+    assert played.client["wrong_lengths"] == 1
+
+
+def test_a_request_sent_late_says_so_and_its_first_token_counts_from_when_it_was_due():
+    def busy(kind, _outcome):  # holds the client's loop when the first one goes out
+        if kind == "sent" and not held:
+            held.append(kind)
+            time.sleep(0.3)
+
+    held: list[str] = []
+    played = watch(Server(), offered(0.0, 0.05, output=3), on_event=busy)
+    late = played.client["lateness_s"]
+    assert late["max"] >= late["p99"] >= late["p50"] >= 0
+    assert late["max"] >= 0.25
+    assert min(o.ttft_s for o in played.outcomes) >= 0.25
+
+
+def test_gaps_between_tokens_are_kept_and_those_that_come_together_have_none():
+    clock = iter([10.0, 10.5, 12.0, 12.1])
+    served = Served()
+    for tokens in (2, 3, 5):
+        event = {"choices": [{"text": "x"}], "usage": {"completion_tokens": tokens}}
+        served.note(event, next(clock))
+    assert served.gaps_s == [0.0, 0.5, 1.5, 0.0]
+    assert (served.first_s, served.last_s, served.output_tokens) == (10.0, 12.0, 5)
+
+
 def test_a_server_without_the_hook_is_asked_for_the_same_lengths_and_no_more():
     server = Server()
     requests = [TraceRequest(0.0, 7, 3, "acme", "document", priority=2)]
-    (outcome,) = play(server, requests, dialect="openai")
+    (outcome,) = play(server, requests, of=lambda url: RunningServer(url, "tiny"))
     body = server.bodies["r0"]
     assert (len(body["prompt"]), body["max_tokens"], body["ignore_eos"]) == (7, 3, True)
-    assert {"vllm_xargs", "priority", "min_tokens"} & set(body) == set()
+    assert {"vllm_xargs", "priority", "stop_token_ids"} & set(body) == set()
     assert (outcome.output_tokens, outcome.tenant, outcome.met) == (3, "acme", True)
     assert outcome.slo == SETTINGS.slo_of("document")
 
@@ -203,9 +269,9 @@ def test_a_failure_is_an_outcome_and_the_others_go_on(how, finish, tokens):
 def test_a_server_that_is_not_there_is_an_outcome():
     outcomes = asyncio.run(
         replay(
-            "http://127.0.0.1:9", "m", offered(0.0), settings=SETTINGS, token_seed=0, timeout_s=5
+            hooked("http://127.0.0.1:9"), offered(0.0), settings=SETTINGS, token_seed=0, timeout_s=5
         )
-    )
+    ).outcomes
     assert [(o.finish, o.met, o.miss) for o in outcomes] == [("error", False, "not_served")]
 
 
@@ -219,9 +285,9 @@ def test_a_request_that_takes_too_long_is_closed_and_missed(limits, finish):
     async def go():
         async with serving(server) as url:
             options = {"settings": SETTINGS, "token_seed": 1, "timeout_s": 30.0, **limits}
-            outcomes = await replay(url, "tiny", offered(0.0), **options)
+            played = await replay(hooked(url), offered(0.0), **options)
             await asyncio.wait_for(server.closed_early.wait(), 10)
-            return outcomes
+            return played.outcomes
 
     outcomes = asyncio.run(go())
     assert [(o.finish, o.met) for o in outcomes] == [(finish, False)]
@@ -235,8 +301,7 @@ def test_cancelling_a_replay_closes_its_connections():
             sent = asyncio.Event()
             task = asyncio.create_task(
                 replay(
-                    url,
-                    "tiny",
+                    hooked(url),
                     offered(0.0),
                     settings=SETTINGS,
                     token_seed=1,
@@ -255,31 +320,30 @@ def test_cancelling_a_replay_closes_its_connections():
     asyncio.run(go())
 
 
-def test_capacity_is_what_a_closed_loop_completes():
-    server = Server()
-    finished: list[int] = []
+def capacity(server, seconds):
+    """Measured from another thread, as the commands do: the fake needs the loop."""
+    engine = FakeEngine()
 
     async def go():
         async with serving(server) as url:
-            return await measure_capacity(
-                url, "tiny", offered(0.0, 9.0), seconds=1.0, token_seed=1, concurrency=2,
-                on_finished=finished.append,
+            measuring = functools.partial(
+                measure_capacity, RunningServer(url, "tiny", engine), offered(0.0, 9.0),
+                seconds=seconds, token_seed=1,
             )  # fmt: skip
+            return await asyncio.to_thread(measuring)
 
-    assert 0 < asyncio.run(go()) <= len(finished)
+    return asyncio.run(go())
+
+
+def test_capacity_is_what_a_closed_loop_completes_with_every_slot_taken():
+    server = Server()
+    assert capacity(server, 2.0) > 0
+    assert {f"capacity-c{i}" for i in range(ENVELOPE.max_active_requests)} <= server.bodies.keys()
 
 
 def test_capacity_of_a_server_that_refuses_is_an_error_with_the_reason():
-    server = Server(lambda _: 503)
-
-    async def go():
-        async with serving(server) as url:
-            await measure_capacity(
-                url, "m", offered(0.0), seconds=5.0, token_seed=1, concurrency=16
-            )
-
     with pytest.raises(CapacityError, match="HTTP 503"):
-        asyncio.run(go())
+        capacity(Server(lambda _: 503), 5.0)
 
 
 def test_the_rate_leaves_out_what_was_answered_before():

@@ -1,14 +1,13 @@
-"""Which further servers does a live run measure? Any with the OpenAI completions API, by URL.
+"""Which servers does a live run measure? vLLM with the hook, and any with the same API, by URL.
 
-SGLang, or vLLM without the hook: no lease, no snapshot, no decisions; what its clients see is
-all that is known. `hmas eval run --server NAME=URL` names them; called by `eval_run` and
-`live_suite`.
+SGLang, or vLLM without the hook, has no lease, no snapshot and no decisions: what its clients
+see is all that is known. `hmas eval run --server NAME=URL` names such servers.
 """
 
 import re
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,10 +15,13 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from evals.live.arm import ArmError
+from evals.live.request_body import ANSWER_TOKENS, STOP_TOKEN, Dialect
 from evals.suite.arms import is_arm
 from evals.suite.toml_file import SuiteError
 from serving.contracts import TraceRequest
+from serving.engines.protocol import Engine
 
+IDLE_WAIT_S = 120.0
 _NAME = re.compile(r"[\w.\-]{1,64}")  # as names in a suite
 _VERSION_ROUTES = ("/version", "/server_info")  # vLLM's, SGLang's
 # Where servers say how many requests they hold, without having been asked to at start-up.
@@ -40,39 +42,55 @@ SETTLE_S = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class NamedUrl:
-    """One `--server NAME=URL`; the URL without `/v1`."""
-
-    name: str
-    url: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlainServer:
-    """A running server without the hook.
+class Server:
+    """A running server.
 
     Attributes:
-        name: of its arm.
         url: without `/v1`.
         model: as the server names it.
+        engine: of vLLM with the hook; None without it.
+        name: of its arm; with the hook it serves every arm of the suite.
         max_model_len: longest prompt plus output it takes; None where it does not say.
         software: what it is and which version, as far as it says.
+        ends_answers: it has `AnswerLength`, so that it need not be told how long answers are.
     """
 
-    name: str
     url: str
     model: str
-    max_model_len: int | None
-    software: str
+    engine: Engine | None = None
+    name: str = ""
+    max_model_len: int | None = None
+    software: str = ""
+    ends_answers: bool = False
+
+    @property
+    def dialect(self) -> Dialect:
+        """What its requests may say."""
+        return "openai" if self.engine is None else "vllm"
 
     @property
     def description(self) -> str:
         """As `engine` of a result says it."""
+        if self.engine is not None:
+            return f"live {self.model}"
         return f"live {self.name}: {self.model} at {self.url} ({self.software})"
 
+    def told_tokens(self, request: TraceRequest, longest: int) -> int | None:
+        """`max_tokens` that the engine may know; None: only the true length ends the answer.
 
-def named_urls(options: Iterable[str], arms: Collection[str]) -> tuple[NamedUrl, ...]:
-    """The servers that `--server` names.
+        `longest`: answer of the workload, which stands for what a user allows, as in the
+        simulator.
+        """
+        if not self.ends_answers:
+            return None
+        most = request.max_tokens or longest
+        if self.max_model_len is not None:
+            most = min(most, self.max_model_len - request.prompt_tokens)
+        return max(most, request.output_tokens)
+
+
+def named_urls(options: Iterable[str], arms: Collection[str]) -> dict[str, str]:
+    """The URLs, without `/v1`, by name, of the servers that `--server` names.
 
     Args:
         options: each NAME=URL.
@@ -81,7 +99,7 @@ def named_urls(options: Iterable[str], arms: Collection[str]) -> tuple[NamedUrl,
     Raises:
         SuiteError: names the option and its value.
     """
-    named: list[NamedUrl] = []
+    named: dict[str, str] = {}
     for option in options:
         name, equals, url = option.partition("=")
         url = url.rstrip("/").removesuffix("/v1")
@@ -91,48 +109,52 @@ def named_urls(options: Iterable[str], arms: Collection[str]) -> tuple[NamedUrl,
             )
         if name in arms or is_arm(name):
             raise SuiteError(f"--server {option}: {name!r} is the name of an arm: choose another")
-        if name in {each.name for each in named}:
+        if name in named:
             raise SuiteError(f"--server {option}: a second server of the name {name!r}")
-        named.append(NamedUrl(name, url))
-    return tuple(named)
+        named[name] = url
+    return named
 
 
-def connect(named: NamedUrl) -> PlainServer:
-    """Ask a server what it is.
+def connect(url: str, engine: Engine | None = None, name: str = "") -> Server:
+    """Ask a running server what it is, and try whether it ends answers.
+
+    Raises:
+        ArmError: it does not answer, or lists no model.
+    """
+    listed = listed_model(url, name)
+    answered = {"max_tokens": 3, "stop_token_ids": [STOP_TOKEN], "ignore_eos": True,
+                "vllm_xargs": {ANSWER_TOKENS: 2}}  # fmt: skip
+    try:
+        said = _ask(listed, answered).raise_for_status().json()
+        ends_answers = said["usage"]["completion_tokens"] == 2
+    except (httpx.HTTPError, ValueError, LookupError, TypeError):
+        ends_answers = False
+    return replace(listed, engine=engine, ends_answers=ends_answers)
+
+
+def listed_model(url: str, name: str = "") -> Server:
+    """A running server as its lists describe it, the first of its models; no request is sent.
 
     Raises:
         ArmError: it does not answer, or lists no model.
     """
     try:
-        card = model_card(named.url)
+        response = httpx.get(f"{url}/v1/models", timeout=10)
+        card = response.raise_for_status().json()["data"][0]
         length = card.get("max_model_len")
-        return PlainServer(
-            named.name,
-            named.url,
-            model=str(card["id"]),
+        return Server(
+            url, str(card["id"]), name=name,
             max_model_len=None if length is None else int(length),
-            software=f"{card.get('owned_by') or 'unknown'} {_version(named.url)}",
-        )
+            software=f"{card.get('owned_by') or 'unknown'} {_version(url)}",
+        )  # fmt: skip
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        where = f"--server {name}={url}: " if name else f"{url}"
         raise ArmError(
-            f"--server {named.name}={named.url}: /v1/models: no usable answer ({error}): "
-            "is the server up?"
+            f"{where}/v1/models: no usable answer ({error}): is the server up?"
         ) from error
 
 
-def model_card(base_url: str) -> dict[str, Any]:
-    """The first model that a server lists.
-
-    Raises:
-        httpx.HTTPError, ValueError, LookupError, TypeError: no usable answer.
-    """
-    response = httpx.get(f"{base_url}/v1/models", timeout=10)
-    response.raise_for_status()
-    card: dict[str, Any] = response.json()["data"][0]
-    return card
-
-
-def check_lengths(server: PlainServer, requests: Sequence[TraceRequest]) -> None:
+def check_lengths(server: Server, requests: Sequence[TraceRequest]) -> None:
     """Make sure that a server takes requests as long as these.
 
     Raises:
@@ -146,8 +168,25 @@ def check_lengths(server: PlainServer, requests: Sequence[TraceRequest]) -> None
         )
 
 
+def wait_until_idle(engine: Engine, wait_s: float = IDLE_WAIT_S) -> None:
+    """Wait until the engine has neither waiting nor running requests.
+
+    Raises:
+        ArmError: it still has some after `wait_s`.
+    """
+    until = time.monotonic() + wait_s
+    while True:
+        snapshot = engine.snapshot()
+        inside = snapshot.queue.waiting + snapshot.batch.running
+        if inside == 0:
+            return
+        if time.monotonic() > until:
+            raise ArmError(f"{inside} requests still in the engine after {wait_s:g} s")
+        time.sleep(_POLL_S)
+
+
 def wait_until_at_rest(
-    server: PlainServer, wait_s: float = 120.0, settle_s: float = SETTLE_S
+    server: Server, wait_s: float = IDLE_WAIT_S, settle_s: float = SETTLE_S
 ) -> None:
     """Wait until a server has no request left and answers a new one.
 
@@ -159,15 +198,18 @@ def wait_until_at_rest(
     Raises:
         ArmError: it does not answer, or still has requests after `wait_s`.
     """
+    if server.engine is not None:
+        wait_until_idle(server.engine, wait_s)
+        return
     until = time.monotonic() + wait_s
     while True:
         # First a request of our own: engines count when they step, and one that had all its
         # requests aborted steps no more, so its last figures would stand for ever.
-        _ask(server)
+        _check_answer(server)
         inside = _requests_inside(server.url)
         if inside is None:
             time.sleep(settle_s)
-            _ask(server)
+            _check_answer(server)
         if not inside:
             return
         if time.monotonic() > until:
@@ -177,10 +219,9 @@ def wait_until_at_rest(
         time.sleep(_POLL_S)
 
 
-def _ask(server: PlainServer) -> None:
-    body = {"model": server.model, "prompt": [100], "max_tokens": 1, "temperature": 0}
+def _check_answer(server: Server) -> None:
     try:
-        response = httpx.post(f"{server.url}/v1/completions", json=body, timeout=_ANSWER_S)
+        response = _ask(server, {"max_tokens": 1})
     except httpx.HTTPError as error:
         raise ArmError(
             f"{server.name}: {server.url} does not answer a request: {type(error).__name__} {error}"
@@ -190,6 +231,11 @@ def _ask(server: PlainServer) -> None:
         raise ArmError(
             f"{server.name}: {server.url} refuses a request: HTTP {response.status_code} {said}"
         )
+
+
+def _ask(server: Server, more: dict[str, Any]) -> httpx.Response:
+    body = {"model": server.model, "prompt": [100], "temperature": 0, **more}
+    return httpx.post(f"{server.url}/v1/completions", json=body, timeout=_ANSWER_S)
 
 
 def _requests_inside(base_url: str) -> float | None:

@@ -1,11 +1,10 @@
-"""Is a server without the hook named, described, checked and left to come to rest?"""
+"""Is a server named, described, checked and left to come to rest?"""
 
 import pytest
 
 from evals.live.arm import ArmError
-from evals.live.plain_server import (
-    NamedUrl,
-    PlainServer,
+from evals.live.server import (
+    Server,
     check_lengths,
     connect,
     named_urls,
@@ -14,18 +13,16 @@ from evals.live.plain_server import (
 from evals.suite.toml_file import SuiteError
 from tests.evals.fake_openai import FakeOpenAI, serving
 from tests.evals.samples import offered
+from tests.fakes import FakeEngine
 
 
 def plain(url, max_model_len=None):
-    return PlainServer("other", url, "tiny", max_model_len, "x 1")
+    return Server(url, "tiny", None, "other", max_model_len, "x 1")
 
 
 def test_options_are_names_and_urls():
     named = named_urls(["sglang=http://127.0.0.1:30000/v1", "vllm-0.33=https://b/"], ["hmas"])
-    assert named == (
-        NamedUrl("sglang", "http://127.0.0.1:30000"),
-        NamedUrl("vllm-0.33", "https://b"),
-    )
+    assert named == {"sglang": "http://127.0.0.1:30000", "vllm-0.33": "https://b"}
 
 
 @pytest.mark.parametrize(
@@ -61,18 +58,29 @@ def test_an_option_that_does_not_fit_is_named_with_its_value(options, says):
 def test_a_server_is_described_by_model_url_and_version_as_far_as_it_says(pages, software):
     with serving(FakeOpenAI("vllm")) as fake:
         fake.pages |= pages
-        server = connect(NamedUrl("other", fake.url))
-    assert server == PlainServer("other", fake.url, "tiny", 4096, software)
+        server = connect(fake.url, name="other")
+    assert server == Server(fake.url, "tiny", None, "other", 4096, software)
     assert server.description == f"live other: tiny at {fake.url} ({software})"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_whether_a_server_ends_answers_is_tried(ends):
+    with serving(FakeOpenAI("vllm", ends_answers=ends)) as fake:
+        engine = FakeEngine()
+        server = connect(fake.url, engine)
+        assert server.ends_answers is ends
+        assert (server.dialect, server.description) == ("vllm", "live tiny")
+        fake.status = 400  # of one that takes no such request
+        assert not connect(fake.url).ends_answers
 
 
 def test_a_server_that_is_not_there_or_lists_nothing_is_an_error_with_the_option():
     with pytest.raises(ArmError, match=r"--server a=http://127\.0\.0\.1:9: .* is the server up"):
-        connect(NamedUrl("a", "http://127.0.0.1:9"))
+        connect("http://127.0.0.1:9", name="a")
     with serving(FakeOpenAI()) as fake:
         fake.pages["/v1/models"] = {"data": []}
         with pytest.raises(ArmError, match="no usable answer"):
-            connect(NamedUrl("a", fake.url))
+            connect(fake.url, name="a")
 
 
 def test_requests_longer_than_a_server_takes_are_refused_beforehand():
