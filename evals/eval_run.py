@@ -25,6 +25,7 @@ from evals.suite.arms import (
 )
 from evals.suite.suite import Suite, load_suite
 from evals.suite.toml_file import SuiteError
+from evals.suite.tuned import tuned_for
 from hmas_agents.commands.exits import CommandError
 
 ANY_LENGTH_TOKENS = 1 << 30  # while no server has said what it takes
@@ -74,7 +75,7 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
     """
     suite = _resolved(load_suite(request.suite_file), request)
     for arm in map(parse_arm, suite.arms):  # before the first case runs, not after the fourth
-        if arm.controlled:
+        if arm.configured:
             controller_config(request.controller, {}, arm)
     if request.live is None:
         run = _simulate(suite, request, progress)
@@ -142,10 +143,14 @@ def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> Sui
     from evals.sim.jobs import RunOptions
     from evals.sim.suite_run import run_suite
 
+    tuned = {}
+    if any(parse_arm(arm).tuned for arm in suite.arms):
+        tuned[profile.name] = tuned_for(suite.name, profile.name)
     options = RunOptions(
         request.jobs,
         request.controller,
         ledger_dir=_fresh_ledgers(suite, request.out),
+        tuned=tuned,
         drawn=drawn_arms(suite.arms) if request.out is not None else (),
     )
     return run_suite(suite, workloads, profile, options=options, progress=progress)

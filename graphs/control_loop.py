@@ -8,7 +8,7 @@ ticks on the wall clock for `hmas run`, the demo and live evals.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +20,7 @@ from hmas_agents import controller_metrics as metrics
 from hmas_agents.config import Config
 from hmas_agents.engine_view import show_limits
 from hmas_agents.records import DecisionRecord, Horizon
+from hmas_agents.situation import Expected
 from hmas_agents.telemetry.tracing import Tracing, note_decision, tick
 from hmas_agents.twin.process import Forecaster
 from serving.contracts import Stopped
@@ -111,6 +112,10 @@ class ControlLoop:
             self._parts.twin.start()
             self._parts.twin.wait_ready(TWIN_START_S)
         self.short_tick()
+
+    def expect(self, expected: Sequence[Expected]) -> None:
+        """What the twin shall know of changes of traffic that were announced, from now on."""
+        self._parts.watch.expected = tuple(expected)
 
     def short_tick(self) -> None:
         """Renew the lease, then let the rule agents act; look on only while kept out.

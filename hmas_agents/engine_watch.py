@@ -12,7 +12,7 @@ from hmas_agents.config import Config
 from hmas_agents.engine_view import count_lost
 from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
-from hmas_agents.situation import Situation
+from hmas_agents.situation import Expected, Situation
 from hmas_agents.states import ShortState
 from serving.contracts import JournalPage, ResidentPage, Snapshot
 from serving.contracts.settings import EngineSettings
@@ -30,6 +30,7 @@ class EngineWatch:
 
     Attributes:
         arrivals: requests that came in since then.
+        expected: announced changes of traffic, for the twin.
     """
 
     def __init__(self, engine: Engine, config: Config, ledger: Ledger | None) -> None:
@@ -38,6 +39,7 @@ class EngineWatch:
         self._lock = threading.Lock()
         self._cursor: int | None = None
         self.arrivals = 0
+        self.expected: tuple[Expected, ...] = ()
 
     def look(self) -> tuple[Snapshot, ShortState]:
         """The engine now, after taking in everything since the last look.
@@ -84,6 +86,7 @@ class EngineWatch:
                 inside=inside,
                 served=self._feedback.served(MAX_SERVED),
                 own_tenants=self._config.own_tenants,
+                expected=self.expected,
             )
 
     def alarms(self) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from evals.result.metrics import CaseRun, Facts
 from evals.result.recording import AppliedDecision
 from evals.suite.arms import Arm, ControllerOptions
+from evals.suite.tuned import TunedMachine
+from hmas_agents.situation import Expected
 from serving.contracts import Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
@@ -24,7 +26,8 @@ class SimulatedCase:
     Attributes:
         seed: decides what an arm draws; everything else is drawn already.
         warmup_s: requests that arrive in this time are served and count for nothing.
-        shortlist: the arms that `hindsight-switching` switches among.
+        tuned: of the development half, for arms that read it.
+        expected: changes of traffic as they were announced, for `hmas-announced`.
         facts: what the result says beside the figures.
         moments_s: when traffic changes.
         keep_outcomes: whether single requests are wanted, or only their figures.
@@ -40,7 +43,8 @@ class SimulatedCase:
     controller: ControllerOptions
     seed: int = 0
     warmup_s: float = 0.0
-    shortlist: tuple[str, ...] = ()
+    tuned: TunedMachine | None = None
+    expected: tuple[Expected, ...] = ()
     facts: Facts = field(default_factory=dict)
     moments_s: tuple[float, ...] = ()
     keep_outcomes: bool = True
@@ -54,6 +58,13 @@ class SimulatedCase:
     def title(self) -> str:
         """How progress and errors name it."""
         return f"{self.scenario} {self.load:g}x {self.arm.name} seed {self.seed}"
+
+    @property
+    def tuned_machine(self) -> TunedMachine:
+        """What was tuned; an error where the case was built without."""
+        if self.tuned is None:
+            raise ValueError(f"{self.title}: needs what `hmas eval tune` finds")
+        return self.tuned
 
     @property
     def from_s(self) -> float:
@@ -79,3 +90,8 @@ class SimulatedCase:
     def met(self, run: CaseRun) -> int:
         """Requests that met all their SLOs: goodput times the span, which all arms share."""
         return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= self.from_s)
+
+    def share_met(self, run: CaseRun) -> float:
+        """The same as a share of the requests that count."""
+        counted = sum(outcome.arrival_s >= self.from_s for outcome in run.outcomes)
+        return self.met(run) / counted if counted else 0.0

@@ -1,18 +1,71 @@
-"""How does one policy do for the whole run? The arms `fixed-NAME...`."""
+"""How does one policy do for the whole run?
+
+The arms `fixed-NAME...`, orders from the literature, what H-MAS starts with, and the best of the
+development half.
+"""
+
+from dataclasses import replace
 
 from evals.arms.case import SimulatedCase
-from evals.arms.engine import BuildEngine
+from evals.arms.engine import BuildEngine, RunnableEngine
 from evals.arms.steering import RENEW_S, Steering
 from evals.result.metrics import CaseRun
 from evals.result.recording import RecordedEngine
-from evals.suite.arms import Arm
+from evals.suite.arms import ALL_RULES, Arm, controller_config, parse_arm
+from serving.policies import POLICIES
+
+# What is searched for the best fixed arm. No set of rules is always best; the simpler ones first:
+# of equals the first is taken.
+_RULE_SETS = ("", "+slack", "+slack+serial+triage", "+slack+serial+triage+pace", f"+{ALL_RULES}")
+_LEANS = ("edf:kappa=3", "edf:kappa=10", "edf:kappa=30")
+FIXED_ARMS = tuple(
+    f"fixed-{policy}{rules}" for rules in _RULE_SETS for policy in (*POLICIES, *_LEANS)
+)
 
 
-def run_fixed(case: SimulatedCase, arm: Arm, build_engine: BuildEngine) -> CaseRun:
-    """The policy and the rules of `arm`, a fixed one, in force from before the first arrival."""
-    engine = build_engine(case.profile, case.settings, False)
+def run_fixed(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
+    """The arm's policy and rules, in force from before the first arrival."""
+    if case.arm.name == "oracle-lengths":
+        return _best_told(case)
+    arm = in_force(case)
+    run = _run(case, arm, build_engine(case.profile, case.settings, False))
+    return run if arm is case.arm else replace(run, chosen={"fixed": arm.name})
+
+
+def in_force(case: SimulatedCase) -> Arm:
+    """The fixed arm that a case's arm comes to."""
+    if case.arm.policy:
+        return case.arm
+    if case.arm.name == "best-fixed":
+        return parse_arm(case.tuned_machine.best_fixed)
+    return parse_arm(start_arm(case))
+
+
+def start_arm(case: SimulatedCase, policy: str = "") -> str:
+    """The fixed arm that is what H-MAS starts with, or another policy with the same rules."""
+    control = controller_config(case.controller, {}).control
+    return "+".join([f"fixed-{policy or control.start_policy}", *control.start_rules])
+
+
+def _best_told(case: SimulatedCase) -> CaseRun:
+    """The best run of what H-MAS starts with and of the orders by length, on these requests.
+
+    What it starts with may not look at lengths at all: then only another order could use them.
+    """
+    from serving.engines.compiled import CompiledEngine
+
+    by_length = [name for name, policy in POLICIES.items() if policy.needs_lengths]
+    runs = []
+    for name in (start_arm(case), *(start_arm(case, policy) for policy in by_length)):
+        engine = CompiledEngine(case.profile, case.settings)
+        engine.tell_lengths()
+        runs.append(replace(_run(case, parse_arm(name), engine), chosen={"fixed": name}))
+    return max(runs, key=case.met)
+
+
+def _run(case: SimulatedCase, arm: Arm, engine: RunnableEngine) -> CaseRun:
     recorded = RecordedEngine(engine)
-    steering = Steering(recorded, case.profile, arm.name)
+    steering = Steering(recorded, case.profile, case.arm.name)
     steering.put_in_force(arm, "fixed for the whole run")
     tickers = ((RENEW_S, steering.renew),)
     outcomes = engine.run(case.requests, tickers, case.until_s)

@@ -6,7 +6,13 @@ and by those that switch at random or in hindsight.
 
 from dataclasses import replace
 
-from evals.suite.arms import FIXED_CONTROLLER, Arm, fixed_decision, limits_not_taken
+from evals.suite.arms import (
+    FIXED_CONTROLLER,
+    Arm,
+    fixed_decision,
+    limits_not_taken,
+    parse_arm,
+)
 from serving.contracts import Limits
 from serving.engines.profile import EngineProfile
 from serving.engines.protocol import Engine
@@ -46,6 +52,17 @@ class Steering:
         if changed := limits_not_taken(decision.limits, self._engine.snapshot().limits):
             raise RuntimeError(f"{self._name}: the engine runs with other limits: {changed}")
         self.in_force = arm.name
+
+    def go_on_with(self, name: str, reason: str) -> None:
+        """Put the fixed arm of this name in force, or renew it where it is.
+
+        Raises:
+            RuntimeError: as the two.
+        """
+        if name == self.in_force:
+            self.renew()
+        else:
+            self.put_in_force(parse_arm(name), reason)
 
     def renew(self) -> None:
         """Keep what is in force.

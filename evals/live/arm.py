@@ -54,7 +54,7 @@ def steered(
         ArmError: somebody else's controller owns the engine, or a decision was refused,
             or the controller stopped before the block ended.
     """
-    if arm.kind == "baseline":
+    if not arm.live:
         raise ArmError(f"{arm.name}: simulated only; use --engine sim, or leave it out of arms")
     snapshot = engine.snapshot()
     if snapshot.controller_id:

@@ -4,15 +4,14 @@ Cases are made in the parent by `evals.sim.suite_run`; what has a case as its on
 here is run in worker processes.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
 from evals.arms import run_case
 from evals.arms.case import SimulatedCase
-from evals.arms.sglang_emulated import CHUNKS
-from evals.arms.tuned import token_budgets
+from evals.arms.sglang.engine import CHUNKED_PREFILL_SIZE
 from evals.requests.offer import Offered, offer
 from evals.requests.scaling import span_s
 from evals.requests.scenario import Workload
@@ -21,6 +20,7 @@ from evals.sim.bound import upper_bound
 from evals.sim.capacity import simulated_capacity_rps
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.suite import Suite
+from evals.suite.tuned import TunedMachine
 from serving.engines.profile import EngineProfile
 
 STOCK = "vllm-fcfs"
@@ -34,6 +34,7 @@ class RunOptions:
         jobs: worker processes.
         controller: of the arms that have one.
         ledger_dir: gets one decision ledger per case of the arm `hmas`; None records none.
+        tuned: what `hmas eval tune` found, by machine; empty where no arm reads it.
         drawn: arms whose run of the first seed comes back with its outcomes. Those of other
             seeds never do: hundreds of cases would not fit into memory.
     """
@@ -41,6 +42,7 @@ class RunOptions:
     jobs: int
     controller: ControllerOptions
     ledger_dir: Path | None = None
+    tuned: Mapping[str, TunedMachine] = field(default_factory=dict)
     drawn: Collection[str] = ()
 
 
@@ -79,7 +81,9 @@ def bound_of(case: SimulatedCase) -> Result:
     it. The step is as large as any arm's may be, for the same reason.
     """
     counted = [request for request in case.requests if request.arrival_s >= case.from_s]
-    budget = max(*token_budgets(case.profile), *CHUNKS)
+    budget = max(case.profile.token_budget, CHUNKED_PREFILL_SIZE)
+    if case.tuned is not None:
+        budget = max(budget, case.tuned.stock.token_budget)
     bound = upper_bound(
         counted, replace(case.profile, token_budget=budget), case.settings, case.drain_s
     )
@@ -133,6 +137,7 @@ def _case(
         controller=replace(options.controller, ledger_path=ledger),
         seed=workload.seed,
         warmup_s=suite.warmup_s,
+        tuned=options.tuned.get(profile.name),
         facts=facts or {},
         moments_s=offered.moments_s,
     )

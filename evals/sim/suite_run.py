@@ -11,7 +11,6 @@ from evals.progress import CaseProgress
 from evals.requests.scenario import Workload
 from evals.result.metrics import Result
 from evals.result.run_result import SuiteRun, versions
-from evals.sim.hindsight import candidate_names, candidates_of, chooses, conclude, switching_of
 from evals.sim.jobs import (
     FinishedCase,
     RunOptions,
@@ -61,7 +60,7 @@ def run_suite(
             for workload, rate_rps in zip(workloads, capacities_rps, strict=True)
             for case in cases_of(suite, workload, profile, options, rate_rps)
         ]
-        finished = _finished(workers, cases)
+        finished = _simulated(workers, cases)
         bounds = _bounds(workers, cases)
     return SuiteRun(
         suite.name,
@@ -70,20 +69,6 @@ def run_suite(
         [_bounded(finished[case.id].result, bounds[case.id[:3]]) for case in cases],
         [finished[case.id].run for case in cases],
     )
-
-
-def _finished(
-    workers: Workers, cases: Sequence[SimulatedCase]
-) -> dict[CaseId, FinishedCase]:
-    """Every case; those that choose in hindsight after all that they choose from."""
-    names = candidate_names(cases)
-    first = {case.id: case for case in candidates_of(cases, names)}
-    first |= {case.id: case for case in cases if not chooses(case)}
-    finished = _simulated(workers, list(first.values()))
-    finished |= _simulated(workers, switching_of(cases, names, finished))
-    return finished | {
-        case.id: conclude(case, names, finished) for case in cases if chooses(case)
-    }
 
 
 def _simulated(

@@ -1,12 +1,10 @@
 """Which contenders are there? An arm is a name and how the engine is steered.
 
-`vllm-fcfs` is stock vLLM; `fixed-NAME` is our scheduler with one policy and stock
-limits for the whole run, `fixed-NAME:param=value` sets the policy's parameters;
-`fixed-NAME+slack+kv` adds some short-horizon rules, `fixed-NAME+rules` all of them, and
-`+active=80` bounds the requests that run at once; `hmas` is the control loop, acting,
-`hmas:start=NAME` the same from another policy on than the configuration says, and `hmas-advise`
-one that decides and writes nothing; BASELINES are the others, in the
-simulator only. The simulated and the live runner give an arm its meaning; suites name arms,
+`fixed-NAME` is our scheduler with one policy and stock limits for the whole run;
+`fixed-NAME:param=value` sets the policy's parameters; `fixed-NAME+slack+kv` adds some
+short-horizon rules, `fixed-NAME+rules` all of them, and `+active=80` bounds the requests that run
+at once. The others are in `ARMS`; `hmas:start=NAME` is `hmas` from another policy on than the
+configuration says. The simulated and the live runner give an arm its meaning; suites name arms,
 results carry the names.
 """
 
@@ -14,8 +12,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from evals.suite.contenders import ARMS, Contender, Kind
 from serving.contracts import Decision, Limits
 from serving.contracts.rules import RULES, parse_rules, with_rules
 from serving.policies import POLICIES, parse_policy
@@ -24,45 +23,30 @@ if TYPE_CHECKING:
     from hmas_agents.config import Config
 
 FIXED_CONTROLLER = "fixed"
-ADVISING = "hmas-advise"
 ALL_RULES = "rules"
 ACTIVE = "active="
-
-# What each is: one file of evals/baselines. `hmas` itself asks a model only where a model's
-# URL or a cassette is given.
-BASELINES = (
-    "vllm-tuned",
-    "vllm-admission",
-    "sglang-emulated",
-    "sglang-emulated-tuned",
-    "random-switching",
-    "rules-only",
-    "twin-only",
-    "hindsight-fixed",
-    "hindsight-switching",
-)
-
-
-CONTROLLED = frozenset({"hindsight-switching", "random-switching", "rules-only", "twin-only"})
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One contender; `policy`, `rules` and `params` are set for the kind `fixed` only.
+    """One contender; `policy`, `rules` and `params` are set for fixed ones only.
 
     Attributes:
+        policy: empty for fixed ones, too, whose policy the configuration or tuning says.
         params: of the policy, those that the name sets; the others have their defaults.
         active: most requests at once; 0: as many as the engine was started with.
-        start: of the kind `hmas`, where its name says it: `control.start_policy`.
+        start: of a loop, where its name says it: `control.start_policy`.
+        live: whether it can be run on a server.
     """
 
     name: str
-    kind: Literal["stock", "fixed", "hmas", "baseline"]
+    kind: Kind
     policy: str = ""
     rules: tuple[str, ...] = ()
     params: tuple[tuple[str, float], ...] = ()
     active: int = 0
     start: str = ""
+    live: bool = False
 
     @property
     def policy_as_named(self) -> str:
@@ -75,9 +59,19 @@ class Arm:
         return re.sub("[:=,]", "-", self.name)
 
     @property
-    def controlled(self) -> bool:
-        """Whether it goes through the controller's code, be it only its configuration."""
-        return self.kind == "hmas" or self.name in CONTROLLED
+    def contender(self) -> Contender | None:
+        """What `ARMS` says of it; None of `fixed-NAME`."""
+        return ARMS.get(self.name.partition(":")[0])
+
+    @property
+    def configured(self) -> bool:
+        """Whether it goes by the controller's configuration."""
+        return self.contender is not None and self.contender.configured
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it reads what `hmas eval tune` found."""
+        return self.contender is not None and self.contender.tuned
 
     @property
     def all_rules(self) -> bool:
@@ -118,25 +112,27 @@ def parse_arm(name: str) -> Arm:
         ValueError: there is none, or a rule or a parameter is unknown, named twice or out of
             bounds; says what there is.
     """
-    if name == "vllm-fcfs":
-        return Arm(name, "stock")
+    if name in ARMS:
+        known = ARMS[name]
+        if known.same_as:
+            return replace(parse_arm(known.same_as), name=name)
+        return Arm(name, known.kind, live=known.live)
     loop, has_start, start = name.partition(":start=")
-    if loop in {"hmas", ADVISING}:
-        if has_start:
-            _policy(name, start)
-        return Arm(name, "hmas", start=start)
-    if name in BASELINES:
-        return Arm(name, "baseline")
+    if has_start and loop in {"hmas", "hmas-advise"}:
+        _policy(name, start)
+        return replace(parse_arm(loop), name=name, start=start)
     head, *rules = name.split("+")
     active = _active(name, [rule for rule in rules if rule.startswith(ACTIVE)])
     rules = [rule for rule in rules if not rule.startswith(ACTIVE)]
     policy = head.removeprefix("fixed-")
     if policy != head and policy.partition(":")[0] in POLICIES:
         policy, params = _policy(name, policy)
-        return Arm(name, "fixed", policy, _rules(name, rules), tuple(params.items()), active)
-    known = ["vllm-fcfs", *(f"fixed-{policy}" for policy in POLICIES), "hmas", ADVISING, *BASELINES]
+        return Arm(
+            name, "fixed", policy, _rules(name, rules), tuple(params.items()), active, live=True
+        )
+    listed = [*ARMS, *(f"fixed-{policy}" for policy in POLICIES)]
     raise ValueError(
-        f"unknown arm {name!r}; known: {', '.join(known)}; a fixed one may go on with "
+        f"unknown arm {name!r}; known: {', '.join(listed)}; a fixed one may go on with "
         f"parameters such as :kappa=40, and end in +{ALL_RULES} or in rules such as "
         f"+{'+'.join(list(RULES)[:2])}, and in +{ACTIVE}80; "
         "hmas may go on with :start= and a policy"
@@ -229,14 +225,16 @@ def controller_config(
     """
     from hmas_agents.config import load_config
 
+    known = None if arm is None else arm.contender
     return load_config(
         options.config_path,
         {
-            "control.mode": "advise" if arm and arm.name.startswith(ADVISING) else "act",
+            "control.mode": "act",
             "model.enabled": options.asks_model,
             "model.base_url": options.model_url,
             "model.name": options.model_name or None,
             "control.start_policy": (arm and arm.start) or None,
+            **({} if known is None else known.overrides),
             **overrides,
         },
     )

@@ -94,7 +94,7 @@ def groups_of(
 @compiled_in_place
 def learn(lengths: np.ndarray, histograms: np.ndarray, group: int, output_tokens: int) -> None:
     """Take in one finished answer."""
-    if output_tokens <= 0:
+    if output_tokens <= 0 or group < 0:
         return
     row = _row_of(lengths, histograms, group)
     if row > 0 and histograms[row].total >= _ENOUGH:
@@ -112,8 +112,11 @@ def learn(lengths: np.ndarray, histograms: np.ndarray, group: int, output_tokens
 def predicted(lengths: np.ndarray, histograms: np.ndarray, group: int) -> tuple[float, float]:
     """Mean and q90 of a new answer's length, not bounded by max_tokens.
 
-    At most `_KEEP` answers of its histogram old, because every arrival asks.
+    At most `_KEEP` answers of its histogram old, because every arrival asks. A group below 0 is
+    not of a histogram: such a request's length is known, and the group is -tokens.
     """
+    if group < 0:
+        return float(-group), float(-group)
     row = _speaker(lengths, histograms, group)
     if row == _NONE:
         return DEFAULT_TOKENS, np.inf

@@ -50,6 +50,8 @@ class CompiledEngine:
         stock: vLLM's own scheduling, without the hook.
         long_prefill_threshold: as vLLM's `--long-prefill-token-threshold`, for stock; 0 is none.
         max_num_queued_tokens: as vLLM's option of that name, for stock; 0 is none.
+        by_priority: vLLM's `--scheduling-policy priority`, for stock. Of two requests of one
+            priority and moment vLLM takes the lower name, this engine the one offered first.
 
     Attributes:
         recomputed_tokens: computed tokens that preemptions threw away.
@@ -57,12 +59,13 @@ class CompiledEngine:
 
     def __init__(
         self, profile: EngineProfile, settings: EngineSettings, *, stock: bool = False,
-        long_prefill_threshold: int = 0, max_num_queued_tokens: int = 0,
+        long_prefill_threshold: int = 0, max_num_queued_tokens: int = 0, by_priority: bool = False,
     ) -> None:  # fmt: skip
         self.profile = profile
         self.settings = settings.under(as_the_trace_says(settings.contract))
         self.recomputed_tokens = 0
         self._threshold, self._most_queued = long_prefill_threshold, max_num_queued_tokens
+        self._by_priority = by_priority
         self._now_s = 0.0
         self._begun: Sequence[Begun] | None = None  # until `resume`
         self._prefill_s_per_token = 0.0
@@ -141,6 +144,10 @@ class CompiledEngine:
         if self._hook is not None:
             self._hook.learn_lengths(served)
 
+    def tell_lengths(self) -> None:
+        """Let the hook know from its arrival on how long each answer will be; before `run`."""
+        self.hook.told_lengths = True
+
     def resume(self, begun: Sequence[Begun], prefill_s_per_token: float = 0.0) -> None:
         """Hold these requests at second 0, as the engine did that they come from.
 
@@ -211,6 +218,7 @@ class CompiledEngine:
         state = new_state(self.profile, workload, log)
         state.engine["long_prefill_threshold"] = self._threshold
         state.engine["most_queued_tokens"] = self._most_queued
+        state.engine["by_priority"] = self._by_priority
         hook, serve = self._hook, run_stock
         if hook is None:
             put_back(state, self._begun or ())

@@ -129,9 +129,9 @@ def _state_of(states: EngineState, k: int) -> EngineState:
         kv.pool[k], kv.blocks[k], kv.holders, kv.table[k], kv.slots[k], kv.contents
     )
     return EngineState(
-        states.engine[k], states.progress, states.arrivals, states.held_tokens, blocks,
-        states.running[k], states.tokens[k], states.waiting[k], states.preempted[k],
-        states.ended[k], states.log, states.factors,
+        states.engine[k], states.progress, states.arrivals, states.priority,
+        states.held_tokens, blocks, states.running[k], states.tokens[k], states.waiting[k],
+        states.preempted[k], states.ended[k], states.log, states.factors,
     )  # fmt: skip
 
 

@@ -59,18 +59,20 @@ class SimulatedEngine:
         profile: the machine to imitate.
         settings: as the live hook reads them at start-up.
         stock: run vLLM's own AsyncScheduler, unmodified, instead of the hook.
+        by_priority: vLLM's `--scheduling-policy priority`, for stock.
 
     Attributes:
         recomputed_tokens: computed tokens that preemptions threw away, stock or hooked.
     """
 
     def __init__(
-        self, profile: EngineProfile, settings: EngineSettings, *, stock: bool = False
-    ) -> None:
+        self, profile: EngineProfile, settings: EngineSettings, *, stock: bool = False,
+        by_priority: bool = False,
+    ) -> None:  # fmt: skip
         settings = settings.under(as_the_trace_says(settings.contract))
         self.profile, self.settings = profile, settings
         self.scheduler = build_scheduler(
-            AsyncScheduler if stock else HMASScheduler, profile, settings
+            AsyncScheduler if stock else HMASScheduler, profile, settings, by_priority
         )
         skip_idle_allocations(self.scheduler)
         skip_model_input(self.scheduler)

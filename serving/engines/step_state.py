@@ -40,6 +40,7 @@ ENGINE = np.dtype(
         ("per_context_token_s", "f8"), ("per_square_s", "f8"),
         # Limits of the coming step; a threshold of 0 is none.
         ("token_budget", "i8"), ("max_active", "i8"), ("long_prefill_threshold", "i8"),
+        ("by_priority", "i8"),  # the queue goes by priority, then arrival
         ("most_queued_tokens", "i8"),  # of prompts in prefill, beyond which none is let in; 0: any
         # Of the last step: the first `scheduled` of the running list have tokens, those from
         # `admitted` on were admitted in it; `prefill_tokens` to `square` are its shape.
@@ -67,6 +68,7 @@ class EngineState(NamedTuple):
         engine: ENGINE (1,).
         progress: PROGRESS (requests,).
         arrivals: (requests,), seconds.
+        priority: (requests,), lower first; used with `by_priority` only.
         held_tokens: (requests,), of a prompt that are in the KV cache when it arrives.
         kv: the KV blocks.
         running: (max_active_requests,), rows in the order in which vLLM serves them.
@@ -80,6 +82,7 @@ class EngineState(NamedTuple):
     engine: NDArray[Any]
     progress: NDArray[Any]
     arrivals: NDArray[np.float64]
+    priority: NDArray[np.int64]
     held_tokens: NDArray[np.int32]
     kv: KvBlocks
     running: NDArray[np.int32]
@@ -113,9 +116,10 @@ def new_state(profile: EngineProfile, workload: Workload, log: int = 0) -> Engin
     )  # fmt: skip
     rows = [np.zeros(most, np.int32) for _ in range(4)]
     ring = np.zeros(1 << count.bit_length(), np.int32)
+    priority = np.array([one.priority for one in workload.senders], np.int64)[workload.sender]
     return EngineState(
-        engine, progress, workload.arrival_s, workload.cached_tokens, kv, rows[0], rows[1], ring,
-        rows[2], rows[3], np.zeros(log, STEP), step_factors(profile),
+        engine, progress, workload.arrival_s, priority, workload.cached_tokens, kv,
+        rows[0], rows[1], ring, rows[2], rows[3], np.zeros(log, STEP), step_factors(profile),
     )  # fmt: skip
 
 
@@ -148,6 +152,30 @@ def put_last(state: EngineState, row: int) -> None:
     engine = state.engine[0]
     state.waiting[(engine.waiting_first + engine.waiting) & (len(state.waiting) - 1)] = row
     engine.waiting += 1
+
+
+@compiled_in_place
+def put_in_order(state: EngineState, row: int) -> None:
+    """Put a request into the queue by priority and arrival."""
+    engine, ring = state.engine[0], state.waiting
+    put_last(state, row)
+    place = engine.waiting_first + engine.waiting - 1
+    while place > engine.waiting_first:
+        before = ring[(place - 1) & (len(ring) - 1)]
+        if not goes_before(state, row, before):
+            break
+        ring[place & (len(ring) - 1)] = before
+        place -= 1
+    ring[place & (len(ring) - 1)] = row
+
+
+@compiled_in_place
+def goes_before(state: EngineState, row: int, other: int) -> bool:
+    """Whether a request goes before another: the lower priority, then the earlier arrival."""
+    priority, arrivals = state.priority, state.arrivals
+    if priority[row] != priority[other]:
+        return bool(priority[row] < priority[other])
+    return bool(arrivals[row] < arrivals[other])
 
 
 def _lines(count: int) -> NDArray[Any]:

@@ -68,6 +68,9 @@ class VirtualHook:
         profile: the machine.
         settings: of the engine.
         now: gives virtual seconds.
+
+    Attributes:
+        told_lengths: whether it knows how long answers will be, and has nothing to predict.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class VirtualHook:
         self._faults, self._last_fault = 0, ""
         self._numbers: dict[str, int] = {}  # of tenants, for the length model
         self._lengths = new_lengths()
+        self.told_lengths = False
         self._books = VirtualBooks(settings)
         self._preempted_elsewhere = 0  # of the requests that have begun there
         self._state: EngineState | None = None
@@ -232,6 +236,8 @@ class VirtualHook:
         # Who is inside keeps class and targets, but what is sheddable now may be shed.
         rows["sheddable"] = np.array([name in sheddable for name, _ in run.promises])[run.promise]
         know_requests(rows, workload, first)
+        if self.told_lengths:
+            rows["group"][first:] = -np.maximum(workload.output_tokens[first:], 1)
 
     def _number(self, tenant: str) -> int:
         return self._numbers.setdefault(tenant, len(self._numbers))

@@ -1,7 +1,8 @@
 """What does vLLM's scheduler do in a step, in virtual time? Compiled, and exact to the token.
 
 `begin_step`, `serve_next`, `preempt_last`, `start` and `finish_step` are what any order of
-the queue needs; `run_stock` is vLLM's own order. Exact for vLLM 0.32 as `virtual_vllm` sets it up:
+the queue needs; `run_stock` is vLLM's own order, or, with `by_priority`, that of
+`--scheduling-policy priority`. Exact for vLLM 0.32 as `virtual_vllm` sets it up:
 chunked prefill, first come first served, preemption by recomputation, and no admission of a
 request whose whole known sequence does not fit (`scheduler_reserve_full_isl`).
 
@@ -24,7 +25,9 @@ from serving.engines.step_state import (
     EngineState,
     drop_first,
     first_waiting,
+    goes_before,
     put_first,
+    put_in_order,
     put_last,
 )
 
@@ -82,7 +85,10 @@ def let_in(state: EngineState, row: int) -> None:
     if one.fits and not _refused(state, row):
         one.state = WAITING
         hold_prefix(state.kv, row, one.known, state.held_tokens[row])
-        put_last(state, row)
+        if engine.by_priority:
+            put_in_order(state, row)
+        else:
+            put_last(state, row)
     else:
         one.state = REJECTED
         one.last_s = engine.now_s
@@ -135,13 +141,24 @@ def begin_step(state: EngineState, inside: int) -> None:
 @compiled_in_place
 def serve_next(state: EngineState) -> bool:
     """Give tokens to the next running request, unless there are too few free blocks for it."""
+    return _give(state, _next_tokens(state))
+
+
+@compiled_in_place
+def _next_tokens(state: EngineState) -> int:
+    engine = state.engine[0]
+    one = state.progress[state.running[engine.scheduled]]
+    return int(min(one.known - one.computed, engine.chunk, engine.budget_left))
+
+
+@compiled_in_place
+def _give(state: EngineState, tokens: int) -> bool:
     engine, kv, place = state.engine[0], state.kv, state.engine[0].scheduled
     pool = kv.pool[0]
     size = pool.block_size
     row = state.running[place]
     one = state.progress[row]
     before = one.computed
-    tokens = min(one.known - before, engine.chunk, engine.budget_left)
     after = before + tokens
     if after >= one.held * size:
         need = (after + size - 1) // size - one.held
@@ -166,17 +183,53 @@ def preempt_last(state: EngineState) -> int:
     Returns:
         its row.
     """
-    engine = state.engine[0]
-    engine.running -= 1
-    row = state.running[engine.running]
-    one = state.progress[row]
-    engine.recomputed_tokens += one.computed
+    state.engine[0].running -= 1
+    row = int(state.running[state.engine[0].running])
+    _preempt(state, row, state.progress[row].computed)
+    return row
+
+
+@compiled_in_place
+def _preempt(state: EngineState, row: int, computed: int) -> None:
+    """Take its blocks; so many tokens had been computed before this step."""
+    engine, one = state.engine[0], state.progress[row]
+    engine.recomputed_tokens += computed
     _free(state, row)
     one.computed, one.state = 0, PREEMPTED
     one.preemptions += 1
     state.preempted[engine.preempted] = row
     engine.preempted += 1
-    return int(row)
+
+
+@compiled_in_place
+def _preempt_least(state: EngineState) -> bool:
+    """Preempt the running request of the least priority, as vLLM's priority scheduling does.
+
+    Its tokens of this step, if it has some by now, go back to the budget.
+
+    Returns:
+        whether it was another one than the next to be served.
+    """
+    engine, running = state.engine[0], state.running
+    place = 0
+    for i in range(1, engine.running):
+        if goes_before(state, running[place], running[i]):
+            place = i
+    row = int(running[place])
+    other = bool(place != engine.scheduled)
+    computed = state.progress[row].computed
+    if place < engine.scheduled:
+        tokens = state.tokens[place]
+        computed -= tokens
+        _count(engine, state.progress[row].prompt, computed, tokens, -1)
+        for i in range(place, engine.scheduled):
+            state.tokens[i] = state.tokens[i + 1]
+    engine.running -= 1
+    for i in range(place, engine.running):
+        running[i] = running[i + 1]
+    _preempt(state, row, computed)
+    put_in_order(state, row)
+    return other
 
 
 @compiled_in_place
@@ -259,12 +312,29 @@ def finish_step(state: EngineState) -> None:
 
 
 @compiled_in_place
+def _serve_by_priority(state: EngineState) -> None:
+    """Running requests in list order; where blocks run out, the least priority is preempted.
+
+    Who must be preempted for its own tokens ends the round: those behind it get none.
+    """
+    engine = state.engine[0]
+    while engine.scheduled < engine.running and engine.budget_left > 0:
+        tokens = _next_tokens(state)  # what is preempted meanwhile gives it no more
+        while not _give(state, tokens):
+            if not _preempt_least(state):
+                return
+
+
+@compiled_in_place
 def _schedule(state: EngineState) -> None:
     engine = state.engine[0]
     begin_step(state, engine.running + engine.waiting)
-    while engine.scheduled < engine.running and engine.budget_left > 0:
-        if not serve_next(state):
-            put_first(state, preempt_last(state))
+    if engine.by_priority:
+        _serve_by_priority(state)
+    else:
+        while engine.scheduled < engine.running and engine.budget_left > 0:
+            if not serve_next(state):
+                put_first(state, preempt_last(state))
     engine.admitted = engine.scheduled
     if engine.preempted == 0:
         while engine.waiting and engine.budget_left > 0 and engine.running < engine.max_active:
@@ -274,16 +344,16 @@ def _schedule(state: EngineState) -> None:
 
 
 @compiled_in_place
-def _count(engine: Any, prompt: int, before: int, tokens: int) -> None:
-    # The shape of the step, as `perception.cost_model.step_shape` has it.
+def _count(engine: Any, prompt: int, before: int, tokens: int, sign: int = 1) -> None:
+    # The shape of the step, as `perception.cost_model.step_shape` has it; -1 takes it back.
     if tokens == 1 and before >= prompt:
-        engine.decodes += 1
-        engine.context += before
+        engine.decodes += sign
+        engine.context += sign * before
     else:
-        engine.prefill_tokens += tokens
-        engine.square += tokens * before
-    engine.scheduled += 1
-    engine.budget_left -= tokens
+        engine.prefill_tokens += sign * tokens
+        engine.square += sign * tokens * before
+    engine.scheduled += sign
+    engine.budget_left -= sign * tokens
 
 
 @compiled_in_place

@@ -47,6 +47,7 @@ def build_scheduler(
     scheduler_cls: Callable[..., Scheduler],
     profile: EngineProfile,
     settings: EngineSettings,
+    by_priority: bool = False,
 ) -> Any:
     """A scheduler of the given class with the sizes of `profile`; nothing is loaded.
 
@@ -69,7 +70,7 @@ def build_scheduler(
                 max_num_seqs=profile.max_active_requests,
                 max_num_batched_tokens=profile.token_budget,
                 max_model_len=profile.max_model_len, is_encoder_decoder=False,
-                enable_chunked_prefill=True,
+                enable_chunked_prefill=True, policy="priority" if by_priority else "fcfs",
             ),
             model_config=model, cache_config=cache, device_config=DeviceConfig("cpu"),
             parallel_config=ParallelConfig(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from evals.arms.case import SimulatedCase
 from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.tuned import StockSetting, TunedMachine
 from serving.contracts import CostCoefficients, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
@@ -16,6 +17,16 @@ from tests.fakes import FakeEngine
 MACHINE = EngineProfile(
     "test", "made up", CostCoefficients(5e-3, 100e-6, 100e-6), 32, 2048, 4000, 16, 4096
 )
+
+TUNED = TunedMachine(
+    stock=StockSetting(token_budget=512, max_num_seqs=16, max_num_queued_tokens=4000),
+    best_fixed="fixed-edf:kappa=10+slack+serial+triage",
+    threshold=(("waiting", 4.0, 1, 2), ("fixed-edf+slack",), ("fixed-sjf+rules",)),
+    tree=(
+        ("load", 0.8, 1, 2), ("fixed-fcfs",), ("missed", 0.1, 3, 4), ("fixed-edf",),
+        ("fixed-density",),
+    ),
+)  # fmt: skip
 
 
 def workload(count: int, rate_rps: float, seed: int = 7) -> tuple[TraceRequest, ...]:
@@ -41,7 +52,7 @@ def case(
     """A case of an arm; by default 80 requests at about one and a half times capacity."""
     return SimulatedCase(
         "small", 1.5, parse_arm(arm), workload(80, 25.0) if requests is None else requests,
-        MACHINE, EngineSettings(), 60.0, controller or ControllerOptions(), seed,
+        MACHINE, EngineSettings(), 60.0, controller or ControllerOptions(), seed, tuned=TUNED,
     )  # fmt: skip
 
 

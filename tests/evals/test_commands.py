@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_jobs(suite, tmp_path):
 
 
 def test_arms_in_hindsight_are_never_below_what_they_choose_from_nor_above_the_bound(suite):
-    arms = '"vllm-fcfs", "hindsight-fixed", "hindsight-switching", "sglang-emulated-tuned"'
+    arms = '"vllm-fcfs", "hindsight-fixed", "hindsight-switching", "sglang-mixed"'
     suite.write_text(TINY.replace('"vllm-fcfs", "fixed-fcfs", "hmas"', arms))
     result = run(suite, "--json", "--requests", 60)
     assert result.exit_code == 0, result.output

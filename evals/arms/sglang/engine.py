@@ -35,13 +35,15 @@ class EmulatedSGLang:
             only the product of blocks and block size counts here.
         settings: SLO classes and their targets.
         chunked_prefill_size: most tokens of one prefill step.
+        mixed: as SGLang's `--enable-mixed-chunk`.
 
     Attributes:
         scheduler: queue, running batch and KV cache.
         recomputed_tokens: computed tokens that retractions threw away.
 
     Raises:
-        ValueError: chunked_prefill_size below 1, or a KV cache too small for any request.
+        ValueError: chunked_prefill_size below 1, or with mixed chunks not above the requests that
+            may run; or a KV cache too small for any request.
     """
 
     def __init__(
@@ -50,10 +52,16 @@ class EmulatedSGLang:
         settings: EngineSettings,
         *,
         chunked_prefill_size: int = CHUNKED_PREFILL_SIZE,
+        mixed: bool = False,
     ) -> None:
         if chunked_prefill_size < 1:
             raise ValueError(
                 f"chunked_prefill_size = {chunked_prefill_size}: expected at least 1 token"
+            )
+        if mixed and chunked_prefill_size <= profile.max_active_requests:
+            raise ValueError(
+                f"chunked_prefill_size = {chunked_prefill_size}: the tokens of "
+                f"{profile.max_active_requests} running requests leave no room in mixed chunks"
             )
         kv_tokens = profile.kv_blocks * profile.block_size
         self._longest = min(profile.max_model_len, kv_tokens) - 1  # prompt and output
@@ -65,7 +73,7 @@ class EmulatedSGLang:
         self.settings = settings
         self._cost = profile.other_costs.get("sglang", profile.cost)
         self.scheduler = EmulatedScheduler(
-            kv_tokens, profile.max_active_requests, chunked_prefill_size
+            kv_tokens, profile.max_active_requests, chunked_prefill_size, mixed
         )
         self.recomputed_tokens = 0
         self._factors, self._timed = step_factors(profile), 0
@@ -146,7 +154,7 @@ class EmulatedSGLang:
         self._timed += 1
         self._now_s += took_s
         finished = self.scheduler.complete(step)
-        if not step.prefills:
+        if step.shape.decodes:
             self._decoded_s = self._now_s
         for prefill in step.prefills:
             if prefill.last:

@@ -2,7 +2,7 @@
 
 The rules are those of SGLang 0.5.23 (`Scheduler.get_next_batch_to_run`, `PrefillAdder`,
 `ScheduleBatch.retract_decode`, `NewTokenRatioTracker`) with its defaults: fcfs, page size
-1, no mixed chunks, schedule conservativeness 1.0, retraction by length. Driven by
+1, schedule conservativeness 1.0, retraction by length; with or without mixed chunks. Driven by
 `engine`, which knows time; nothing here does.
 """
 
@@ -23,7 +23,7 @@ RETRACT_STEPS = 20  # decode steps that the ratio allows for after a retraction
 class Step:
     """One batch: prefills, or, where there are none, a token for each running request.
 
-    `retracted` left the running batch just before, in this order.
+    With mixed chunks both. `retracted` left the running batch just before, in this order.
     """
 
     shape: StepShape
@@ -38,6 +38,8 @@ class EmulatedScheduler:
         kv_tokens: capacity of the KV cache.
         max_running_requests: most requests in the running batch.
         chunked_prefill_size: most tokens of one prefill step.
+        mixed: running requests decode in prefill steps, too, and their tokens count in the chunk
+            (`--enable-mixed-chunk`).
 
     Attributes:
         waiting: requests not admitted, or retracted, in the order of service.
@@ -50,11 +52,13 @@ class EmulatedScheduler:
     """
 
     def __init__(
-        self, kv_tokens: int, max_running_requests: int, chunked_prefill_size: int
-    ) -> None:
+        self, kv_tokens: int, max_running_requests: int, chunked_prefill_size: int,
+        mixed: bool = False,
+    ) -> None:  # fmt: skip
         self.kv_tokens = self.free_tokens = kv_tokens
         self.max_running_requests = max_running_requests
         self.chunked_prefill_size = chunked_prefill_size
+        self._mixed = mixed
         self.waiting: deque[ServedRequest] = deque()
         self.running = RunningBatch()
         self.chunked: ServedRequest | None = None
@@ -67,7 +71,7 @@ class EmulatedScheduler:
         self._merge()
         prefills = self._admit()
         if prefills:
-            return Step(_prefill_shape(prefills), prefills=tuple(prefills))
+            return Step(self._prefill_shape(prefills), prefills=tuple(prefills))
         if self.running:
             return self._decode()
         self.ratio = INITIAL_RATIO
@@ -75,13 +79,15 @@ class EmulatedScheduler:
 
     def complete(self, step: Step) -> list[ServedRequest]:
         """The step has run: its tokens are there; returns the requests that finished."""
-        if not step.prefills:
+        finished: list[ServedRequest] = []
+        if step.shape.decodes:
             finished = self.running.decode()
             for request in finished:
                 # All its output but the last token, which is never computed upon.
                 self.free_tokens += request.prompt_tokens + request.output_tokens - 1
-        else:
-            finished = self._complete_prefills(step.prefills)
+            if step.prefills:  # all are one new batch, whose flag is not set
+                self.batch_is_full = False
+        finished += self._complete_prefills(step.prefills)
         if finished:
             self.batch_is_full = False
         return finished
@@ -125,9 +131,11 @@ class EmulatedScheduler:
                 self.batch_is_full = True
                 return []
         reserved = self.running.reserved_tokens() * self.ratio
+        decodes = len(self.running) if self._mixed else 0
         budget = PrefillBudget(
-            self.free_tokens - reserved, self.chunked_prefill_size, MAX_PREFILL_TOKENS
-        )
+            self.free_tokens - reserved - decodes, self.chunked_prefill_size - decodes,
+            MAX_PREFILL_TOKENS - decodes,
+        )  # fmt: skip
         prefills: list[Prefill] = []
         if self.chunked is not None:
             prefills.append(self._take(self.chunked, budget))
@@ -149,6 +157,16 @@ class EmulatedScheduler:
         self.free_tokens -= prefill.tokens
         self.chunked = None if prefill.last else request
         return prefill
+
+    def _prefill_shape(self, prefills: list[Prefill]) -> StepShape:
+        """Step 3: what is admitted runs alone, so decodes stall; or, mixed, with the decodes."""
+        tokens = sum(prefill.tokens for prefill in prefills)
+        square = sum(prefill.tokens * prefill.before for prefill in prefills)
+        if not self._mixed or len(self.running) > self.free_tokens:
+            return StepShape(prefill_tokens=tokens, prefill_square=square)
+        context = sum(self.running.kv_tokens(request) for request in self.running)
+        self.free_tokens -= len(self.running)
+        return StepShape(tokens, len(self.running), context, square)
 
     def _decode(self) -> Step:
         """Steps 4 and 5: a token for each running request; retract if the KV cache is short.
@@ -192,9 +210,3 @@ class EmulatedScheduler:
         return tuple(retracted)
 
 
-def _prefill_shape(prefills: list[Prefill]) -> StepShape:
-    """Step 3: what is admitted runs alone, so decodes stall."""
-    return StepShape(
-        prefill_tokens=sum(prefill.tokens for prefill in prefills),
-        prefill_square=sum(prefill.tokens * prefill.before for prefill in prefills),
-    )

@@ -76,7 +76,7 @@ def replay_suite(
         ArmError, CapacityError, CalibrationError: the server is not fit for it.
     """
     arms = [parse_arm(name) for name in suite.arms]
-    if moving := [arm.name for arm in arms if arm.kind not in ("stock", "fixed")]:
+    if moving := [arm.name for arm in arms if arm.kind not in ("stock", "fixed") or not arm.live]:
         raise CalibrationError(
             f"suite {suite.name!r}: the arm {moving[0]!r} goes its own way in each run: fidelity "
             "wants arms that stay as they are, such as 'vllm-fcfs' and 'fixed-edf+rules'"

@@ -34,8 +34,11 @@ class Row:
 
 
 class Literal:
-    def __init__(self, kv: int, max_running: int, chunked_prefill_size: int) -> None:
+    def __init__(
+        self, kv: int, max_running: int, chunked_prefill_size: int, mixed: bool = False
+    ) -> None:
         self.kv, self.max_running, self.chunk_size = kv, max_running, chunked_prefill_size
+        self.mixed, self.was_mixed = mixed, False
         self.queue: list[Row] = []
         self.running: list[Row] = []
         self.last: list[Row] = []  # the last step's prefill batch
@@ -50,7 +53,14 @@ class Literal:
         self.merge_and_drop()
         self.last = self.prefill()
         if self.last:
-            return ("prefill", *self.taken)
+            if not self.mixed or not self.running or self.free() < len(self.running):
+                return ("prefill", *self.taken)
+            context = sum(row.kv for row in self.running)
+            for row in self.running:
+                row.kv += 1
+                row.out += 1
+            self.was_mixed = True
+            return ("mixed", *self.taken, len(self.running), context)
         if not self.running:
             self.r = 0.7
             return None
@@ -68,8 +78,9 @@ class Literal:
 
     def merge_and_drop(self) -> None:
         merged = [row for row in self.last if row is not self.chunked and not row.finished]
-        if len(merged) < len(self.last):
+        if len(merged) < len(self.last) or self.was_mixed:  # all are one new batch then
             self.is_full = False
+        self.was_mixed = False
         self.last = []
         left = [row for row in self.running if not row.finished]
         if len(left) < len(self.running) or not left:
@@ -83,7 +94,8 @@ class Literal:
             self.is_full = True
             return []
         rem = self.free() - self.r * sum(min(row.max_new - row.out, 4096) for row in self.running)
-        chunk, inputs = self.chunk_size, 16384
+        decodes = len(self.running) if self.mixed else 0
+        rem, chunk, inputs = rem - decodes, self.chunk_size - decodes, 16384 - decodes
         batch: list[Row] = []
         self.taken: list[tuple[int, int, int]] = []
         walk = list(self.queue)
@@ -134,7 +146,10 @@ def told(step: Step | None) -> tuple[object, ...] | None:
     if step is None:
         return None
     if step.prefills:
-        return ("prefill", *((p.request.index, p.tokens, p.before) for p in step.prefills))
+        taken = ((p.request.index, p.tokens, p.before) for p in step.prefills)
+        if step.shape.decodes:
+            return ("mixed", *taken, step.shape.decodes, step.shape.decode_context)
+        return ("prefill", *taken)
     retracted = [request.index for request in step.retracted]
     return ("decode", retracted, step.shape.decodes, step.shape.decode_context)
 
@@ -152,10 +167,15 @@ class Met:
     steps: int = 0
     chunks: int = 0
     retractions: int = 0
+    mixed: int = 0
 
 
-def compare(arrivals: list[Arrival], max_running: int, chunk: int, ratio: float, met: Met) -> None:
-    literal, engine = Literal(KV, max_running, chunk), EmulatedScheduler(KV, max_running, chunk)
+def compare(
+    arrivals: list[Arrival], max_running: int, chunk: int, ratio: float, met: Met,
+    mixed: bool = False,
+) -> None:  # fmt: skip
+    literal = Literal(KV, max_running, chunk, mixed)
+    engine = EmulatedScheduler(KV, max_running, chunk, mixed)
     literal.r = engine.ratio = ratio
     coming: deque[tuple[int, int, int, int, int]] = deque()
     at = 0
@@ -177,6 +197,7 @@ def compare(arrivals: list[Arrival], max_running: int, chunk: int, ratio: float,
             met.steps += 1
             met.chunks += any(not prefill.last for prefill in step.prefills)
             met.retractions += len(step.retracted)
+            met.mixed += bool(step.prefills and step.shape.decodes)
         elif not coming:
             break
     assert (engine.free_tokens, len(engine.waiting), len(engine.running)) == (KV, 0, 0)
@@ -185,6 +206,11 @@ def compare(arrivals: list[Arrival], max_running: int, chunk: int, ratio: float,
 @given(ARRIVALS, st.integers(1, 8), st.sampled_from([7, 30, 8192]), st.sampled_from([0.7, 0.0]))
 def test_the_emulation_takes_the_literal_steps(arrivals, max_running, chunk, ratio):
     compare(arrivals, max_running, chunk, ratio, Met())
+
+
+@given(ARRIVALS, st.integers(1, 6), st.sampled_from([7, 30, 8192]), st.sampled_from([0.7, 0.0]))
+def test_so_it_does_with_mixed_chunks(arrivals, max_running, chunk, ratio):
+    compare(arrivals, max_running, chunk, ratio, Met(), mixed=True)
 
 
 def test_also_where_the_kv_cache_runs_short():
@@ -196,3 +222,14 @@ def test_also_where_the_kv_cache_runs_short():
         compare(arrivals, 100, rng.choice([7, 30, 8192]), 0.098, met)
     assert met.retractions > 40
     assert met.chunks > 100
+
+
+def test_mixed_chunks_also_where_the_kv_cache_runs_short():
+    rng, met = random.Random(5), Met()
+    for _ in range(30):
+        arrivals = [
+            (rng.randint(0, 3), rng.randint(1, 30), rng.randint(20, 60), 0) for _ in range(30)
+        ]
+        compare(arrivals, 25, rng.choice([30, 8192]), 0.098, met, mixed=True)
+    assert met.mixed > 100
+    assert met.retractions > 20

@@ -44,7 +44,7 @@ def fixed_arms(draw):
 
 def test_arms_are_parsed_by_name():
     assert parse_arm("vllm-fcfs").kind == "stock"
-    assert parse_arm("hmas").kind == "hmas"
+    assert parse_arm("hmas").kind == "loop"
     for policy in POLICIES:
         assert parse_arm(f"fixed-{policy}").policy == policy
     for unknown in ("fixed-", "fcfs", "fixed-hmas", "", "hmas+slack", "vllm-fcfs+rules"):
@@ -54,7 +54,7 @@ def test_arms_are_parsed_by_name():
 
 def test_the_loop_may_start_with_another_policy():
     arm = parse_arm("hmas:start=slide:kappa=5")
-    assert (arm.kind, arm.start, arm.policy) == ("hmas", "slide:kappa=5", "")
+    assert (arm.kind, arm.start, arm.policy) == ("loop", "slide:kappa=5", "")
     assert arm.id_text == "hmas-start-slide-kappa-5"
     control = controller_config(ControllerOptions(), {}, arm).control
     assert (control.mode, control.start_policy) == ("act", "slide:kappa=5")

@@ -6,6 +6,7 @@ and who was preempted, one outcome per request, and the tokens that were compute
 
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -37,6 +38,7 @@ class Case:
     until_left: tuple[str, ...] = ()
     tick_s: float = 0.0
     begun: tuple[Begun, ...] = ()
+    by_priority: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class Story:
 
 def by_vllm(case: Case) -> Story:
     """Run vLLM's own scheduler."""
-    engine = SimulatedEngine(case.profile, SETTINGS, stock=True)
+    engine = SimulatedEngine(
+        case.profile, SETTINGS, stock=True, by_priority=case.by_priority
+    )
     engine.scheduler.scheduler_config.long_prefill_token_threshold = case.threshold
     steps, ticks = list[Step](), list[float]()
 
@@ -77,8 +81,9 @@ def by_vllm(case: Case) -> Story:
 def compiled(case: Case) -> Story:
     """Run the compiled engine."""
     engine = CompiledEngine(
-        case.profile, SETTINGS, stock=True, long_prefill_threshold=case.threshold
-    )
+        case.profile, SETTINGS, stock=True, long_prefill_threshold=case.threshold,
+        by_priority=case.by_priority,
+    )  # fmt: skip
     steps, ticks = list[Step](), list[float]()
     engine.resume(case.begun)
     tickers = [(case.tick_s, lambda: ticks.append(engine.now()))] if case.tick_s else []
@@ -150,6 +155,16 @@ def drawn(
             )
         )  # fmt: skip
     return tuple(requests)
+
+
+def prioritised(requests: Sequence[TraceRequest], seed: int) -> tuple[TraceRequest, ...]:
+    """The requests with priorities by seed, a few alike, but none of one moment."""
+    rng = random.Random(seed)
+    moments = Counter(one.arrival_s for one in requests)
+    return tuple(
+        replace(one, priority=1000 * rng.randrange(4) + (i if moments[one.arrival_s] > 1 else 0))
+        for i, one in enumerate(requests)
+    )
 
 
 def that_fit(requests: Sequence[TraceRequest], profile: EngineProfile) -> tuple[TraceRequest, ...]:

@@ -26,6 +26,7 @@ from tests.serving.engines.both_engines import (
     difference,
     drawn,
     machine,
+    prioritised,
     that_fit,
 )
 from tests.serving.samples import sessions
@@ -68,9 +69,12 @@ def cases(draw: st.DrawFn) -> Case:
     until_s = draw(st.sampled_from((None, 0.7, 25.0)))
     if until_s is None:
         requests = that_fit(requests, profile)
+    by_priority = draw(st.booleans())
+    if by_priority:
+        requests = prioritised(requests, draw(st.integers(0, 1000)))
     return Case(
         profile, requests, draw(st.sampled_from((0, 0, 7, 64))), until_s,
-        tick_s=draw(st.sampled_from((0.0, 0.0, 0.3))),
+        tick_s=draw(st.sampled_from((0.0, 0.0, 0.3))), by_priority=by_priority,
     )  # fmt: skip
 
 
@@ -98,6 +102,18 @@ def test_longer_workloads_roomy_and_tight(kv_blocks, max_active, budget, thresho
         assert compared["preemptions"] > before[0], "the KV cache must run out"
     if caching:
         assert compared["cached_tokens"] > before[1], "prompts must begin alike"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_priority_scheduling_preempts_whom_vllm_preempts(seed):
+    caching = seed % 2 == 1
+    profile = machine(250, 40, (100, 700, 2048)[seed % 3], prefix_caching=caching)
+    requests = that_fit(drawn(seed, 150, 30.0, 400, 60, topics=2 * caching), profile)
+    case = Case(profile, prioritised(requests, seed), by_priority=True)
+    before = compared["preemptions"]
+    hold(case)
+    assert compared["preemptions"] > before + 10
+    assert compiled(case).outcomes != compiled(replace(case, by_priority=False)).outcomes
 
 
 def test_sessions_share_their_prefixes_and_evict_each_other():

@@ -22,6 +22,7 @@ from tests.serving.engines.both_engines import (
     difference,
     drawn,
     machine,
+    prioritised,
     steps_of,
     that_fit,
 )
@@ -66,6 +67,20 @@ PLANTED = {
         "engine.budget_left) + size - 1) // size + idle > pool.free",
     ),
     "one alone is held to the threshold": ("inside > 1", "inside > 0"),
+    "a preempted request's tokens of this step take time": (
+        "_count(engine, state.progress[row].prompt, computed, tokens, -1)",
+        "engine.scheduled -= 1",
+    ),
+    "the last of the list is preempted whatever its priority": (
+        "if goes_before(state, running[place], running[i]):", "if True:",
+    ),
+    "those behind one that was preempted for its own tokens go on": (
+        "if not _preempt_least(state):\n                return",
+        "if not _preempt_least(state):\n                break",
+    ),
+    "a preempted request goes to the front whatever its priority": (
+        "put_in_order(state, row)\n    return other", "put_first(state, row)\n    return other",
+    ),
 }  # fmt: skip
 
 
@@ -78,6 +93,7 @@ def cases() -> list[Case]:
         Case(tight, that_fit(drawn(2, 30, 1.5, 250, 40), tight), threshold=64),
         Case(shared, that_fit(drawn(3, 60, 20.0, 500, 30, topics=2), shared)),
         Case(shared, that_fit(drawn(4, 60, 60.0, 900, 60, topics=1), shared)),
+        Case(tight, prioritised(that_fit(drawn(5, 60, 30.0, 250, 40), tight), 5), by_priority=True),
     ]  # fmt: skip
 
 
@@ -104,6 +120,7 @@ def story(case: Case, loop: dict[str, Any]) -> Story:
     workload = columns(case.requests, profile)
     state = loop["new_state"](profile, workload, 100_000)
     state.engine["long_prefill_threshold"] = case.threshold
+    state.engine["by_priority"] = case.by_priority
     kv = state.kv._replace(
         pool=state.kv.pool.view(np.recarray), blocks=state.kv.blocks.view(np.recarray),
         contents=state.kv.contents._replace(names=state.kv.contents.names.view(np.recarray)),

@@ -1,0 +1,186 @@
+"""What is the most that a search finds, knowing all arrivals and lengths? `clairvoyant`.
+
+A reachable reference between H-MAS and the upper bound of `evals.sim.bound`. The search begins
+with the run of the best other arm on the very requests (all but SGLang's, whose engine is another
+one), and from then on serves only requests that it keeps, in an order of its own, under one set of
+rules for the whole run, and with true lengths. It tries to add requests that were dropped, the
+cheap ones more often, to move some in the order, and other rules; what is not worse is kept, and
+what missed its SLOs is dropped: it would only cost. `EVALUATIONS` runs, the same for a seed. It is
+never below the arms that it begins with.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evals.arms.case import SimulatedCase
+from evals.arms.steering import RENEW_S, Steering
+from evals.arms.stock import deadline_ms
+from evals.result.metrics import CaseRun, Facts
+from evals.suite.arms import parse_arm
+from evals.suite.contenders import ARMS
+from serving.contracts import SLO, TraceRequest
+from serving.engines.offered import columns, longest_answer, promised_to, track_of
+from serving.engines.served import Served
+from serving.policies.base import seconds
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+EVALUATIONS = 300
+_RULES = ("+slack+serial", "+slack", "", "+slack+serial+pace", "+slack+serial+active={half}")
+_MOVED_S = 2.0  # how far a request is moved in the order: the deviation
+_UNCOUNTED = 1e-3  # what a request of the warm-up is worth: of equals rather serve it
+_MOST_ADDED, _SMALLER = 0.3, 0.97  # share of those dropped; after a try that brought nothing
+
+
+def run_clairvoyant(case: SimulatedCase, run_case: Callable[[SimulatedCase], CaseRun]) -> CaseRun:
+    """The best run found, be it one of those that the search begins with.
+
+    Args:
+        case: whose requests.
+        run_case: runs another arm on them.
+    """
+    runs = [run_case(replace(case, arm=parse_arm(name))) for name in starts(case)]
+    best = max(runs, key=case.met)
+    found = Search(case, best).improved(EVALUATIONS)
+    chosen: Facts = {"start": best.arm, "start_met": case.met(best), "evaluations": EVALUATIONS}
+    run = found if case.met(found) > case.met(best) else best
+    return replace(run, arm=case.arm.name, chosen=chosen)
+
+
+def starts(case: SimulatedCase) -> list[str]:
+    """The arms that the search begins with."""
+    return [
+        name
+        for name, arm in ARMS.items()
+        if arm.kind not in {"sglang", "clairvoyant"}
+        and name != "hmas-advise"
+        and (case.tuned is not None or not arm.tuned)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which requests are served, in which order (least first), and under which rules."""
+
+    kept: Mask
+    order: Floats
+    rules: str
+
+
+class Search:
+    """A local search over plans of one case.
+
+    Args:
+        case: whose requests.
+        start: a run of them; what it met is kept at first.
+    """
+
+    def __init__(self, case: SimulatedCase, start: CaseRun) -> None:
+        self._case, self._rng = case, np.random.default_rng(case.seed)
+        longest = longest_answer(case.requests)
+        self._requests = [
+            replace(one, max_tokens=one.max_tokens or longest) for one in case.requests
+        ]
+        self._arrival_s = np.array([one.arrival_s for one in case.requests])
+        self._targets_ms = np.array(
+            [_targets_ms(promised_to(one, case.settings)[1]) for one in case.requests]
+        )
+        cost = case.profile.cost
+        self._work_s = np.array(
+            [
+                one.prompt_tokens * cost.per_prefill_token_s
+                + one.output_tokens * (cost.per_decode_s + cost.base_s / 32)
+                for one in case.requests
+            ]
+        )
+        self._worth = np.where(self._arrival_s >= case.from_s, 1.0, _UNCOUNTED)
+        due_s = [deadline_ms(one, case.settings) / 1000 for one in case.requests]
+        self._plan = Plan(
+            np.array([one.met for one in start.outcomes]), np.array(due_s), _RULES[0]
+        )
+
+    def improved(self, evaluations: int) -> CaseRun:
+        """The best plan's run after so many runs."""
+        best = base = self._plan
+        met = self._met(best)
+        share = _MOST_ADDED
+        for i in range(1, evaluations):
+            if i < len(_RULES):
+                tried = replace(base, rules=_RULES[i])
+            else:
+                tried = self._changed(replace(base, kept=met), share)
+            now = self._met(tried)
+            better = self._worth @ now - self._worth @ met
+            share = min(share * 1.5, _MOST_ADDED) if better > 0 else share * _SMALLER
+            if better >= 0:
+                best, met = tried, now
+                base = replace(tried, kept=now)
+        return self._run(best)
+
+    def _changed(self, plan: Plan, share: float) -> Plan:
+        kept, order, rules = plan.kept.copy(), plan.order, plan.rules
+        dropped = np.flatnonzero(~kept)
+        if len(dropped):
+            count = min(len(dropped), max(1, round(share * len(dropped))))
+            chance = 1 / self._work_s[dropped]
+            kept[self._rng.choice(dropped, count, replace=False, p=chance / chance.sum())] = True
+        if self._rng.random() < 0.5:
+            moved = self._rng.random(len(order)) < share
+            order = order + moved * self._rng.normal(0.0, _MOVED_S, len(order))
+        if self._rng.random() < 0.1:
+            rules = _RULES[int(self._rng.integers(len(_RULES)))]
+        return Plan(kept, order, rules)
+
+    def _met(self, plan: Plan) -> Mask:
+        """Which requests meet their SLOs; those that are dropped do not."""
+        rows = np.flatnonzero(plan.kept)
+        met = np.zeros(len(plan.kept), np.bool_)
+        if len(rows):
+            met[rows] = self._served(plan, rows)[0].met(self._targets_ms[rows])
+        return met
+
+    def _run(self, plan: Plan) -> CaseRun:
+        """The run of a plan; what it drops is rejected when it arrives."""
+        rows = np.flatnonzero(plan.kept)
+        outcomes = [
+            track_of(i, one, one.max_tokens or 1, promised_to(one, self._case.settings))
+            .outcome(i, "rejected", one.arrival_s)
+            for i, one in enumerate(self._requests)
+        ]  # fmt: skip
+        if not len(rows):
+            return self._case.ran(outcomes)
+        served, kept, recomputed = self._served(plan, rows)
+        for row, outcome in zip(rows, served.outcomes(kept, self._case.settings), strict=True):
+            outcomes[row] = replace(outcome, seq=int(row), request_id=f"r{row}")
+        return self._case.ran(outcomes, recomputed)
+
+    def _served(
+        self, plan: Plan, rows: NDArray[np.int64]
+    ) -> tuple[Served, list[TraceRequest], int]:
+        from serving.engines.compiled import CompiledEngine
+
+        case = self._case
+        ranks = np.empty(len(rows), np.int64)
+        ranks[np.argsort(plan.order[rows], kind="stable")] = np.arange(len(rows))
+        requests = [
+            replace(self._requests[row], priority=rank)
+            for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True)
+        ]
+        engine = CompiledEngine(case.profile, case.settings)
+        engine.tell_lengths()
+        steering = Steering(engine, case.profile, case.arm.name)
+        rules = plan.rules.format(half=max(1, case.profile.max_active_requests // 2))
+        steering.put_in_force(parse_arm(f"fixed-priority{rules}"), "a plan of the search")
+        served = engine.run_columns(
+            columns(requests, case.profile), ((RENEW_S, steering.renew),), case.until_s,
+            requests=requests,
+        )  # fmt: skip
+        return served, requests, engine.recomputed_tokens
+
+
+def _targets_ms(slo: SLO) -> tuple[float, float, float]:
+    return 1000 * seconds(slo.ttft_ms), 1000 * seconds(slo.tpot_ms), 1000 * seconds(slo.e2e_ms)
