@@ -46,6 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
         "--served-model-name", MODEL, "--max-model-len", "2048",
         "--max-num-seqs", "16", "--enforce-eager",
         "--scheduler-cls", "tests.real.broken_policy.SchedulerWithBrokenPolicy",
+        "--logits-processors", "evals.live.answer_length:AnswerLength",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HMAS_GATEWAY_TOKEN", GATEWAY_TOKEN)

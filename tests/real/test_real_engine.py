@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from evals.live.load_generator import replay
-from evals.live.server import Server
+from evals.live.server import Server, connect
 from serving.compat import vllm_version
 from serving.contracts import Decision, Outcome, Snapshot, TraceRequest, encode
 from serving.engines.live import LiveEngine
@@ -282,3 +282,26 @@ def test_turns_of_a_chat_are_found_in_the_prefix_cache(
         return any(n.startswith("hmas_cached_prompt_tokens_total") and "1280" in n for n in ours)
 
     wait_for(exported, 10)
+
+
+def test_answers_end_at_lengths_that_the_engine_cannot_see(
+    server: RealServer, engine: LiveEngine
+) -> None:
+    requests = traffic(12)
+    asked = connect(server.url, engine)
+    assert asked.ends_answers
+    cursor = engine.journal(0).cursor
+    while (page := engine.journal(cursor)).cursor > cursor:
+        cursor = page.cursor
+    played = asyncio.run(replay(
+        asked, requests, settings=SETTINGS, token_seed=1, timeout_s=120, run_id="unseen-"
+    ))  # fmt: skip
+    assert played.client["lengths_told"] is False
+    assert [o.output_tokens for o in played.outcomes] == [r.output_tokens for r in requests]
+    assert {o.finish for o in played.outcomes} == {"stop"}
+    page = engine.journal(cursor)
+    assert len(page.arrivals) == len(page.outcomes) == len(requests)
+    assert {a.max_tokens for a in page.arrivals} == {max(r.output_tokens for r in requests)}
+    assert sorted(o.output_tokens for o in page.outcomes) == sorted(
+        r.output_tokens for r in requests
+    )

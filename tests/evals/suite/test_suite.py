@@ -180,7 +180,8 @@ def test_an_error_in_what_drifts_names_file_line_and_key(tmp_path, old, new, lin
 def test_every_suite_asks_a_question_and_says_how_it_is_run(path):
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("?" in line for line in comment)
-    assert load_suite(path).seeds == () or len(load_suite(path).seeds) >= 5
+    live = path.stem == "live"  # its seeds are rounds of an hour of wall time
+    assert load_suite(path).seeds == () or len(load_suite(path).seeds) >= (3 if live else 5)
 
 
 def test_missing_files_are_named(tmp_path):
