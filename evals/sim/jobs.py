@@ -11,6 +11,7 @@ from pathlib import Path
 
 from evals.arms import run_case
 from evals.arms.case import SimulatedCase
+from evals.arms.engine import CHARGED
 from evals.arms.sglang.engine import CHUNKED_PREFILL_SIZE
 from evals.requests.offer import Offered, offer
 from evals.requests.scaling import span_s
@@ -65,6 +66,7 @@ def finish(case: SimulatedCase) -> FinishedCase:
         **case.facts,
         "engine": f"simulated {case.profile.name}: {case.profile.provenance}",
         "seed": case.seed,
+        "charged": CHARGED,  # wherever an arm has the hook
     }
     return FinishedCase(result, run if case.keep_outcomes else replace(run, outcomes=()))
 

@@ -33,7 +33,7 @@ from serving.engines.served import Served
 from serving.engines.step_state import EngineState, new_state
 from serving.engines.tickers import Ticker, Tickers
 from serving.engines.virtual_hook import VirtualHook
-from serving.engines.virtual_steps import DRAINED, LEFT, STUCK, TICK, UNTIL, run_stock
+from serving.engines.virtual_steps import DRAINED, LEFT, PAUSED, STUCK, TICK, UNTIL, run_stock
 
 _SLICE_STEPS = 10_000  # about 30 ms: then progress is told, and Ctrl-C is heard
 _LOG_STEPS = 64  # full ones
@@ -72,6 +72,7 @@ class CompiledEngine:
         self._hook = None if stock else VirtualHook(profile, self.settings, self.now)
         self._served: Served | None = None
         self._contracts: list[tuple[int, EngineSettings]] = []
+        self._serve_until: Callable[[float], int] | None = None  # while it runs
 
     def now(self) -> float:
         """Virtual seconds since the workload began."""
@@ -199,6 +200,16 @@ class CompiledEngine:
         )
         return served.outcomes(requests, settings)
 
+    def serve_on(self, seconds: float) -> None:
+        """Serve for so long within a ticker, as an engine does while its controller thinks.
+
+        Outside of a run no time passes.
+        """
+        if self._serve_until is not None:
+            until_s = self._now_s + seconds
+            while self._serve_until(until_s) == PAUSED:
+                pass
+
     def run_columns(
         self,
         workload: Workload,
@@ -229,9 +240,15 @@ class CompiledEngine:
             _await(state, until_left, workload.begun)
         ticking, why = Tickers(tickers), TICK
         end_s = math.inf if until_s is None else until_s
-        while why not in (DRAINED, UNTIL, LEFT):
-            why = serve(state, end_s, min(ticking.due_s, default=math.inf), _SLICE_STEPS)
+
+        def serve_until(tick_s: float) -> int:
+            why = serve(state, end_s, tick_s, _SLICE_STEPS)
             self._now_s = float(state.engine["now_s"][0])
+            return why
+
+        self._serve_until = serve_until
+        while why not in (DRAINED, UNTIL, LEFT):
+            why = serve_until(min(ticking.due_s, default=math.inf))
             if on_steps is not None:
                 on_steps(state.log[: state.engine["logged"][0]].copy())
                 state.engine["logged"] = 0
@@ -241,6 +258,7 @@ class CompiledEngine:
                 ticking.call_due(self._now_s)
             elif why == STUCK:
                 raise RuntimeError(_stuck(state, workload.begun))
+        self._serve_until = None
         self.recomputed_tokens = int(state.engine["recomputed_tokens"][0])
         rows = None if hook is None else hook.core.requests
         self._served = Served.of(state, workload, rows, self._contracts)
