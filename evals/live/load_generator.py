@@ -30,17 +30,6 @@ _TICK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class SentRequest:
-    """A request under way; `to_unix_s` added to a monotonic time gives Unix time."""
-
-    index: int
-    request_id: str
-    request: TraceRequest
-    due_mono: float
-    to_unix_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Replay:
     """What the clients of a replay saw.
 
@@ -95,17 +84,19 @@ async def replay(
     ):
 
         async def one(index: int) -> tuple[Outcome, Served]:
-            request = requests[index]
+            request, request_id = requests[index], f"{run_id}r{index}"
             due_mono = start_mono + request.arrival_s
             await asyncio.sleep(due_mono - time.monotonic())
             on_event("sent", None)
             life_s = timeout_s if end_s is None else min(timeout_s, end_s - request.arrival_s)
-            sent = SentRequest(index, f"{run_id}r{index}", request, due_mono, start_s - start_mono)
             served = await _serve(
-                client, bodies[index], sent, until_mono=due_mono + life_s,
+                client, bodies[index], request_id, until_mono=due_mono + life_s,
                 late="aborted" if life_s == timeout_s else "unfinished",
             )  # fmt: skip
-            outcome = client_outcome(sent, served, settings)
+            outcome = client_outcome(
+                index, request_id, request, served, due_mono=due_mono,
+                to_unix_s=start_s - start_mono, settings=settings,
+            )  # fmt: skip
             on_event("left", outcome)
             return outcome, served
 
@@ -192,23 +183,28 @@ def bodies_for(
             index += 1
 
 
-def client_outcome(sent: SentRequest, served: Served, settings: EngineSettings) -> Outcome:
-    """The outcome of one request from what its client saw, SLOs judged at the client."""
-    request = sent.request
+def client_outcome(
+    index: int, request_id: str, request: TraceRequest, served: Served, *, due_mono: float,
+    to_unix_s: float, settings: EngineSettings,
+) -> Outcome:  # fmt: skip
+    """The outcome of one request from what its client saw, SLOs judged at the client.
+
+    `to_unix_s` added to a monotonic time, such as `due_mono`, gives Unix time.
+    """
     slo = request.slo or settings.slo_of(request.slo_class) or SLO()
-    ttft_s = None if served.first_s is None else served.first_s - sent.due_mono
+    ttft_s = None if served.first_s is None else served.first_s - due_mono
     tpot_s = None
     if served.first_s is not None and served.last_s is not None and served.output_tokens > 1:
         tpot_s = (served.last_s - served.first_s) / (served.output_tokens - 1)
-    e2e_s = served.end_s - sent.due_mono
+    e2e_s = served.end_s - due_mono
     met, miss = judge(slo, None, ttft_s, tpot_s, e2e_s)
     if served.finish not in ("stop", "length"):
         met, miss = False, miss or "not_served"
     return Outcome(
-        seq=sent.index,
-        request_id=sent.request_id,
-        arrival_s=sent.due_mono + sent.to_unix_s,
-        finished_s=served.end_s + sent.to_unix_s,
+        seq=index,
+        request_id=request_id,
+        arrival_s=due_mono + to_unix_s,
+        finished_s=served.end_s + to_unix_s,
         tenant=request.tenant,
         slo_class=request.slo_class,
         slo=slo,
@@ -227,17 +223,12 @@ def client_outcome(sent: SentRequest, served: Served, settings: EngineSettings) 
 
 
 async def _serve(
-    client: httpx.AsyncClient,
-    body: bytes,
-    sent: SentRequest,
-    *,
-    until_mono: float,
-    late: Finish,
+    client: httpx.AsyncClient, body: bytes, request_id: str, *, until_mono: float, late: Finish
 ) -> Served:
     served = Served()
     try:
         async with asyncio.timeout(until_mono - time.monotonic()):
-            await stream_completion(client, body, sent.request_id, served)
+            await stream_completion(client, body, request_id, served)
     except TimeoutError:
         served.finish = late
     except StreamError as error:

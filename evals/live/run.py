@@ -47,7 +47,11 @@ class LiveOptions:
 
 @dataclass(frozen=True, slots=True)
 class LiveCase:
-    """One arm on one workload at one load; `engine` records what an arm with the hook decides."""
+    """One arm on one workload at one load.
+
+    `engine` records what an arm with the hook decides; what arrives in `warmup_s` is served and
+    counts for nothing.
+    """
 
     scenario: str
     load: float
@@ -56,6 +60,7 @@ class LiveCase:
     settings: EngineSettings
     drain_s: float
     engine: RecordedEngine | None = None
+    warmup_s: float = 0.0
 
     @property
     def title(self) -> str:
@@ -189,8 +194,9 @@ def _run_arm(
     suite, options = live.suite, live.options
     engine = None if server.engine is None else RecordedEngine(server.engine)
     case = LiveCase(
-        workload.scenario, load, arm, offered.requests, suite.settings, suite.drain_s, engine
-    )
+        workload.scenario, load, arm, offered.requests, suite.settings, suite.drain_s, engine,
+        suite.warmup_s,
+    )  # fmt: skip
     if options.ledger_dir is not None:
         path = options.ledger_dir / f"ledger-{case.scenario}-{load:g}x.sqlite"
         options = replace(options, controller=replace(options.controller, ledger_path=path))
@@ -206,7 +212,7 @@ def _run_arm(
     met = sum(outcome.met for outcome in run.outcomes)
     live.progress.done(bar, f"{title}: {met} of {len(run.outcomes)} met their SLOs")
     result = summarise(
-        run, span_s(offered.requests), warmup_s=suite.warmup_s, moments_s=offered.moments_s,
+        run, span_s(offered.requests), warmup_s=case.warmup_s, moments_s=offered.moments_s,
         contract=suite.settings.contract,
     )  # fmt: skip
     result |= {

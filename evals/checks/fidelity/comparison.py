@@ -46,15 +46,14 @@ def compare(
             "is it the file that this server writes?"
         )
     shifted = [with_overhead(outcome, overhead_s) for outcome in simulated.outcomes]
-    span = span_s(case.requests)
     sides = {
-        "live": _figures(live, live_steps, span),
-        "simulated": _figures(replace(simulated, outcomes=shifted), simulated_steps, span),
+        "live": _figures(case, live, live_steps),
+        "simulated": _figures(case, replace(simulated, outcomes=shifted), simulated_steps),
     }
-    raw = _figures(simulated, simulated_steps, span)
+    raw = _figures(case, simulated, simulated_steps)
     result: Result = {
         "scenario": case.scenario, "load": case.load, "arm": case.arm.name,
-        "requests": len(live.outcomes), "overhead_s": overhead_s,
+        "requests": len(live.outcomes), "warmup_s": case.warmup_s, "overhead_s": overhead_s,
         "engine": f"simulated {case.profile.name}: {case.profile.provenance}",
         **sides,
         "error": errors(sides["live"], sides["simulated"]),
@@ -105,13 +104,16 @@ def within_target(error: dict[str, float | None]) -> bool:
     )  # fmt: skip
 
 
-def _figures(run: CaseRun, steps: Steps, span: float) -> Result:
-    summary = summarise(run, span)
+def _figures(case: SimulatedCase, run: CaseRun, steps: Steps) -> Result:
+    """As a suite counts them, live or simulated; steps are of the whole run."""
+    summary = summarise(
+        run, span_s(case.requests), warmup_s=case.warmup_s, contract=case.settings.contract
+    )
     p50, p90 = np.percentile(steps.seconds, (50, 90))
     return {
         key: summary[key]
-        for key in ("attainment", "attainment_by_class", "goodput_rps", *_LATENCIES, "not_served",
-                    "preemptions")
+        for key in ("attainment", "attainment_by_class", "goodput_rps", "goodput_tokens_per_s",
+                    "goodput_weighted_rps", *_LATENCIES, "not_served", "preemptions")
     } | {
         "steps": len(steps),
         "step_s": {"mean": float(steps.seconds.mean()), "p50": float(p50), "p90": float(p90)},

@@ -49,7 +49,7 @@ class Replayed:
         return SimulatedCase(
             scenario=case.scenario, load=case.load, arm=parse_arm(case.arm),
             requests=tuple(case.requests), profile=profile, settings=case.settings,
-            drain_s=case.drain_s, controller=ControllerOptions(),
+            drain_s=case.drain_s, warmup_s=case.warmup_s, controller=ControllerOptions(),
         )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def replay_suite(
     """Run scenarios x loads x arms live.
 
     Args:
-        suite: with stock and fixed arms. Its warm-up counts like the rest.
+        suite: with stock and fixed arms.
         workloads: of the suite's scenarios.
         server: runs vLLM with a step log.
         seed: of the live prompts.
@@ -91,6 +91,7 @@ def replay_suite(
             case = LiveCase(
                 workload.scenario, load, arm, offer(workload, load * most_rps).requests,
                 suite.settings, suite.drain_s, RecordedEngine(server.engine),
+                suite.warmup_s,
             )  # fmt: skip
             replayed.append(_replay(case, server, facts, seed, progress))
             between()
