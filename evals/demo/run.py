@@ -111,7 +111,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
             runs.append(run)
             results.append(summarise(run, span_s(offered)) | {
                 "trace": provenance, "capacity_rps": capacity_rps, "engine": "live",
-                "client": played.client,
+                **played.client,
             })  # fmt: skip
         wait_until_idle(engine)
         books = check_books(engine, before, exported_totals(own.url), runs)

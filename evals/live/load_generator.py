@@ -36,10 +36,10 @@ class Replay:
     Attributes:
         outcomes: one per request, in order; times are Unix seconds, and latencies count from
             when the request was due.
-        client: figures of the clients: `lateness_s`, send time minus due time; `itl_s`, the gaps
-            between one token and the next, and `longest_gap_s`, the longest of each request;
-            `wrong_lengths`, answers that ended, but not at their length; `lengths_told`, whether
-            the engine knew the lengths.
+        client: figures for the result: `lateness_s`, send time minus due time; `itl_s`, the
+            gaps between one token and the next, and `longest_gap_s`, the longest of each
+            request; `wrong_lengths`, answers that ended, but not at their length;
+            `lengths_told`, whether the engine knew the lengths.
     """
 
     outcomes: list[Outcome]
@@ -256,8 +256,8 @@ def _client_figures(
     }
 
 
-def _spread(seconds: Sequence[float]) -> dict[str, float] | None:
+def _spread(seconds: Sequence[float]) -> dict[str, float | None]:
     if not seconds:
-        return None
+        return dict.fromkeys(("p50", "p99", "max"))
     p50, p99 = np.percentile(seconds, (50, 99))
     return {"p50": float(p50), "p99": float(p99), "max": max(seconds)}

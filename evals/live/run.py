@@ -217,7 +217,7 @@ def _run_arm(
     )  # fmt: skip
     result |= {
         "seed": workload.seed, "trace": workload.provenance, "engine": server.description,
-        "client": played.client,
+        **played.client,
     }  # fmt: skip
     if engine is None:  # clients cannot see what it preempted; 0 would say that it never did
         result |= {"preemptions": None, "recomputed_tokens": None}

@@ -142,7 +142,7 @@ def _replay(
     progress.done(bar, f"{title}: live")
     if line := warning(share):
         progress.warn(line)
-    facts = facts | {"client": played.client}
+    facts = facts | played.client
     return Replayed(case, run, server.steps(*_time_of(run)), share, facts)
 
 

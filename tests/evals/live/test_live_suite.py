@@ -97,14 +97,14 @@ def test_all_arms_are_offered_the_same_requests_at_the_same_times(played):
 
 def test_lengths_are_told_to_the_server_that_cannot_do_without_and_the_result_says_so(played):
     run, hooked, other = played
-    told = {r["arm"]: r["client"]["lengths_told"] for r in run.results}
+    told = {r["arm"]: r["lengths_told"] for r in run.results}
     assert told == {"vllm-fcfs": False, "fixed-edf": False, "sglang": True}
-    assert all(r["client"]["wrong_lengths"] == 0 for r in run.results)
+    assert all(r["wrong_lengths"] == 0 for r in run.results)
     longest = max(r.output_tokens for r in REQUESTS)
     assert {b["max_tokens"] for b in hooked.bodies("conv-")} == {longest}
     assert {b["max_tokens"] for b in other.bodies("conv-")} == {1, 2, 3}
     for each in ("lateness_s", "itl_s", "longest_gap_s"):
-        assert set(run.results[0]["client"][each]) == {"p50", "p99", "max"}
+        assert set(run.results[0][each]) == {"p50", "p99", "max"}
 
 
 def test_a_server_without_the_hook_gets_nothing_that_only_the_hook_understands(played):
