@@ -23,9 +23,11 @@ from evals.result.statistics import (
 CASE = ["scenario", "machine", "load", "seed"]
 STOCK, HMAS = "vllm-fcfs", "hmas"
 FIGURES = (
-    "requests", "capacity_rps", "offered_rps", "goodput_rps", "attainment",
+    "requests", "capacity_rps", "load_counted", "offered_rps", "goodput_rps",
+    "goodput_tokens_per_s", "goodput_weighted_rps", "attainment", "attainment_weighted",
     "attainment_worst_tenant", "bound_rps", "bound_share", "bound_binding", "ttft_s.p50",
-    "ttft_s.p90", "ttft_s.p99", "tpot_s.p50", "tpot_s.p90", "tpot_s.p99", "not_served",
+    "ttft_s.p90", "ttft_s.p99", "tpot_s.p50", "tpot_s.p90", "tpot_s.p99", "e2e_s.p50",
+    "e2e_s.p90", "e2e_s.p99", "not_served",
     "jain_by_tenant", "stability.worst", "stability.deviation", "stability.switches_per_hour",
     "switches", "preemptions", "recomputed_tokens",
 )  # fmt: skip

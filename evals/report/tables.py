@@ -113,6 +113,8 @@ def one_load(name: str, cases: Summary) -> list[Sheet]:
 def details(name: str, cases: Summary) -> list[Sheet]:
     """Of one scenario and machine: how arms treat tenants and memory, and what they change."""
     figures = {
+        "tokens/s": ("goodput_tokens_per_s", "{:.0f}"),
+        "weighted/s": ("goodput_weighted_rps", "{:.2f}"),
         "worst tenant": ("attainment_worst_tenant", "{:.1%}"),
         "Jain": ("jain_by_tenant", "{:.3f}"),
         "worst 30 s": ("stability.worst", "{:.1%}"),
@@ -132,8 +134,9 @@ def details(name: str, cases: Summary) -> list[Sheet]:
         for arm in one.each("arm")
     ]  # fmt: skip
     note = (
-        "Means over seeds. Worst 30 s and deviation: of attainment in windows of 30 s. Recomputed: "
-        "tokens that preemptions threw away."
+        "Means over seeds. Tokens/s: goodput in prompt and output tokens; weighted/s: in requests, "
+        "by the contract's weights. Worst 30 s and deviation: of attainment in windows of 30 s. "
+        "Recomputed: tokens that preemptions threw away."
     )
     return [Sheet(f"Tenants, steadiness, memory, {name}", ("load", "arm", *shown), rows, note, 2)]
 

@@ -38,7 +38,7 @@ def outcomes(arm):
 
 
 def results(load=1.5):
-    return [summarise(CaseRun("conv", load, arm, outcomes(arm), ()), 119.0) for arm in ARMS]
+    return [summarise(CaseRun("conv", load, arm, outcomes(arm), ()), 120.0) for arm in ARMS]
 
 
 def case(load=1.5, by_arm=None, decisions=DECISIONS):
