@@ -29,7 +29,8 @@ FIGURES = (
     "ttft_s.p90", "ttft_s.p99", "tpot_s.p50", "tpot_s.p90", "tpot_s.p99", "e2e_s.p50",
     "e2e_s.p90", "e2e_s.p99", "not_served",
     "jain_by_tenant", "stability.worst", "stability.deviation", "stability.switches_per_hour",
-    "switches", "preemptions", "recomputed_tokens",
+    "switches", "preemptions", "recomputed_tokens", "itl_s.p99", "longest_gap_s.p99",
+    "lateness_s.p50", "lateness_s.p99", "lateness_s.max", "lengths_told", "wrong_lengths",
 )  # fmt: skip
 
 

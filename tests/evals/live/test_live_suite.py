@@ -105,6 +105,8 @@ def test_lengths_are_told_to_the_server_that_cannot_do_without_and_the_result_sa
     assert {b["max_tokens"] for b in other.bodies("conv-")} == {1, 2, 3}
     for each in ("lateness_s", "itl_s", "longest_gap_s"):
         assert set(run.results[0][each]) == {"p50", "p99", "max"}
+    columns = Summary.of(run.results).csv().splitlines()[0].split(",")
+    assert {"lateness_s.p99", "itl_s.p99", "longest_gap_s.p99", "lengths_told"} <= {*columns}
 
 
 def test_a_server_without_the_hook_gets_nothing_that_only_the_hook_understands(played):
