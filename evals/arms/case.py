@@ -7,14 +7,19 @@ runs it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evals.result.metrics import CaseRun, Facts
 from evals.result.recording import AppliedDecision
 from evals.suite.arms import Arm, ControllerOptions
 from evals.suite.tuned import TunedMachine
 from hmas_agents.situation import Expected
-from serving.contracts import Outcome, TraceRequest
+from serving.contracts import SLO, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
+from serving.engines.offered import promised_to
 from serving.engines.profile import EngineProfile
+from serving.policies.base import seconds
 
 CaseId = tuple[str, float, int, str]  # scenario, load, seed, arm
 
@@ -75,6 +80,21 @@ class SimulatedCase:
     def until_s(self) -> float:
         """When the run ends, whatever is still inside."""
         return self.requests[-1].arrival_s + self.drain_s
+
+    def targets_ms(self) -> NDArray[np.float64]:
+        """Of TTFT, TPOT and E2E, infinite where nothing was promised, shape (requests, 3)."""
+        known: dict[tuple[str, str, SLO | None], tuple[float, ...]] = {}
+
+        def targets(one: TraceRequest) -> tuple[float, ...]:
+            key = one.tenant, one.slo_class, one.slo
+            if key not in known:
+                slo = promised_to(one, self.settings)[1]
+                known[key] = tuple(
+                    1000 * seconds(each) for each in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)
+                )
+            return known[key]
+
+        return np.array([targets(one) for one in self.requests])
 
     def ran(
         self, outcomes: Sequence[Outcome], recomputed_tokens: int = 0,

@@ -11,15 +11,17 @@ from evals.arms.engine import BuildEngine, RunnableEngine
 from evals.arms.steering import RENEW_S, Steering
 from evals.result.metrics import CaseRun
 from evals.result.recording import RecordedEngine
-from evals.suite.arms import ALL_RULES, Arm, controller_config, parse_arm
+from evals.suite.arms import Arm, controller_config, parse_arm
 from serving.policies import POLICIES
 
-# What is searched for the best fixed arm. No set of rules is always best; the simpler ones first:
-# of equals the first is taken.
-_RULE_SETS = ("", "+slack", "+slack+serial+triage", "+slack+serial+triage+pace", f"+{ALL_RULES}")
-_LEANS = ("edf:kappa=3", "edf:kappa=10", "edf:kappa=30")
-FIXED_ARMS = tuple(
-    f"fixed-{policy}{rules}" for rules in _RULE_SETS for policy in (*POLICIES, *_LEANS)
+# What is searched for the best fixed arm; of equals the first is taken. Orders by deadline, work
+# and value, under rules that have paid: all orders under all rules would take hours.
+_ORDERS = ("fcfs", "sjf", "edf", "edf:kappa=3", "edf:kappa=10", "density", "srpt", "slide")
+_PACED = ("edf:kappa=3", "edf:kappa=10", "density")
+FIXED_ARMS = (
+    *(f"fixed-{order}+slack" for order in _ORDERS),
+    *(f"fixed-{order}+slack+serial+triage" for order in _ORDERS),
+    *(f"fixed-{order}+slack+serial+triage+pace" for order in _PACED),
 )
 
 

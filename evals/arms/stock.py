@@ -4,6 +4,7 @@ Settings of `vllm-tuned` come from the development half (`evals.sim.tune_stock`)
 """
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from evals.arms.case import SimulatedCase
 from evals.arms.engine import BuildEngine
@@ -13,6 +14,9 @@ from evals.suite.tuned import StockSetting
 from serving.contracts import Limits, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.offered import promised_to
+
+if TYPE_CHECKING:
+    from serving.engines.compiled import CompiledEngine
 
 
 def run_stock(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
@@ -28,6 +32,16 @@ def run_stock(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
 
 def run_setting(case: SimulatedCase, setting: StockSetting) -> CaseRun:
     """Stock vLLM with these options; they are also its one decision."""
+    engine = engine_with(case, setting)
+    outcomes = engine.run(case.requests, until_s=case.until_s)
+    limits = Limits(setting.max_num_seqs, setting.token_budget)
+    decision = AppliedDecision(0.0, "fcfs", limits, "best on the development half")
+    run = case.ran(outcomes, engine.recomputed_tokens, [decision])
+    return replace(run, chosen=setting.model_dump())
+
+
+def engine_with(case: SimulatedCase, setting: StockSetting) -> "CompiledEngine":
+    """Stock vLLM with these options, on the case's machine."""
     from serving.engines.compiled import CompiledEngine
 
     profile = replace(
@@ -35,14 +49,9 @@ def run_setting(case: SimulatedCase, setting: StockSetting) -> CaseRun:
         token_budget=setting.token_budget,
         max_active_requests=setting.max_num_seqs,
     )
-    engine = CompiledEngine(
+    return CompiledEngine(
         profile, case.settings, stock=True, max_num_queued_tokens=setting.max_num_queued_tokens
     )
-    outcomes = engine.run(case.requests, until_s=case.until_s)
-    limits = Limits(setting.max_num_seqs, setting.token_budget)
-    decision = AppliedDecision(0.0, "fcfs", limits, "best on the development half")
-    run = case.ran(outcomes, engine.recomputed_tokens, [decision])
-    return replace(run, chosen=setting.model_dump())
 
 
 def _run_by_deadline(case: SimulatedCase) -> CaseRun:

@@ -41,6 +41,8 @@ ENGINE = np.dtype(
         # Limits of the coming step; a threshold of 0 is none.
         ("token_budget", "i8"), ("max_active", "i8"), ("long_prefill_threshold", "i8"),
         ("by_priority", "i8"),  # the queue goes by priority, then arrival
+        # Of prompts without a first token; and of those whose first token came at `fresh_s`.
+        ("queued_tokens", "i8"), ("fresh_tokens", "i8"), ("fresh_s", "f8"),
         ("most_queued_tokens", "i8"),  # of prompts in prefill, beyond which none is let in; 0: any
         # Of the last step: the first `scheduled` of the running list have tokens, those from
         # `admitted` on were admitted in it; `prefill_tokens` to `square` are its shape.

@@ -84,6 +84,7 @@ def let_in(state: EngineState, row: int) -> None:
     engine.arrived += 1
     if one.fits and not _refused(state, row):
         one.state = WAITING
+        engine.queued_tokens += one.prompt
         hold_prefix(state.kv, row, one.known, state.held_tokens[row])
         if engine.by_priority:
             put_in_order(state, row)
@@ -103,15 +104,13 @@ def _refused(state: EngineState, row: int) -> bool:
     Queued are the whole prompts of all requests whose first token was not out when it arrived;
     its own prompt is not added.
     """
-    limit = state.engine[0].most_queued_tokens
-    if limit == 0:
+    engine = state.engine[0]
+    if engine.most_queued_tokens == 0:
         return False
-    queued = 0
-    for other in range(row):
-        one = state.progress[other]
-        if one.state != REJECTED and not one.first_token_s <= state.arrivals[row]:  # also NaN
-            queued += one.prompt
-    return bool(queued >= limit)
+    queued = engine.queued_tokens
+    if engine.fresh_s > state.arrivals[row]:
+        queued += engine.fresh_tokens
+    return bool(queued >= engine.most_queued_tokens)
 
 
 @compiled_in_place
@@ -285,6 +284,7 @@ def finish_step(state: EngineState) -> None:
     engine.timed += 1
     engine.now_s += took_s
     now_s, kept, ended = engine.now_s, 0, 0
+    engine.fresh_s, engine.fresh_tokens = now_s, 0
     for i in range(engine.scheduled):
         row = running[i]
         one = state.progress[row]
@@ -293,6 +293,8 @@ def finish_step(state: EngineState) -> None:
             one.last_s = now_s
             if math.isnan(one.first_token_s):
                 one.first_token_s = now_s
+                engine.queued_tokens -= one.prompt
+                engine.fresh_tokens += one.prompt
             if one.known >= one.end:
                 _free(state, row)
                 one.state = SERVED
