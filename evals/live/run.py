@@ -27,6 +27,8 @@ from evals.suite.suite import Suite
 from serving.contracts import Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 
+LATE_S = 0.1  # of a request's sending, from where on a reader must be warned
+
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
@@ -211,6 +213,12 @@ def _run_arm(
     run, played = run_case(case, server, seed=workload.seed, options=options, on_event=on_event)
     met = sum(outcome.met for outcome in run.outcomes)
     live.progress.done(bar, f"{title}: {met} of {len(run.outcomes)} met their SLOs")
+    late_s = played.client["lateness_s"]["p99"]
+    if late_s is not None and late_s > LATE_S:
+        live.progress.warn(
+            f"{title}: 1 in 100 requests was sent {late_s:.2f} s late or later: this process had "
+            "no CPU for it; that is part of its TTFT"
+        )
     result = summarise(
         run, span_s(offered.requests), warmup_s=case.warmup_s, moments_s=offered.moments_s,
         contract=suite.settings.contract,
