@@ -16,7 +16,7 @@ from serving.core.lengths import BINS, COARSE_BINS, GROUPS_PER_TENANT, MAX_HISTO
 from serving.perception.stored import stored_array, stored_number
 
 _ENOUGH_SEEN = 50
-_NOBODY = -1  # a number that no tenant has
+_NOBODY = 1 << 40  # a number that no tenant has; below 0 a group is a known length
 
 Group = tuple[str, int]  # tenant, and its group there
 
