@@ -69,6 +69,7 @@ def hook_of(traffic: Traffic, arm: Arm) -> Hooks | None:
     workload = columns(senders, traffic.profile)
     state = new_state(traffic.profile, workload)
     notes = engine.hook.begin(state, workload, None, senders, 0.0)
+    engine.hook.give_lanes()
     return Hooks(engine.hook.core, notes)
 
 

@@ -43,6 +43,8 @@ def arrive(core: Core, row: int, mean_tokens: float, q90_tokens: float) -> None:
     one.preempted_s, one.admitted, one.active, one.policy = -math.inf, 0, 0, -1
     one.weight = core.tenants[one.tenant].weight
     core.tenants[one.tenant].inside += 1
+    engine.arrivals += 1
+    core.tenants[one.tenant].entered = engine.arrivals
 
 
 @compiled_in_place

@@ -98,7 +98,7 @@ ENGINE = np.dtype([
     ("owed", _FLAG),  # whether the last pick was owed to a floor
     ("due", _INT),  # the request to which something happens next
     ("virtual", _FLOAT),  # the least work of a backlogged lane, when it was last served
-    ("lanes", _INT),  # rows of `tenants` in use
+    ("lanes", _INT), ("arrivals", _INT),  # rows of `tenants` in use; requests that came in so far
     ("triage_due_s", _FLOAT),
     ("earliest", _INT), ("latest", _INT),  # ends of the list of requests that triage may park
     ("last_seen", _INT),  # up to there that list is by deadline

@@ -24,7 +24,8 @@ from serving.contracts.settings import EngineSettings
 from serving.core.jit import compiled_in_place
 from serving.core.state import Core, new_core
 from serving.engines.block_contents import gather
-from serving.engines.hooked_steps import Notes, new_notes, put_back_hooked, run_hooked
+from serving.engines.hooked_steps import put_back_hooked, run_hooked
+from serving.engines.notes import Notes, new_notes
 from serving.engines.offered import Workload, as_the_trace_says, columns
 from serving.engines.profile import EngineProfile
 from serving.engines.put_back import begun_rows
@@ -110,6 +111,7 @@ class Branches:
         self._source = columns(offered, profile, self._begun)
         state = new_state(profile, self._source)
         notes = hook.begin(state, self._source, None, [*inside, *offered], 0.0)
+        hook.give_lanes()
         self._lengths = notes.lengths, notes.histograms
         self._rows = hook.core.requests[: len(self._source)].copy()
         self._known = hook.core
@@ -136,8 +138,7 @@ class Branches:
         known = {name: getattr(self._known, name).copy() for name in _KNOWN}
         core = new_core(len(rows), 0)._replace(requests=self._rows[rows], **known)
         core.requests["arrival_s"][begun:] = drawn.arrival_s
-        count, most = len(rows), len(state.running)
-        notes = new_notes(_copied(self._lengths), count, most)
+        notes = new_notes(_copied(self._lengths), len(rows), len(state.running))
         runs = begun_rows(state, self._begun)
         self._hook.enforce_over(core, self._in_force)
         put_back_hooked(state, core, notes, runs, self._decodes, self._prefill_s_per_token)

@@ -5,10 +5,8 @@ vLLM. Here is in which order they are called: as `SchedulerHook` calls them.
 """
 
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.core import batch, queue
 from serving.core.control import begin_step, decode_rate, plan, prefill_rate
@@ -17,6 +15,7 @@ from serving.core.jit import compiled_in_place
 from serving.core.lengths import learn, predicted
 from serving.core.state import NONE, Core
 from serving.engines.kv_blocks import find, hold_prefix, next_slot
+from serving.engines.notes import ADMITTED, ARRIVED, LEFT_ENGINE, REFUSED, Notes, note
 from serving.engines.put_back import put_running
 from serving.engines.step_state import PREEMPTED, REJECTED, WAITING, EngineState
 from serving.engines.virtual_steps import (
@@ -34,51 +33,9 @@ from serving.engines.virtual_steps import (
 )
 from serving.engines.virtual_steps import begin_step as begin_vllm_step
 
-EXPIRED = 6
+EXPIRED, NEW_TENANT = 6, 7
 FULL_TOKENS = 10_000.0  # that a prefill rate taken over counts for: a few dozen steps' worth
 _WHOLE = 1.0 - 1e-9  # so that ten times a tenth is one
-
-
-# What the books are told of a request, in the order in which it happened: row * KINDS + one.
-ARRIVED, ADMITTED, LEFT_ENGINE, REFUSED = range(4)
-KINDS = 4
-
-
-class Notes(NamedTuple):
-    """What a compiled engine notes beside its state and the core.
-
-    Attributes:
-        lengths, histograms: the length model of `core.lengths`.
-        groups, gaps_s: room for a batch's inter-token gaps.
-        events: what happened, at most three for a request.
-        head: number of events so far, shape (1,).
-        cached: tokens of a prompt that were cached when it arrived, shape (requests,).
-        was, stays: room for the running list before a step, and after it.
-    """
-
-    lengths: NDArray[Any]
-    histograms: NDArray[Any]
-    groups: NDArray[np.int64]
-    gaps_s: NDArray[np.float64]
-    events: NDArray[np.int64]
-    head: NDArray[np.int64]
-    cached: NDArray[np.int64]
-    was: NDArray[np.int64]
-    stays: NDArray[np.int64]
-
-
-def new_notes(lengths: tuple[NDArray[Any], NDArray[Any]], requests: int, most: int) -> Notes:
-    """Room for so many requests, and a batch of at most `most`."""
-    return Notes(
-        *lengths, np.zeros(most, np.int64), np.zeros(most), np.zeros(3 * requests + 1, int),
-        np.zeros(1, np.int64), np.zeros(requests, np.int64), *np.zeros((2, most), np.int64),
-    )  # fmt: skip
-
-
-@compiled_in_place
-def _note(notes: Notes, row: int, kind: int) -> None:
-    notes.events[notes.head[0]] = KINDS * row + kind
-    notes.head[0] += 1
 
 
 @compiled_in_place
@@ -89,13 +46,16 @@ def run_hooked(  # noqa: PLR0911  one for each reason
     """Serve the requests as the hook does, until one of the reasons of `run_stock`.
 
     EXPIRED: the lease has ended by the coming step, or by an arrival that may be shed.
+    NEW_TENANT: the next arrival's tenant has no lane of its own. Once it is in the lane that it is
+    given, its `tenant` says so.
     """
     engine, arrivals = state.engine[0], state.arrivals
     while engine.now_s < until_s:
         if engine.awaits and engine.awaited == 0:
             return LEFT
-        if not _arrive(state, core, notes, lease_s):
-            return EXPIRED
+        why = _arrive(state, core, notes, lease_s)
+        if why != NONE:
+            return why
         if engine.now_s >= tick_s:
             return TICK
         if is_busy(state) and engine.now_s >= lease_s:
@@ -119,42 +79,50 @@ def run_hooked(  # noqa: PLR0911  one for each reason
 
 
 @compiled_in_place
-def _arrive(state: EngineState, core: Core, notes: Notes, lease_s: float) -> bool:
-    """Let in what has arrived by now, but for what is shed; False if the lease ends first."""
+def _arrive(state: EngineState, core: Core, notes: Notes, lease_s: float) -> int:
+    """Let in what has arrived by now, but for what is shed; NONE, or what comes first."""
     engine = state.engine[0]
     while engine.arrived < len(state.arrivals) and state.arrivals[engine.arrived] <= engine.now_s:
         if state.progress[engine.arrived].fits and engine.now_s >= lease_s:
-            return False
-        let_in_hooked(state, core, notes, engine.arrived)
-    return True
+            return EXPIRED
+        if not let_in_hooked(state, core, notes, engine.arrived):
+            return NEW_TENANT
+    return NONE
 
 
 @compiled_in_place
-def let_in_hooked(state: EngineState, core: Core, notes: Notes, row: int) -> None:
-    """The next request has arrived: queue it, or turn it away."""
+def let_in_hooked(state: EngineState, core: Core, notes: Notes, row: int) -> bool:
+    """The next request has arrived: queue it, or turn it away; False if it needs a lane first."""
     engine, hook = state.engine[0], core.engine[0]
     one, request = state.progress[row], core.requests[row]
+    sheds = one.fits > 0 and request.sheddable > 0 and hook.shed > 0.0
+    refuses = sheds and hook.shed_owed + hook.shed >= _WHOLE
+    if one.fits and not refuses and request.tenant == NONE:
+        request.tenant = notes.lanes[notes.whose[row]]
+        if request.tenant == NONE:
+            return False
     engine.arrived += 1
-    if one.fits and request.sheddable and hook.shed > 0.0:
+    if sheds:
         hook.shed_owed += hook.shed
-        if hook.shed_owed >= _WHOLE:
+        if refuses:
             hook.shed_owed -= 1.0
             one.fits = 0
-            _note(notes, row, REFUSED)
+            note(notes, row, REFUSED)
     if not one.fits:
         one.state = REJECTED
         one.last_s = engine.now_s
         engine.left += 1
         engine.awaited -= one.awaited
-        return
+        return True
     one.state = WAITING
     hold_prefix(state.kv, row, one.known, state.held_tokens[row])
     request.cached_tokens = notes.cached[row] = _cached(state, row)
     mean, q90 = predicted(notes.lengths, notes.histograms, request.group)
     batch.arrive(core, row, mean, q90)
     request.resumed = 0
-    _note(notes, row, ARRIVED)
+    note(notes, row, ARRIVED)
     queue.enter(core, row)
+    return True
 
 
 @compiled_in_place
@@ -272,7 +240,7 @@ def _admit(state: EngineState, core: Core, notes: Notes) -> None:
             core.requests[row].computed_tokens -= state.tokens[engine.running - 1]
             mean = predicted(notes.lengths, notes.histograms, core.requests[row].group)[0]
             if not core.requests[row].admitted:
-                _note(notes, row, ADMITTED)
+                note(notes, row, ADMITTED)
             batch.admit(core, row, mean)
     for i in range(engine.admitted, engine.scheduled):
         row = state.running[i]
@@ -292,7 +260,7 @@ def _measure(state: EngineState, core: Core, notes: Notes, count: int) -> None:
     now_s = engine.now_s
     for i in range(engine.ended):
         batch.leave(core, state.ended[i])
-        _note(notes, state.ended[i], LEFT_ENGINE)
+        note(notes, state.ended[i], LEFT_ENGINE)
     batch.learn_step(core, prefill_tokens, decodes, context, square, now_s - began_s, full)
     _bring_back(state, core, notes, count)
     for i in range(engine.running):
@@ -393,7 +361,7 @@ def _arrive_begun(state: EngineState, core: Core, notes: Notes, row: int, tokens
     request.cached_tokens = notes.cached[row] = _cached_of(state, row, tokens)
     mean, q90 = predicted(notes.lengths, notes.histograms, request.group)
     batch.arrive(core, row, mean, q90)
-    _note(notes, row, ARRIVED)
+    note(notes, row, ARRIVED)
     request.admitted = not np.isnan(one.admitted_s)
     if not np.isnan(one.first_token_s):
         request.first_token_s = one.first_token_s

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from serving.core.jit import compiled_in_place
 from serving.core.sorting import push, sift
 from serving.core.state import Core
-from serving.engines.hooked_steps import Notes, let_in_hooked, take_hooked_step
+from serving.engines.hooked_steps import let_in_hooked, take_hooked_step
 from serving.engines.kv_blocks import KvBlocks
+from serving.engines.notes import Notes
 from serving.engines.step_state import EngineState
 from serving.engines.virtual_steps import DRAINED, PAUSED, STUCK, let_in, take_step
 
@@ -147,7 +148,7 @@ def _core_of(core: Core, k: int) -> Core:
 def _notes_of(notes: Notes, k: int) -> Notes:
     return Notes(
         notes.lengths[k], notes.histograms[k], notes.groups, notes.gaps_s, notes.events,
-        notes.head, notes.cached, notes.was, notes.stays,
+        notes.head, notes.cached, notes.was, notes.stays, notes.whose, notes.lanes,
     )  # fmt: skip
 
 

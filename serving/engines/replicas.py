@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.core.state import new_core
-from serving.engines.hooked_steps import Notes
 from serving.engines.kv_blocks import KvBlocks
+from serving.engines.notes import Notes
 from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
 from serving.engines.replica_steps import FRONT, FULL, REPLICA, Hooks, Replicas, run_replicas
@@ -143,6 +143,6 @@ def _hooks(hook: Hooks, replicas: int, workload: Workload) -> Hooks:
         Notes(
             **own, groups=notes.groups, gaps_s=notes.gaps_s, was=notes.was, stays=notes.stays,
             events=np.zeros(3 * count + 1, np.int64), head=np.zeros(1, np.int64),
-            cached=np.zeros(count, np.int64),
+            cached=np.zeros(count, np.int64), whose=notes.whose, lanes=notes.lanes,
         ),
     )  # fmt: skip

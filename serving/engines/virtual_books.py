@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from serving.contracts import SLO, Arrival, ResidentRequest, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.core.state import Core
-from serving.engines.hooked_steps import ADMITTED, ARRIVED, KINDS, REFUSED, Notes
+from serving.engines.notes import ADMITTED, ARRIVED, KINDS, REFUSED, Notes
 from serving.engines.offered import Workload
 from serving.engines.step_state import RUNNING, EngineState
 from serving.perception.accounting import BEHIND, Accounting, RequestTrack

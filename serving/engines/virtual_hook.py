@@ -34,15 +34,15 @@ from serving.core import decoding, queue
 from serving.core.control import prefill_rate
 from serving.core.cost import new_cost
 from serving.core.lengths import GROUPS_PER_TENANT, group_of, groups_of, learn, new_lengths
-from serving.core.state import REQUEST, Core, with_rows
+from serving.core.state import NONE, REQUEST, Core, with_rows
 from serving.engines.hooked_steps import (
     EXPIRED,
-    Notes,
-    new_notes,
+    NEW_TENANT,
     put_back_hooked,
     run_hooked,
     tell,
 )
+from serving.engines.notes import Notes, new_notes
 from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
 from serving.engines.put_back import begun_rows
@@ -97,6 +97,7 @@ class VirtualHook:
         self._faults, self._last_fault = 0, ""
         self._numbers: dict[str, int] = {}  # of tenants, for the length model
         self._lengths = new_lengths()
+        self._tenants: dict[str, int] = {}  # of the present run
         self.told_lengths = False
         self._books = VirtualBooks(settings)
         self._preempted_elsewhere = 0  # of the requests that have begun there
@@ -197,15 +198,33 @@ class VirtualHook:
         self._state = state
         count, most = len(offered), len(state.running)
         self._lanes.rows.core = with_rows(self.core, max(count, len(self.core.requests)))
-        self._notes = new_notes(self._lengths, count, most)
+        names = dict.fromkeys(one.tenant for one in workload.senders)
+        self._tenants = {name: number for number, name in enumerate(names)}
+        whose = np.array([self._tenants[one.tenant] for one in workload.senders], np.int64)
+        self._notes = new_notes(self._lengths, count, most)._replace(
+            whose=whose[workload.sender], lanes=np.zeros(len(names), np.int64)
+        )
         self._books.run = run = VirtualRun(state, self._notes, workload, offered)
         self._promise(run, 0)
         if begun is not None:
+            lanes = [self._lanes.of(one.inside.tenant).row for one in begun]
+            self.core.requests["tenant"][: len(begun)] = lanes
             self._preempted_elsewhere = sum(one.inside.preemptions for one in begun)
             runs = begun_rows(state, begun)
             decodes = np.array([one.decodes for one in begun], np.bool_)
             put_back_hooked(state, self.core, self._notes, runs, decodes, prefill_s_per_token)
+        self._know_lanes()
         return self._notes
+
+    def give_lanes(self) -> None:
+        """After `begin`: all tenants of the workload get their lanes, before they send anything.
+
+        For those that run copies of the arrays, where nobody gives lanes to who arrives.
+        """
+        assert self._books.run is not None
+        workload = self._books.run.workload
+        lanes = np.array([self._lanes.of(one.tenant).row for one in workload.senders], np.int32)
+        self.core.requests["tenant"][: len(workload)] = lanes[workload.sender]
 
     def run(self, state: EngineState, until_s: float, tick_s: float, steps: int) -> int:
         """Serve on, until one of the reasons of `virtual_steps`."""
@@ -213,10 +232,27 @@ class VirtualHook:
         while True:
             ends_s = self.lease.ends_s
             why = run_hooked(state, self.core, self._notes, until_s, tick_s, ends_s, steps)
-            if why != EXPIRED:
+            if why == NEW_TENANT:
+                self._give_lane(self.arrived)
+            elif why == EXPIRED:
+                self.lease.expire(float(state.engine["now_s"][0]))
+                self._enforce()
+            else:
                 return int(why)
-            self.lease.expire(float(state.engine["now_s"][0]))
-            self._enforce()
+
+    def _give_lane(self, row: int) -> None:
+        assert self._books.run is not None
+        workload = self._books.run.workload
+        lane = self._lanes.enter(workload.senders[workload.sender[row]].tenant)
+        self.core.requests["tenant"][row] = lane.row
+        self._know_lanes()
+
+    def _know_lanes(self) -> None:
+        assert self._notes is not None
+        self._notes.lanes[:] = NONE
+        for lane in self._lanes:
+            if lane.tenant in self._tenants:
+                self._notes.lanes[self._tenants[lane.tenant]] = lane.row
 
     def _promise(self, run: VirtualRun, first: int) -> None:
         """Note what requests from row `first` on were promised, by the contract in force."""
@@ -229,7 +265,7 @@ class VirtualHook:
             run.promises.append((slo_class, slo))
             row["ttft_s"], row["tpot_s"] = seconds(slo.ttft_ms), seconds(slo.tpot_ms)
             row["e2e_s"], row["priority"] = seconds(slo.e2e_ms), one.priority
-            row["tenant"] = self._lanes.of(one.tenant).row
+            row["tenant"] = NONE  # it has a lane once it sends something
             row["group"] = GROUPS_PER_TENANT * self._number(one.tenant)
         rows = self.core.requests[: len(workload)]
         np.take(like, workload.sender[first:], out=rows[first:], mode="clip")

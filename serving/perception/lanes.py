@@ -79,7 +79,6 @@ class Lanes:
         self._other_weight = 1.0
         self._by_tenant: dict[str, Lane] = {}
         self._free: list[int] = []
-        self._arrivals = 0
 
     @property
     def core(self) -> Core:
@@ -87,12 +86,10 @@ class Lanes:
         return self.rows.core
 
     def enter(self, tenant: str) -> Lane:
-        """The lane of a request that arrives between two steps."""
+        """The lane of a request that arrives between two steps; `core.batch` counts it there."""
         if tenant not in self._by_tenant and not self._is_configured(tenant):
             self._make_room()
-        lane = self.of(tenant)
-        self._arrivals = lane.entered = self._arrivals + 1
-        return lane
+        return self.of(tenant)
 
     def of(self, tenant: str) -> Lane:
         """The tenant's lane; that of all others while there is no room for one of its own."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
-_ENGINES = ("kv_blocks", "step_state", "virtual_steps", "put_back", "hooked_steps",
-            "virtual_books", "virtual_hook", "compiled")  # fmt: skip
+_ENGINES = ("kv_blocks", "step_state", "virtual_steps", "put_back", "notes",
+            "hooked_steps", "virtual_books", "virtual_hook", "compiled")  # fmt: skip
 _BESIDE = ("hook.order", "hook.engine_state", "perception.lanes", "perception.rows")
 OWN = frozenset({
     *(f"serving.core.{path.stem}" for path in (ROOT / "serving" / "core").glob("[!_]*.py")),

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 from evals.requests.azure import read
 from evals.requests.azure_files import find_azure
-from serving.contracts import Contract
+from serving.contracts import Contract, TenantTerms, TraceRequest
 from serving.contracts.contract import ClassTerms
 from serving.contracts.rules import COUNTERS, RULES
 from serving.contracts.settings import EngineSettings
@@ -120,6 +120,39 @@ def test_a_new_contract_begins_the_count_of_refusals_anew():
         ROOMY, tuple(requests), EngineSettings(contract=contract), (first,), acts, tick_s=0.2
     )
     assert 0 < sum(one.finish == "rejected" for one in hold(case).outcomes) < 12
+
+
+def test_a_request_that_cannot_be_served_takes_no_lane():
+    """Else the third tenant shares that of all others, and its floor begins with another debt."""
+    floor = Contract(tenants={"late": TenantTerms(floor=0.3)})
+    sent = [
+        (0.0, 3000, "absent"), (0.0, 836, "early"), (0.01, 700, "late"), (0.02, 887, "early"),
+        (0.04, 700, "late"), (0.04, 700, "early"), (0.07, 802, "late"),
+    ]  # fmt: skip
+    requests = tuple(TraceRequest(at_s, prompt, 1, tenant) for at_s, prompt, tenant in sent)
+    profile = machine(200, 1, 32, max_model_len=900)
+    case = HookedCase(
+        profile, requests, EngineSettings(max_tenants=2), acts=(Promise(floor),), tick_s=0.04
+    )
+    assert hold(case).outcomes[0].finish == "rejected"
+
+
+@pytest.mark.parametrize("policy", ["fair", "edf"])
+def test_a_lane_that_was_left_goes_to_the_next_tenant(policy):
+    """Ten tenants that come one after the other share two lanes, and that of all others."""
+    requests = that_fit(drawn(5, 60, 30.0, 300, 20, 0), ROOMY)
+    visits = tuple(
+        replace(one, tenant=f"t{i // 6}", arrival_s=one.arrival_s + i // 12)
+        for i, one in enumerate(requests)
+    )
+    late = (
+        replace(one, tenant=f"t{i % 5}", arrival_s=9.0 + 0.01 * i)
+        for i, one in enumerate(requests[:30])
+    )
+    settings = EngineSettings(max_tenants=2, bucket_s=0.05)
+    acts = (Promise(shares({"t2": 3.0}, {"t4": 0.3})),)
+    first = decide(TIGHT, policy, ("buckets",))
+    hold(HookedCase(TIGHT, (*visits, *late), settings, (first,), acts, tick_s=2.0))
 
 
 def test_refusals_are_of_the_decision_that_shed_them():

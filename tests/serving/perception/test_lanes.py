@@ -1,12 +1,22 @@
 """Is every request counted in its tenant's lane, however many tenants are invented?"""
 
 from serving.contracts.contract import OTHER
-from serving.perception.lanes import Lanes
+from serving.core import batch
+from serving.perception.lanes import Lane, Lanes
 
 
 def lanes_of(max_tenants: int) -> Lanes:
     """Tenant `b` has twice the weight of the others, `f` and `g` have floors."""
     return Lanes({"b": 2.0}, {"f": 0.4, "g": 0.2}, max_tenants)
+
+
+def arrive(lanes: Lanes, tenant: str) -> Lane:
+    """A request of the tenant comes in, and has left when the next one comes."""
+    lane = lanes.enter(tenant)
+    lanes.core.requests["tenant"][0] = lane.row
+    batch.arrive(lanes.core, 0, 1.0, 1.0)
+    lane.inside = 0
+    return lane
 
 
 def test_tenants_beyond_the_most_share_a_lane_and_configured_ones_have_their_own():
@@ -23,12 +33,12 @@ def test_tenants_beyond_the_most_share_a_lane_and_configured_ones_have_their_own
 
 def test_the_lane_that_was_left_longest_ago_is_given_away_and_no_other():
     lanes = lanes_of(max_tenants=3)
-    x, y, z = (lanes.enter(name) for name in "xyz")
+    x, y, z = (arrive(lanes, name) for name in "xyz")
     x.inside = y.waiting = z.running = 1
     f = lanes.enter("f")  # configured: always a lane of its own
     assert (f.floor, lanes.enter("w").tenant) == (0.4, OTHER)
     x.inside = y.waiting = z.running = 0
-    lanes.enter("x")  # the last to come
+    arrive(lanes, "x")  # the last to come
     assert lanes.enter("w").tenant == "w"
     assert {lane.tenant for lane in lanes} == {"x", "z", "w", "f", OTHER}
     assert lanes.of("y").tenant == OTHER, "nothing is given away within a step"
