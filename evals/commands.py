@@ -99,8 +99,8 @@ def run(
         int | None, typer.Option(min=0, help="Instead of the suite's; same seed, same bytes.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=0, help="sim: worker processes; 0: one per core.")] = 0,
-    requests: Annotated[
-        int | None, typer.Option(min=2, help="Requests per scenario, instead of the suite's.")
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Length of a case, instead of the suite's.")
     ] = None,
     arms: Annotated[
         str | None,
@@ -133,7 +133,7 @@ def run(
 
     hmas eval run evals/suites/smoke.toml --engine live --url http://gpu-7:8000
 
-    hmas eval run evals/suites/flood.toml --serve
+    hmas eval run evals/suites/live.toml --serve
 
     hmas eval run my_suite.toml --serve --server sglang=http://127.0.0.1:30000
     """
@@ -153,7 +153,7 @@ def run(
     request = EvalRequest(
         suite_file=suite_file,
         seed=seed,
-        requests=requests,
+        minutes=minutes,
         arms=arms,
         trace_file=None if trace is None else trace_file(trace, trace_format, draw),
         controller=ControllerOptions(config_path=config, model_url=model_url, cassette=cassette),
@@ -189,9 +189,8 @@ def fetch(
 
     hmas traces fetch servegen
 
-    Evals find them in var/traces, or in the folder that HMAS_TRACES names. Without Azure's
-    the synthetic stand-in serves, and results say so. ServeGen's (13 MB, Apache-2.0) are 146
-    small files; interrupted, the same command goes on.
+    Evals find them in var/traces, or in the folder that HMAS_TRACES names. ServeGen's (13 MB,
+    Apache-2.0) are 146 small files; interrupted, the same command goes on.
     """
     import httpx
     from rich.console import Console

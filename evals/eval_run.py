@@ -53,7 +53,7 @@ class EvalRequest:
 
     suite_file: Path
     seed: int | None
-    requests: int | None
+    minutes: float | None
     arms: str | None
     trace_file: TraceFile | None
     controller: ControllerOptions
@@ -82,7 +82,7 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
     else:
         _check_live(suite)
         if request.trace_file is not None:  # before a server is started
-            build_workloads(suite, request.trace_file, ANY_LENGTH_TOKENS, lambda _: None)
+            build_workloads(suite, request.trace_file, {"": ANY_LENGTH_TOKENS}, lambda _: None)
         # Before a server is started: what is wrong here shall not be said after two minutes.
         named = named_urls(request.live.plain, suite.arms)
         plain = [connect(url, name=name) for name, url in named.items()]
@@ -98,13 +98,13 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
 
 def _resolved(suite: Suite, request: EvalRequest) -> Suite:
     """The suite with what the request puts in place of its own."""
-    changed: dict[str, object] = {"seeds": suite.every_seed}
+    changed: dict[str, object] = {}
     if request.seed is not None:
         changed = {"seeds": (request.seed,)}
     if request.arms is not None:
         changed["arms"] = _arms(request.arms)
     suite = suite.model_copy(update=changed)
-    return suite if request.requests is None else suite.with_requests(request.requests)
+    return suite if request.minutes is None else suite.with_minutes(request.minutes)
 
 
 def _arms(names: str) -> tuple[str, ...]:
@@ -137,15 +137,16 @@ def _check_live(suite: Suite) -> None:
 
 
 def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
-    profile = machine_of(suite)
-    workloads = build_workloads(suite, request.trace_file, profile.max_model_len, progress.warn)
+    profiles = {name: machine_of(suite, name) for name in suite.profiles}
+    longest = {name: profile.max_model_len for name, profile in profiles.items()}
+    workloads = build_workloads(suite, request.trace_file, longest, progress.warn)
     from evals.report.figures import drawn_arms
     from evals.sim.jobs import RunOptions
     from evals.sim.suite_run import run_suite
 
     tuned = {}
     if any(parse_arm(arm).tuned for arm in suite.arms):
-        tuned[profile.name] = tuned_for(suite.name, profile.name)
+        tuned = {name: tuned_for(suite.name, name) for name in profiles}
     options = RunOptions(
         request.jobs,
         request.controller,
@@ -153,7 +154,7 @@ def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> Sui
         tuned=tuned,
         drawn=drawn_arms(suite.arms) if request.out is not None else (),
     )
-    return run_suite(suite, workloads, profile, options=options, progress=progress)
+    return run_suite(suite, workloads, profiles, options=options, progress=progress)
 
 
 def _serve_and_run(
@@ -197,7 +198,7 @@ def _run_live(
         )
     options = LiveOptions(request.controller, ledger_dir=_fresh_ledgers(suite, request.out))
     longest = engine.snapshot().envelope.max_model_len
-    workloads = build_workloads(suite, request.trace_file, longest, progress.warn)
+    workloads = build_workloads(suite, request.trace_file, {"": longest}, progress.warn)
     return run_live_suite(LiveRun(suite, server, plain, options, progress), workloads)
 
 

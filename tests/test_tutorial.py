@@ -55,7 +55,7 @@ def run(folder: Path, block: str) -> list[str]:
 
 def test_inspect_edit_a_rule_and_the_prompt(copy):
     inspect, rule, prompt = BLOCKS
-    shorter = inspect.replace(".toml --out", ".toml --requests 400 --out")
+    shorter = inspect.replace(".toml --out", ".toml --minutes 2 --out")
     _, _, listed, told, why = run(copy, shorter)
     assert "first" in listed
     assert "checked" in told

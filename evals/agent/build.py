@@ -37,7 +37,7 @@ class BuildRequest:
 
     Attributes:
         count: cases wanted; the runs share them as evenly as they can.
-        requests: per scenario, instead of the suite's.
+        minutes: of each run, instead of the suite's.
         ledgers: of the control loop, whose long decisions become cases too.
         held_out: scenarios (ledgers: labels of runs) held out beside the suite's.
     """
@@ -46,7 +46,7 @@ class BuildRequest:
     count: int
     out: Path
     jobs: int
-    requests: int | None = None
+    minutes: float | None = None
     ledgers: tuple[Path, ...] = ()
     held_out: tuple[str, ...] = ()
 
@@ -104,7 +104,7 @@ def _worth(case: Case) -> float:
 def _taken(
     suite: CaseSuite, request: BuildRequest, progress: CaseProgress
 ) -> list[list[Case]]:
-    scenes = scenes_of(request.suite_file, suite, request.requests)
+    scenes = scenes_of(request.suite_file, suite, request.minutes)
     progress.note(f"taking situations from {len(scenes)} simulated runs")
     with Workers(request.jobs, progress) as workers:
         return workers.run(

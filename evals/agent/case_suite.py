@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 
 from evals.machines.profile_file import load_profile
 from evals.suite.arms import parse_arm
-from evals.suite.suite import Name, Scenario, Suite
+from evals.suite.suite import Scenario, Suite
 from evals.suite.toml_file import read_toml
+from evals.suite.traffic_spec import Name
 from hmas_agents.config import Config
 from serving.engines.profile import EngineProfile
 from serving.policies import POLICIES

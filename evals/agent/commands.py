@@ -131,8 +131,8 @@ def build(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Case file; .gz is compressed.")],
     cases: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
     suite: Annotated[Path, typer.Option(metavar="SUITE.toml", help="Where from.")] = SUITE,
-    requests: Annotated[
-        int | None, typer.Option(min=2, help="Per scenario, instead of the suite's.")
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Length of a run, instead of the suite's.")
     ] = None,
     ledger: Annotated[
         list[Path] | None,
@@ -164,7 +164,7 @@ def build(
         count=cases,
         out=out,
         jobs=jobs or os.cpu_count() or 1,
-        requests=requests,
+        minutes=minutes,
         ledgers=tuple(ledger or ()),
         held_out=tuple(held_out or ()),
     )

@@ -12,7 +12,6 @@ from evals.agent.case_suite import CaseSuite, load_case_suite
 from evals.arms.engine import build_simulated
 from evals.arms.steering import Steering
 from evals.requests.offer import offer
-from evals.requests.scaling import span_s
 from evals.requests.scenario import build_workload
 from evals.sim.capacity import simulated_capacity_rps
 from evals.suite.arms import parse_arm
@@ -34,7 +33,7 @@ class Scene:
     scenario: str
     load: float
     seed: int
-    requests: int | None = None
+    minutes: float | None = None
 
     @property
     def title(self) -> str:
@@ -48,15 +47,15 @@ class Scene:
             SuiteError: the suite file is broken; names file, line and key.
         """
         suite = load_case_suite(self.suite_file)
-        if self.requests is not None:
-            suite = suite.with_requests(self.requests)
+        if self.minutes is not None:
+            suite = suite.with_minutes(self.minutes)
         return suite, next(each for each in suite.scenarios if each.name == self.scenario)
 
 
-def scenes_of(suite_file: Path, suite: CaseSuite, requests: int | None) -> list[Scene]:
+def scenes_of(suite_file: Path, suite: CaseSuite, minutes: float | None) -> list[Scene]:
     """Every run of a suite, scenario by scenario."""
     return [
-        Scene(suite_file, scenario.name, load, seed, requests)
+        Scene(suite_file, scenario.name, load, seed, minutes)
         for scenario in suite.scenarios
         for load in suite.loads
         for seed in suite.every_seed
@@ -70,11 +69,9 @@ def take(scene: Scene) -> list[Case]:
         WorkloadError, TraceError, SuiteError: the scenario has no usable workload.
     """
     suite, scenario = scene.parts()
-    profile, settings = suite.profile_of(scenario), suite.settings_of(scenario)
-    workload = build_workload(
-        scenario, seed=scene.seed, max_model_len=profile.max_model_len, trace_file=None,
-        warn=_ignore,
-    )  # fmt: skip
+    profile = suite.profile_of(scenario)
+    workload = build_workload(suite, scenario, scene.seed, profile.max_model_len)
+    settings = workload.settings(suite.settings)
     measured = workload.requests[:CAPACITY_REQUESTS]
     capacity_rps = simulated_capacity_rps(profile, settings, measured)
     offered = offer(workload, scene.load * capacity_rps)
@@ -116,8 +113,7 @@ def take(scene: Scene) -> list[Case]:
 
     next_arm()
     tickers: tuple[Ticker, ...] = ((LOOK_S, look),)
-    last_s = span_s(offered.requests)
-    engine.run(offered.requests, tickers, last_s)
+    engine.run(offered.requests, tickers, workload.length_s)
     return taken
 
 
@@ -131,7 +127,3 @@ def _config(suite: CaseSuite) -> Config:
             "twin.window_s": suite.window_s,
         },
     )
-
-
-def _ignore(_: object) -> None:
-    """The workload's provenance, kept with each case, says what a warning would."""

@@ -35,13 +35,14 @@ class SimulatedCase:
         expected: changes of traffic as they were announced, for `hmas-announced`.
         facts: what the result says beside the figures.
         moments_s: when traffic changes.
+        length_s: of the time in which requests may arrive, from 0 s on; 0: until the last does.
         keep_outcomes: whether single requests are wanted, or only their figures.
     """
 
     scenario: str
     load: float
     arm: Arm
-    requests: tuple[TraceRequest, ...]
+    requests: Sequence[TraceRequest]
     profile: EngineProfile
     settings: EngineSettings
     drain_s: float
@@ -52,6 +53,7 @@ class SimulatedCase:
     expected: tuple[Expected, ...] = ()
     facts: Facts = field(default_factory=dict)
     moments_s: tuple[float, ...] = ()
+    length_s: float = 0.0
     keep_outcomes: bool = True
 
     @property
@@ -74,12 +76,17 @@ class SimulatedCase:
     @property
     def from_s(self) -> float:
         """From when on requests count."""
-        return self.requests[0].arrival_s + self.warmup_s
+        return self.warmup_s
+
+    @property
+    def counted_until_s(self) -> float:
+        """Until when requests arrive, and count."""
+        return self.length_s or self.requests[-1].arrival_s
 
     @property
     def until_s(self) -> float:
         """When the run ends, whatever is still inside."""
-        return self.requests[-1].arrival_s + self.drain_s
+        return self.counted_until_s + self.drain_s
 
     def targets_ms(self) -> NDArray[np.float64]:
         """Of TTFT, TPOT and E2E, infinite where nothing was promised, shape (requests, 3)."""

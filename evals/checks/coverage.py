@@ -14,19 +14,22 @@ from numpy.typing import NDArray
 
 from evals.arms.engine import build_simulated
 from evals.machines.profile_file import load_profile
-from evals.requests.synthetic import SyntheticTenant, synthetic_tenants
+from evals.requests.sending import Block, Stream, Stretch
 from evals.result.statistics import mean_interval, paired_difference, paired_ratio
-from evals.suite.shapes import Lengths
+from evals.suite.shapes import Lognormal
+from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 
 SEEDS = (5, 20)
 _ALIKE = 0.8  # correlation of two arms under one seed, before normals become something else
 _MORE = 1.3  # mean of the other arm over that of the base
 _PROFILE = "l40s_llama_8b"
-_REQUESTS = 100
-_TENANT = SyntheticTenant(
-    "t", "interactive", 2.0, Lengths(700, 2500, 8000), Lengths(150, 400, 1000), arrival_cv=2.0
-)
+_LENGTH_S = 50.0
+_TENANT = Stream(
+    TraceRequest(0.0, 1, 1, "t", "interactive"),
+    (Stretch(0.0, _LENGTH_S, 100.0, "Gamma", 0.25, Lognormal(700, 2500, 8000),
+             Lognormal(150, 400, 1000)),),
+)  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -101,6 +104,6 @@ def _runs_of_stock() -> Iterator[float]:
     profile, settings, seed = load_profile(_PROFILE), EngineSettings(), 0
     while True:
         engine = build_simulated(profile, settings, True)
-        outcomes = engine.run(synthetic_tenants([_TENANT], _REQUESTS, seed))
+        outcomes = engine.run(_TENANT.send(1.0, Block(_LENGTH_S, seed)).requests())
         yield sum(outcome.met for outcome in outcomes) / len(outcomes)
         seed += 1

@@ -18,7 +18,7 @@ from evals.report.page import write_report
 from evals.report.sheet import terminal
 from evals.report.summary import Summary
 from evals.report.tables import case_sheets
-from evals.requests.scaling import scale_to_rate, span_s
+from evals.requests.offer import Workload, offer
 from evals.requests.scenario import build_workload
 from evals.result.metrics import CaseRun, Result, summarise
 from evals.result.recording import RecordedEngine
@@ -26,7 +26,6 @@ from evals.result.run_result import SuiteRun, to_json, versions
 from evals.suite.arms import ControllerOptions
 from evals.suite.suite import Suite, load_suite
 from hmas_agents.ledger import LedgerReader
-from serving.contracts import TraceRequest
 from serving.engines.live import LiveEngine, read_token
 
 SUITE = Path(__file__).parent.parent / "suites" / "demo.toml"
@@ -68,7 +67,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         ServerError, ArmError, CapacityError, TraceError: one line says what to do.
     """
     suite = load_suite(SUITE)
-    requests, provenance = _workload(suite, options, console)
+    workload = _workload(suite, options)
     options.out.mkdir(parents=True, exist_ok=True)
     ledger = options.out / "ledger.sqlite"
     for stale in options.out.glob("ledger.sqlite*"):
@@ -81,14 +80,12 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
         server = connect(own.url, engine)
         console.print(f"measuring capacity for {CAPACITY_S:g} s")
         capacity_rps = measure_capacity(
-            server, requests, seconds=CAPACITY_S, token_seed=options.seed + 1
+            server, workload.requests, seconds=CAPACITY_S, token_seed=options.seed + 1
         )
-        rate_rps = options.load * capacity_rps
-        count = max(20, round(rate_rps * options.duration_s))
-        offered = scale_to_rate(requests[:count], rate_rps)
+        offered = offer(workload, options.load * capacity_rps).requests
         console.print(
             f"capacity {capacity_rps:.2f} requests/s; replaying {len(offered)} requests "
-            f"({provenance}) at {options.load:g} times that, twice",
+            f"({workload.provenance}) at {options.load:g} times that, twice",
             soft_wrap=True,
         )
         controller = ControllerOptions(CONTROLLER, f"{own.url}/v1", own.model, ledger)
@@ -109,8 +106,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
                     case, server, seed=options.seed, options=live, on_event=view.on_event
                 )
             runs.append(run)
-            results.append(summarise(run, span_s(offered)) | {
-                "trace": provenance, "capacity_rps": capacity_rps, "engine": "live",
+            results.append(summarise(run, workload.length_s) | {
+                "trace": workload.provenance, "capacity_rps": capacity_rps, "engine": "live",
                 **played.client,
             })  # fmt: skip
         wait_until_idle(engine)
@@ -120,17 +117,12 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
     return DemoRun(outcome, books)
 
 
-def _workload(
-    suite: Suite, options: DemoOptions, console: Console
-) -> tuple[tuple[TraceRequest, ...], str]:
+def _workload(suite: Suite, options: DemoOptions) -> Workload:
+    suite = suite.with_minutes(options.duration_s / 60)
     scenario = suite.scenarios[0]
     if options.length_scale is not None:
         scenario = scenario.model_copy(update={"length_scale": options.length_scale})
-    workload = build_workload(
-        scenario, seed=options.seed, max_model_len=MAX_MODEL_LEN, trace_file=None,
-        warn=lambda line: console.print(f"note: {line}", markup=False),
-    )  # fmt: skip
-    return workload.requests, workload.provenance
+    return build_workload(suite, scenario, options.seed, MAX_MODEL_LEN)
 
 
 def _write(run: SuiteRun, suite: Suite, options: DemoOptions) -> None:

@@ -16,9 +16,7 @@ from evals.live.capacity import measure_capacity
 from evals.live.load_generator import OnEvent, Replay, replay
 from evals.live.server import Server, check_lengths, wait_until_at_rest
 from evals.progress import CaseProgress
-from evals.requests.offer import offer
-from evals.requests.scaling import span_s
-from evals.requests.scenario import Workload
+from evals.requests.offer import Workload, offer
 from evals.result.metrics import CaseRun, Result, summarise
 from evals.result.recording import RecordedEngine
 from evals.result.run_result import SuiteRun, versions
@@ -220,12 +218,13 @@ def _run_arm(
             "no CPU for it; that is part of its TTFT"
         )
     result = summarise(
-        run, span_s(offered.requests), warmup_s=case.warmup_s, moments_s=offered.moments_s,
+        run, workload.length_s, warmup_s=case.warmup_s, moments_s=offered.moments_s,
         contract=suite.settings.contract,
     )  # fmt: skip
     result |= {
         "seed": workload.seed, "trace": workload.provenance, "engine": server.description,
-        **played.client,
+        **played.client, "half": workload.half,
+        "load_counted": offered.counted_rps / rate_rps * load,
     }  # fmt: skip
     if engine is None:  # clients cannot see what it preempted; 0 would say that it never did
         result |= {"preemptions": None, "recomputed_tokens": None}

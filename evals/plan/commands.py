@@ -61,7 +61,7 @@ def plan(
     hook and one policy. Loads keep the trace's clock: twice the load is twice as many requests
     in the same hour.
 
-    hmas plan evals/suites/azure_replay.toml --load 0.5..2
+    hmas plan evals/suites/steady.toml --load 0.5..2
 
     hmas plan my_trace.csv --replicas 4,5,6 --slo-class interactive --meet 0.99
 

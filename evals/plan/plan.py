@@ -38,7 +38,7 @@ def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) ->
     targets = targets_ms(traffic, settings)
     hooks = {arm.name: hook_of(traffic, arm) for arm in options.arms}
     runs = len(options.replicas) * len(options.arms)
-    total = round(sum(options.loads) * len(traffic.workload)) * runs
+    total = round(sum(options.loads) * len(traffic.columns)) * runs
     done, results = 0, list[Result]()
     for load in options.loads:
         offered = at_load(traffic, load, options.seed)
@@ -65,7 +65,7 @@ def hook_of(traffic: Traffic, arm: Arm) -> Hooks | None:
         return None
     engine = CompiledEngine(traffic.profile, traffic.settings)
     Steering(engine, traffic.profile, arm.name).put_in_force(arm, "planned")
-    senders = traffic.workload.senders
+    senders = traffic.columns.senders
     workload = columns(senders, traffic.profile)
     state = new_state(traffic.profile, workload)
     notes = engine.hook.begin(state, workload, None, senders, 0.0)

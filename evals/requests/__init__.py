@@ -1,20 +1,19 @@
 """Which trace formats can be read? Called by scenarios, plans and the command line.
 
-`FORMATS` maps a format's name to its reader; a new reader joins with one line.
+`FORMATS` maps a format's name to its reader; a new reader joins with one line. ServeGen's
+clients are no list of requests: `evals.requests.servegen` draws some.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
-from evals.requests import azure, burstgpt, mooncake, servegen
-from evals.requests.servegen import Draw
+from evals.requests import azure, burstgpt, mooncake
 from evals.requests.trace import Trace, TraceError
 
 FORMATS: dict[str, Callable[[Path], Trace]] = {
     "azure": azure.read,
     "mooncake": mooncake.read,
     "burstgpt": burstgpt.read,
-    "servegen": servegen.read,
 }
 
 
@@ -25,14 +24,12 @@ def format_of(path: Path) -> str:
     return "mooncake" if ".jsonl" in path.suffixes else "azure"
 
 
-def read_trace(path: Path, form: str, draw: Draw | None = None, seed: int = 0) -> Trace:
-    """Read a trace in one of `FORMATS`; what is drawn, is drawn by seed.
+def read_trace(path: Path, form: str) -> Trace:
+    """Read a trace in one of `FORMATS`.
 
     Raises:
         TraceError: as the reader says.
     """
-    if form == "servegen":
-        return servegen.read(path, draw, seed)
     try:
         return FORMATS[form](path)
     except TraceError as error:

@@ -32,7 +32,7 @@ def read(path: Path) -> Trace:
         TraceError: the header is wrong or no row is usable; names file, line and column.
     """
     lines = numbered_lines(path)
-    columns = csv_columns(path, lines, COLUMNS)
+    columns, _ = csv_columns(path, lines, COLUMNS)
 
     def parse(line: str) -> TraceRequest:
         timestamp, context, generated = csv_fields(line, columns, COLUMNS)

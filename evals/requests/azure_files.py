@@ -74,7 +74,7 @@ def fetch_azure(
     url = f"{SOURCE}/{file.name}"
     return download(
         url, folder / file.name, lambda part: check_published(part, file), on_progress, client,
-        "go on without it: the synthetic stand-in serves instead",
+        "take another trace",
     )  # fmt: skip
 
 

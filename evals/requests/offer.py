@@ -1,59 +1,151 @@
 """What does a workload offer at a given rate, and when does its traffic change?
 
-Load first (time stretched, or thinned), then the flood, then the drift of the rate, then
-bursts. The same for every arm, so that arms are compared on the same arrivals. Called by the
-runners.
+The mean over the time that counts is the rate, changes included. The same for every arm, so that
+arms are compared on the same arrivals. Called by the runners.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from evals.requests.composition import flooded, thinned_to_rate
-from evals.requests.drift import burst_starts_s, bursty_clock, shifted_clock
-from evals.requests.scaling import Requests, scale_to_rate, span_s
-from evals.requests.scenario import Workload
+from evals.requests.columns import LazyRequests, RequestColumns
+from evals.requests.scaling import WorkloadError
+from evals.requests.sending import Block, Sender, sent
+from evals.suite.shapes import Change
+from evals.suite.suite import Scenario
+from evals.suite.traffic_spec import Half
+from hmas_agents.situation import Expected
+from serving.contracts import TraceRequest
+from serving.contracts.contract import TenantTerms
+from serving.contracts.settings import EngineSettings
+
+TRIES = 8
+DEVELOPMENT = 1 << 32  # no seed of a suite is as large
+NEAR, FAR = 0.01, 0.05  # of the rate that was asked for: near enough, and worth a warning
+MOST_REQUESTS = 5_000_000
+SAMPLE_REQUESTS = 2000
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Who sends in a block, and how long it is.
+
+    Attributes:
+        scenario: its name; of several profiles, with that of the profile.
+        spec: the scenario as in the suite.
+        half: of the trace.
+        seed: what decides block, clients, arrivals and lengths.
+        profile: name of the machine; empty: a server.
+        senders: on the block's clock.
+        warmup_s, counted_s: length of what does not count, and of what does, after it.
+        max_model_len: longer requests are clipped.
+        weights: of tenants where tenants share, if the contract does not say.
+        provenance: where requests come from.
+    """
+
+    scenario: str
+    spec: Scenario
+    half: Half
+    seed: int
+    profile: str
+    senders: tuple[Sender, ...]
+    warmup_s: float
+    counted_s: float
+    max_model_len: int
+    weights: tuple[tuple[str, float], ...]
+    provenance: str
+
+    @property
+    def length_s(self) -> float:
+        """From the first moment to the last."""
+        return self.warmup_s + self.counted_s
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """Of the scenario, on the block's clock."""
+        return tuple(one.change(self.warmup_s, self.counted_s) for one in self.spec.changes)
+
+    @cached_property
+    def requests(self) -> Sequence[TraceRequest]:
+        """About SAMPLE_REQUESTS requests, of the same mix at any rate: for what has no load."""
+        return offer(self, SAMPLE_REQUESTS / self.length_s).requests
+
+    @property
+    def block(self) -> Block:
+        """What is to be filled. What is synthetic is drawn anew for the half that one tunes on."""
+        drawn = self.seed + (DEVELOPMENT if self.half == "development" else 0)
+        return Block(self.length_s, drawn, self.changes)
+
+    def at_factor(self, factor: float) -> RequestColumns:
+        """What all send at so many times their own rates, clipped to the model's context."""
+        columns = sent(self.senders, factor, self.block)
+        if len(columns) > MOST_REQUESTS:
+            raise WorkloadError(f"{self.scenario}: more than {MOST_REQUESTS:,} requests in a case")
+        return columns.scaled(self.spec.length_scale).clipped(self.max_model_len)[0]
+
+    def settings(self, given: EngineSettings) -> EngineSettings:
+        """A suite's settings as they are in this workload: scaled SLOs, tenants' weights."""
+        changed: dict[str, object] = {}
+        if self.spec.slo_scale is not None:
+            changed["slo_scale"] = self.spec.slo_scale
+        if self.weights:
+            ours = {name: TenantTerms(weight=weight) for name, weight in self.weights}
+            tenants = ours | given.contract.tenants
+            changed["contract"] = given.contract.model_copy(update={"tenants": tenants})
+        return given.model_copy(update=changed) if changed else given
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """Requests on the clock of the load, from 0 s on, and the seconds at which traffic changes."""
+    """What is offered at a load, from 0 s to the end of the block.
 
-    requests: Requests
+    Attributes:
+        requests: in order of arrival.
+        counted_rps: their mean rate over the time that counts.
+        moments_s: when traffic changes.
+        expected: the changes that an operator could have announced. Each is about what is
+            sent just before it: until then it holds, afterwards it has become the present.
+    """
+
+    requests: Sequence[TraceRequest]
+    counted_rps: float
     moments_s: tuple[float, ...] = ()
+    expected: tuple[Expected, ...] = ()
 
 
 def offer(workload: Workload, rate_rps: float) -> Offered:
-    """The requests of a workload where nothing drifts at `rate_rps`.
-
-    A burst, a flood or a shift of the rate changes the rate from there; the mean is in the
-    results as `offered_rps`.
+    """The requests of a workload at a rate.
 
     Raises:
-        WorkloadError: the workload has no rate.
+        WorkloadError: nothing is sent in the time that counts, or too much.
     """
-    spec = workload.spec
-    if spec.load_by == "time":
-        requests = scale_to_rate(workload.requests, rate_rps)
-    else:
-        requests = thinned_to_rate(workload.requests, rate_rps, workload.seed)
-    length_s = span_s(requests)
-    moments_s: list[float] = []
-    for drift in (spec.mix, spec.shares):
-        if drift is not None:
-            moments_s += [share * length_s for share in drift.shift().flips]
-    if spec.flood is not None:
-        window_s = (spec.flood.start * length_s, spec.flood.end * length_s)
-        requests = flooded(
-            requests, spec.flood.tenant, spec.flood.factor, window_s, workload.seed
-        )
-        moments_s += window_s
-    if spec.rate is not None:
-        shift = spec.rate.shift()
-        clock = shifted_clock(length_s, shift, spec.rate.to)
-        requests, length_s = clock.move(requests), float(clock.drifting_s[-1])
-        moments_s = clock.at(moments_s) + [share * length_s for share in shift.flips]
-    if spec.burst is not None:
-        shape = (spec.burst.factor, spec.burst.for_s, spec.burst.every_s, spec.burst.first_s)
-        clock = bursty_clock(length_s, *shape)
-        requests = clock.move(requests)
-        moments_s = clock.at(moments_s) + burst_starts_s(length_s, *shape)
-    return Offered(requests, tuple(sorted(set(moments_s))))
+    wanted = rate_rps * workload.counted_s
+    factor, counted = 1.0, 0
+    columns = workload.at_factor(0.0)
+    for _ in range(TRIES):  # the second is nearly there; chance has a say in what counts
+        tried = workload.at_factor(factor)
+        found = len(tried.between(workload.warmup_s, workload.length_s))
+        if abs(found - wanted) < abs(counted - wanted):
+            columns, counted = tried, found
+        if abs(counted / wanted - 1) <= NEAR:
+            break
+        factor *= min(wanted / found, 100.0) if found else 100.0
+    if not counted:
+        raise WorkloadError(f"{workload.scenario}: no requests from {workload.provenance}")
+    changes = workload.changes
+    edges_s = {edge for one in changes for edge in one.edges_s if 0 < edge < workload.length_s}
+    return Offered(
+        LazyRequests(columns), counted / workload.counted_s, tuple(sorted(edges_s)),
+        tuple(sorted(_expected(changes, workload.length_s), key=lambda one: one.from_s)),
+    )  # fmt: skip
+
+
+def _expected(changes: Sequence[Change], length_s: float) -> list[Expected]:
+    """A ramp is announced as a step in its middle; what comes from nothing has no factor."""
+    found = []
+    for one in changes:
+        for edge_s, factor in ((one.from_s, one.factor), (one.until_s, 1 / (one.factor or 1.0))):
+            at_s = edge_s + one.over_s / 2
+            if 0 < at_s < length_s and factor != 1.0:
+                found.append(Expected(factor, at_s, tenant=one.tenant))
+    return found

@@ -30,9 +30,9 @@ FormatOption = Annotated[
 DrawOption = Annotated[
     str | None,
     typer.Option(
-        metavar="hours=9..17,clients=20,keep=0.1",
-        help="Of ServeGen's clients: hours since the first midnight (default 0..24), so many of "
-        "the clients, a share of their requests; each may be missing.",
+        metavar="hours=9..17,clients=20",
+        help="Of ServeGen's clients: hours since the first midnight (default: all), so many of "
+        "the clients; each may be missing.",
     ),
 ]
 

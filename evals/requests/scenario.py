@@ -1,31 +1,37 @@
-"""Which requests does a scenario have? Trace, cut, mix, tenants, lengths, in that order.
+"""Who sends in a scenario? Clients, tenants or rows of a trace, of one block of one half.
 
 The result is the same for every load and arm; `evals.requests.offer` then brings it to a load.
 Called for the simulated and the live runner, and by the demo.
 """
 
 import hashlib
-import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from evals.requests import read_trace
 from evals.requests.azure_files import find_azure
-from evals.requests.composition import mix_streams
-from evals.requests.scaling import Requests, WorkloadError, clip_lengths, scale_lengths
-from evals.requests.servegen import Draw
+from evals.requests.blocks import block_start_s, half_of
+from evals.requests.columns import RequestColumns
+from evals.requests.offer import Workload
+from evals.requests.rows import Rows, with_tenants
+from evals.requests.scaling import WorkloadError
+from evals.requests.sending import Sender, Stream, Stretch
+from evals.requests.servegen import WEIGHTS, Draw, Model
 from evals.requests.servegen_files import digest, find_servegen
-from evals.requests.stand_in import synthetic_stand_in
-from evals.requests.synthetic import SyntheticTenant, synthetic_tenants
-from evals.requests.tenants import TenantShare, assign_tenants, shift_tenants
+from evals.requests.sessions import Sessions
 from evals.requests.trace import Trace, TraceError
-from evals.suite.suite import DrawSpec, Scenario, Suite
+from evals.suite.suite import Scenario, Suite
+from evals.suite.traffic_spec import DrawSpec, TenantSpec
 from serving.contracts import TraceRequest
 
 NAMED_LINES = 20
 LEAST_COMPLETIONS = 10  # that tell an engine's capacity
+
+WHOLE = Draw()
+
+Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +40,13 @@ class TraceFile:
 
     Attributes:
         path: a file, or a folder of ServeGen's clients.
-        format: one of `FORMATS`.
-        draw: which requests of ServeGen's clients; None: those of the first day.
+        format: one of `FORMATS`, or servegen.
+        draw: which of ServeGen's clients.
     """
 
     path: Path
     format: str
-    draw: Draw | None = None
+    draw: Draw = WHOLE
 
     @property
     def names_tenants(self) -> bool:
@@ -48,71 +54,63 @@ class TraceFile:
         return self.format == "servegen"
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """Requests on the trace's clock, and `provenance`: where they come from.
-
-    `spec` is the scenario as in the suite, `seed` what decided tenants and what was drawn.
-    """
-
-    scenario: str
-    requests: Requests
-    provenance: str
-    seed: int
-    spec: Scenario
-
-
 def build_workload(
-    scenario: Scenario,
-    *,
-    seed: int,
-    max_model_len: int,
-    trace_file: TraceFile | None,
-    warn: Callable[[str], None],
-) -> Workload:
-    """The requests of a scenario.
+    suite: Suite, scenario: Scenario, seed: int, max_model_len: int,
+    trace_file: TraceFile | None = None, warn: Warn = lambda _: None,
+) -> Workload:  # fmt: skip
+    """Who sends in a scenario.
 
     Args:
-        scenario: from the suite.
-        seed: decides tenants, everything synthetic, and the rows where `start = "seed"`.
+        suite: for half, number of seeds, and lengths of time.
+        scenario: of the suite.
+        seed: decides the block, and what is drawn.
         max_model_len: longest prompt plus output of the engine; longer requests are clipped.
         trace_file: read instead of the scenario's trace.
         warn: gets one line for each thing the reader of the results must know.
 
     Raises:
         TraceError: the trace cannot be used; names file, line and key.
+        WorkloadError: the half has not so many blocks.
     """
-    if trace_file is None and scenario.trace == "servegen":
-        trace_file = _clients(scenario)
-    if scenario.trace == "synthetic" and trace_file is None:
-        requests, provenance = _synthetic(scenario, seed), "synthetic tenants"
-    else:
-        requests, provenance = _rows(scenario, seed, trace_file, warn)
-        if trace_file is None or not trace_file.names_tenants:
-            if not scenario.tenants:
-                raise TraceError(f"{scenario.name}: has no tenants to draw onto {provenance}")
-            requests = _with_tenants(requests, scenario, seed)
-        provenance += f", {len(requests)} used"
-        if trace_file is not None:
-            warn(f"{scenario.name}: requests from {provenance}")
-    # A mix draws which rows it keeps: about as many as asked.
-    if len(requests) < scenario.requests * (1.0 if scenario.mix is None else 0.5):
-        warn(f"{scenario.name}: {scenario.requests} requests asked, the trace has {len(requests)}")
-    requests = scale_lengths(requests, scenario.length_scale)
-    requests, clipped = clip_lengths(requests, max_model_len)
-    if clipped:
-        warn(f"{scenario.name}: {clipped} requests clipped to max_model_len {max_model_len}")
-        provenance += f", {clipped} clipped to {max_model_len} tokens"
-    return Workload(scenario.name, requests, provenance, seed, scenario)
+    workload = Workload(
+        scenario.name, scenario, suite.half, seed, "", (), suite.warmup_s,
+        suite.counted_s(scenario), max_model_len, (), "",
+    )  # fmt: skip
+    seeds = max(suite.every_seed) + 1
+    if trace_file is None and scenario.trace == "synthetic":
+        senders: tuple[Sender, ...] = tuple(
+            _synthetic(tenant, workload.length_s) for tenant in scenario.tenants
+        )
+        return replace(workload, senders=senders, provenance="synthetic tenants")
+    if trace_file is None:
+        trace_file = _file_of(scenario)
+    elif any(change.tenant for change in scenario.changes):
+        raise TraceError(
+            f"{scenario.name}: changes: one is about a tenant of the suite, and a trace takes "
+            "their place"
+        )
+    if trace_file.names_tenants:
+        return _of_clients(workload, seeds, trace_file, warn)
+    return _of_rows(workload, seeds, trace_file, warn)
 
 
 def build_workloads(
     suite: Suite,
     trace_file: TraceFile | None,
-    max_model_len: int,
-    warn: Callable[[str], None],
+    max_model_lens: Mapping[str, int],
+    warn: Warn,
 ) -> list[Workload]:
-    """One workload per scenario and seed, in order; what seeds have in common is warned once."""
+    """One workload per profile, scenario and seed, in order; a warning comes once.
+
+    Args:
+        suite: what is run.
+        trace_file: as in `build_workload`.
+        max_model_lens: of each machine, by the name of its profile; of a server by "".
+        warn: as in `build_workload`.
+
+    Raises:
+        TraceError, WorkloadError: as `build_workload`; or there is too little to measure.
+    """
     said: set[str] = set()
 
     def warn_once(line: str) -> None:
@@ -120,143 +118,134 @@ def build_workloads(
             said.add(line)
             warn(line)
 
-    workloads = [
-        build_workload(
-            scenario, seed=seed, max_model_len=max_model_len, trace_file=trace_file, warn=warn_once
-        )
-        for scenario in suite.scenarios
-        for seed in suite.every_seed
-    ]
-    for workload in workloads:
-        if (count := len(workload.requests)) < LEAST_COMPLETIONS:
-            raise WorkloadError(
-                f"{workload.scenario}: {count} requests from {workload.provenance}: at least "
-                f"{LEAST_COMPLETIONS} are needed to measure capacity"
-            )
+    workloads = []
+    for profile, max_model_len in max_model_lens.items():
+        for scenario in suite.scenarios:
+            for seed in suite.every_seed:
+                built = build_workload(
+                    suite, scenario, seed, max_model_len, trace_file, warn_once
+                )
+                name = f"{scenario.name}@{profile}" if len(max_model_lens) > 1 else scenario.name
+                workloads.append(replace(built, scenario=name, profile=profile))
     return workloads
 
 
-def _clients(scenario: Scenario) -> TraceFile:
-    spec = scenario.draw or DrawSpec()
-    found = find_servegen(spec.model)
+def _file_of(scenario: Scenario) -> TraceFile:
+    if scenario.trace == "servegen":
+        spec = scenario.draw or DrawSpec()
+        found = find_servegen(spec.model)
+        how = f"`hmas traces fetch servegen` downloads {DrawSpec().model}"
+    else:
+        spec, found, how = DrawSpec(), find_azure(scenario.trace), "`hmas traces fetch` does"
     if found is None:
         raise TraceError(
-            f"{scenario.name}: no folder {spec.model} with ServeGen's clients on this machine; "
-            "`hmas traces fetch servegen` downloads deepseek-r1; or set HMAS_TRACES to a folder "
-            "that has it somewhere below"
+            f"{scenario.name}: no {spec.model if scenario.draw else scenario.trace} on this "
+            f"machine: {how}; or set HMAS_TRACES to a folder that has it somewhere below"
         )
-    return TraceFile(found, "servegen", Draw(spec.hours, spec.clients, spec.keep))
+    if scenario.trace == "servegen":
+        return TraceFile(found, "servegen", Draw(spec.hours, spec.clients))
+    return TraceFile(found, "azure")
 
 
-def _synthetic(scenario: Scenario, seed: int) -> tuple[TraceRequest, ...]:
-    tenants = [
-        SyntheticTenant(
-            name=tenant.name,
-            slo_class=tenant.slo_class,
-            rate_rps=tenant.traffic.rate_rps,
-            prompt=tenant.traffic.prompt.lengths(),
-            output=tenant.traffic.output.lengths(),
-            arrival_cv=tenant.traffic.arrival_cv,
-            priority=tenant.priority,
-        )
-        for tenant in scenario.tenants
-        if tenant.traffic is not None
-    ]
-    return synthetic_tenants(tenants, scenario.requests, seed)
+def _synthetic(tenant: TenantSpec, length_s: float) -> Sender:
+    who = TraceRequest(0.0, 1, 1, tenant.name, tenant.slo_class, tenant.priority)
+    if (said := tenant.sessions) is not None:
+        return Sessions(
+            who, said.rate_rps, said.turns, said.think_s.lognormal(), said.system_tokens,
+            said.prompt.lognormal(), said.output.lognormal(), said.most_tokens,
+        )  # fmt: skip
+    sends = tenant.traffic
+    assert sends is not None  # the suite has looked
+    # Gaps are Gamma: shape 1/cv^2, so that their coefficient of variation is cv.
+    whole = Stretch(
+        0.0, length_s, sends.rate_rps * length_s, "Gamma", 1 / sends.arrival_cv**2,
+        sends.prompt.lognormal(), sends.output.lognormal(),
+    )  # fmt: skip
+    return Stream(who, (whole,))
 
 
-def _with_tenants(rows: Requests, scenario: Scenario, seed: int) -> Requests:
-    def assigned(weights: Mapping[str, float]) -> Requests:
-        return assign_tenants(
-            rows,
-            [
-                TenantShare(t.name, t.slo_class, weights.get(t.name, t.weight), t.priority)
-                for t in scenario.tenants
-            ],
-            seed,
-        )
-
-    if scenario.shares is None:
-        return assigned({})
-    shift = scenario.shares.shift()
-    return shift_tenants(assigned({}), assigned(scenario.shares.weights), shift, seed)
-
-
-def _rows(
-    scenario: Scenario, seed: int, trace_file: TraceFile | None, warn: Callable[[str], None]
-) -> tuple[Requests, str]:
-    """The scenario's rows of its trace, or of its two traces, and where they come from.
-
-    Raises:
-        TraceError: the scenario does something with the suite's tenants, and the trace has others.
-    """
-    if trace_file is not None and trace_file.names_tenants:
-        for key in ("mix", "shares", "flood"):
-            if getattr(scenario, key) is not None:
-                raise TraceError(
-                    f"{scenario.name}: {key}: is about the suite's tenants, but those of "
-                    f"{trace_file.path} are its clients"
-                )
-    rows, provenance = _trace(scenario.name, scenario.trace, seed, trace_file, warn)
-    rows = _cut(rows, scenario, seed)
-    if scenario.mix is None:
-        return rows, provenance
-    others, other_provenance = _trace(scenario.name, scenario.mix.trace, seed, None, warn)
-    mixed = mix_streams(rows, _cut(others, scenario, seed), scenario.mix.shift(), seed)
-    return mixed, f"{provenance}; mixed with {other_provenance}"
-
-
-def _cut(rows: Requests, scenario: Scenario, seed: int) -> Requests:
-    first = 0
-    if scenario.start == "seed":
-        first = random.Random(f"{seed}:start").randint(0, max(0, len(rows) - scenario.requests))
-    return rows[first:][: scenario.requests]
-
-
-def _trace(
-    name: str,
-    trace_name: str,
-    seed: int,
-    trace_file: TraceFile | None,
-    warn: Callable[[str], None],
-) -> tuple[Requests, str]:
-    if trace_file is None:
-        found = find_azure(trace_name)
-        if found is None:
-            provenance = f"synthetic stand-in of {trace_name} (fitted to published statistics)"
-            warn(
-                f"{name}: trace {trace_name} not found; using the {provenance}. "
-                "`hmas traces fetch` downloads it"
-            )
-            return synthetic_stand_in(trace_name, seed), provenance
-        trace_file = TraceFile(found, "azure")
-    draws = trace_file.format == "servegen"
-    trace, sha256 = _read(trace_file, seed if draws else 0)
-    for line in _about_the_file(trace):
-        warn(line)
-    return trace.requests, (
-        f"{trace_file.path.name} ({trace_file.format}, sha256 {sha256[:12]}, "
-        f"{len(trace.requests)} usable rows, {len(trace.malformed)} malformed, "
-        f"{trace.failed} failed)"
+def _of_clients(workload: Workload, seeds: int, file: TraceFile, warn: Warn) -> Workload:
+    model, sha256 = _model(file.path)
+    _warn_of_lines(model.malformed, warn)
+    for note in model.notes:
+        warn(note)
+    from_s, until_s = (hour * 3600 for hour in file.draw.hours or model.hours)
+    half = half_of(from_s, until_s, workload.half)
+    start_s = block_start_s(
+        workload.scenario, half, workload.length_s, seeds, workload.seed
+    )
+    senders = model.senders(
+        start_s, start_s + workload.length_s, file.draw.clients, workload.seed
+    )
+    return replace(
+        workload,
+        senders=tuple(senders),
+        weights=tuple((one.who.tenant, WEIGHTS[one.who.slo_class]) for one in senders),
+        provenance=(
+            f"{file.path.name} (servegen, sha256 {sha256[:12]}), {len(senders)} clients, from "
+            f"hour {start_s / 3600:.2f}"
+        ),
     )
 
 
+def _of_rows(workload: Workload, seeds: int, file: TraceFile, warn: Warn) -> Workload:
+    trace, sha256 = _read(file)
+    for line in _about_the_file(trace):
+        warn(line)
+    name, tenants = workload.scenario, workload.spec.tenants
+    _check_count(name, file, len(trace.requests))
+    rows = with_tenants(RequestColumns.of(trace.requests), tenants, workload.seed)
+    half = half_of(0.0, float(rows.arrival_s[-1]) + 1e-6, workload.half)
+    if seeds == 1 and workload.warmup_s < half[1] - half[0] < workload.length_s:
+        warn(f"{name}: {file.path.name} lasts {half[1] - half[0]:.0f} s, so cases do, too")
+        workload = replace(workload, counted_s=half[1] - half[0] - workload.warmup_s)
+    start_s = block_start_s(name, half, workload.length_s, seeds, workload.seed)
+    block = rows.between(start_s, start_s + workload.length_s)
+    _check_count(name, file, len(block))
+    block = replace(block, arrival_s=block.arrival_s - start_s)
+    return replace(
+        workload,
+        senders=(Rows(block),),
+        provenance=(
+            f"{file.path.name} ({file.format}, sha256 {sha256[:12]}, {len(trace.requests)} usable "
+            f"rows, {len(trace.malformed)} malformed, {trace.failed} failed), {len(block)} from "
+            f"second {start_s:.0f}"
+        ),
+    )
+
+
+def _check_count(scenario: str, file: TraceFile, count: int) -> None:
+    if count < LEAST_COMPLETIONS:
+        raise WorkloadError(
+            f"{scenario}: {count} requests from {file.path.name}: at least {LEAST_COMPLETIONS} "
+            "are needed to measure capacity"
+        )
+
+
 @lru_cache(maxsize=4)
-def _read(file: TraceFile, seed: int) -> tuple[Trace, str]:
+def _read(file: TraceFile) -> tuple[Trace, str]:
     """A trace and its SHA-256; kept, because every seed and scenario reads it."""
-    trace = read_trace(file.path, file.format, file.draw, seed)
-    if file.path.is_dir():
-        return trace, digest(file.path)
+    trace = read_trace(file.path, file.format)
     return trace, hashlib.sha256(file.path.read_bytes()).hexdigest()
 
 
+@lru_cache(maxsize=4)
+def _model(folder: Path) -> tuple[Model, str]:
+    return Model.read(folder), digest(folder)
+
+
+def _warn_of_lines(malformed: Sequence[str], warn: Warn) -> None:
+    for line in malformed[:NAMED_LINES]:
+        warn(line)
+    if len(malformed) > NAMED_LINES:
+        warn(f"... and {len(malformed) - NAMED_LINES} more malformed lines")
+    if malformed:
+        warn(f"{len(malformed)} malformed lines left out")
+
+
 def _about_the_file(trace: Trace) -> list[str]:
-    lines = list(trace.malformed[:NAMED_LINES])
-    if len(trace.malformed) > NAMED_LINES:
-        lines.append(f"... and {len(trace.malformed) - NAMED_LINES} more malformed lines")
-    if trace.malformed:
-        lines.append(f"{len(trace.malformed)} malformed lines left out")
-    lines += trace.notes
+    lines = list[str]()
+    _warn_of_lines(trace.malformed, lines.append)
     if trace.failed:
         lines.append(f"{trace.failed} failed requests left out")
     if trace.out_of_order:

@@ -1,19 +1,19 @@
 """Which requests do ServeGen's clients send? Drawn by seed from what was published of them.
 
-Each client is a tenant. In each ten minutes it sends as many requests as were counted. The gaps
-between them are of the published family and shape, and fill the ten minutes: of a Gamma family,
-this is what such gaps are, given how many fill the time. Lengths are drawn from the published
-shares, prompts and answers independently. The same client, ten minutes and seed are the same
-requests, whatever else is drawn.
+Each client is a tenant. At its own rate it sends, in each ten minutes, as many requests as were
+counted; the gaps between them are of the published family and shape (`evals.requests.sending`).
+Lengths are drawn from the published shares, prompts and answers independently.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evals.requests.columns import RequestColumns
+from evals.requests.sending import Block, Stream, Stretch, sent
 from evals.requests.servegen_files import (
     WINDOW_S,
     Client,
@@ -25,26 +25,28 @@ from evals.requests.servegen_files import (
     span_at,
     windows_starts,
 )
-from evals.requests.trace import Trace, TraceError
+from evals.requests.trace import TraceError
 from serving.contracts import TraceRequest
 
 MOST_REQUESTS = 20_000_000  # 10 GB where a hook knows them
-LONG_PROMPT, LONG_ANSWER, SHORT_ANSWER = 4000, 4000, 200
+LONG_PROMPT, LONG_ANSWER, SHORT_ANSWER, SHORT_REASONING = 1000, 4000, 16, 500
+SELDOM, SLEEPLESS = 0.1, 0.7
+# What a contract that does not name them gives clients of each class, where tenants share.
+WEIGHTS = {"interactive": 4.0, "conversational": 2.0, "document": 2.0, "batch": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Which of a model's requests.
+    """Which of a model's clients.
 
     Attributes:
         hours: from and to, since the first day's midnight; on the second day they go on with 24.
+            None: all that were published.
         clients: so many of them, drawn by seed; None: all.
-        keep: the chance of each request to stay.
     """
 
-    hours: tuple[float, float] = (0.0, 24.0)
+    hours: tuple[float, float] | None = None
     clients: int | None = None
-    keep: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,176 +59,197 @@ class Drawn:
 
 
 def parse_draw(text: str) -> Draw:
-    """A draw from `hours=9..17,clients=20,keep=0.1`; each may be missing.
+    """A draw from `hours=9..17,clients=20`; each may be missing.
 
     Raises:
         ValueError: says what is wrong with which.
     """
-    draw, values = Draw(), dict[str, str]()
+    values = dict[str, str]()
     for part in text.split(","):
         key, _, value = part.partition("=")
-        if key not in ("hours", "clients", "keep") or key in values:
-            raise ValueError(f"{part}: expected hours=9..17, clients=20 or keep=0.1, each once")
+        if key not in ("hours", "clients") or key in values:
+            raise ValueError(f"{part}: expected hours=9..17 or clients=20, each once")
         values[key] = value
+    hours = clients = None
     try:
-        first, _, last = values.get("hours", "0..24").partition("..")
-        draw = Draw(
-            (float(first), float(last)),
-            int(values["clients"]) if "clients" in values else None,
-            float(values.get("keep", "1")),
-        )
+        if "hours" in values:
+            first, _, last = values["hours"].partition("..")
+            hours = float(first), float(last)
+        clients = int(values["clients"]) if "clients" in values else None
     except ValueError as error:
-        raise ValueError(
-            f"{text}: expected numbers, as in hours=9..17,clients=20,keep=0.1"
-        ) from error
-    if not 0 <= draw.hours[0] < draw.hours[1]:
+        raise ValueError(f"{text}: expected numbers, as in hours=9..17,clients=20") from error
+    if hours is not None and not 0 <= hours[0] < hours[1]:
         raise ValueError(f"hours={values['hours']}: expected FROM..TO, growing, from 0 on")
-    if draw.clients is not None and draw.clients < 1:
-        raise ValueError(f"clients={draw.clients}: expected at least 1")
-    if not 0 < draw.keep <= 1:
-        raise ValueError(f"keep={draw.keep:g}: expected a share in (0, 1]")
-    return draw
+    if clients is not None and clients < 1:
+        raise ValueError(f"clients={clients}: expected at least 1")
+    return Draw(hours, clients)
 
 
-def slo_class_of(client: Client) -> str:
-    """What a client wants, by what it sends; medians are over all its published requests.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The clients of a model.
 
-    `document`: the median prompt has 4,000 tokens or more; who sends that much waits some seconds.
-    `batch`: the median answer has 4,000 or more; nobody reads along for minutes.
-    `interactive`: the median answer has at most 200, and does not begin with reasoning: somebody
-    or something goes on when the answer is there.
-    `conversational`: all others, read as they come.
+    Attributes:
+        folder: with `chunk-N-trace.csv` and `chunk-N-dataset.json` for each.
+        windows: of each client that has lengths, by number, in order of time.
+        hours: of all of them, from the first to the end of the last.
+        malformed, notes: as in a `Trace`.
     """
-    if _median(client, client.prompts) >= LONG_PROMPT:
-        return "document"
-    answer = _median(client, client.outputs)
-    if answer >= LONG_ANSWER:
-        return "batch"
-    return "interactive" if answer <= SHORT_ANSWER and not client.reasons else "conversational"
+
+    folder: Path
+    windows: dict[int, tuple[Window, ...]]
+    hours: tuple[float, float]
+    malformed: tuple[str, ...]
+    notes: tuple[str, ...]
+    _clients: dict[int, tuple[Client, str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Model":
+        """Read the rates of all clients.
+
+        Raises:
+            TraceError: there is none, or no file can be read.
+        """
+        malformed, notes = list[str](), list[str]()
+        files = client_files(folder)
+        windows = {number: read_windows(path, malformed) for number, path in files.items()}
+        windows = {number: each for number, each in windows.items() if each}
+        total = sum(window.requests for each in windows.values() for window in each)
+        for number in list(windows):
+            lengths = _dataset(files[number])
+            if not lengths.exists():
+                share = sum(window.requests for window in windows.pop(number)) / total
+                notes.append(
+                    f"{lengths}: missing; client {number} is left out, "
+                    f"{share:.1%} of the requests that were published"
+                )
+        if not windows:
+            first = f"; first problem: {(malformed or notes)[0]}" if malformed or notes else ""
+            raise TraceError(f"{folder}: no usable request{first}")
+        starts_s = [window.start_s for each in windows.values() for window in each]
+        hours = (min(starts_s) / 3600, (max(starts_s) + WINDOW_S) / 3600)
+        return cls(folder, windows, hours, tuple(malformed), tuple(notes))
+
+    def senders(
+        self, from_s: float, until_s: float, clients: int | None, seed: int
+    ) -> list[Stream]:
+        """The clients that send between two moments, on a clock that begins with the first.
+
+        Raises:
+            TraceError: there are none, or fewer than wanted; or a file is broken.
+        """
+        sending = [
+            number
+            for number, windows in self.windows.items()
+            if any(_overlap(window, from_s, until_s) for window in windows)
+        ]
+        where = f"{self.folder}: hours {from_s / 3600:g}..{until_s / 3600:g}"
+        if not sending:
+            raise TraceError(f"{where}: no usable request")
+        if clients is not None:
+            if clients > len(sending):
+                raise TraceError(f"{where}: clients: {clients} wanted, {len(sending)} send then")
+            rng = np.random.default_rng([seed, 6])
+            sending = sorted(rng.choice(sending, clients, replace=False).tolist())
+        return [self._sender(number, from_s, until_s) for number in sending]
+
+    def _sender(self, number: int, from_s: float, until_s: float) -> Stream:
+        if number not in self._clients:  # a second seed asks again
+            dataset = self.folder / f"chunk-{number}-dataset.json"
+            client = read_client(number, self.windows[number], dataset)
+            self._clients[number] = client, slo_class_of(client, self.hours)
+        client, slo_class = self._clients[number]
+        inside = [window for window in client.windows if _overlap(window, from_s, until_s)]
+        spans = span_at(client, windows_starts(inside)).tolist()
+        stretches = []
+        for window, span in zip(inside, spans, strict=True):
+            first, last = _bounds(window, from_s, until_s)
+            share = (last - first) / WINDOW_S
+            # `read_client` has looked whether there are lengths.
+            prompts, outputs = client.prompts[span], client.outputs[span]
+            stretches.append(
+                Stretch(
+                    first - from_s, last - from_s, window.requests * share, window.family,
+                    window.shape, cast(LengthShares, prompts), cast(LengthShares, outputs),
+                    int(window.start_s),
+                )
+            )  # fmt: skip
+        who = TraceRequest(0.0, 1, 1, f"client-{number}", slo_class)
+        return Stream(who, tuple(stretches))
 
 
 def draw_requests(folder: Path, draw: Draw, seed: int) -> Drawn:
-    """The requests of a model's clients; the first arrives at 0 s.
+    """The requests of a model's clients at their own rates; the first arrives at 0 s.
 
     Args:
-        folder: of one model, with `chunk-N-trace.csv` and `chunk-N-dataset.json` for each client.
-        draw: which of them.
+        folder: of one model.
+        draw: which clients, and which hours.
         seed: decides who is drawn, and when and how long requests are.
 
     Raises:
         TraceError: a file is broken, or these are no requests, or too many.
     """
-    malformed, notes = list[str](), list[str]()
-    sending = {
-        number: (path, windows, inside)
-        for number, path in client_files(folder).items()
-        if (inside := _inside(windows := read_windows(path, malformed), draw.hours))
-    }
-    total = sum(window.requests for *_, inside in sending.values() for window in inside)
-    for number, (path, _, inside) in list(sending.items()):
-        if not _dataset(path).exists():
-            share = sum(window.requests for window in inside) / total
-            notes.append(
-                f"{_dataset(path)}: missing; client {number} is left out, "
-                f"{share:.1%} of the requests in these hours"
-            )
-            del sending[number]
-    if draw.clients is not None:
-        if draw.clients > len(sending):
-            raise TraceError(
-                f"{folder}: clients: {draw.clients} wanted, {len(sending)} send in these hours"
-            )
-        drawn = np.random.default_rng(seed).choice(list(sending), draw.clients, replace=False)
-        sending = {number: sending[number] for number in sorted(drawn.tolist())}
-    count = round(draw.keep * sum(w.requests for *_, inside in sending.values() for w in inside))
-    first, last = draw.hours
-    if count == 0:
-        why = f"; first problem: {(malformed or notes)[0]}" if malformed or notes else ""
-        raise TraceError(f"{folder}: no usable request in hours {first:g}..{last:g}{why}")
+    model = Model.read(folder)
+    from_s, until_s = (hour * 3600 for hour in draw.hours or model.hours)
+    senders = model.senders(from_s, until_s, draw.clients, seed)
+    count = round(sum(stretch.requests for one in senders for stretch in one.stretches))
     if count > MOST_REQUESTS:
         raise TraceError(
-            f"{folder}: {count:,} requests in hours {first:g}..{last:g}, the most is "
-            f"{MOST_REQUESTS:,}: draw fewer hours or clients, or keep a smaller share"
+            f"{folder}: {count:,} requests in hours {from_s / 3600:g}..{until_s / 3600:g}, the "
+            f"most is {MOST_REQUESTS:,}: draw fewer hours or clients"
         )
-    clients = [read_client(n, all_, _dataset(path)) for n, (path, all_, _) in sending.items()]
-    insides = [inside for *_, inside in sending.values()]
-    columns = _columns(clients, insides, draw.keep, seed)
+    columns = sent(senders, 1.0, Block(until_s - from_s, seed))
     if not len(columns):
-        raise TraceError(f"{folder}: keep={draw.keep:g} leaves none of the requests")
-    return Drawn(columns, tuple(malformed), tuple(notes))
+        raise TraceError(f"{folder}: no usable request in these hours")
+    at_zero = replace(columns, arrival_s=columns.arrival_s - columns.arrival_s[0])
+    return Drawn(at_zero, model.malformed, model.notes)
 
 
-def read(path: Path, draw: Draw | None = None, seed: int = 0) -> Trace:
-    """The same as a trace; without a draw the first day of all clients.
+def slo_class_of(client: Client, hours: tuple[float, float]) -> str:
+    """What a client wants, by what it sends; medians are over all its published requests.
 
-    Raises:
-        TraceError: as `draw_requests`.
+    `batch`: programs that nobody waits for. It sends in less than a tenth of the `hours` that
+    were published, as a job does that is run now and then; or day and night alike: in its eight
+    quietest hours of the day at least 0.7 of what it sends in the eight busiest; or the median
+    answer has 4,000 tokens or more, and nobody reads along.
+    `document`: the median prompt has 1,000 or more; who sends that much waits some seconds.
+    `interactive`: the median answer has at most 16: a label, a choice, on which somebody's page
+    or a program waits; or it begins with reasoning and has at most 500, all of which passes
+    before the reader has what was asked for.
+    `conversational`: all others, read as they come.
     """
-    drawn = draw_requests(path, draw or Draw(), seed)
-    return Trace(drawn.columns.requests(), drawn.malformed, notes=drawn.notes)
+    windows = (hours[1] - hours[0]) * 3600 / WINDOW_S
+    answer = _median(client, client.outputs)
+    seldom = len(client.windows) < SELDOM * windows
+    if seldom or _night_by_day(client) >= SLEEPLESS or answer >= LONG_ANSWER:
+        return "batch"
+    if _median(client, client.prompts) >= LONG_PROMPT:
+        return "document"
+    short = SHORT_REASONING if client.reasons else SHORT_ANSWER
+    return "interactive" if answer <= short else "conversational"
 
 
 def _dataset(path: Path) -> Path:
     return path.with_name(path.name.replace("-trace.csv", "-dataset.json"))
 
 
-def _inside(windows: tuple[Window, ...], hours: tuple[float, float]) -> list[Window]:
-    from_s, to_s = (hour * 3600 for hour in hours)
-    return [window for window in windows if from_s <= window.start_s < to_s]
+def _bounds(window: Window, from_s: float, until_s: float) -> tuple[float, float]:
+    return max(window.start_s, from_s), min(window.start_s + WINDOW_S, until_s)
 
 
-def _columns(
-    clients: list[Client], insides: list[list[Window]], keep: float, seed: int
-) -> RequestColumns:
-    arrivals, prompts, outputs, senders = [], [], [], []
-    for sender, (client, windows) in enumerate(zip(clients, insides, strict=True)):
-        spans = span_at(client, windows_starts(windows)).tolist()
-        for window, span in zip(windows, spans, strict=True):
-            rng = np.random.default_rng([seed, client.number, int(window.start_s)])
-            arrival_s = _arrivals(window, rng)
-            if keep < 1:
-                arrival_s = arrival_s[rng.random(len(arrival_s)) < keep]
-            arrivals.append(arrival_s)
-            prompts.append(_lengths(client.prompts[span], len(arrival_s), rng))
-            outputs.append(_lengths(client.outputs[span], len(arrival_s), rng))
-            senders.append(np.full(len(arrival_s), sender, np.int32))
-    arrival_s = np.concatenate(arrivals)
-    order = np.argsort(arrival_s, kind="stable")
-    arrival_s = arrival_s[order]
-    prompt, output, sent_by = (
-        np.concatenate(column)[order] for column in (prompts, outputs, senders)
-    )
-    return RequestColumns(
-        arrival_s - arrival_s[:1], prompt, output, sent_by,
-        tuple(
-            TraceRequest(0.0, 1, 1, f"client-{client.number}", slo_class_of(client))
-            for client in clients
-        ),
-    )  # fmt: skip
+def _overlap(window: Window, from_s: float, until_s: float) -> bool:
+    first, last = _bounds(window, from_s, until_s)
+    return first < last
 
 
-def _arrivals(window: Window, rng: np.random.Generator) -> NDArray[np.float64]:
-    """So many moments that the gaps from the window's start to its end are of its family."""
-    draw = rng.standard_gamma if window.family == "Gamma" else rng.weibull
-    gaps = draw(window.shape, window.requests + 1)
-    total = gaps.sum()
-    if not 0 < total < np.inf:  # so bursty that one gap is as good as all of the time
-        gaps = np.zeros(window.requests + 1)
-        gaps[rng.integers(len(gaps))] = total = 1.0
-    moments_s: NDArray[np.float64] = window.start_s + np.cumsum(gaps[:-1]) * (WINDOW_S / total)
-    return moments_s
+def _night_by_day(client: Client) -> float:
+    """What comes in the eight quietest hours of the day, by what comes in the eight busiest."""
+    hours = (windows_starts(client.windows) // 3600 % 24).astype(np.int64)
+    counts = np.sort(np.bincount(hours, [one.requests for one in client.windows], minlength=24))
+    return float(counts[:8].sum() / counts[-8:].sum())
 
 
-def _lengths(
-    shares: LengthShares | None, count: int, rng: np.random.Generator
-) -> NDArray[np.int32]:
-    assert shares is not None  # `read_client` has looked
-    places = np.searchsorted(shares.cumulated, rng.random(count), "right")
-    lengths: NDArray[np.int32] = shares.tokens[np.minimum(places, len(shares.tokens) - 1)]
-    return lengths
-
-
-def _median(client: Client, lengths: tuple[LengthShares | None, ...]) -> float:
+def _median(client: Client, lengths: Sequence[LengthShares | None]) -> float:
     """Median length over all requests of a client."""
     spans = span_at(client, windows_starts(client.windows))
     counts = np.bincount(

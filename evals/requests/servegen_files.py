@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import httpx
 import numpy as np
@@ -41,7 +41,7 @@ class Window(NamedTuple):
 
     start_s: float
     requests: int
-    family: str
+    family: Literal["Gamma", "Weibull"]
     shape: float
 
 
@@ -50,6 +50,12 @@ class LengthShares(NamedTuple):
 
     tokens: NDArray[np.int32]
     cumulated: NDArray[np.float64]
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int32]:
+        """So many lengths; (count,)."""
+        places = np.searchsorted(self.cumulated, rng.random(count), "right")
+        lengths: NDArray[np.int32] = self.tokens[np.minimum(places, len(self.tokens) - 1)]
+        return lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +179,8 @@ def _window(line: str) -> Window | None:
         return None
     if fields[3] not in FAMILIES:
         raise BadLineError(f"family: expected {' or '.join(FAMILIES)}, got {shown(fields[3])}")
-    return Window(start_s, requests, fields[3], _number("shape", fields[4], 1e-9))
+    family = cast(Literal["Gamma", "Weibull"], fields[3])
+    return Window(start_s, requests, family, _number("shape", fields[4], 1e-9))
 
 
 def _number(key: str, text: str, least: float) -> float:

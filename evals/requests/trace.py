@@ -34,14 +34,12 @@ class Trace:
         malformed: one message per broken line, in the order of the file.
         failed: rows that record a request which got no answer; left out, not broken.
         out_of_order: rows that arrive before the one above them; used, sorted by arrival.
-        notes: what else the reader of the results must know.
     """
 
     requests: tuple[TraceRequest, ...]
     malformed: tuple[str, ...] = ()
     failed: int = 0
     out_of_order: int = 0
-    notes: tuple[str, ...] = ()
 
 
 ParseLine = Callable[[str], TraceRequest | None]
@@ -116,8 +114,10 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise TraceError(f"{path}: cannot be read: {why}") from error
 
 
-def csv_columns(path: Path, lines: Iterator[tuple[int, str]], wanted: tuple[str, ...]) -> list[int]:
-    """Positions of the wanted columns, from the header line.
+def csv_columns(
+    path: Path, lines: Iterator[tuple[int, str]], wanted: tuple[str, ...], optional: str = ""
+) -> tuple[list[int], list[int]]:
+    """Positions of the wanted columns, from the header line, and of an optional one, if there.
 
     Raises:
         TraceError: the file is empty or its header lacks a column.
@@ -133,7 +133,8 @@ def csv_columns(path: Path, lines: Iterator[tuple[int, str]], wanted: tuple[str,
                 f"{path}:{number}: {column}: column missing; "
                 f"expected the header {','.join(wanted)!r}, got {header.strip()[:80]!r}"
             )
-    return [names.index(column) for column in wanted]
+    found = [names.index(column) for column in wanted]
+    return found, [names.index(optional)] if optional in names else []
 
 
 def csv_fields(line: str, columns: list[int], wanted: tuple[str, ...]) -> list[str]:

@@ -13,9 +13,7 @@ from evals.arms import run_case
 from evals.arms.case import SimulatedCase
 from evals.arms.engine import CHARGED
 from evals.arms.sglang.engine import CHUNKED_PREFILL_SIZE
-from evals.requests.offer import Offered, offer
-from evals.requests.scaling import span_s
-from evals.requests.scenario import Workload
+from evals.requests.offer import Offered, Workload, offer
 from evals.result.metrics import CaseRun, Facts, Result, summarise
 from evals.sim.bound import upper_bound
 from evals.sim.capacity import simulated_capacity_rps
@@ -59,7 +57,7 @@ def finish(case: SimulatedCase) -> FinishedCase:
     """Run a case; only what is kept goes back to the parent."""
     run = run_case(case)
     result = summarise(
-        run, span_s(case.requests), warmup_s=case.warmup_s, moments_s=case.moments_s,
+        run, case.counted_until_s, warmup_s=case.warmup_s, moments_s=case.moments_s,
         contract=case.settings.contract,
     )  # fmt: skip
     result |= {
@@ -89,7 +87,7 @@ def bound_of(case: SimulatedCase) -> Result:
     bound = upper_bound(
         counted, replace(case.profile, token_budget=budget), case.settings, case.drain_s
     )
-    met_rps = bound.met / (span_s(case.requests) - case.warmup_s)
+    met_rps = bound.met / (case.counted_until_s - case.warmup_s)
     return {"bound_rps": met_rps, "bound_binding": bound.binding}
 
 
@@ -97,7 +95,7 @@ def at_once(
     suite: Suite, workload: Workload, profile: EngineProfile, options: RunOptions
 ) -> SimulatedCase:
     """A case of stock vLLM to measure the capacity for a workload by."""
-    return _case(suite, workload, profile, options, Offered(workload.requests), 1.0, STOCK)
+    return _case(suite, workload, profile, options, Offered(workload.requests, 0.0), 1.0, STOCK)
 
 
 def cases_of(
@@ -109,12 +107,20 @@ def cases_of(
 ) -> list[SimulatedCase]:
     """Loads x arms of one workload. The first seed's outcomes are kept, of the drawn arms."""
     offered = {load: offer(workload, load * capacity_rps) for load in suite.loads}
-    facts: Facts = {"trace": workload.provenance, "capacity_rps": capacity_rps}
+    facts: Facts = {
+        "trace": workload.provenance,
+        "half": workload.half,
+        "profile": profile.name,
+        "capacity_rps": capacity_rps,
+    }
     first = workload.seed == suite.every_seed[0]
     cases = [
-        _case(suite, workload, profile, options, offered[load], load, arm, facts)
+        _case(
+            suite, workload, profile, options, offered[load], load, arm,
+            {**facts, "load_counted": offered[load].counted_rps / capacity_rps},
+        )
         for load, arm in product(suite.loads, suite.arms)
-    ]
+    ]  # fmt: skip
     return [
         replace(case, keep_outcomes=first and case.arm.name in options.drawn) for case in cases
     ]
@@ -134,7 +140,7 @@ def _case(
         arm=parse_arm(arm),
         requests=offered.requests,
         profile=replace(profile, noise_seed=workload.seed),  # the same noise for every arm
-        settings=suite.settings_of(workload.spec),
+        settings=workload.settings(suite.settings),
         drain_s=suite.drain_s,
         controller=replace(options.controller, ledger_path=ledger),
         seed=workload.seed,
@@ -142,4 +148,6 @@ def _case(
         tuned=options.tuned.get(profile.name),
         facts=facts or {},
         moments_s=offered.moments_s,
+        expected=offered.expected,
+        length_s=workload.length_s,
     )

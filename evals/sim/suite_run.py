@@ -4,11 +4,11 @@ The same suite, seeds and trace give the same result object, whatever `jobs` is.
 `hmas eval run --engine sim`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from evals.arms.case import CaseId, SimulatedCase
 from evals.progress import CaseProgress
-from evals.requests.scenario import Workload
+from evals.requests.offer import FAR, Workload
 from evals.result.metrics import Result
 from evals.result.run_result import SuiteRun, versions
 from evals.sim.jobs import (
@@ -28,7 +28,7 @@ from serving.engines.profile import EngineProfile
 def run_suite(
     suite: Suite,
     workloads: Sequence[Workload],
-    profile: EngineProfile,
+    profiles: Mapping[str, EngineProfile],
     *,
     options: RunOptions,
     progress: CaseProgress,
@@ -37,8 +37,8 @@ def run_suite(
 
     Args:
         suite: seeds, loads, arms and settings. Of the first seed outcomes are kept.
-        workloads: one per scenario and seed; each has a capacity of its own.
-        profile: the machine.
+        workloads: one per profile, scenario and seed; each has a capacity of its own.
+        profiles: the machines, by name.
         options: how.
         progress: gets a line per case.
 
@@ -49,7 +49,10 @@ def run_suite(
     with Workers(options.jobs, progress) as workers:
         capacities_rps = workers.run(
             capacity_rps_of,
-            [at_once(suite, workload, profile, options) for workload in workloads],
+            [
+                at_once(suite, workload, profiles[workload.profile], options)
+                for workload in workloads
+            ],
             lambda case: f"{case.scenario} seed {case.seed} capacity",
             lambda case, rate_rps: (
                 f"{case.scenario} seed {case.seed}: capacity {rate_rps:.2f} requests/s"
@@ -58,8 +61,9 @@ def run_suite(
         cases = [
             case
             for workload, rate_rps in zip(workloads, capacities_rps, strict=True)
-            for case in cases_of(suite, workload, profile, options, rate_rps)
+            for case in cases_of(suite, workload, profiles[workload.profile], options, rate_rps)
         ]
+        _warn_of_loads(cases, progress)
         finished = _simulated(workers, cases)
         bounds = _bounds(workers, cases)
     return SuiteRun(
@@ -69,6 +73,16 @@ def run_suite(
         [_bounded(finished[case.id].result, bounds[case.id[:3]]) for case in cases],
         [finished[case.id].run for case in cases],
     )
+
+
+def _warn_of_loads(cases: Sequence[SimulatedCase], progress: CaseProgress) -> None:
+    """Say where so few or so bursty requests come that their rate is not the load's."""
+    for title, (load, counted) in {
+        f"{case.scenario} {case.load:g}x seed {case.seed}": (case.load, case.facts["load_counted"])
+        for case in cases
+    }.items():
+        if abs(float(counted) / load - 1) > FAR:
+            progress.warn(f"{title}: the load of what counts is {float(counted):.3g}")
 
 
 def _simulated(

@@ -1,7 +1,6 @@
-"""Which shapes does a suite describe traffic with? Lengths, and levels over time."""
+"""Which shapes does a suite describe traffic with? Lengths, think times, and levels over time."""
 
 import math
-import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,45 +11,52 @@ Z90 = 1.2815515655446004  # 90th percentile of the standard normal
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
-    """A lognormal length in tokens by its median and 90th percentile, cut at `most`.
-
-    With `tail`, the tenth above p90 is Pareto with that exponent instead.
-    """
+class Lognormal:
+    """A lognormal quantity by its median and 90th percentile; `most` cuts it."""
 
     p50: float
     p90: float
-    most: int
-    tail: float | None = None
+    most: float
 
-    def draw(self, rng: random.Random) -> int:
-        """One length: exp(N(ln p50, sigma)), sigma = ln(p90/p50)/z90, within 1..most.
-
-        Above p90 with a tail: p90 * (1 - u)^(-1/tail), u uniform.
-        """
+    def draw_real(self, count: int, rng: np.random.Generator) -> Floats:
+        """So many: exp(N(ln p50, sigma)), sigma = ln(p90/p50)/z90, at most `most`; (count,)."""
         sigma = math.log(self.p90 / self.p50) / Z90
-        length = rng.lognormvariate(math.log(self.p50), sigma)
-        if self.tail is not None and length > self.p90:
-            length = self.p90 * rng.paretovariate(self.tail)
-        return max(1, min(self.most, round(length)))
+        return np.minimum(rng.lognormal(math.log(self.p50), sigma, count), self.most)
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int32]:
+        """So many lengths in tokens, each at least 1; (count,)."""
+        lengths: NDArray[np.int32] = np.rint(self.draw_real(count, rng)).astype(np.int32)
+        return np.maximum(lengths, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
-    """A level that goes from 0 to 1 at the first flip, back at the second, and so on.
+class Change:
+    """For a while, a tenant (None: everybody) sends `factor` times as much.
 
     Attributes:
-        flips: shares of the run where each change begins, increasing.
-        width: share of the run that a change takes; 0 is a step.
+        factor: 0: nothing.
+        from_s, until_s: since the start of the case; infinite: to its end.
+        over_s: the rate takes so long to get there, and as long to come back; 0: at once.
+        tenant: whose; None: everybody's.
     """
 
-    flips: tuple[float, ...]
-    width: float = 0.0
+    factor: float
+    from_s: float
+    until_s: float
+    over_s: float = 0.0
+    tenant: str | None = None
 
-    def level(self, shares: Floats) -> Floats:
-        """The level (0 to 1) at each share of the run; same shape."""
-        if self.width == 0:
-            return (np.searchsorted(self.flips, shares, side="right") % 2).astype(float)
-        ends = [(flip + part * self.width) for flip in self.flips for part in (0, 1)]
-        levels = [(i + part) % 2 for i in range(len(self.flips)) for part in (0, 1)]
-        return np.interp(shares, ends, levels)
+    def factors(self, moments_s: Floats) -> Floats:
+        """The factor at each moment; same shape."""
+        if self.over_s == 0:
+            inside = (moments_s >= self.from_s) & (moments_s < self.until_s)
+            return np.where(inside, self.factor, 1.0)
+        up = np.clip((moments_s - self.from_s) / self.over_s, 0, 1)
+        down = np.clip((moments_s - self.until_s) / self.over_s, 0, 1)
+        return 1 + (self.factor - 1) * (up - down)
+
+    @property
+    def edges_s(self) -> tuple[float, ...]:
+        """When something begins or ends."""
+        pairs = ((edge, edge + self.over_s) for edge in (self.from_s, self.until_s))
+        return tuple(at for pair in pairs for at in pair if math.isfinite(at))

@@ -15,7 +15,7 @@ COVERAGE = 0.9  # of an interval
 NOT_PURSUED = 1.0  # the margin of a candidate that was not tried on every future
 SCORES_KEPT = 60
 # Before the ledger knows better, reality differs from the futures as a normal variable would that
-# is so many times as wide as they are: chosen on seeds 1 to 10 of evals/suites/search.toml (1.5
+# is so many times as wide as they are: chosen on seeds 1 to 10 of the suite `search` (1.5
 # held 84% of what came, 2.5 93%). The farthest of these scores are forgotten first.
 WIDER = 2.0
 _NORMAL = [statistics.NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)]

@@ -12,22 +12,25 @@ from tests.command_line import run_hmas
 
 TINY = """\
 name = "tiny"
-profile = "a100_llama_8b"
+half = "any"
+minutes = 0.3
+profiles = ["a100_llama_8b"]
 loads = [1.5]
 arms = ["vllm-fcfs", "fixed-fcfs", "hmas"]
 
 [[scenarios]]
 name = "conv"
-trace = "azure-conv"
-requests = 120
+trace = "synthetic"
 
 [[scenarios.tenants]]
 name = "a"
 slo_class = "interactive"
+traffic = { rate_rps = 2, prompt = { p50 = 500, p90 = 2000 }, output = { p50 = 99, p90 = 300 } }
 
 [[scenarios.tenants]]
 name = "b"
 slo_class = "document"
+traffic = { rate_rps = 1, prompt = { p50 = 999, p90 = 3000 }, output = { p50 = 99, p90 = 300 } }
 """
 
 
@@ -51,15 +54,16 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_jobs(suite, tmp_path):
     assert first.stdout == second.stdout
     document = json.loads(first.stdout)
     assert set(document) == {"suite", "seed", "versions", "results", "config", "git"}
-    assert document["config"]["seeds"] == [0]
+    assert document["config"]["seeds"] == 1
     assert [r["arm"] for r in document["results"]] == ["vllm-fcfs", "fixed-fcfs", "hmas"]
     stock, fixed, _ = document["results"]
     assert fixed["offered_rps"] == stock["offered_rps"]
     assert fixed["charged"]["hook_step_s"] > 0
     assert fixed["attainment"] == pytest.approx(stock["attainment"], abs=0.05)
-    traces = [result["trace"] for result in document["results"]]
-    assert all(trace.startswith("synthetic stand-in of azure-conv") for trace in traces)
-    assert "using the synthetic stand-in of azure-conv" in first.stderr
+    for result in document["results"]:
+        assert (result["trace"], result["half"]) == ("synthetic tenants", "any")
+        assert result["profile"] == "a100_llama_8b"
+        assert result["load_counted"] == pytest.approx(1.5, rel=0.05)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"results.json", "results.md", "outcomes.jsonl", "report.html"} <= names
     assert "ledger-conv-1.5x.sqlite" in names
@@ -69,7 +73,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_jobs(suite, tmp_path):
 def test_arms_in_hindsight_are_never_below_what_they_choose_from_nor_above_the_bound(suite):
     arms = '"vllm-fcfs", "hindsight-fixed", "hindsight-switching", "sglang-mixed"'
     suite.write_text(TINY.replace('"vllm-fcfs", "fixed-fcfs", "hmas"', arms))
-    result = run(suite, "--json", "--requests", 60)
+    result = run(suite, "--json", "--minutes", 0.2)
     assert result.exit_code == 0, result.output
     results = json.loads(result.stdout)["results"]
     stock, fixed, switching, _ = results
@@ -87,7 +91,7 @@ def test_arms_in_hindsight_are_never_below_what_they_choose_from_nor_above_the_b
 def test_arms_with_parameters_may_be_named_instead_of_the_suites(suite, tmp_path):
     names = ["fixed-mlfq:quantum_s=0.05,levels=4", "fixed-sjf:kappa=0+slack", "fixed-fcfs+slack"]
     out = tmp_path / "out"
-    result = run(suite, "--json", "--requests", 60, "--arms", ", ".join(names), "--out", out)
+    result = run(suite, "--json", "--minutes", 0.2, "--arms", ", ".join(names), "--out", out)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["config"]["arms"] == names
@@ -113,10 +117,9 @@ def test_another_trace_takes_the_suites_place_and_bad_lines_are_named(suite, tmp
     rows = [f"{i},m,{100 + i},20,{120 + i},x" for i in range(40)]
     trace.write_text("\n".join([header, *rows, "oops,m,1,1,2,x", "50,m,5,0,5,x"]))
     suite.write_text(TINY.replace('"fixed-fcfs", "hmas"', '"fixed-edf"'))
-    result = run(suite, "--json", "--trace", trace, "--format", "burstgpt", "--requests", 30)
+    result = run(suite, "--json", "--trace", trace, "--format", "burstgpt")
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
-    assert document["results"][0]["requests"] == 30
     assert "burst.csv (burstgpt, " in document["results"][0]["trace"]
     assert str(tmp_path) not in result.stdout
     assert f"{trace}:42: Timestamp: " in result.stderr.replace("\n", "")
@@ -141,9 +144,29 @@ def test_a_trace_of_one_row_is_refused_before_an_arm_runs(suite, tmp_path):
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.68,374,44\n")
     result = run(suite, "--trace", trace, "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "conv: 1 requests from one.csv (azure" in result.stderr
-    assert "at least 10 are needed to measure capacity" in result.stderr
+    assert "conv: 1 requests from one.csv: at least" in result.stderr
+    assert "lasts" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_of_several_profiles_each_is_a_scenario_with_the_same_traffic(suite):
+    two = '["a100_llama_8b", "h200_llama_8b"]'
+    suite.write_text(TINY.replace('["a100_llama_8b"]', two).replace(', "fixed-fcfs", "hmas"', ""))
+    result = run(suite, "--json")
+    assert result.exit_code == 0, result.output
+    small, large = json.loads(result.stdout)["results"]
+    assert [small["scenario"], large["scenario"]] == ["conv@a100_llama_8b", "conv@h200_llama_8b"]
+    assert [small["profile"], large["profile"]] == ["a100_llama_8b", "h200_llama_8b"]
+    assert large["capacity_rps"] > 2 * small["capacity_rps"]
+    assert small["load"] == large["load"]
+
+
+def test_a_trace_that_is_not_here_says_how_to_get_it(suite):
+    old = TINY.replace('"synthetic"', '"azure-conv"')
+    suite.write_text("\n".join(line for line in old.splitlines() if "traffic" not in line))
+    result = run(suite)
+    assert result.exit_code == 2
+    assert "conv: no azure-conv on this machine: `hmas traces fetch` does" in result.stderr
 
 
 def test_a_format_without_a_trace_is_refused(suite):
@@ -156,13 +179,13 @@ def test_a_misspelt_key_of_a_suite_is_answered_by_the_near_one(suite):
     suite.write_text(TINY.replace("loads = ", "load = "))
     result = run(suite)
     assert result.exit_code == 2
-    assert "tiny.toml:3: load: unknown key; did you mean 'loads'? there are name, " in result.stderr
+    assert "tiny.toml:5: load: unknown key; did you mean 'loads'? there are name, " in result.stderr
 
 
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("loads = [1.5]", "loads = [0]", "tiny.toml:3: loads.0: "),
+        ("loads = [1.5]", "loads = [0]", "tiny.toml:5: loads.0: "),
         ('"a100_llama_8b"', '"tpu"', "no 'tpu' in evals/profiles"),
     ],
 )

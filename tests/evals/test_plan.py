@@ -11,6 +11,7 @@ from evals.plan import plan as plan_module
 from evals.plan.plan import PlanOptions, hook_of, needed, run_plan
 from evals.plan.report import sentences
 from evals.plan.traffic import Traffic, at_load, targets_ms
+from evals.requests.columns import RequestColumns
 from evals.suite.arms import parse_arm
 from serving.contracts import SLO, CostCoefficients, TraceRequest
 from serving.contracts.settings import EngineSettings
@@ -32,8 +33,9 @@ CLOCK = EngineProfile("clock", "made up", CostCoefficients(0.01, 0.0, 0.0), 8, 2
 def sent(count=120, rate_rps=25.0, **changes):
     """Requests that say how long an answer they allow, so that any part of them does the same."""
     requests = workload(count, rate_rps)
+    longest = max(one.output_tokens for one in requests)
     return tuple(
-        replace(one, arrival_s=one.arrival_s - requests[0].arrival_s, max_tokens=200, **changes)
+        replace(one, arrival_s=one.arrival_s - requests[0].arrival_s, max_tokens=longest, **changes)
         for one in requests
     )
 
@@ -42,16 +44,20 @@ def chats(*how):
     return tuple(replace(one, prefix=(i % 5, i % 3, i)) for i, one in enumerate(sent(*how)))
 
 
+def traffic_of(requests, machine):
+    return Traffic("test", RequestColumns.of(requests), machine, SETTINGS)
+
+
 def on_replicas(requests, machine, arm, count):
-    traffic = Traffic.of("test", requests, machine, SETTINGS)
+    traffic = traffic_of(requests, machine)
     loaded = at_load(traffic, 1.0, seed=0)
     run = serve_on_replicas(machine, loaded, count, hook_of(traffic, arm))
     return run, run.served.outcomes(requests, engine_of(machine, arm).settings)
 
 
 def each_target_ms(requests, settings):
-    traffic = Traffic.of("test", requests, MACHINE, settings)
-    return targets_ms(traffic, settings)[traffic.workload.sender]
+    traffic = traffic_of(requests, MACHINE)
+    return targets_ms(traffic, settings)[traffic.columns.sender]
 
 
 def engine_of(machine, arm):
@@ -142,7 +148,7 @@ def test_those_that_wait_count_more_where_the_kv_cache_is_full():
 
 
 def test_a_load_keeps_the_clock_and_copies_share_no_prompts():
-    traffic = Traffic.of("test", chats(), CACHING, SETTINGS)
+    traffic = traffic_of(chats(), CACHING)
     once, twice, half = (at_load(traffic, load, seed=3) for load in (1.0, 2.0, 0.5))
     assert once.prompt_tokens.tolist() == [one.prompt_tokens for one in chats()]
     assert once.arrival_s.tolist() == [one.arrival_s for one in chats()]
@@ -168,7 +174,7 @@ def test_every_policy_sees_the_same_arrivals_and_an_answer_holds_from_there_on(m
         return serve_on_replicas(machine, offered, *rest)
 
     monkeypatch.setattr(plan_module, "serve_on_replicas", noted)
-    traffic = Traffic.of("test", sent(), MACHINE, SETTINGS)
+    traffic = traffic_of(sent(), MACHINE)
     told = []
     results = run_plan(
         traffic, PlanOptions((1.0, 2.0), (1, 2), (STOCK, START), 0.9),

@@ -124,7 +124,7 @@ def engine(
     draw: DrawOption = None,
     suite: Annotated[
         Path, typer.Option(help="Suite whose first scenario, profile and settings are taken.")
-    ] = Path("evals/suites/azure_replay.toml"),
+    ] = Path("evals/suites/azure_hour.toml"),
     rounds: Annotated[int, typer.Option(min=1, help="Runs of the compiled engine.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Decides sessions and tenants.")] = 0,
     json_output: Annotated[
@@ -170,12 +170,12 @@ def engine(
     loaded = load_suite(suite)
     profile = machine_of(loaded)
     workload = build_workload(
-        loaded.scenarios[0].model_copy(update={"requests": requests}),
-        seed=seed, max_model_len=profile.max_model_len,
-        trace_file=None if trace is None else trace_file(trace, trace_format, draw),
-        warn=lambda line: typer.echo(f"warning: {line}", err=True),
+        loaded, loaded.scenarios[0], 0, profile.max_model_len,
+        None if trace is None else trace_file(trace, trace_format, draw),
+        lambda line: typer.echo(f"warning: {line}", err=True),
     )  # fmt: skip
-    cases = bench_cases(workload.requests, profile, oracle_requests, seed)
+    traffic = workload.at_factor(1.0).requests()[:requests]
+    cases = bench_cases(traffic, profile, oracle_requests, seed)
     names = [one.name for one in cases]
     if unknown := [name for name in case or () if name not in names]:
         raise typer.BadParameter(f"--case: no {unknown[0]!r}; {choices(unknown[0], names)}")

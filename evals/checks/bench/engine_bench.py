@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from evals.requests.scaling import Requests, clip_lengths, scale_to_rate, span_s
+from evals.requests.columns import RequestColumns
+from evals.requests.scaling import Requests, scale_to_rate, span_s
 from evals.suite.arms import ALL_RULES, Arm, fixed_decision, parse_arm
 from hmas_agents.config import load_config
 from serving.contracts import Limits, Outcome, TraceRequest
@@ -99,7 +100,7 @@ def _traffic(
             for one, like in zip(sessions(len(trace) // 8, seed), trace, strict=False)
         )
     sharing = replace(profile, prefix_caching=True, kv_blocks=_SESSION_BLOCKS)
-    yield "prefix cache", sharing, clip_lengths(chats, profile.max_model_len)[0], False
+    yield "prefix cache", sharing, _clipped(chats, profile), False
     for running in (256, 1024):
         machine = replace(profile, max_active_requests=running, kv_blocks=_BLOCKS_EACH * running)
         for waiting in (100, 10_000):
@@ -223,6 +224,10 @@ def _decide(engine: CompiledEngine | SimulatedEngine, case: BenchCase) -> None:
 
 def _left(outcomes: Sequence[Outcome]) -> int:
     return sum(one.finish != "unfinished" for one in outcomes)
+
+
+def _clipped(requests: Requests, profile: EngineProfile) -> Requests:
+    return RequestColumns.of(requests).clipped(profile.max_model_len)[0].requests()
 
 
 def _at_once(trace: Requests, count: int) -> Requests:

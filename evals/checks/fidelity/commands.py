@@ -97,8 +97,8 @@ def fidelity(
         ),
     ] = False,
     seconds: Seconds = 240.0,
-    requests: Annotated[
-        int | None, typer.Option(min=2, help="Requests per scenario, instead of the suite's.")
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Length of a case, instead of the suite's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the suite's.")] = None,
     url: Url = "",
@@ -126,9 +126,9 @@ def fidelity(
     choice = ServerChoice(url, token_file, step_log, port, model, out)
     with CaseProgress() as progress:
         suite = load_suite(suite_file)
-        if requests is not None:
-            suite = suite.with_requests(requests)
-        drawn = suite.seed if seed is None else seed
+        if minutes is not None:
+            suite = suite.with_minutes(minutes)
+        drawn = suite.every_seed[0] if seed is None else seed
         given = None if fitted else machine_of(suite, profile)
         if not url:
             progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
@@ -181,7 +181,7 @@ def _compare(
 
     max_model_len = server.engine.snapshot().envelope.max_model_len
     one_seed = suite.model_copy(update={"seeds": (seed,)})
-    workloads = build_workloads(one_seed, None, max_model_len, progress.warn)
+    workloads = build_workloads(one_seed, None, {"": max_model_len}, progress.warn)
     overhead_s = idle_overhead_s(server, seed)
     progress.note(f"client's overhead at idle: {overhead_s * 1000:.1f} ms")
     if given is not None:

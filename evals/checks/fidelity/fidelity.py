@@ -20,8 +20,7 @@ from evals.live.run import LiveCase, LiveOptions, capacity_rps
 from evals.live.run import run_case as run_live_case
 from evals.machines.steps import CalibrationError, Steps, steps_of
 from evals.progress import CaseProgress
-from evals.requests.offer import offer
-from evals.requests.scenario import Workload
+from evals.requests.offer import Workload, offer
 from evals.result.metrics import CaseRun
 from evals.result.recording import RecordedEngine
 from evals.suite.arms import ControllerOptions, parse_arm

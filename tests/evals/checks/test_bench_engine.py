@@ -90,7 +90,7 @@ def test_a_slow_engine_falls_short_where_a_speed_is_asked_for():
 def test_the_command_prints_one_object_and_says_what_falls_short(monkeypatch):
     words = (
         "bench", "engine", "--case", "all rules", "--requests", 100, "--oracle-requests", 10,
-        "--rounds", 1, "--json", "--check",
+        "--rounds", 1, "--json", "--check", "--suite", "evals/suites/smoke.toml",
     )  # fmt: skip
     done = run_hmas(*words)
     assert done.exit_code == 0, done.output
@@ -104,6 +104,8 @@ def test_the_command_prints_one_object_and_says_what_falls_short(monkeypatch):
 
 
 def test_an_unknown_case_is_refused_by_name():
-    done = run_hmas("bench", "engine", "--case", "stok")
+    done = run_hmas(
+        "bench", "engine", "--case", "stok", "--suite", "evals/suites/smoke.toml"
+    )
     assert done.exit_code == 2
     assert "stock" in done.stderr

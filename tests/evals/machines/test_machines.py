@@ -98,27 +98,24 @@ def test_a_profile_that_is_not_there_is_named_with_those_that_are(tmp_path):
 
 
 def test_a_suite_may_have_few_kv_blocks_and_another_machine():
-    suite = load_suite(Path("evals/suites/kv_tight.toml"))
+    suite = load_suite(Path("evals/suites/tight.toml"))
     machine, other = machine_of(suite), machine_of(suite, "a100_llama_8b")
-    assert (machine.kv_blocks, other.kv_blocks) == (2500, 2500)
+    assert (machine.kv_blocks, other.kv_blocks) == (6000, 6000)
     assert machine.cost == H200.cost
-    assert machine.provenance == f"{H200.provenance}; 2500 KV blocks by the suite"
+    assert machine.provenance == f"{H200.provenance}; 6000 KV blocks by the suite"
     assert other.cost == load_profile("a100_llama_8b").cost
     plain = suite.model_copy(update={"kv_blocks": None})
     assert machine_of(plain) == H200
 
 
 def test_every_arm_of_a_seed_has_the_same_noise():
-    suite = load_suite(Path("evals/suites/search.toml"))
+    suite = load_suite(Path("evals/suites/smoke.toml"))
     noise = {}
     for seed in (1, 2):
-        workload = build_workload(
-            suite.scenarios[0].model_copy(update={"requests": 30}), seed=seed, max_model_len=16_384,
-            trace_file=None, warn=lambda _: None,
-        )  # fmt: skip
+        workload = build_workload(suite, suite.scenarios[0], seed, 16_384)
         options = RunOptions(1, ControllerOptions())
         cases = cases_of(suite, workload, H200, options, capacity_rps=1.0)
-        assert len(cases) == len(suite.arms)
+        assert len(cases) == len(suite.arms) * len(suite.loads)
         (noise[seed],) = {case.profile.noise_seed for case in cases}
     assert noise == {1: 1, 2: 2}
 

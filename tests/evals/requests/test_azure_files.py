@@ -53,7 +53,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path):
     def unreachable(request):
         raise httpx.ConnectError("no route to host", request=request)
 
-    with pytest.raises(TraceError, match=r"no route to host.*HMAS_TRACES.*synthetic stand-in"):
+    with pytest.raises(TraceError, match=r"no route to host.*HMAS_TRACES.*take another trace"):
         fetch(tmp_path, unreachable)
     with pytest.raises(TraceError, match="404"):
         fetch(tmp_path, lambda _: httpx.Response(404))

@@ -3,7 +3,6 @@
 import json
 import os
 from collections import Counter
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -13,8 +12,7 @@ from hypothesis import strategies as st
 
 from evals.requests import format_of, servegen_files
 from evals.requests.azure_files import searched_folders
-from evals.requests.scenario import TraceFile, build_workload
-from evals.requests.servegen import Draw, draw_requests, parse_draw, read, slo_class_of
+from evals.requests.servegen import Draw, Model, draw_requests, parse_draw, slo_class_of
 from evals.requests.servegen_files import (
     fetch_servegen,
     find_servegen,
@@ -22,27 +20,10 @@ from evals.requests.servegen_files import (
     read_windows,
 )
 from evals.requests.trace import TraceError
-from evals.suite.suite import load_suite
-from evals.suite.toml_file import SuiteError
 from tests.command_line import run_hmas
 from tests.evals.servegen_samples import CHAT, WINDOWS, write_client, write_model
 
 TWO_HOURS = Draw((0.0, 2.0))
-SUITE = """\
-name = "clients"
-loads = [0.8]
-arms = ["vllm-fcfs"]
-
-[[scenarios]]
-name = "day"
-trace = "servegen"
-requests = 150
-
-[scenarios.draw]
-model = "small"
-hours = [0, 2]
-"""
-
 
 @pytest.fixture
 def model(tmp_path):
@@ -64,7 +45,7 @@ def test_each_ten_minutes_have_the_published_requests_with_the_lengths_of_their_
     assert (np.diff(drawn.columns.arrival_s) >= 0).all()
     # The clock begins with the first arrival, at most ten minutes into the first hour.
     for first, behind, start_s in ((0, 60, 0), (60, 180, 1200), (180, 186, 3600)):
-        assert (arrival_s[first:behind] >= start_s - 600).all()
+        assert (arrival_s[first:behind] >= start_s - 600).all(), start_s
         assert (arrival_s[first:behind] <= start_s + 600).all()
     assert len(arrival_s) == 186
     assert Counter(answers.tolist()) == {400: 180, 9: 6}
@@ -117,40 +98,40 @@ def test_the_same_seed_draws_the_same_and_an_hour_alone_is_that_hour_of_the_day(
     assert [r.prompt_tokens for r in alone.columns.requests()] == [r.prompt_tokens for r in late]
 
 
-def test_clients_are_drawn_and_requests_are_kept_by_chance(model):
+def test_clients_are_drawn_by_seed(model):
     drawn = {
         tuple(one.tenant for one in draw_requests(model, Draw((0, 2), 2), seed).columns.senders)
         for seed in range(20)
     }
     assert len(drawn) == 3
     assert all(len(set(tenants)) == 2 for tenants in drawn)
-    half = draw_requests(model, Draw((0, 2), keep=0.5), 1)
-    whole = draw_requests(model, TWO_HOURS, 1)
-    assert 130 < len(half.columns) < 250 < len(whole.columns) == 378
-    # Kept ones keep their moments; the clock begins with another one.
-    moments_s = set(np.diff(whole.columns.arrival_s, prepend=0.0).cumsum().round(6).tolist())
-    assert any(
-        set((half.columns.arrival_s + later_s).round(6).tolist()) <= moments_s
-        for later_s in whole.columns.arrival_s[:20]
-    )
+
+
+DAY = ("0,0.1,1,Gamma,1,1", "7200,0.1,1,Gamma,1,1")
+NIGHTS = tuple(f"{3600 * hour},0.1,1,Gamma,1,1" for hour in range(24))
 
 
 @pytest.mark.parametrize(
-    ("prompts", "answers", "reasons", "expected"),
+    ("prompts", "answers", "reasons", "windows", "expected"),
     [
-        ({3999: 1.0}, {201: 1.0}, False, "conversational"),
-        ({4000: 1.0}, {9000: 1.0}, False, "document"),
-        ({50: 1.0}, {4000: 1.0}, True, "batch"),
-        ({50: 1.0}, {200: 1.0}, False, "interactive"),
-        ({50: 1.0}, {200: 1.0}, True, "conversational"),
-        ({50: 0.6, 9000: 0.4}, {100: 0.4, 900: 0.6}, False, "conversational"),
+        ({999: 1.0}, {17: 1.0}, False, DAY, "conversational"),
+        ({1000: 1.0}, {3999: 1.0}, False, DAY, "document"),
+        ({5000: 1.0}, {4000: 1.0}, True, DAY, "batch"),
+        ({50: 1.0}, {16: 1.0}, False, DAY, "interactive"),
+        ({50: 1.0}, {500: 1.0}, True, DAY, "interactive"),
+        ({50: 1.0}, {501: 1.0}, True, DAY, "conversational"),
+        ({50: 0.6, 9000: 0.4}, {10: 0.4, 900: 0.6}, False, DAY, "conversational"),
+        ({50: 1.0}, {16: 1.0}, False, NIGHTS, "batch"),
+        ({50: 1.0}, {16: 1.0}, False, DAY[:1], "batch"),
     ],
 )
-def test_a_client_has_the_class_of_what_it_sends(tmp_path, prompts, answers, reasons, expected):
-    write_client(tmp_path, 1, spans={0: (prompts, answers)}, reasons=reasons)
+def test_a_client_has_the_class_of_what_it_sends(
+    tmp_path, prompts, answers, reasons, windows, expected
+):
+    write_client(tmp_path, 1, windows, {0: (prompts, answers)}, reasons=reasons)
     windows = read_windows(tmp_path / "chunk-1-trace.csv", [])
     client = read_client(1, windows, tmp_path / "chunk-1-dataset.json")
-    assert slo_class_of(client) == expected
+    assert slo_class_of(client, (0.0, 3.0)) == expected
 
 
 def test_medians_are_over_requests_not_over_the_hours(tmp_path):
@@ -158,7 +139,7 @@ def test_medians_are_over_requests_not_over_the_hours(tmp_path):
     write_client(tmp_path, 1)
     windows = read_windows(tmp_path / "chunk-1-trace.csv", [])
     client = read_client(1, windows, tmp_path / "chunk-1-dataset.json")
-    assert slo_class_of(client) == "conversational"
+    assert slo_class_of(client, (0.0, 2.0)) == "conversational"
 
 
 @pytest.mark.parametrize(
@@ -175,9 +156,9 @@ def test_medians_are_over_requests_not_over_the_hours(tmp_path):
 def test_a_broken_line_is_left_out_and_named(model, line, says):
     path = model / "chunk-3-trace.csv"
     path.write_text("\n".join([line, *WINDOWS]))
-    trace = read(model, TWO_HOURS)
-    assert trace.malformed == (f"{path}:1: {says}",)
-    assert len(trace.requests) == 378
+    drawn = draw_requests(model, TWO_HOURS, 0)
+    assert drawn.malformed == (f"{path}:1: {says}",)
+    assert len(drawn.columns) == 378
 
 
 @pytest.mark.parametrize(
@@ -198,7 +179,7 @@ def test_a_broken_dataset_is_an_error_that_names_file_and_key(model, text, says)
     path = model / "chunk-3-dataset.json"
     path.write_text(text)
     with pytest.raises(TraceError) as error:
-        read(model)
+        draw_requests(model, Draw(), 0)
     assert str(error.value).startswith(f"{path}: ")
     assert says in str(error.value)
 
@@ -210,7 +191,7 @@ def test_no_file_makes_the_reader_crash(tmp_path_factory, trace, dataset):
     (folder / "chunk-3-dataset.json").write_bytes(dataset)
     said = str(folder)
     try:
-        read(folder)
+        draw_requests(folder, Draw(), 0)
     except TraceError as error:
         said = str(error)
     assert str(folder) in said
@@ -218,37 +199,36 @@ def test_no_file_makes_the_reader_crash(tmp_path_factory, trace, dataset):
 
 def test_a_client_without_lengths_is_left_out_and_its_share_is_said(model):
     (model / "chunk-7-dataset.json").unlink()
-    trace = read(model, TWO_HOURS)
-    (note,) = trace.notes
+    drawn = draw_requests(model, TWO_HOURS, 0)
+    (note,) = drawn.notes
     assert note == (
         f"{model / 'chunk-7-dataset.json'}: missing; client 7 is left out, 49.2% of the requests "
-        "in these hours"
+        "that were published"
     )
-    assert {one.tenant for one in trace.requests} == {"client-3", "client-12"}
+    assert {one.tenant for one in drawn.columns.senders} == {"client-3", "client-12"}
 
 
 def test_what_cannot_be_drawn_says_why(model, tmp_path):
-    with pytest.raises(TraceError, match=r"no usable request in hours 5\.\.6"):
-        read(model, Draw((5.0, 6.0)))
-    with pytest.raises(TraceError, match="clients: 9 wanted, 2 send in these hours"):
-        read(model, Draw((0.0, 1.0), 9))
+    with pytest.raises(TraceError, match=r"hours 5\.\.6: no usable request"):
+        draw_requests(model, Draw((5.0, 6.0)), 0)
+    with pytest.raises(TraceError, match="clients: 9 wanted, 2 send then"):
+        draw_requests(model, Draw((0.0, 1.0), 9), 0)
     with pytest.raises(TraceError, match="take one of its folders: small"):
-        read(tmp_path)
+        draw_requests(tmp_path, Draw(), 0)
     write_client(model, 5, ("0,100000,1,Gamma,1,1",), {0: CHAT})
     with pytest.raises(TraceError, match="60,000,378 requests"):
-        read(model)
+        draw_requests(model, Draw(), 0)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("hour=1..2", "hour=1..2: expected hours=9..17, clients=20 or keep=0.1"),
-        ("keep=1,keep=1", "each once"),
+        ("hour=1..2", "hour=1..2: expected hours=9..17 or clients=20"),
+        ("clients=1,clients=1", "each once"),
         ("hours=9", "hours=9"),
         ("hours=9..8", "expected FROM..TO, growing"),
         ("clients=0", "clients=0: expected at least 1"),
         ("clients=many", "clients=many"),
-        ("keep=2", "keep=2: expected a share"),
     ],
 )
 def test_a_draw_that_is_none_says_why(model, text, says):
@@ -261,8 +241,8 @@ def test_a_draw_that_is_none_says_why(model, text, says):
 
 
 def test_a_draw_is_read():
-    assert parse_draw("hours=9.5..17,clients=20,keep=0.1") == Draw((9.5, 17.0), 20, 0.1)
-    assert parse_draw("keep=0.5") == Draw(keep=0.5)
+    assert parse_draw("hours=9.5..17,clients=20") == Draw((9.5, 17.0), 20)
+    assert parse_draw("clients=3") == Draw(clients=3)
 
 
 def test_a_folder_is_planned_for_and_each_client_has_its_class(model):
@@ -275,65 +255,6 @@ def test_a_folder_is_planned_for_and_each_client_has_its_class(model):
     assert stock["requests"] == ours["requests"] == 378
     wrong = run_hmas("plan", model, "--draw", "hours=0..2", "--format", "azure")
     assert "--draw hours=0..2: goes with --format servegen" in wrong.stderr
-
-
-@pytest.fixture
-def suite(tmp_path, monkeypatch):
-    monkeypatch.setenv("HMAS_TRACES", str(tmp_path))
-    path = tmp_path / "clients.toml"
-    path.write_text(SUITE)
-    return path
-
-
-def test_a_suite_replays_clients_as_its_tenants(suite, model):
-    assert find_servegen("small") == model
-    done = run_hmas("eval", "run", suite, "--json")
-    assert done.exit_code == 0, done.output
-    (result,) = json.loads(done.stdout)["results"]
-    assert result["requests"] == 150
-    assert result["trace"].startswith("small (servegen, sha256 ")
-    (scenario,) = load_suite(suite).scenarios
-    workload = build_workload(
-        scenario, seed=0, max_model_len=4096, trace_file=None, warn=lambda line: None
-    )
-    assert {(one.tenant, one.slo_class) for one in workload.requests} == {
-        ("client-3", "conversational"), ("client-7", "document"),
-    }  # fmt: skip
-
-
-def test_clients_in_place_of_a_suites_trace_bring_their_tenants(suite, model):
-    smoke = load_suite(Path("evals/suites/smoke.toml")).scenarios[0]
-    file = TraceFile(model, "servegen", TWO_HOURS)
-    workload = build_workload(
-        smoke, seed=0, max_model_len=4096, trace_file=file, warn=lambda line: None
-    )
-    assert {one.tenant for one in workload.requests} == {"client-3", "client-7", "client-12"}
-    scenarios = load_suite(Path("evals/suites/flood_window.toml")).scenarios
-    flood = next(scenario for scenario in scenarios if scenario.flood)
-    with pytest.raises(TraceError, match="flood: is about the suite's tenants"):
-        build_workload(flood, seed=0, max_model_len=4096, trace_file=file, warn=lambda line: None)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "says"),
-    [
-        ('trace = "servegen"', 'trace = "azure-conv"', "tenants: at least one is needed"),
-        ("hours = [0, 2]", "hours = [2, 2]", "scenarios.0.draw.hours: must grow"),
-        ("hours = [0, 2]", "hour = 2", "scenarios.0.draw.hour: unknown key"),
-        ("[scenarios.draw]", "[scenarios.mix]", "scenarios.0.mix"),
-    ],
-)
-def test_a_scenario_that_does_not_fit_is_an_error(suite, old, new, says):
-    suite.write_text(SUITE.replace(old, new))
-    with pytest.raises(SuiteError) as error:
-        load_suite(suite)
-    assert says in str(error.value)
-
-
-def test_a_model_that_is_not_here_is_an_error_that_says_what_to_do(suite):
-    done = run_hmas("eval", "run", suite)
-    assert done.exit_code == 2
-    assert "no folder small with ServeGen's clients on this machine; `hmas traces" in done.stderr
 
 
 def fetched(folder, answer):
@@ -368,7 +289,7 @@ def test_clients_are_fetched_whole_or_not_at_all_and_once(tmp_path, monkeypatch)
     assert asked == [
         f"{servegen_files.SOURCE}/deepseek-r1/chunk-1-{kind}" for kind in files
     ]  # what was there is not asked for again
-    assert len(read(tmp_path / "deepseek-r1", TWO_HOURS).requests) == 2 * 186
+    assert len(draw_requests(tmp_path / "deepseek-r1", TWO_HOURS, 0).columns) == 2 * 186
 
 
 @pytest.mark.skipif(not os.environ.get("HMAS_TRACES"), reason="HMAS_TRACES names no traces")
@@ -379,4 +300,23 @@ def test_the_real_day_of_deepseek_r1_has_the_published_requests():
     columns = draw_requests(folder, Draw(), seed=0).columns
     assert len(columns) == 1_383_669
     assert len(columns.senders) == 73
-    assert {one.slo_class for one in columns.senders} == {"conversational", "document", "batch"}
+    assert {one.slo_class for one in columns.senders} == {
+        "interactive", "conversational", "document", "batch",
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(not os.environ.get("HMAS_TRACES"), reason="HMAS_TRACES names no traces")
+@pytest.mark.parametrize("name", ["m-small", "deepseek-r1"])
+def test_of_real_clients_each_class_sends_a_good_part_and_none_nearly_all(name):
+    folder = find_servegen(name)
+    if folder is None:
+        pytest.skip(f"no {name} below {searched_folders()}")
+    model = Model.read(folder)
+    sent: dict[str, float] = {}
+    for one in model.senders(0.0, model.hours[1] * 3600, None, 0):
+        requests = sum(stretch.requests for stretch in one.stretches)
+        sent[one.who.slo_class] = sent.get(one.who.slo_class, 0.0) + requests
+    shares = {slo_class: count / sum(sent.values()) for slo_class, count in sent.items()}
+    assert len(shares) == 4
+    assert max(shares.values()) < 0.7
+    assert sorted(shares.values())[-3] > 0.1

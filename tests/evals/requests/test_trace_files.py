@@ -12,14 +12,15 @@ from tests.command_line import run_hmas
 
 SUITE = """\
 name = "mine"
-profile = "a100_llama_8b"
+half = "any"
+minutes = 10
+profiles = ["a100_llama_8b"]
 loads = [1.2]
 arms = ["vllm-fcfs"]
 
 [[scenarios]]
 name = "conv"
 trace = "azure-conv"
-requests = 30
 
 [[scenarios.tenants]]
 name = "a"
@@ -28,12 +29,6 @@ slo_class = "interactive"
 [[scenarios.tenants]]
 name = "b"
 slo_class = "document"
-"""
-MIX = """
-[scenarios.mix]
-trace = "azure-code"
-shape = "step"
-at = [0.5]
 """
 MOONCAKE = [
     json.dumps(
@@ -113,33 +108,29 @@ def test_a_file_with_broken_lines_runs_and_each_is_counted_and_named(
         assert [each for each in said if where in each], where
     assert f"warning: {len(broken)} malformed lines left out" in said
     (case,) = json.loads(result.stdout)["results"]
-    assert case["requests"] == 30
-    counts = f"40 usable rows, {len(broken)} malformed, 0 failed), 30 used"
+    assert case["half"] == "any"
+    counts = f"40 usable rows, {len(broken)} malformed, 0 failed), 40 from second 0"
     assert case["trace"].startswith(f"mine.txt ({name}, sha256 ")
     assert case["trace"].endswith(counts)
-    assert [each for each in said if each.endswith(counts)]
+    assert [each for each in said if "mine.txt lasts" in each]
 
 
 def built(suite, path, name):
     """The workload of the suite's scenario on a trace file, and what was said."""
     said: list[str] = []
-    (scenario,) = load_suite(suite).scenarios
+    loaded = load_suite(suite)
     file = TraceFile(path, name)
-    workload = build_workload(
-        scenario, seed=1, max_model_len=16_384, trace_file=file, warn=said.append
-    )
+    workload = build_workload(loaded, loaded.scenarios[0], 0, 16_384, file, said.append)
     return workload, said
 
 
 def test_failed_requests_and_rows_out_of_order_are_counted(suite, tmp_path):
-    suite.write_text(SUITE.replace("requests = 30", "requests = 50"))
     trace = tmp_path / "mine.csv"
     rows = [BURST_HEADER, *BURSTGPT, "19440100,,0,GPT-4,50,0,50,API log", BURSTGPT[3]]
     trace.write_text("\ufeff" + "\r\n".join(rows), newline="")
     workload, said = built(suite, trace, "burstgpt")
     assert said[:2] == ["1 failed requests left out", "1 rows out of order: sorted by arrival"]
-    assert "conv: 50 requests asked, the trace has 41" in said
-    assert workload.provenance.endswith("41 usable rows, 0 malformed, 1 failed), 41 used")
+    assert "41 usable rows, 0 malformed, 1 failed), 41 from second 0" in workload.provenance
 
 
 def test_of_many_malformed_lines_the_first_are_named_and_all_are_counted(suite, tmp_path):
@@ -153,16 +144,45 @@ def test_of_many_malformed_lines_the_first_are_named_and_all_are_counted(suite, 
     assert "40 usable rows, 1000 malformed" in workload.provenance
 
 
-def test_of_a_mix_the_file_takes_the_first_part_and_both_are_named(suite, tmp_path):
-    suite.write_text(SUITE.replace("[[scenarios.tenants]]", MIX + "[[scenarios.tenants]]", 1))
+def test_prompts_of_mooncake_and_of_sessions_share_what_the_trace_says(suite, tmp_path):
     trace = tmp_path / "mine.jsonl"
     trace.write_text("\n".join(MOONCAKE))
     workload, _ = built(suite, trace, "mooncake")
-    assert workload.provenance.startswith("mine.jsonl (mooncake, ")
-    assert "; mixed with synthetic stand-in of azure-code" in workload.provenance
-    assert workload.provenance.endswith(f", {len(workload.requests)} used")
-    assert any(request.prefix for request in workload.requests)
-    assert not all(request.prefix for request in workload.requests)
+    rows = workload.at_factor(1.0).requests()
+    assert [one.prefix for one in rows] == [(0, i + 1) for i in range(40)]
+    twice = workload.at_factor(2.0).requests()
+    assert len({one.prefix[0] for one in twice}) == 2  # copies of the trace share nothing
+    sessions = [f"{i}.0,{i % 2},3,ChatGPT,{600 * (i + 1)},20,{600 * i},log" for i in range(20)]
+    trace.write_text("\n".join([BURST_HEADER, *sessions, "21,0,3,GPT-4,1100,9,9,log"]))
+    workload, _ = built(suite, trace, "burstgpt")
+    *rows, shorter = workload.at_factor(1.0).requests()
+    for one, following in zip(rows, rows[2:], strict=False):
+        assert following.prefix[: len(one.prefix)] == one.prefix
+    assert rows[-1].prefix[0] != rows[-2].prefix[0]
+    assert len(rows[-1].prefix) == 20 * 600 // 512
+    assert len(shorter.prefix) == 2
+    assert shorter.prefix[0] not in (rows[-1].prefix[0], rows[-2].prefix[0])
+
+
+def test_halves_of_a_file_share_no_row(suite, tmp_path):
+    trace = tmp_path / "mine.jsonl"
+    trace.write_text("\n".join(MOONCAKE))
+    seen = {}
+    for half in ("development", "test"):
+        suite.write_text(SUITE.replace('"any"', f'"{half}"'))
+        rows = built(suite, trace, "mooncake")[0].at_factor(1.0).requests()
+        seen[half] = {one.prompt_tokens for one in rows}
+    assert not seen["development"] & seen["test"]
+    assert len(seen["development"] | seen["test"]) == 40
+
+
+def test_more_seeds_than_a_file_has_blocks_are_refused(suite, tmp_path):
+    trace = tmp_path / "mine.jsonl"
+    trace.write_text("\n".join(MOONCAKE))
+    suite.write_text("seeds = 3\n" + SUITE.replace("minutes = 10", "minutes = 0.15"))
+    result = run(suite, "--trace", trace)
+    assert result.exit_code == 2
+    assert "conv: 3 seeds are asked for, and this half has 2 blocks of 9 s" in result.stderr
 
 
 @pytest.mark.parametrize(

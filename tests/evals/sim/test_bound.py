@@ -12,13 +12,13 @@ from evals.arms.case import SimulatedCase
 from evals.arms.sglang.engine import EmulatedSGLang
 from evals.machines.profile_file import load_profile
 from evals.requests.scaling import WorkloadError, scale_to_rate, span_s
-from evals.requests.stand_in import synthetic_stand_in
-from evals.requests.tenants import TenantShare, assign_tenants
+from evals.requests.sending import Block, Stream, Stretch, sent
 from evals.result.metrics import summarise
 from evals.sim.bound import upper_bound
 from evals.sim.bound.windows import Windows
 from evals.sim.bound.work import least_work
 from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.shapes import Lognormal
 from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
@@ -39,9 +39,10 @@ PLAIN = EngineProfile(
 
 
 def workload(seed: int, rate_rps: float, count: int = 30) -> tuple[TraceRequest, ...]:
-    shares = [TenantShare(name, name, 1.0, 0) for name in CLASSES]
-    rows = synthetic_stand_in("azure-conv", seed)[:count]
-    return scale_to_rate(assign_tenants(rows, shares, seed), rate_rps)
+    each = Stretch(0.0, 99.0, count, "Gamma", 1.0, Lognormal(1020, 2734, 14_050),
+                   Lognormal(129, 424, 1000))  # fmt: skip
+    senders = [Stream(TraceRequest(0.0, 1, 1, name, name), (each,)) for name in CLASSES]
+    return scale_to_rate(sent(senders, 1.0, Block(99.0, seed)).requests()[:count], rate_rps)
 
 
 def promised(**classes: SLO) -> EngineSettings:

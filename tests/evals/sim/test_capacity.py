@@ -5,16 +5,18 @@ from dataclasses import replace
 import pytest
 
 from evals.requests.scaling import WorkloadError
-from evals.requests.synthetic import SyntheticTenant, synthetic_tenants
+from evals.requests.sending import Block, Stream, Stretch
 from evals.sim.capacity import simulated_capacity_rps
-from evals.suite.shapes import Lengths
+from evals.suite.shapes import Lognormal
 from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from tests.evals.small_cases import MACHINE
 
 SETTINGS = EngineSettings()
 # Answers longer than a burst of so few requests lasts.
-MIXED = SyntheticTenant("t", "batch", 1.0, Lengths(50, 150, 300), Lengths(60, 200, 400), 4.0)
+SENT = Stretch(0.0, 4000.0, 4000.0, "Gamma", 1 / 16, Lognormal(50, 150, 300),
+               Lognormal(60, 200, 400))  # fmt: skip
+MIXED = Stream(TraceRequest(0.0, 1, 1, "t", "batch"), (SENT,)).send(1.0, Block(4000.0, 1))
 
 
 def test_of_equal_requests_one_by_one_it_is_one_over_their_time():
@@ -27,13 +29,13 @@ def test_of_equal_requests_one_by_one_it_is_one_over_their_time():
 
 
 def test_few_requests_and_many_of_the_same_mix_say_the_same():
-    many = synthetic_tenants([MIXED], 4_000, 1)
+    many = MIXED.requests()
     all_s = simulated_capacity_rps(MACHINE, SETTINGS, many)
     assert simulated_capacity_rps(MACHINE, SETTINGS, many[:400]) == pytest.approx(all_s, rel=0.1)
 
 
 def test_bursts_and_the_rate_of_the_trace_have_no_part_in_it():
-    requests = synthetic_tenants([MIXED], 400, 1)
+    requests = MIXED.requests()[:400]
     slow = [replace(one, arrival_s=100 * one.arrival_s) for one in requests]
     assert simulated_capacity_rps(MACHINE, SETTINGS, slow) == simulated_capacity_rps(
         MACHINE, SETTINGS, requests
