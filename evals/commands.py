@@ -18,6 +18,7 @@ from evals.checks.fidelity.commands import fidelity
 from evals.compare_command import compare
 from evals.report_command import pages, report
 from evals.requests.options import DrawOption, FormatOption, trace_file
+from evals.tune_command import tune
 from hmas_agents.commands.exits import FAILED, CommandError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app.command()(fidelity)
 app.command()(hostile)
 app.command()(pages)
 app.command()(report)
+app.command()(tune)
 app.add_typer(agent_app, name="agent")
 traces_app = typer.Typer(help="The public traces that evals replay.")
 

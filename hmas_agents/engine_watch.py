@@ -13,7 +13,7 @@ from hmas_agents.engine_view import count_lost
 from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
 from hmas_agents.situation import Expected, Situation
-from hmas_agents.states import ShortState
+from hmas_agents.states import LongState, ShortState
 from serving.contracts import JournalPage, ResidentPage, Snapshot
 from serving.contracts.settings import EngineSettings
 from serving.engines.protocol import Engine
@@ -88,6 +88,11 @@ class EngineWatch:
                 own_tenants=self._config.own_tenants,
                 expected=self.expected,
             )
+
+    def long_state(self) -> LongState:
+        """The last minutes, as of the last look."""
+        with self._lock:
+            return self._feedback.long_state()
 
     def alarms(self) -> tuple[str, ...]:
         """Drift alarms in force."""

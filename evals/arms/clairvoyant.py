@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evals.arms.case import SimulatedCase
+from evals.arms.engine import build_simulated
 from evals.arms.steering import RENEW_S, Steering
 from evals.arms.stock import deadline_ms
 from evals.result.metrics import CaseRun, Facts
@@ -158,8 +159,6 @@ class Search:
     def _served(
         self, plan: Plan, rows: NDArray[np.int64]
     ) -> tuple[Served, list[TraceRequest], int]:
-        from serving.engines.compiled import CompiledEngine
-
         case = self._case
         ranks = np.empty(len(rows), np.int64)
         ranks[np.argsort(plan.order[rows], kind="stable")] = np.arange(len(rows))
@@ -167,7 +166,7 @@ class Search:
             replace(self._requests[row], priority=rank)
             for row, rank in zip(rows.tolist(), ranks.tolist(), strict=True)
         ]
-        engine = CompiledEngine(case.profile, case.settings)
+        engine = build_simulated(case.profile, case.settings, False)
         engine.tell_lengths()
         steering = Steering(engine, case.profile, case.arm.name)
         rules = plan.rules.format(half=max(1, case.profile.max_active_requests // 2))

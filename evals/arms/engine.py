@@ -6,13 +6,16 @@ as much later than what it saw as it takes to make. Built late: importing it tak
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from serving.contracts import Ack, Decision, Outcome, ResidentPage, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 from serving.engines.protocol import Engine
 from serving.engines.tickers import Ticker
+
+if TYPE_CHECKING:
+    from serving.engines.compiled import CompiledEngine
 
 
 class RunnableEngine(Engine, Protocol):
@@ -48,7 +51,7 @@ BuildEngine = Callable[[EngineProfile, EngineSettings, bool], RunnableEngine]
 
 def build_simulated(
     profile: EngineProfile, settings: EngineSettings, stock: bool
-) -> RunnableEngine:
+) -> "CompiledEngine":
     """The compiled engine; `stock` means vLLM's own scheduling, without the hook."""
     from serving.engines.compiled import CompiledEngine
 

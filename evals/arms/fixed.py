@@ -7,7 +7,7 @@ development half.
 from dataclasses import replace
 
 from evals.arms.case import SimulatedCase
-from evals.arms.engine import BuildEngine, RunnableEngine
+from evals.arms.engine import BuildEngine, RunnableEngine, build_simulated
 from evals.arms.steering import RENEW_S, Steering
 from evals.result.metrics import CaseRun
 from evals.result.recording import RecordedEngine
@@ -54,12 +54,10 @@ def _best_told(case: SimulatedCase) -> CaseRun:
 
     What it starts with may not look at lengths at all: then only another order could use them.
     """
-    from serving.engines.compiled import CompiledEngine
-
     by_length = [name for name, policy in POLICIES.items() if policy.needs_lengths]
     runs = []
     for name in (start_arm(case), *(start_arm(case, policy) for policy in by_length)):
-        engine = CompiledEngine(case.profile, case.settings)
+        engine = build_simulated(case.profile, case.settings, False)
         engine.tell_lengths()
         runs.append(replace(_run(case, parse_arm(name), engine), chosen={"fixed": name}))
     return max(runs, key=case.met)

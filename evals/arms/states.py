@@ -27,7 +27,7 @@ class StateReader:
     def read(self) -> dict[str, float]:
         """The states now, by name."""
         _, short = self._watch.look()
-        return state_values(short, self._watch.situation().state)
+        return state_values(short, self._watch.long_state())
 
 
 def state_values(short: ShortState, long: LongState) -> dict[str, float]:

@@ -47,22 +47,7 @@ def run_suite(
         WorkloadError: a workload is too small to have a rate.
     """
     with Workers(options.jobs, progress) as workers:
-        capacities_rps = workers.run(
-            capacity_rps_of,
-            [
-                at_once(suite, workload, profiles[workload.profile], options)
-                for workload in workloads
-            ],
-            lambda case: f"{case.scenario} seed {case.seed} capacity",
-            lambda case, rate_rps: (
-                f"{case.scenario} seed {case.seed}: capacity {rate_rps:.2f} requests/s"
-            ),
-        )
-        cases = [
-            case
-            for workload, rate_rps in zip(workloads, capacities_rps, strict=True)
-            for case in cases_of(suite, workload, profiles[workload.profile], options, rate_rps)
-        ]
+        cases = all_cases(workers, suite, workloads, profiles, options)
         _warn_of_loads(cases, progress)
         finished = _simulated(workers, cases)
         bounds = _bounds(workers, cases)
@@ -73,6 +58,29 @@ def run_suite(
         [_bounded(finished[case.id].result, bounds[case.id[:3]]) for case in cases],
         [finished[case.id].run for case in cases],
     )
+
+
+def all_cases(
+    workers: Workers,
+    suite: Suite,
+    workloads: Sequence[Workload],
+    profiles: Mapping[str, EngineProfile],
+    options: RunOptions,
+) -> list[SimulatedCase]:
+    """Every case of a suite, at the capacities that are measured first."""
+    capacities_rps = workers.run(
+        capacity_rps_of,
+        [at_once(suite, workload, profiles[workload.profile], options) for workload in workloads],
+        lambda case: f"{case.scenario} seed {case.seed} capacity",
+        lambda case, rate_rps: (
+            f"{case.scenario} seed {case.seed}: capacity {rate_rps:.2f} requests/s"
+        ),
+    )
+    return [
+        case
+        for workload, rate_rps in zip(workloads, capacities_rps, strict=True)
+        for case in cases_of(suite, workload, profiles[workload.profile], options, rate_rps)
+    ]
 
 
 def _warn_of_loads(cases: Sequence[SimulatedCase], progress: CaseProgress) -> None:
