@@ -107,12 +107,12 @@ def test_longer_workloads_roomy_and_tight(kv_blocks, max_active, budget, thresho
 @pytest.mark.parametrize("seed", range(6))
 def test_priority_scheduling_preempts_whom_vllm_preempts(seed):
     caching = seed % 2 == 1
-    profile = machine(250, 40, (100, 700, 2048)[seed % 3], prefix_caching=caching)
+    profile = machine(150, 40, (100, 700, 2048)[seed % 3], prefix_caching=caching)
     requests = that_fit(drawn(seed, 150, 30.0, 400, 60, topics=2 * caching), profile)
     case = Case(profile, prioritised(requests, seed), by_priority=True)
     before = compared["preemptions"]
     hold(case)
-    assert compared["preemptions"] > before + 10
+    assert compared["preemptions"] > before + 3
     assert compiled(case).outcomes != compiled(replace(case, by_priority=False)).outcomes
 
 
