@@ -71,7 +71,7 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
         WorkloadError: too few requests to measure anything by.
         ArmError, CapacityError, EngineUnavailable: the live server is not fit for it.
         ServerError: the server that should be started did not start.
-        WorkerError: a simulation failed.
+        WorkerError: a simulation, or the process of the live clients, failed.
     """
     suite = _resolved(load_suite(request.suite_file), request)
     for arm in map(parse_arm, suite.arms):  # before the first case runs, not after the fourth

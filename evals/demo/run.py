@@ -8,11 +8,11 @@ from rich.console import Console
 
 from evals.demo.books import Books, check_books
 from evals.demo.view import ArmView
-from evals.live.capacity import measure_capacity
 from evals.live.own_server import own_server
-from evals.live.run import LiveCase, LiveOptions, run_case
+from evals.live.run import LiveCase, LiveOptions, capacity_rps, run_case
 from evals.live.server import connect, wait_until_idle
 from evals.live.totals import engine_totals, exported_totals
+from evals.progress import CaseProgress
 from evals.report.case_section import CaseReport
 from evals.report.page import write_report
 from evals.report.sheet import terminal
@@ -64,7 +64,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
     """Start a server, replay the same requests under both arms, write the report, stop it.
 
     Raises:
-        ServerError, ArmError, CapacityError, TraceError: one line says what to do.
+        ServerError, ArmError, CapacityError, WorkerError: one line says what to do.
     """
     suite = load_suite(SUITE)
     workload = _workload(suite, options)
@@ -79,13 +79,12 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
     ):
         server = connect(own.url, engine)
         console.print(f"measuring capacity for {CAPACITY_S:g} s")
-        capacity_rps = measure_capacity(
-            server, workload.requests, seconds=CAPACITY_S, token_seed=options.seed + 1
-        )
-        offered = offer(workload, options.load * capacity_rps).requests
+        with CaseProgress() as progress:
+            most_rps = capacity_rps(server, workload, seconds=CAPACITY_S, progress=progress)
+        offered = offer(workload, options.load * most_rps).requests
         console.print(
-            f"capacity {capacity_rps:.2f} requests/s; replaying {len(offered)} requests "
-            f"({workload.provenance}) at {options.load:g} times that, twice",
+            f"replaying {len(offered)} requests ({workload.provenance}) at {options.load:g} times "
+            "the capacity, twice",
             soft_wrap=True,
         )
         controller = ControllerOptions(CONTROLLER, f"{own.url}/v1", own.model, ledger)
@@ -106,8 +105,8 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
                     case, server, seed=options.seed, options=live, on_event=view.on_event
                 )
             runs.append(run)
-            results.append(summarise(run, workload.length_s) | {
-                "trace": workload.provenance, "capacity_rps": capacity_rps, "engine": "live",
+            results.append(summarise(run, workload.length_s, start_s=played.start_s) | {
+                "trace": workload.provenance, "capacity_rps": most_rps, "engine": "live",
                 **played.client,
             })  # fmt: skip
         wait_until_idle(engine)

@@ -34,14 +34,15 @@ class Replay:
     """What the clients of a replay saw.
 
     Attributes:
-        outcomes: one per request, in order; times are Unix seconds, and latencies count from
-            when the request was due.
+        start_s: when the clock of the requests was 0; Unix time, as in `outcomes`.
+        outcomes: one per request, in order; latencies count from when the request was due.
         client: figures for the result: `lateness_s`, send time minus due time; `itl_s`, the
             gaps between one token and the next, and `longest_gap_s`, the longest of each
             request; `wrong_lengths`, answers that ended, but not at their length;
             `lengths_told`, whether the engine knew the lengths.
     """
 
+    start_s: float
     outcomes: list[Outcome]
     client: dict[str, Any]
 
@@ -63,7 +64,7 @@ async def replay(
 
     Args:
         server: with the hook it is told tenants, classes and priorities.
-        requests: in order of arrival, seconds from the first.
+        requests: in order of arrival, seconds from the start.
         settings: SLO targets by class.
         token_seed: decides the random prompts.
         timeout_s: longest life of one request; then it is `aborted`.
@@ -77,11 +78,11 @@ async def replay(
     end_s = None if drain_s is None else requests[-1].arrival_s + drain_s
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     bodies = list(islice(bodies_for(server, requests, token_seed), len(requests)))
-    start_s, start_mono = time.time(), time.monotonic()
     async with (
         httpx.AsyncClient(base_url=server.url, limits=limits, timeout=None) as client,
         asyncio.TaskGroup() as group,
     ):
+        start_s, start_mono = time.time(), time.monotonic()
 
         async def one(index: int) -> tuple[Outcome, Served]:
             request, request_id = requests[index], f"{run_id}r{index}"
@@ -105,7 +106,7 @@ async def replay(
     due_mono = [start_mono + request.arrival_s for request in requests]
     figures = _client_figures(requests, [served for _, served in seen], due_mono)
     outcomes = [outcome for outcome, _ in seen]
-    return Replay(outcomes, figures | {"lengths_told": not server.ends_answers})
+    return Replay(start_s, outcomes, figures | {"lengths_told": not server.ends_answers})
 
 
 async def closed_loop(

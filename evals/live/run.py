@@ -5,14 +5,15 @@ every further server is an arm of its own, by the name that `--server` gave it. 
 round with requests of its own. Figures are measured at the client.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from evals.live.arm import steered
 from evals.live.capacity import measure_capacity
+from evals.live.clients import played_apart
 from evals.live.load_generator import OnEvent, Replay, replay
 from evals.live.server import Server, check_lengths, wait_until_at_rest
 from evals.progress import CaseProgress
@@ -156,22 +157,23 @@ def run_case(
 
     Raises:
         ArmError: the engine is owned by another controller, refuses, or does not come to rest.
+        WorkerError: the process of the clients ended early.
     """
     wait_until_at_rest(server)
     arm = None if case.engine is None else parse_arm(case.arm)
     name = case.arm if arm is None else arm.id_text
-    replaying = replay(
-        server, case.requests, settings=case.settings, token_seed=seed,
-        timeout_s=options.timeout_s, drain_s=case.drain_s, on_event=on_event,
+    playing = partial(
+        replay, replace(server, engine=None), case.requests, settings=case.settings,
+        token_seed=seed, timeout_s=options.timeout_s, drain_s=case.drain_s,
         run_id=f"{case.scenario}-{case.load:g}-{name}-",
     )  # fmt: skip
     if case.engine is None or arm is None:
-        played = asyncio.run(replaying)
+        played = played_apart(playing, on_event)
         return CaseRun(case.scenario, case.load, case.arm, played.outcomes, ()), played
     before = case.engine.snapshot().kv
     overrides, label = {"engine.url": server.url}, f"{case.title} live"
     with steered(arm, case.engine, options.controller, overrides, run_label=label):
-        played = asyncio.run(replaying)
+        played = played_apart(playing, on_event)
     after = case.engine.snapshot().kv
     run = CaseRun(
         case.scenario, case.load, case.arm, played.outcomes, case.engine.decisions,
@@ -214,12 +216,12 @@ def _run_arm(
     late_s = played.client["lateness_s"]["p99"]
     if late_s is not None and late_s > LATE_S:
         live.progress.warn(
-            f"{title}: 1 in 100 requests was sent {late_s:.2f} s late or later: this process had "
-            "no CPU for it; that is part of its TTFT"
+            f"{title}: 1 in 100 requests was sent {late_s:.2f} s late or later: the clients "
+            "had no CPU for it; that is part of its TTFT"
         )
     result = summarise(
         run, workload.length_s, warmup_s=case.warmup_s, moments_s=offered.moments_s,
-        contract=suite.settings.contract,
+        start_s=played.start_s, contract=suite.settings.contract,
     )  # fmt: skip
     result |= {
         "seed": workload.seed, "trace": workload.provenance, "engine": server.description,

@@ -53,6 +53,7 @@ class Server:
         max_model_len: longest prompt plus output it takes; None where it does not say.
         software: what it is and which version, as far as it says.
         ends_answers: it has `AnswerLength`, so that it need not be told how long answers are.
+        dialect: what its requests may say.
     """
 
     url: str
@@ -62,11 +63,7 @@ class Server:
     max_model_len: int | None = None
     software: str = ""
     ends_answers: bool = False
-
-    @property
-    def dialect(self) -> Dialect:
-        """What its requests may say."""
-        return "openai" if self.engine is None else "vllm"
+    dialect: Dialect = "openai"
 
     @property
     def description(self) -> str:
@@ -129,7 +126,8 @@ def connect(url: str, engine: Engine | None = None, name: str = "") -> Server:
         ends_answers = said["usage"]["completion_tokens"] == 2
     except (httpx.HTTPError, ValueError, LookupError, TypeError):
         ends_answers = False
-    return replace(listed, engine=engine, ends_answers=ends_answers)
+    dialect: Dialect = "openai" if engine is None else "vllm"
+    return replace(listed, engine=engine, ends_answers=ends_answers, dialect=dialect)
 
 
 def listed_model(url: str, name: str = "") -> Server:

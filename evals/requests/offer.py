@@ -131,7 +131,10 @@ def offer(workload: Workload, rate_rps: float) -> Offered:
             break
         factor *= min(wanted / found, 100.0) if found else 100.0
     if not counted:
-        raise WorkloadError(f"{workload.scenario}: no requests from {workload.provenance}")
+        raise WorkloadError(
+            f"{workload.scenario}: no requests from {workload.provenance} in minutes = "
+            f"{workload.counted_s / 60:.3g} at {rate_rps:.3g} requests/s: take more minutes"
+        )
     changes = workload.changes
     edges_s = {edge for one in changes for edge in one.edges_s if 0 < edge < workload.length_s}
     return Offered(

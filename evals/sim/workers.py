@@ -81,11 +81,11 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.dup2(2, 1)  # standard output belongs to the result
     os.nice(5)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its workers, and they would wait for work for ever."""
+def end_with_parent() -> None:
+    """In a thread of a worker: a parent that is killed cannot end it, and it would live on."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -46,7 +46,7 @@ def traffic(count: int, tenants: Sequence[str] = ("a", "b")) -> list[TraceReques
 
 def send(server: RealServer, requests: Sequence[TraceRequest], run_id: str) -> list[Outcome]:
     replaying = replay(
-        Server(server.url, MODEL, server.engine()), requests, settings=SETTINGS, token_seed=1,
+        Server(server.url, MODEL, dialect="vllm"), requests, settings=SETTINGS, token_seed=1,
         timeout_s=120, run_id=run_id,
     )  # fmt: skip
     return asyncio.run(replaying).outcomes

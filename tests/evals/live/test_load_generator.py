@@ -93,7 +93,7 @@ async def serving(server):
 
 
 def hooked(url, **more):
-    return RunningServer(url, "tiny", FakeEngine(), **more)
+    return RunningServer(url, "tiny", FakeEngine(), dialect="vllm", **more)
 
 
 def watch(server, requests, of=hooked, **more):
@@ -199,6 +199,13 @@ def test_a_request_sent_late_says_so_and_its_first_token_counts_from_when_it_was
     assert late["max"] >= late["p99"] >= late["p50"] >= 0
     assert late["max"] >= 0.25
     assert min(o.ttft_s for o in played.outcomes) >= 0.25
+
+
+def test_a_replay_begins_at_the_start_of_its_clock_and_not_with_its_first_request():
+    requests = offered(0.2, 0.3, output=1)
+    played = watch(Server(), requests)
+    since_start_s = [o.arrival_s - played.start_s for o in played.outcomes]
+    assert since_start_s == pytest.approx([r.arrival_s for r in requests], abs=1e-5)
 
 
 def test_gaps_between_tokens_are_kept_and_those_that_come_together_have_none():
