@@ -59,7 +59,7 @@ class SimulatedEngine:
         profile: the machine to imitate.
         settings: as the live hook reads them at start-up.
         stock: run vLLM's own AsyncScheduler, unmodified, instead of the hook.
-        by_priority: vLLM's `--scheduling-policy priority`, for stock.
+        by_priority: vLLM's `--scheduling-policy priority`.
 
     Attributes:
         recomputed_tokens: computed tokens that preemptions threw away, stock or hooked.

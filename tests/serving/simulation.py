@@ -39,12 +39,14 @@ def simulate(
     requests: Sequence[TraceRequest],
     *,
     stock: bool = False,
+    by_priority: bool = False,
     settings: EngineSettings = SETTINGS,
     before: Callable[[SimulatedEngine], object] = lambda engine: None,
     tickers: Callable[[SimulatedEngine], list[Ticker]] = lambda engine: [],
 ) -> Run:
     """Serve `requests` on a fresh engine; `before` prepares it, `tickers` act meanwhile."""
-    engine, steps = SimulatedEngine(machine, settings, stock=stock), list[Step]()
+    engine = SimulatedEngine(machine, settings, stock=stock, by_priority=by_priority)
+    steps = list[Step]()
     before(engine)
     outcomes = engine.run(
         requests, tickers(engine), on_step=lambda output: steps.append(step_of(output))

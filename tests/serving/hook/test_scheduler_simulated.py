@@ -70,12 +70,11 @@ def test_preemptions_and_resumptions_are_stock_vllms_too(tight):
 @pytest.mark.parametrize(
     ("machine", "load"), [(ROOMY, CALM[:600]), (TIGHT, LONG_ANSWERS)], ids=["roomy", "tight"]
 )
-def test_vllms_own_priority_scheduling_is_kept_too_when_not_acting(machine, load, monkeypatch):
+def test_vllms_own_priority_scheduling_is_kept_too_when_not_acting(machine, load):
     """Before, our ceiling, resuming first and the order of begun prefills were added to it."""
     plain = simulate(machine, load, stock=True)
-    config = functools.partial(SchedulerConfig, policy="priority")
-    monkeypatch.setattr(virtual_vllm, "SchedulerConfig", config)
-    stock, hooked = simulate(machine, load, stock=True), simulate(machine, load)
+    stock = simulate(machine, load, stock=True, by_priority=True)
+    hooked = simulate(machine, load, by_priority=True)
     assert stock.steps != plain.steps, "the setting matters here"
     assert hooked.steps == stock.steps
     assert (stock.preemptions > 20) == (machine is TIGHT), "the case is worth its name"
