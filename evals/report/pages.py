@@ -23,7 +23,10 @@ RESULTS = ROOT / "evals" / "results"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 # They know what nobody knows in time: reachable or not, no operator can run them.
 REFERENCES = frozenset({"oracle-lengths", "hindsight-fixed", "hindsight-switching", "clairvoyant"})
-OURS = ("hmas", "rules-only", "twin-only", "start", "random-switching", "threshold", "tree")
+OURS = (
+    "hmas", "rules-only", "twin-only", "start", "best-fixed", "random-switching", "threshold",
+    "tree",
+)  # fmt: skip
 
 
 class PageError(ValueError):

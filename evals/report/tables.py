@@ -59,11 +59,11 @@ def over_loads(name: str, cases: Summary) -> list[Sheet]:
 
 def whole_suite(results: Summary) -> list[Sheet]:
     """Every scenario, machine and load counting the same; best first; none of a single case."""
-    cases = results.rows[["scenario", "machine", "load"]].drop_duplicates()
+    cases = results.rows[["scenario", "profile", "load"]].drop_duplicates()
     arms = results.each("arm")
     if HMAS not in arms or len(arms) < 2 or len(cases) < 2:
         return []
-    ran = {arm: rows[["scenario", "machine", "load"]].drop_duplicates()
+    ran = {arm: rows[["scenario", "profile", "load"]].drop_duplicates()
            for arm, rows in results.rows.groupby("arm")}  # fmt: skip
     whole = [arm for arm in arms if len(ran[arm]) == len(cases)]
     means = {arm: results.mean("attainment", arm) for arm in whole}

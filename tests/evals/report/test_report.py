@@ -191,7 +191,7 @@ def test_one_load_has_latencies_the_ratio_to_stock_and_groups():
 
 
 def test_machines_are_told_apart_only_where_there_are_several():
-    two = [each | {"machine": name} for name in ("h200", "a100") for each in results()]
+    two = [each | {"profile": name} for name in ("h200", "a100") for each in results()]
     assert [name for name, _ in Summary.of(two).stretches()] == ["conv, h200", "conv, a100"]
     assert [name for name, _ in Summary.of(results()).stretches()] == ["conv"]
 
