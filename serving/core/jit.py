@@ -8,6 +8,7 @@ file, which it calls, has changed. Here a change in any file of the core or the 
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -84,12 +85,28 @@ def _stamp(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@cache
+def _kept_in(folder: Path) -> Path:
+    """Where the code of the functions in `folder` is kept, of this text of its sources only.
+
+    numba writes its index before the file that it names. Two processes that start after an upgrade
+    would let one find the new index and, under the name in it, the code of the version before.
+    """
+    kept = _folder()
+    assert kept is not None  # else nothing is kept
+    place = kept / f"{folder.name}-{_stamp(folder)[:16]}"
+    if not place.exists():
+        for old in kept.glob(f"{folder.name}-*"):
+            shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
 class _Locator(_CacheLocator):
     def __init__(self, source: Path, line: int) -> None:
         self._source, self._line = source, line
 
     def get_cache_path(self) -> str:
-        return str(_folder())
+        return str(_kept_in(self._source.parent))
 
     def get_source_stamp(self) -> str:
         return _stamp(self._source.parent)

@@ -57,6 +57,20 @@ def test_code_is_kept_until_any_source_changes_also_that_of_a_called_function(tm
     assert run(tmp_path, cache) == ("21 0", "")
 
 
+def test_code_of_another_version_is_never_under_a_name_that_this_one_reads(tmp_path):
+    """Between writing index and code, a process is read by one that started beside it."""
+    build(tmp_path)
+    cache = tmp_path / "cache"
+    run(tmp_path, cache)
+    before = {file.relative_to(cache) for file in cache.rglob("*.nbc")}
+    (tmp_path / "serving" / "policies" / "callee.py").write_text(callee(20))
+    run(tmp_path, cache)
+    after = {file.relative_to(cache) for file in cache.rglob("*.nbc")}
+    assert before
+    assert after
+    assert not before & after
+
+
 def test_broken_code_on_disk_is_compiled_again_with_a_warning(tmp_path):
     build(tmp_path)
     cache = tmp_path / "cache"
