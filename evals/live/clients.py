@@ -6,10 +6,12 @@ clients there would send late and take tokens for late.
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -53,6 +55,8 @@ def played_apart(playing: Playing, on_event: OnEvent) -> Replay:
 
 def _play(playing: Playing, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with suppress(PermissionError):  # real clients do not wait for the server's machine
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     threading.Thread(target=end_with_parent, daemon=True).start()
     with ThreadPoolExecutor(1) as teller:  # a full pipe holds up this thread, not the clients
 
