@@ -27,7 +27,7 @@ def test_a_short_calibration_and_replay_give_a_profile_and_its_errors(tmp_path):
         app,
         [
             "fidelity", "evals/checks/fidelity/cpu_suite.toml", "--calibrate", "--seconds", "80",
-            "--requests", "20", "--port", str(port), "--out", str(tmp_path), "--json",
+            "--minutes", "0.2", "--port", str(port), "--out", str(tmp_path), "--json",
         ],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -42,7 +42,7 @@ def test_a_short_calibration_and_replay_give_a_profile_and_its_errors(tmp_path):
     assert len(results) == 4
     for case in results:
         # Steps and requests were matched up: coarse, for how near is no test's business.
-        assert case["requests"] == 20
+        assert case["requests"] > 0
         assert 0.3 < 1 + case["step_model"]["total_error"] < 3
         assert case["live"]["steps"] > 0
     for name in ("calibration.png", "fidelity.png", "fidelity.md"):
