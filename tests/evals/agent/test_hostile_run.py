@@ -49,14 +49,14 @@ def test_a_hostile_model_and_a_hostile_tenant_cost_next_to_nothing(tmp_path: Pat
         replace(each, tenant=f"{each.tenant} {ORDERS}") if i % 3 == 0 else each
         for i, each in enumerate(workload(240, 40.0))
     )
-    rules_only = met("rules-only", requests, mine)
+    without_model = met("hmas", requests, mine)
     # There is much to lose.
-    assert rules_only > 1.5 * met("fixed-fcfs+slack+serial", requests, mine)
+    assert without_model > 1.5 * met("fixed-fcfs+slack+serial", requests, mine)
     with serving(replies(kind, worst=WORST)) as model:
         hostile = replace(mine, model_url=model.url, model_name="hostile", ledger_path=ledger)
         ours = met("hmas", requests, hostile)
         assert len(model.asked) >= 2
-    assert ours >= (1 - MOST_LOST) * rules_only
+    assert ours >= (1 - MOST_LOST) * without_model
     with LedgerReader(ledger) as reader:
         records = [each.record for each in reader.list_decisions(horizon="long")]
     assert all(record.chosen["policy"] != WORST for record in records)
