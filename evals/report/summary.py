@@ -1,6 +1,6 @@
 """What did each arm come to over seeds? Figures of many cases as one table, with intervals.
 
-Arms are compared in pairs: on cases (scenario, profile, load, seed) that both have. Cases of one
+Arms are compared in pairs: on cases (scenario, load, seed) that both have. Cases of one
 seed count alike, then seeds are the sample. Called by tables, plots and result pages.
 """
 
@@ -20,7 +20,7 @@ from evals.result.statistics import (
     paired_ratio,
 )
 
-CASE = ["scenario", "profile", "load", "seed"]
+CASE = ["scenario", "load", "seed"]
 STOCK, HMAS = "vllm-fcfs", "hmas"
 FIGURES = (
     "requests", "capacity_rps", "load_counted", "offered_rps", "goodput_rps",
@@ -46,8 +46,8 @@ class Summary:
         rows = pd.json_normalize([dict(result) for result in results], max_level=1)
         tenants = [each for each in rows if str(each).startswith("attainment_by_tenant.")]
         rows["attainment_worst_tenant"] = rows[tenants].min(axis=1)
-        for column, default in (("profile", ""), ("seed", 0)):
-            rows[column] = rows[column].fillna(default) if column in rows else default
+        if "seed" not in rows:
+            rows["seed"] = 0
         return cls(rows)
 
     def csv(self) -> str:
@@ -64,10 +64,10 @@ class Summary:
         Raises:
             OSError: there is none.
         """
-        return cls(pd.read_csv(path, keep_default_na=False, na_values=[""]).fillna({"profile": ""}))
+        return cls(pd.read_csv(path, keep_default_na=False, na_values=[""]))
 
     def only(self, **where: object) -> "Summary":
-        """The cases of a scenario, a machine, a load."""
+        """The cases of a scenario, a load."""
         rows = self.rows
         for column, value in where.items():
             rows = rows[rows[column] == value]
@@ -78,15 +78,8 @@ class Summary:
         return list(dict.fromkeys(self.rows[column]))
 
     def stretches(self) -> list[tuple[str, "Summary"]]:
-        """(name, cases) by scenario, and by machine where there are several."""
-        several = len(self.each("profile")) > 1
-        found = []
-        for scenario, machine in dict.fromkeys(
-            zip(self.rows["scenario"], self.rows["profile"], strict=True)
-        ):
-            name = f"{scenario}, {machine}" if several else str(scenario)
-            found.append((name, self.only(scenario=scenario, profile=machine)))
-        return found
+        """(name, cases) by scenario; of several machines a scenario's name says which."""
+        return [(name, self.only(scenario=name)) for name in self.each("scenario")]
 
     def has(self, figure: str) -> bool:
         """Whether any case says it."""

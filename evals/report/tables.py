@@ -30,7 +30,7 @@ def number(value: Interval | None, form: str = "{:.2f}") -> str:
 
 
 def over_loads(name: str, cases: Summary) -> list[Sheet]:
-    """Of one scenario and machine: goodput, attainment, H-MAS against the others, the bound."""
+    """Of one scenario: goodput, attainment, H-MAS against the others, the bound."""
     seeds = len(cases.each("seed"))
     note = f"95% intervals over {seeds} seeds." if seeds > 1 else "One seed: no intervals."
     sheets = [
@@ -58,12 +58,12 @@ def over_loads(name: str, cases: Summary) -> list[Sheet]:
 
 
 def whole_suite(results: Summary) -> list[Sheet]:
-    """Every scenario, machine and load counting the same; best first; none of a single case."""
-    cases = results.rows[["scenario", "profile", "load"]].drop_duplicates()
+    """Every scenario and load counting the same; best first; none of a single case."""
+    cases = results.rows[["scenario", "load"]].drop_duplicates()
     arms = results.each("arm")
     if HMAS not in arms or len(arms) < 2 or len(cases) < 2:
         return []
-    ran = {arm: rows[["scenario", "profile", "load"]].drop_duplicates()
+    ran = {arm: rows[["scenario", "load"]].drop_duplicates()
            for arm, rows in results.rows.groupby("arm")}  # fmt: skip
     whole = [arm for arm in arms if len(ran[arm]) == len(cases)]
     means = {arm: results.mean("attainment", arm) for arm in whole}
@@ -78,7 +78,7 @@ def whole_suite(results: Summary) -> list[Sheet]:
         for arm in ranked
     ]  # fmt: skip
     note = (
-        "Means over scenarios, machines and loads, then over seeds, in pairs by seed. p: paired "
+        "Means over scenarios and loads, then over seeds, in pairs by seed. p: paired "
         "t test of the difference, adjusted for the number of arms (Holm)."
     )
     heads = ("arm", "attainment", f"{HMAS} less arm", "p", f"{HMAS} over arm, goodput")
@@ -86,7 +86,7 @@ def whole_suite(results: Summary) -> list[Sheet]:
 
 
 def one_load(name: str, cases: Summary) -> list[Sheet]:
-    """Of one scenario, machine and load: goodput, latencies, the worst tenant; then groups."""
+    """Of one scenario and load: goodput, latencies, the worst tenant; then groups."""
     load = cases.each("load")[0]
     offered, bound = cases.mean("offered_rps"), cases.mean("bound_rps")
     said = [f"{offered.mean:.2f}/s offered"] if offered else []
@@ -111,7 +111,7 @@ def one_load(name: str, cases: Summary) -> list[Sheet]:
 
 
 def details(name: str, cases: Summary) -> list[Sheet]:
-    """Of one scenario and machine: how arms treat tenants and memory, and what they change."""
+    """Of one scenario: how arms treat tenants and memory, and what they change."""
     figures = {
         "tokens/s": ("goodput_tokens_per_s", "{:.0f}"),
         "weighted/s": ("goodput_weighted_rps", "{:.2f}"),
@@ -150,7 +150,7 @@ def summary_sheets(results: Summary) -> list[Sheet]:
 
 
 def case_sheets(results: Summary) -> list[Sheet]:
-    """Every scenario, machine and load by itself."""
+    """Every scenario and load by itself."""
     return [
         sheet
         for name, cases in results.stretches()

@@ -58,7 +58,7 @@ def finish(case: SimulatedCase) -> FinishedCase:
     run = run_case(case)
     result = summarise(
         run, case.counted_until_s, warmup_s=case.warmup_s, moments_s=case.moments_s,
-        contract=case.settings.contract,
+        start_s=0.0, contract=case.settings.contract,
     )  # fmt: skip
     result |= {
         **case.facts,

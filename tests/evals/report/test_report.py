@@ -190,12 +190,6 @@ def test_one_load_has_latencies_the_ratio_to_stock_and_groups():
     assert re.fullmatch(r"\d\.\d\d/\d\.\d\d/\d\.\d\d", rows["hmas"][3])
 
 
-def test_machines_are_told_apart_only_where_there_are_several():
-    two = [each | {"profile": name} for name in ("h200", "a100") for each in results()]
-    assert [name for name, _ in Summary.of(two).stretches()] == ["conv, h200", "conv, a100"]
-    assert [name for name, _ in Summary.of(results()).stretches()] == ["conv"]
-
-
 def test_preemptions_and_steadiness_are_in_the_details():
     every = [
         summarise(
