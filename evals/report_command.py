@@ -20,7 +20,7 @@ def report(
 
     hmas eval report var/evals/drift
 
-    hmas eval report results.json --out evals/results/drift
+    hmas eval report results.json --out var/drift
 
     The page with single cases (report.html) is made by the run, which knows every request.
     """

@@ -20,8 +20,7 @@ def choose(state: LongState) -> Proposal:
 
     Chosen by hand from simulated steady traffic, two seeds at five loads: kappa 0 gained 0.2
     points over 3 at best (conversation at 0.7 times capacity) and lost 3 (code, same load);
-    above capacity 10 was within a point of the best on both. The suite `azure_replay`
-    has them side by side at three loads.
+    above capacity 10 was within a point of the best on both.
     """
     if state.load is None:
         return Proposal("rules", state.policy, dict(state.params), reason="load unknown: stay")

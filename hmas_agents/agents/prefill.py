@@ -57,7 +57,7 @@ def prefill_share(state: ShortState) -> list[RuleCall]:
 
     The hook acts on it only in steps with a deadline near. The rule `balance`, which was
     more than this then, gained up to 2 points around saturation on the code trace and lost
-    as much in overload (evals/results/ablation.md), hence h.
+    as much in overload (simulated, at commit 5051864), hence h.
     """
     share, tpot = state.limits.prefill_share, state.tpot_miss_share
     decodes_clean = tpot is None or tpot < TPOT_CLEAN

@@ -33,8 +33,8 @@ def propose(state: ShortState) -> list[RuleCall]:
     Between the two nothing moves (hysteresis). With one tenant there is none to protect.
     The engine says what a tenant's share is, its configured weight included: buckets are a
     generic cell rate algorithm on engine seconds (ITU-T I.371; `serving.core.tenants`). They trade
-    goodput for isolation: up to 9 points where there is no flood (evals/results/ablation.md), so
-    they are not left on. Simulated flood (Azure
+    goodput for isolation: up to 9 points where there is no flood (simulated, at commit 5051864),
+    so they are not left on. Simulated flood (Azure
     conversation, one of four tenants sends 12 times as much, 1.4 times capacity), this
     agent against none: the others from 0.64 to 0.95 under `edf` and from 0.79 to 0.96
     under `slide`, all together from 0.65 to 0.67 and from 0.79 to 0.77.

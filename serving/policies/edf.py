@@ -17,7 +17,7 @@ class Edf(Policy):
     that the same value fits any machine.
 
     Regime: mixed deadlines. kappa 0 up to saturation; beyond it work would go to requests
-    about to miss, and 3 to 30 does better (evals/results/drift.md).
+    about to miss, and 3 to 30 did better (simulated drift, at commit df82740).
     """
 
     name = "edf"
