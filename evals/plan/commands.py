@@ -11,6 +11,7 @@ import typer
 from evals.progress import progress_bar
 from evals.requests.options import DrawOption, FormatOption, trace_file
 from evals.suite.arms import Arm, parse_arm
+from evals.suite.contenders import STOCK
 
 FEW = 7  # loads of a range
 
@@ -74,7 +75,7 @@ def plan(
     from rich.console import Console
 
     from evals.plan import report
-    from evals.plan.plan import STOCK, PlanOptions, needed, run_plan
+    from evals.plan.plan import PlanOptions, needed, run_plan
     from evals.plan.traffic import read_traffic
     from evals.report.sheet import markdown, terminal
 
@@ -122,7 +123,7 @@ def _start_setting() -> str:
 def _arm(name: str) -> Arm:
     from serving.policies import parse_policy
 
-    if name == "vllm-fcfs":
+    if name == STOCK:
         return parse_arm(name)
     try:
         parse_policy(name.partition("+")[0])

@@ -18,7 +18,6 @@ from serving.engines.step_state import new_state
 
 Result = dict[str, Any]
 OnProgress = Callable[[str, int, int], None]
-STOCK = "vllm-fcfs"
 
 
 @dataclass(frozen=True, slots=True)

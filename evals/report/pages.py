@@ -14,19 +14,14 @@ from typing import Any
 import jinja2
 
 from evals.report.sheet import Sheet, markdown
-from evals.report.summary import HMAS, STOCK, Summary
+from evals.report.summary import Summary
 from evals.report.tables import over_loads, percent, points, times, whole_suite
 from evals.result.statistics import Interval
+from evals.suite.contenders import ARMS, HMAS, STOCK, Contender
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "evals" / "results"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
-# They know what nobody knows in time: reachable or not, no operator can run them.
-REFERENCES = frozenset({"oracle-lengths", "hindsight-fixed", "hindsight-switching", "clairvoyant"})
-OURS = (
-    "hmas", "rules-only", "twin-only", "start", "best-fixed", "random-switching", "threshold",
-    "tree",
-)  # fmt: skip
 
 
 class PageError(ValueError):
@@ -43,9 +38,8 @@ class Evidence:
 
     @property
     def baselines(self) -> list[str]:
-        """Arms that are neither parts of H-MAS nor references."""
-        fixed = [arm for arm in self.summary.each("arm") if arm.startswith((*OURS, "fixed-"))]
-        return [arm for arm in self.summary.each("arm") if arm not in {*fixed, *REFERENCES}]
+        """Arms that are neither parts of H-MAS nor references; servers by URL are some, too."""
+        return [arm for arm in self.summary.each("arm") if _is_baseline(arm)]
 
     def over_best(self, cases: Summary) -> tuple[str, Interval] | None:
         """The best baseline of some cases, and goodput of H-MAS over it."""
@@ -129,7 +123,7 @@ def losses(evidence: Evidence) -> Sheet:
         for load in sorted(cases.each("load")):
             one = cases.only(load=load)
             for arm in one.each("arm"):
-                less = None if arm in {HMAS, *REFERENCES} else one.difference(HMAS, arm)
+                less = None if arm == HMAS or _is_reference(arm) else one.difference(HMAS, arm)
                 if less is not None and less.mean < 0 and less.excludes(0.0):
                     rows.append([name, f"{load:g}x", arm, points(less)])
     note = "Points of attainment, 95% intervals over seeds, each comparison by itself."
@@ -169,6 +163,20 @@ def _tables(summary: Summary) -> list[Sheet]:
         *whole_suite(summary),
         *(sheet for name, cases in summary.stretches() for sheet in over_loads(name, cases)),
     ]
+
+
+def _known(arm: str) -> Contender | None:
+    return ARMS.get(arm.partition(":")[0])
+
+
+def _is_baseline(arm: str) -> bool:
+    known = _known(arm)
+    return known.baseline if known else not arm.startswith("fixed-")
+
+
+def _is_reference(arm: str) -> bool:
+    known = _known(arm)
+    return known is not None and known.reference
 
 
 def _loads(evidence: Evidence) -> list[float]:

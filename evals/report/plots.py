@@ -20,8 +20,9 @@ from evals.report.figures import (
     svg,
     svg_file,
 )
-from evals.report.summary import HMAS, Summary
+from evals.report.summary import Summary
 from evals.result.statistics import Interval
+from evals.suite.contenders import HMAS
 
 BASELINES = (
     "vllm-fcfs", "vllm-tuned", "vllm-priority-deadline", "sglang-emulated", "sglang-mixed",

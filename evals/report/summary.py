@@ -21,7 +21,6 @@ from evals.result.statistics import (
 )
 
 CASE = ["scenario", "load", "seed"]
-STOCK, HMAS = "vllm-fcfs", "hmas"
 FIGURES = (
     "requests", "capacity_rps", "load_counted", "offered_rps", "goodput_rps",
     "goodput_tokens_per_s", "goodput_weighted_rps", "attainment", "attainment_weighted",

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from evals.report.sheet import Sheet
-from evals.report.summary import HMAS, STOCK, Summary
+from evals.report.summary import Summary
 from evals.result.statistics import Interval, holm
+from evals.suite.contenders import HMAS, STOCK
 
 MOST_GROUPS = 8  # tenants with columns of their own
 

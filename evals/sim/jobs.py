@@ -18,11 +18,10 @@ from evals.result.metrics import CaseRun, Facts, Result, summarise
 from evals.sim.bound import upper_bound
 from evals.sim.capacity import simulated_capacity_rps
 from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.contenders import STOCK
 from evals.suite.suite import Suite
 from evals.suite.tuned import TunedMachine
 from serving.engines.profile import EngineProfile
-
-STOCK = "vllm-fcfs"
 
 
 @dataclass(frozen=True, slots=True)

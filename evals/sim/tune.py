@@ -23,6 +23,7 @@ from evals.sim.jobs import RunOptions
 from evals.sim.suite_run import all_cases
 from evals.sim.workers import Workers
 from evals.suite.arms import parse_arm
+from evals.suite.contenders import STOCK
 from evals.suite.suite import Suite
 from evals.suite.tuned import DEVELOPMENT, TunedFile, TunedMachine
 from serving.engines.profile import EngineProfile
@@ -36,7 +37,7 @@ FINALISTS = 6  # the best fixed arms, among which threshold and tree choose
 def for_tuning(suite: Suite, seeds: int) -> Suite:
     """The suite on its development half; one arm, since which is run is not the suite's matter."""
     blocks = tuple(range(seeds))
-    return suite.model_copy(update={"half": DEVELOPMENT, "seeds": blocks, "arms": ("vllm-fcfs",)})
+    return suite.model_copy(update={"half": DEVELOPMENT, "seeds": blocks, "arms": (STOCK,)})
 
 
 def tune(

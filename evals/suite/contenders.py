@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["stock", "sglang", "fixed", "switching", "loop", "hindsight", "clairvoyant"]
+STOCK, HMAS = "vllm-fcfs", "hmas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Contender:
         configured: it goes by the controller's configuration.
         overrides: of that configuration, by dotted keys.
         live: it can be run on a server.
+        reference: it knows what nobody knows in time, so no operator can run it.
     """
 
     kind: Kind
@@ -31,6 +33,12 @@ class Contender:
     configured: bool = False
     overrides: Mapping[str, object] = field(default_factory=dict)
     live: bool = False
+    reference: bool = False
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it is another's scheduling, and no part of H-MAS."""
+        return self.kind in ("stock", "sglang") or bool(self.same_as)
 
 
 def _loop(about: str, live: bool = False, **overrides: object) -> Contender:
@@ -41,7 +49,7 @@ def _loop(about: str, live: bool = False, **overrides: object) -> Contender:
 # In the order in which tables show them. `hmas` asks a model only where a model's URL or a
 # cassette is given.
 ARMS: dict[str, Contender] = {
-    "vllm-fcfs": Contender("stock", "stock vLLM at its defaults", live=True),
+    STOCK: Contender("stock", "stock vLLM at its defaults", live=True),
     "vllm-tuned": Contender(
         "stock", "stock vLLM; token budget, batch and admission tuned jointly", tuned=True
     ),
@@ -63,7 +71,7 @@ ARMS: dict[str, Contender] = {
     "start": Contender("fixed", "what H-MAS starts with, and no agents", configured=True),
     "oracle-lengths": Contender(
         "fixed", "the same, or an order by length, told how long each answer will be",
-        configured=True,
+        configured=True, reference=True,
     ),
     "best-fixed": Contender(
         "fixed", "the best fixed arm of the development half", tuned=True
@@ -81,15 +89,18 @@ ARMS: dict[str, Contender] = {
     "twin-only": _loop(
         "H-MAS without anybody's proposals", model__enabled=False, control__use_rule_table=False
     ),
-    "hmas": _loop("H-MAS", live=True),
+    HMAS: _loop("H-MAS", live=True),
     "hmas-announced": _loop("H-MAS, told beforehand when traffic changes"),
     "hmas-advise": _loop("H-MAS, deciding and writing nothing", True, control__mode="advise"),
-    "hindsight-fixed": Contender("hindsight", "the best fixed arm on the very requests"),
+    "hindsight-fixed": Contender(
+        "hindsight", "the best fixed arm on the very requests", reference=True
+    ),
     "hindsight-switching": Contender(
-        "hindsight", "greedy switching among the best three, knowing what comes", configured=True
+        "hindsight", "greedy switching among the best three, knowing what comes",
+        configured=True, reference=True,
     ),
     "clairvoyant": Contender(
         "clairvoyant", "the best that a search finds, knowing arrivals and lengths",
-        configured=True,
+        configured=True, reference=True,
     ),
 }  # fmt: skip
