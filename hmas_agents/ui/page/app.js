@@ -43,6 +43,10 @@ async function route() {
   }
 }
 
+// One address after the other: what still loads for an earlier one must not undo a later one.
+let routed = Promise.resolve();
+const follow = () => (routed = routed.then(route));
+
 // The state is announced when it changes; the age beside it changes all the time, silently.
 function tell() {
   const waiting = pulse.ledgers.filter((ledger) => ledger.state === "waiting");
@@ -68,7 +72,7 @@ async function beat() {
       pulse = await get(`/api/pulse?${keys.join("&")}`);
       tell();
       const back = before?.lost || (before && before.runs.length === 0 && pulse.runs.length > 0);
-      if (back && !shown.view) await route();
+      if (back && !shown.view) await follow();
       else await shown.view?.beat(pulse);
     } catch (error) {
       announce(error.message);
@@ -97,12 +101,12 @@ function theme() {
 }
 
 theme();
-addEventListener("hashchange", route);
+addEventListener("hashchange", follow);
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     hideTip();
     shown.view?.escape();
   }
 });
-await route();
+await follow();
 beat();

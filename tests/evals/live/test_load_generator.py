@@ -344,7 +344,10 @@ def capacity(server, seconds):
 
 def test_capacity_is_what_a_closed_loop_completes_with_every_slot_taken():
     server = Server()
-    assert capacity(server, 8.0) > 0  # on a busy machine a second may pass without an answer
+    try:
+        assert capacity(server, 4.0) > 0
+    except CapacityError:  # on a busy machine seconds may pass without an answer
+        assert capacity(server, 60.0) > 0
     assert {f"capacity-c{i}" for i in range(ENVELOPE.max_active_requests)} <= server.bodies.keys()
 
 

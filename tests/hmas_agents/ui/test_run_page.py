@@ -78,6 +78,23 @@ def test_marks_are_reached_and_opened_by_keyboard(serve, page, written):
     expect(page.locator(".detail h2")).to_have_text("Decision 4")
 
 
+def test_a_decision_opened_while_the_list_still_loads_stays_open(serve, page, written):
+    held = []
+
+    def hold(route):
+        held.append(route)
+
+    page.route("**/api/runs/0-1/decisions?**", hold, times=1)
+    page.goto(f"{serve(written)}#/run/0-1")
+    page.locator(".mark.switch").nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("#/run/0-1/decision/0-4$"))
+    page.wait_for_timeout(300)  # what a page does that does not wait for the list, it does now
+    held[0].continue_()
+    expect(page.get_by_role("link", name="#2 token_budget 2048 > 1536")).to_be_visible()
+    expect(page.locator(".detail h2")).to_have_text("Decision 4")
+
+
 def test_an_open_decision_tells_the_whole_story(serve, page, written):
     page.goto(f"{serve(written)}#/run/0-1/decision/0-4")
     detail = page.locator(".detail")
