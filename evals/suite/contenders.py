@@ -89,6 +89,7 @@ ARMS: dict[str, Contender] = {
     "twin-only": _loop(
         "H-MAS without anybody's proposals", model__enabled=False, control__use_rule_table=False
     ),
+    "rules-and-twin": _loop("H-MAS without a model", model__enabled=False),
     HMAS: _loop("H-MAS", live=True),
     "hmas-announced": _loop("H-MAS, told beforehand when traffic changes"),
     "hmas-advise": _loop("H-MAS, deciding and writing nothing", True, control__mode="advise"),
