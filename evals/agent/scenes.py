@@ -113,7 +113,7 @@ def take(scene: Scene) -> list[Case]:
 
     next_arm()
     tickers: tuple[Ticker, ...] = ((LOOK_S, look),)
-    engine.run(offered.requests, tickers, workload.length_s)
+    engine.run(offered.requests, tickers, workload.span.until_s)
     return taken
 
 

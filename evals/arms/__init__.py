@@ -34,5 +34,5 @@ RUN: dict[Kind, Callable[[SimulatedCase, BuildEngine], CaseRun]] = {
 
 
 def run_case(case: SimulatedCase, build_engine: BuildEngine = build_simulated) -> CaseRun:
-    """Run one case until everything is served or the drain time is over."""
+    """Run one case until everything is served or its time is over."""
     return RUN[case.arm.kind](case, build_engine)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from evals.result.metrics import CaseRun, Facts
 from evals.result.recording import AppliedDecision
 from evals.suite.arms import Arm, ControllerOptions
+from evals.suite.span import Span
 from evals.suite.tuned import TunedMachine
 from hmas_agents.situation import Expected
 from serving.contracts import SLO, Outcome, TraceRequest
@@ -29,13 +30,12 @@ class SimulatedCase:
     """Everything one run needs; `requests` arrive on the clock of the load.
 
     Attributes:
+        span: how long the case is, and what of it counts.
         seed: decides what an arm draws; everything else is drawn already.
-        warmup_s: requests that arrive in this time are served and count for nothing.
         tuned: of the development half, for arms that read it.
         expected: changes of traffic as they were announced, for `hmas-announced`.
         facts: what the result says beside the figures.
         moments_s: when traffic changes.
-        length_s: of the time in which requests may arrive, from 0 s on; 0: until the last does.
         keep_outcomes: whether single requests are wanted, or only their figures.
     """
 
@@ -45,15 +45,13 @@ class SimulatedCase:
     requests: Sequence[TraceRequest]
     profile: EngineProfile
     settings: EngineSettings
-    drain_s: float
+    span: Span
     controller: ControllerOptions
     seed: int = 0
-    warmup_s: float = 0.0
     tuned: TunedMachine | None = None
     expected: tuple[Expected, ...] = ()
     facts: Facts = field(default_factory=dict)
     moments_s: tuple[float, ...] = ()
-    length_s: float = 0.0
     keep_outcomes: bool = True
 
     @property
@@ -73,21 +71,6 @@ class SimulatedCase:
             raise ValueError(f"{self.title}: needs what `hmas eval tune` finds")
         return self.tuned
 
-    @property
-    def from_s(self) -> float:
-        """From when on requests count."""
-        return self.warmup_s
-
-    @property
-    def counted_until_s(self) -> float:
-        """Until when requests arrive, and count."""
-        return self.length_s or self.requests[-1].arrival_s
-
-    @property
-    def until_s(self) -> float:
-        """When the run ends, whatever is still inside."""
-        return self.counted_until_s + self.drain_s
-
     def targets_ms(self) -> NDArray[np.float64]:
         """Of TTFT, TPOT and E2E, infinite where nothing was promised, shape (requests, 3)."""
         known: dict[tuple[str, str, SLO | None], tuple[float, ...]] = {}
@@ -103,6 +86,11 @@ class SimulatedCase:
 
         return np.array([targets(one) for one in self.requests])
 
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which requests count, shape (requests,)."""
+        return np.array([self.span.counts(one.arrival_s) for one in self.requests])
+
     def ran(
         self, outcomes: Sequence[Outcome], recomputed_tokens: int = 0,
         decisions: Sequence[AppliedDecision] = (),
@@ -115,10 +103,22 @@ class SimulatedCase:
         )  # fmt: skip
 
     def met(self, run: CaseRun) -> int:
-        """Requests that met all their SLOs: goodput times the span, which all arms share."""
-        return sum(outcome.met for outcome in run.outcomes if outcome.arrival_s >= self.from_s)
+        """Requests that count and met all their SLOs."""
+        return sum(one.met for one in run.outcomes if self.span.counts(one.arrival_s))
+
+    def cut_off(self, run: CaseRun) -> int:
+        """Requests that count and at the end were neither finished nor due: the tail was short."""
+        left = [one.seq for one in run.outcomes if one.finish == "unfinished"]
+        if not left:
+            return 0
+        ttft_ms, tpot_ms, e2e_ms = self.targets_ms()[left].T
+        answers = np.array([self.requests[row].output_tokens for row in left])
+        paced_ms = np.where(answers > 1, tpot_ms, 0.0) * np.maximum(answers - 1, 1)
+        arrival_s = np.array([self.requests[row].arrival_s for row in left])
+        due_s = arrival_s + np.minimum(e2e_ms, ttft_ms + paced_ms) / 1000
+        return int((self.counted[left] & (due_s > self.span.until_s)).sum())
 
     def share_met(self, run: CaseRun) -> float:
         """The same as a share of the requests that count."""
-        counted = sum(outcome.arrival_s >= self.from_s for outcome in run.outcomes)
+        counted = sum(self.span.counts(one.arrival_s) for one in run.outcomes)
         return self.met(run) / counted if counted else 0.0

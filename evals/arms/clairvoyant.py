@@ -37,7 +37,7 @@ STARTS = (
 EVALUATIONS, MOST_SERVED = 300, 1_500_000
 _RULES = ("+slack+serial", "+slack", "", "+slack+serial+pace", "+slack+serial+active={half}")
 _MOVED_S = 2.0  # how far a request is moved in the order: the deviation
-_UNCOUNTED = 1e-3  # what a request of the warm-up is worth: of equals rather serve it
+_UNCOUNTED = 1e-3  # what one that does not count is worth: of equals rather serve it
 _MOST_ADDED, _SMALLER = 0.3, 0.97  # share of those dropped; after a try that brought nothing
 
 
@@ -85,7 +85,6 @@ class Search:
         self._requests = [
             replace(one, max_tokens=one.max_tokens or longest) for one in case.requests
         ]
-        self._arrival_s = np.array([one.arrival_s for one in case.requests])
         self._targets_ms = case.targets_ms()
         cost = case.profile.cost
         self._work_s = np.array(
@@ -95,7 +94,7 @@ class Search:
                 for one in case.requests
             ]
         )
-        self._worth = np.where(self._arrival_s >= case.from_s, 1.0, _UNCOUNTED)
+        self._worth = np.where(case.counted, 1.0, _UNCOUNTED)
         due_s = [deadline_ms(one, case.settings) / 1000 for one in case.requests]
         self._plan = Plan(
             np.array([one.met for one in start.outcomes]), np.array(due_s), _RULES[0]
@@ -172,7 +171,7 @@ class Search:
         rules = plan.rules.format(half=max(1, case.profile.max_active_requests // 2))
         steering.put_in_force(parse_arm(f"fixed-priority{rules}"), "a plan of the search")
         served = engine.run_columns(
-            columns(requests, case.profile), ((RENEW_S, steering.renew),), case.until_s,
+            columns(requests, case.profile), ((RENEW_S, steering.renew),), case.span.until_s,
             requests=requests,
         )  # fmt: skip
         return served, requests, engine.recomputed_tokens

@@ -68,5 +68,5 @@ def _run(case: SimulatedCase, arm: Arm, engine: RunnableEngine) -> CaseRun:
     steering = Steering(recorded, case.profile, case.arm.name)
     steering.put_in_force(arm, "fixed for the whole run")
     tickers = ((RENEW_S, steering.renew),)
-    outcomes = engine.run(case.requests, tickers, case.until_s)
+    outcomes = engine.run(case.requests, tickers, case.span.until_s)
     return case.ran(outcomes, engine.recomputed_tokens, recorded.decisions)

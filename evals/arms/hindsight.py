@@ -57,8 +57,8 @@ def switch_greedily(
     window_s = controller_config(case.controller, {}).control.long_tick_s
     taken: list[str] = []
     run = case.ran(())
-    for window in range(math.ceil(case.until_s / window_s)):
-        end_s = min((window + HORIZON_WINDOWS) * window_s, case.until_s)
+    for window in range(math.ceil(case.span.until_s / window_s)):
+        end_s = min((window + HORIZON_WINDOWS) * window_s, case.span.until_s)
         runs = {}
         for name in sorted(shortlist, key=lambda name: name not in taken[-1:]):
             coming = iter([*taken, name])

@@ -43,5 +43,5 @@ def run_loop(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
 
         loop.short_tick()  # in charge before the first request, as the fixed arms are
         tickers = ((config.control.short_tick_s, tick),)
-        outcomes = engine.run(case.requests, tickers, case.until_s)
+        outcomes = engine.run(case.requests, tickers, case.span.until_s)
     return case.ran(outcomes, engine.recomputed_tokens, recorded.decisions)

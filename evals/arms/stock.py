@@ -26,14 +26,14 @@ def run_stock(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     if case.arm.name == "vllm-priority-deadline":
         return _run_by_deadline(case)
     engine = build_engine(case.profile, case.settings, True)
-    outcomes = engine.run(case.requests, until_s=case.until_s)
+    outcomes = engine.run(case.requests, until_s=case.span.until_s)
     return case.ran(outcomes, engine.recomputed_tokens)
 
 
 def run_setting(case: SimulatedCase, setting: StockSetting) -> CaseRun:
     """Stock vLLM with these options; they are also its one decision."""
     engine = engine_with(case, setting)
-    outcomes = engine.run(case.requests, until_s=case.until_s)
+    outcomes = engine.run(case.requests, until_s=case.span.until_s)
     limits = Limits(setting.max_num_seqs, setting.token_budget)
     decision = AppliedDecision(0.0, "fcfs", limits, "best on the development half")
     run = case.ran(outcomes, engine.recomputed_tokens, [decision])
@@ -61,7 +61,7 @@ def _run_by_deadline(case: SimulatedCase) -> CaseRun:
     requests = [
         replace(one, priority=deadline_ms(one, case.settings)) for one in case.requests
     ]
-    outcomes = engine.run(requests, until_s=case.until_s)
+    outcomes = engine.run(requests, until_s=case.span.until_s)
     return case.ran(outcomes, engine.recomputed_tokens)
 
 

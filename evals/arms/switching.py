@@ -50,7 +50,7 @@ def follow(
 
     tick()
     tickers = ((window_s(case), tick),)
-    outcomes = engine.run(case.requests, tickers, case.until_s if until_s is None else until_s)
+    outcomes = engine.run(case.requests, tickers, case.span.until_s if until_s is None else until_s)
     return _switched(case.ran(outcomes, engine.recomputed_tokens, recorded.decisions))
 
 
@@ -72,7 +72,7 @@ def follow_states(
 
     tick()
     tickers = ((config.control.short_tick_s, reader.look), (window_s(case), tick))
-    outcomes = engine.run(case.requests, tickers, case.until_s)
+    outcomes = engine.run(case.requests, tickers, case.span.until_s)
     return _switched(case.ran(outcomes, engine.recomputed_tokens, recorded.decisions))
 
 

@@ -97,7 +97,7 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
             recorded = RecordedEngine(engine)
             case = LiveCase(
                 suite.scenarios[0].name, options.load, name, offered, suite.settings,
-                suite.drain_s, recorded,
+                workload.span, recorded,
             )  # fmt: skip
             console.print(f"{ARM_TITLES[name]}: {_PREPARES[name]}")
             with ArmView(console, ARM_TITLES[name], len(offered), recorded) as view:
@@ -105,7 +105,9 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
                     case, server, seed=options.seed, options=live, on_event=view.on_event
                 )
             runs.append(run)
-            results.append(summarise(run, workload.length_s, start_s=played.start_s) | {
+            results.append(summarise(
+                run, workload.span.counted_until_s, start_s=played.start_s
+            ) | {
                 "trace": workload.provenance, "capacity_rps": most_rps, "engine": "live",
                 **played.client,
             })  # fmt: skip

@@ -7,6 +7,7 @@ TTFT counts from when they were due. Closed: so many requests are always under w
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ async def replay(
     settings: EngineSettings,
     token_seed: int,
     timeout_s: float,
-    drain_s: float | None = None,
+    until_s: float = math.inf,
     run_id: str = "",
     on_event: OnEvent = lambda _kind, _outcome: None,
 ) -> Replay:
@@ -68,14 +69,13 @@ async def replay(
         settings: SLO targets by class.
         token_seed: decides the random prompts.
         timeout_s: longest life of one request; then it is `aborted`.
-        drain_s: time after the last arrival; then the rest is `unfinished`. None: no end.
+        until_s: seconds from the start; then the rest is `unfinished`.
         run_id: put before each request id (`r0`, `r1`, ...), so that ids differ between runs.
         on_event: called with ("sent", None) and ("left", outcome).
 
     Returns:
         What was seen. An HTTP error is an outcome, never an exception.
     """
-    end_s = None if drain_s is None else requests[-1].arrival_s + drain_s
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     bodies = list(islice(bodies_for(server, requests, token_seed), len(requests)))
     async with (
@@ -89,7 +89,7 @@ async def replay(
             due_mono = start_mono + request.arrival_s
             await asyncio.sleep(due_mono - time.monotonic())
             on_event("sent", None)
-            life_s = timeout_s if end_s is None else min(timeout_s, end_s - request.arrival_s)
+            life_s = min(timeout_s, until_s - request.arrival_s)
             served = await _serve(
                 client, bodies[index], request_id, until_mono=due_mono + life_s,
                 late="aborted" if life_s == timeout_s else "unfinished",

@@ -22,6 +22,7 @@ from evals.result.metrics import CaseRun, Result, summarise
 from evals.result.recording import RecordedEngine
 from evals.result.run_result import SuiteRun, versions
 from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.span import Span
 from evals.suite.suite import Suite
 from serving.contracts import Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
@@ -50,8 +51,8 @@ class LiveOptions:
 class LiveCase:
     """One arm on one workload at one load.
 
-    `engine` records what an arm with the hook decides; what arrives in `warmup_s` is served and
-    counts for nothing.
+    `engine` records what an arm with the hook decides; `span` is how long the case is, and what
+    of it counts.
     """
 
     scenario: str
@@ -59,9 +60,8 @@ class LiveCase:
     arm: str
     requests: Sequence[TraceRequest]
     settings: EngineSettings
-    drain_s: float
+    span: Span
     engine: RecordedEngine | None = None
-    warmup_s: float = 0.0
 
     @property
     def title(self) -> str:
@@ -164,7 +164,7 @@ def run_case(
     name = case.arm if arm is None else arm.id_text
     playing = partial(
         replay, replace(server, engine=None), case.requests, settings=case.settings,
-        token_seed=seed, timeout_s=options.timeout_s, drain_s=case.drain_s,
+        token_seed=seed, timeout_s=options.timeout_s, until_s=case.span.until_s,
         run_id=f"{case.scenario}-{case.load:g}-{name}-",
     )  # fmt: skip
     if case.engine is None or arm is None:
@@ -196,8 +196,7 @@ def _run_arm(
     suite, options = live.suite, live.options
     engine = None if server.engine is None else RecordedEngine(server.engine)
     case = LiveCase(
-        workload.scenario, load, arm, offered.requests, suite.settings, suite.drain_s, engine,
-        suite.warmup_s,
+        workload.scenario, load, arm, offered.requests, suite.settings, workload.span, engine,
     )  # fmt: skip
     if options.ledger_dir is not None:
         path = options.ledger_dir / f"ledger-{case.scenario}-{load:g}x.sqlite"
@@ -220,8 +219,8 @@ def _run_arm(
             "had no CPU for it; that is part of its TTFT"
         )
     result = summarise(
-        run, workload.length_s, warmup_s=case.warmup_s, moments_s=offered.moments_s,
-        start_s=played.start_s, contract=suite.settings.contract,
+        run, case.span.counted_until_s, warmup_s=case.span.warmup_s,
+        moments_s=offered.moments_s, start_s=played.start_s, contract=suite.settings.contract,
     )  # fmt: skip
     result |= {
         "seed": workload.seed, "trace": workload.provenance, "engine": server.description,

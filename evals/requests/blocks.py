@@ -41,7 +41,8 @@ def block_start_s(
     if seeds > blocks:
         raise WorkloadError(
             f"{name}: {seeds} seeds are asked for, and this half has {blocks} blocks of "
-            f"{length_s:g} s ({(until_s - from_s) / 3600:.3g} h): take fewer seeds or minutes"
+            f"{length_s:g} s ({(until_s - from_s) / 3600:.3g} h): take fewer seeds or minutes, "
+            "or a shorter tail_s"
         )
     return from_s + length_s * place(seed, blocks)
 

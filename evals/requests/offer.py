@@ -1,7 +1,8 @@
 """What does a workload offer at a given rate, and when does its traffic change?
 
-The mean over the time that counts is the rate, changes included. The same for every arm, so that
-arms are compared on the same arrivals. Called by the runners.
+The mean over the time that counts is the rate, changes included; before and after it traffic is
+the same. The same for every arm, so that arms are compared on the same arrivals. Called by the
+runners.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from evals.requests.columns import LazyRequests, RequestColumns
 from evals.requests.scaling import WorkloadError
 from evals.requests.sending import Block, Sender, sent
 from evals.suite.shapes import Change
+from evals.suite.span import Span
 from evals.suite.suite import Scenario
 from evals.suite.traffic_spec import Half
 from hmas_agents.situation import Expected
@@ -19,7 +21,7 @@ from serving.contracts import TraceRequest
 from serving.contracts.contract import TenantTerms
 from serving.contracts.settings import EngineSettings
 
-TRIES = 8
+TRIES = 12
 DEVELOPMENT = 1 << 32  # no seed of a suite is as large
 NEAR, FAR = 0.01, 0.05  # of the rate that was asked for: near enough, and worth a warning
 MOST_REQUESTS = 5_000_000
@@ -37,7 +39,7 @@ class Workload:
         seed: what decides block, clients, arrivals and lengths.
         profile: name of the machine; empty: a server.
         senders: on the block's clock.
-        warmup_s, counted_s: length of what does not count, and of what does, after it.
+        span: how long it is, and what of it counts.
         max_model_len: longer requests are clipped.
         weights: of tenants where tenants share, if the contract does not say.
         provenance: where requests come from.
@@ -49,32 +51,26 @@ class Workload:
     seed: int
     profile: str
     senders: tuple[Sender, ...]
-    warmup_s: float
-    counted_s: float
+    span: Span
     max_model_len: int
     weights: tuple[tuple[str, float], ...]
     provenance: str
 
     @property
-    def length_s(self) -> float:
-        """From the first moment to the last."""
-        return self.warmup_s + self.counted_s
-
-    @property
     def changes(self) -> tuple[Change, ...]:
         """Of the scenario, on the block's clock."""
-        return tuple(one.change(self.warmup_s, self.counted_s) for one in self.spec.changes)
+        return tuple(one.change(self.span) for one in self.spec.changes)
 
     @cached_property
     def requests(self) -> Sequence[TraceRequest]:
         """About SAMPLE_REQUESTS requests, of the same mix at any rate: for what has no load."""
-        return offer(self, SAMPLE_REQUESTS / self.length_s).requests
+        return offer(self, SAMPLE_REQUESTS / self.span.until_s).requests
 
     @property
     def block(self) -> Block:
         """What is to be filled. What is synthetic is drawn anew for the half that one tunes on."""
         drawn = self.seed + (DEVELOPMENT if self.half == "development" else 0)
-        return Block(self.length_s, drawn, self.changes)
+        return Block(self.span.until_s, drawn, self.changes)
 
     def at_factor(self, factor: float) -> RequestColumns:
         """What all send at so many times their own rates, clipped to the model's context."""
@@ -119,27 +115,29 @@ def offer(workload: Workload, rate_rps: float) -> Offered:
     Raises:
         WorkloadError: nothing is sent in the time that counts, or too much.
     """
-    wanted = rate_rps * workload.counted_s
+    span = workload.span
+    wanted = rate_rps * span.counted_s
     factor, counted = 1.0, 0
     columns = workload.at_factor(0.0)
-    for _ in range(TRIES):  # the second is nearly there; chance has a say in what counts
+    for i in range(TRIES):  # the second is nearly there; chance has a say in what counts
         tried = workload.at_factor(factor)
-        found = len(tried.between(workload.warmup_s, workload.length_s))
+        found = len(tried.between(span.warmup_s, span.counted_until_s))
         if abs(found - wanted) < abs(counted - wanted):
             columns, counted = tried, found
         if abs(counted / wanted - 1) <= NEAR:
             break
-        factor *= min(wanted / found, 100.0) if found else 100.0
+        # From then on half the way: bursts come and go with the factor, and it would swing.
+        factor *= min(wanted / found, 100.0) ** (1.0 if i < 2 else 0.5) if found else 100.0
     if not counted:
         raise WorkloadError(
             f"{workload.scenario}: no requests from {workload.provenance} in minutes = "
-            f"{workload.counted_s / 60:.3g} at {rate_rps:.3g} requests/s: take more minutes"
+            f"{span.counted_s / 60:.3g} at {rate_rps:.3g} requests/s: take more minutes"
         )
     changes = workload.changes
-    edges_s = {edge for one in changes for edge in one.edges_s if 0 < edge < workload.length_s}
+    edges_s = {edge for one in changes for edge in one.edges_s if 0 < edge < span.counted_until_s}
     return Offered(
-        LazyRequests(columns), counted / workload.counted_s, tuple(sorted(edges_s)),
-        tuple(sorted(_expected(changes, workload.length_s), key=lambda one: one.from_s)),
+        LazyRequests(columns), counted / span.counted_s, tuple(sorted(edges_s)),
+        tuple(sorted(_expected(changes, span.until_s), key=lambda one: one.from_s)),
     )  # fmt: skip
 
 

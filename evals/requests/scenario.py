@@ -73,13 +73,13 @@ def build_workload(
         WorkloadError: the half has not so many blocks.
     """
     workload = Workload(
-        scenario.name, scenario, suite.half, seed, "", (), suite.warmup_s,
-        suite.counted_s(scenario), max_model_len, (), "",
+        scenario.name, scenario, suite.half, seed, "", (), suite.span(scenario), max_model_len,
+        (), "",
     )  # fmt: skip
     seeds = max(suite.every_seed) + 1
     if trace_file is None and scenario.trace == "synthetic":
         senders: tuple[Sender, ...] = tuple(
-            _synthetic(tenant, workload.length_s) for tenant in scenario.tenants
+            _synthetic(tenant, workload.span.until_s) for tenant in scenario.tenants
         )
         return replace(workload, senders=senders, provenance="synthetic tenants")
     if trace_file is None:
@@ -171,12 +171,9 @@ def _of_clients(workload: Workload, seeds: int, file: TraceFile, warn: Warn) -> 
         warn(note)
     from_s, until_s = (hour * 3600 for hour in file.draw.hours or model.hours)
     half = half_of(from_s, until_s, workload.half)
-    start_s = block_start_s(
-        workload.scenario, half, workload.length_s, seeds, workload.seed
-    )
-    senders = model.senders(
-        start_s, start_s + workload.length_s, file.draw.clients, workload.seed
-    )
+    length_s = workload.span.until_s
+    start_s = block_start_s(workload.scenario, half, length_s, seeds, workload.seed)
+    senders = model.senders(start_s, start_s + length_s, file.draw.clients, workload.seed)
     return replace(
         workload,
         senders=tuple(senders),
@@ -196,15 +193,17 @@ def _of_rows(workload: Workload, seeds: int, file: TraceFile, warn: Warn) -> Wor
     _check_count(name, file, len(trace.requests))
     rows = with_tenants(RequestColumns.of(trace.requests), tenants, workload.seed)
     half = half_of(0.0, float(rows.arrival_s[-1]) + 1e-6, workload.half)
-    if seeds == 1 and workload.warmup_s < half[1] - half[0] < workload.length_s:
-        warn(f"{name}: {file.path.name} lasts {half[1] - half[0]:.0f} s, so cases do, too")
-        workload = replace(workload, counted_s=half[1] - half[0] - workload.warmup_s)
-    start_s = block_start_s(name, half, workload.length_s, seeds, workload.seed)
-    block = rows.between(start_s, start_s + workload.length_s)
+    span, whole_s = workload.span, half[1] - half[0]
+    if seeds == 1 and 0 < (counted_s := whole_s - span.warmup_s - span.tail_s) < span.counted_s:
+        warn(f"{name}: {file.path.name} lasts {whole_s:.0f} s, so cases do, too")
+        span = replace(span, counted_s=counted_s)
+    start_s = block_start_s(name, half, span.until_s, seeds, workload.seed)
+    block = rows.between(start_s, start_s + span.until_s)
     _check_count(name, file, len(block))
     block = replace(block, arrival_s=block.arrival_s - start_s)
     return replace(
         workload,
+        span=span,
         senders=(Rows(block),),
         provenance=(
             f"{file.path.name} ({file.format}, sha256 {sha256[:12]}, {len(trace.requests)} usable "

@@ -1,9 +1,8 @@
 """How good was a run? Outcomes in, one result object out.
 
-Goodput is what met all its SLOs and *ended* inside the counted span, per second of it: what ends
-later, when nothing arrives any more, is not what the engine sustains. Attainment is the share that
-met all of those that *arrived* inside it, whenever they ended; what was rejected, aborted, demoted
-or not finished is a miss. Called by the runners; the keys are the public format of
+Goodput is what met all its SLOs and *ended* inside the counted span, per second of it. Attainment
+is the share that met all of those that *arrived* inside it, whenever they ended; what was rejected,
+aborted, demoted or not finished is a miss. Called by the runners; the keys are the public format of
 `hmas eval run --json`.
 """
 
@@ -57,7 +56,7 @@ def summarise(
 
     Args:
         run: one outcome per offered request, in any order.
-        span_s: from `start_s` until no request is offered any more, the same for every arm.
+        span_s: from `start_s` until nothing counts any more, the same for every arm.
         warmup_s: of the span, from its start, in which arrivals and ends count for nothing.
             Switches, preemptions and recomputed tokens are of the whole run.
         moments_s: when traffic changes, seconds after the start.
@@ -71,7 +70,7 @@ def summarise(
     if start_s is None:
         start_s = float(every["arrival_s"].min())
     from_s, counted_s = start_s + warmup_s, span_s - warmup_s
-    arrived = every[every["arrival_s"] >= from_s]
+    arrived = every[every["arrival_s"].between(from_s, from_s + counted_s)]
     if arrived.empty or counted_s <= 0:
         raise ValueError(
             f"{len(every)} outcomes over {span_s} s, of which warmup_s = {warmup_s:g} "
@@ -86,7 +85,7 @@ def summarise(
         "load": run.load,
         "arm": run.arm,
         "requests": len(arrived),
-        "warmup_requests": len(every) - len(arrived),
+        "uncounted_requests": len(every) - len(arrived),
         "goodput_rps": len(ended) / counted_s,
         "goodput_tokens_per_s": float(ended[["prompt_tokens", "output_tokens"]].sum().sum())
         / counted_s,

@@ -30,7 +30,7 @@ def stability(
         windows: in order; those of the warm-up and without arrivals are missing.
         start_s: end of the warm-up. A window that reaches over it or over `end_s` counts only
             if there is no whole one.
-        end_s: the last arrival.
+        end_s: of what counts.
         moments_s: when traffic changes; those within the warm-up are left out.
         switches: of the policy, in the whole run.
     """

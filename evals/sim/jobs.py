@@ -56,13 +56,14 @@ def finish(case: SimulatedCase) -> FinishedCase:
     """Run a case; only what is kept goes back to the parent."""
     run = run_case(case)
     result = summarise(
-        run, case.counted_until_s, warmup_s=case.warmup_s, moments_s=case.moments_s,
+        run, case.span.counted_until_s, warmup_s=case.span.warmup_s, moments_s=case.moments_s,
         start_s=0.0, contract=case.settings.contract,
     )  # fmt: skip
     result |= {
         **case.facts,
         "engine": f"simulated {case.profile.name}: {case.profile.provenance}",
         "seed": case.seed,
+        "cut_off": case.cut_off(run),
         "charged": CHARGED,  # wherever an arm has the hook
     }
     return FinishedCase(result, run if case.keep_outcomes else replace(run, outcomes=()))
@@ -76,17 +77,16 @@ def capacity_rps_of(case: SimulatedCase) -> float:
 def bound_of(case: SimulatedCase) -> Result:
     """The most goodput that any arm could reach in a case, and what limits it.
 
-    Of the requests that count: those of the warm-up cost nothing here, which can only raise
-    it. The step is as large as any arm's may be, for the same reason.
+    Of the requests that count: the others cost nothing here, which can only raise it. The step is
+    as large as any arm's may be, for the same reason.
     """
-    counted = [request for request in case.requests if request.arrival_s >= case.from_s]
+    counted = [one for one in case.requests if case.span.counts(one.arrival_s)]
     budget = max(case.profile.token_budget, CHUNKED_PREFILL_SIZE)
     if case.tuned is not None:
         budget = max(budget, case.tuned.stock.token_budget)
-    bound = upper_bound(
-        counted, replace(case.profile, token_budget=budget), case.settings, case.drain_s
-    )
-    met_rps = bound.met / (case.counted_until_s - case.warmup_s)
+    machine = replace(case.profile, token_budget=budget)
+    bound = upper_bound(counted, machine, case.settings, case.span.until_s)
+    met_rps = bound.met / case.span.counted_s
     return {"bound_rps": met_rps, "bound_binding": bound.binding}
 
 
@@ -140,13 +140,11 @@ def _case(
         requests=offered.requests,
         profile=replace(profile, noise_seed=workload.seed),  # the same noise for every arm
         settings=workload.settings(suite.settings),
-        drain_s=suite.drain_s,
+        span=workload.span,
         controller=replace(options.controller, ledger_path=ledger),
         seed=workload.seed,
-        warmup_s=suite.warmup_s,
         tuned=options.tuned.get(profile.name),
         facts=facts or {},
         moments_s=offered.moments_s,
         expected=offered.expected,
-        length_s=workload.length_s,
     )

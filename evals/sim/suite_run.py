@@ -126,7 +126,8 @@ def _bounded(result: Result, bound: Result) -> Result:
 
 
 def _line(case: SimulatedCase, done: FinishedCase) -> str:
+    cut = f", {done.result['cut_off']} cut off: a longer tail_s?" if done.result["cut_off"] else ""
     return (
         f"{case.title}: goodput {done.result['goodput_rps']:.2f} requests/s, "
-        f"attainment {done.result['attainment']:.1%}"
+        f"attainment {done.result['attainment']:.1%}{cut}"
     )

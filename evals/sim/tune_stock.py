@@ -56,10 +56,10 @@ def worth_of(job: Job) -> list[float]:
     """For each setting the share of a case's counted requests that met their SLOs."""
     case, settings = job
     workload, targets_ms = columns(case.requests, case.profile), case.targets_ms()
-    counted = workload.arrival_s >= case.from_s
+    counted = case.counted
     shares = []
     for setting in settings:
-        served = engine_with(case, setting).run_columns(workload, until_s=case.until_s)
+        served = engine_with(case, setting).run_columns(workload, until_s=case.span.until_s)
         shares.append(float(served.met(targets_ms)[counted].mean()))
     return shares
 

@@ -66,6 +66,6 @@ def worth_of(job: tuple[SimulatedCase, tuple[tuple[Node, ...], ...]]) -> list[fl
 
 
 def _missed(case: SimulatedCase, run: CaseRun, windows: int) -> Floats:
-    counted = [one for one in run.outcomes if one.arrival_s >= case.from_s and not one.met]
+    counted = [one for one in run.outcomes if case.span.counts(one.arrival_s) and not one.met]
     places = np.array([one.arrival_s for one in counted]) // window_s(case)
     return np.bincount(places.astype(np.int64), minlength=windows).astype(np.float64)[:windows]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from evals.suite.arms import expand_arms, parse_arm
+from evals.suite.span import Span
 from evals.suite.toml_file import key_error, read_toml
 from evals.suite.traffic_spec import (
     ChangeSpec,
@@ -100,6 +101,10 @@ class Suite(SuiteModel):
     warmup_s: float = Field(
         0.0, ge=0, description="Before that: requests are served, but count for nothing."
     )
+    tail_s: float = Field(
+        120.0, ge=0, description="After that, the same; at its end the rest is `unfinished`. "
+        "As long as what counts may be under way and still in time."
+    )
     profiles: tuple[Name, ...] = Field(
         (DEFAULT_PROFILE,), min_length=1, description="Machines: files in evals/profiles."
     )
@@ -109,9 +114,6 @@ class Suite(SuiteModel):
     loads: tuple[Annotated[float, Field(gt=0, le=20)], ...] = Field(min_length=1)
     arms: tuple[str, ...] = Field(
         min_length=1, description="`fixed-*` stands for every policy, `+*` for each rule alone."
-    )
-    drain_s: float = Field(
-        120.0, ge=0, description="Time after the last arrival; then the rest is `unfinished`."
     )
     settings: EngineSettings = EngineSettings()
     server: tuple[str, ...] = Field(
@@ -167,9 +169,9 @@ class Suite(SuiteModel):
         """The machine, or the first of several."""
         return self.profiles[0]
 
-    def counted_s(self, scenario: Scenario) -> float:
-        """Length of what counts in a scenario."""
-        return 60.0 * (scenario.minutes or self.minutes)
+    def span(self, scenario: Scenario) -> Span:
+        """How long a scenario's cases are, and what of them counts."""
+        return Span(60.0 * (scenario.minutes or self.minutes), self.warmup_s, self.tail_s)
 
     def with_minutes(self, minutes: float) -> Self:
         """The suite with cases of this length."""

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from evals.suite.shapes import Change, Lognormal
+from evals.suite.span import Span
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.\-]+$")]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -114,12 +115,12 @@ class ChangeSpec(SuiteModel):
             raise ValueError("until must be above at + over: it is over before it is there")
         return self
 
-    def change(self, warmup_s: float, counted_s: float) -> Change:
+    def change(self, span: Span) -> Change:
         """On the clock of a case; what begins at 0 begins with the warm-up."""
         return Change(
             self.factor,
-            warmup_s + self.at * counted_s if self.at else 0.0,
-            math.inf if self.until is None else warmup_s + self.until * counted_s,
-            self.over * counted_s,
+            span.warmup_s + self.at * span.counted_s if self.at else 0.0,
+            math.inf if self.until is None else span.warmup_s + self.until * span.counted_s,
+            self.over * span.counted_s,
             self.tenant,
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from evals.arms.case import SimulatedCase
 from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.span import Span
 from evals.suite.tuned import StockSetting, TunedMachine
 from serving.contracts import CostCoefficients, TraceRequest
 from serving.contracts.settings import EngineSettings
@@ -52,7 +53,8 @@ def case(
     """A case of an arm; by default 80 requests at about one and a half times capacity."""
     return SimulatedCase(
         "small", 1.5, parse_arm(arm), workload(80, 25.0) if requests is None else requests,
-        MACHINE, EngineSettings(), 60.0, controller or ControllerOptions(), seed, tuned=TUNED,
+        MACHINE, EngineSettings(), Span(240.0), controller or ControllerOptions(), seed,
+        tuned=TUNED,
     )  # fmt: skip
 
 

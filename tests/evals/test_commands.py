@@ -17,6 +17,7 @@ minutes = 0.3
 profiles = ["a100_llama_8b"]
 loads = [1.5]
 arms = ["vllm-fcfs", "fixed-fcfs", "hmas"]
+tail_s = 20.0
 
 [[scenarios]]
 name = "conv"

@@ -11,7 +11,6 @@ import numpy as np
 from evals.arms.case import SimulatedCase
 from evals.machines.fit import step_errors
 from evals.machines.steps import CalibrationError, Steps
-from evals.requests.scaling import span_s
 from evals.result.metrics import CaseRun, Result, summarise
 from serving.contracts import Outcome
 from serving.perception.accounting import judge
@@ -53,7 +52,7 @@ def compare(
     raw = _figures(case, simulated, simulated_steps)
     result: Result = {
         "scenario": case.scenario, "load": case.load, "arm": case.arm.name,
-        "requests": len(live.outcomes), "warmup_s": case.warmup_s, "overhead_s": overhead_s,
+        "requests": len(live.outcomes), "warmup_s": case.span.warmup_s, "overhead_s": overhead_s,
         "engine": f"simulated {case.profile.name}: {case.profile.provenance}",
         **sides,
         "error": errors(sides["live"], sides["simulated"]),
@@ -106,8 +105,10 @@ def within_target(error: dict[str, float | None]) -> bool:
 
 def _figures(case: SimulatedCase, run: CaseRun, steps: Steps) -> Result:
     """As a suite counts them, live or simulated; steps are of the whole run."""
+    # Clocks differ: both sides' time begins with their first arrival.
+    span_s = case.span.counted_until_s - case.requests[0].arrival_s
     summary = summarise(
-        run, span_s(case.requests), warmup_s=case.warmup_s, contract=case.settings.contract
+        run, span_s, warmup_s=case.span.warmup_s, contract=case.settings.contract
     )
     p50, p90 = np.percentile(steps.seconds, (50, 90))
     return {

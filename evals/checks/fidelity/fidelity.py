@@ -48,7 +48,7 @@ class Replayed:
         return SimulatedCase(
             scenario=case.scenario, load=case.load, arm=parse_arm(case.arm),
             requests=tuple(case.requests), profile=profile, settings=case.settings,
-            drain_s=case.drain_s, warmup_s=case.warmup_s, controller=ControllerOptions(),
+            span=case.span, controller=ControllerOptions(),
         )  # fmt: skip
 
 
@@ -89,8 +89,7 @@ def replay_suite(
                 between()
             case = LiveCase(
                 workload.scenario, load, arm, offer(workload, load * most_rps).requests,
-                suite.settings, suite.drain_s, RecordedEngine(server.engine),
-                suite.warmup_s,
+                suite.settings, workload.span, RecordedEngine(server.engine),
             )  # fmt: skip
             replayed.append(_replay(case, server, facts, seed, progress))
             between()

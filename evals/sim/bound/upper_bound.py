@@ -80,7 +80,7 @@ def upper_bound(
     requests: Sequence[TraceRequest],
     profile: EngineProfile,
     settings: EngineSettings,
-    drain_s: float,
+    until_s: float,
 ) -> Bound:
     """Bound what any scheduler can meet.
 
@@ -89,13 +89,13 @@ def upper_bound(
         profile: the machine and its cost model. An arm with a larger token budget is another
             engine: for a bound over several arms give the largest that any of them tries.
         settings: the targets of the SLO classes.
-        drain_s: seconds after the last arrival after which no step starts.
+        until_s: no step starts later.
 
     Raises:
         WorkloadError: all requests arrive at the same moment, so there is no rate.
     """
     offered_s = span_s(requests)
-    work = least_work(requests, profile, settings, requests[-1].arrival_s + drain_s)
+    work = least_work(requests, profile, settings, until_s)
     possible = len(work.release_s)
     if not possible:
         return Bound(0.0, 0.0, 0, "load", 0)

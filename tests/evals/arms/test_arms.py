@@ -108,7 +108,7 @@ def test_requests_are_refused_as_beside_vllms_own_scheduler(limit):
     item = case("vllm-tuned", workload(200, 40.0))
     run = with_limit(item.requests, limit)
     oracle = AdmissionEngine(item.profile, item.settings, limit)
-    assert run.outcomes == oracle.run(item.requests, until_s=item.until_s)
+    assert run.outcomes == oracle.run(item.requests, until_s=item.span.until_s)
     refused = sum(o.finish == "rejected" for o in run.outcomes)
     assert 10 < refused < 190
 

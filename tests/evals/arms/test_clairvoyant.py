@@ -33,7 +33,7 @@ def test_it_is_never_below_an_arm_that_it_begins_with(searched):
 def test_it_finds_more_than_they_do_and_not_more_than_the_bound(searched):
     item, run = searched
     assert met(run) > run.chosen["start_met"]
-    bound = upper_bound(item.requests, item.profile, item.settings, item.drain_s)
+    bound = upper_bound(item.requests, item.profile, item.settings, item.span.until_s)
     assert met(run) <= bound.met + 1e-9
 
 

@@ -36,7 +36,7 @@ class Windowed(FakeSimulator):
 
 
 def test_greedy_switching_takes_what_pays_most_by_the_end_of_the_next_window():
-    requests = offered(0.0, 180.0)  # and 60 s to drain: four windows
+    requests = offered(0.0, 180.0)  # of 240 s: four windows
     item = case("hindsight-switching", requests)
     names = ("fixed-edf+slack", "fixed-sjf+rules")
     run = switch_greedily(item, names, lambda *_: Windowed())

@@ -8,21 +8,22 @@ from evals.arms import run_case
 from evals.arms.case import SimulatedCase
 from evals.machines.profile_file import load_profile
 from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.span import Span
 from hmas_agents.config import ControlConfig
-from serving.contracts import Ack, Limits
+from serving.contracts import Ack, Limits, TraceRequest
 from serving.contracts.rules import RULES, with_rules
 from serving.contracts.settings import EngineSettings
 from serving.policies import format_policy
-from tests.evals.samples import offered
-from tests.evals.small_cases import FakeSimulator
+from tests.evals.samples import offered, outcome
+from tests.evals.small_cases import FakeSimulator, case
 
 PROFILE = load_profile("a100_llama_8b")
 
 
 def run(arm, engine):
-    case = SimulatedCase(
-        "s", 0.8, parse_arm(arm), offered(0.0, 5.0), PROFILE, EngineSettings(), 120.0,
-        ControllerOptions(),
+    item = SimulatedCase(
+        "s", 0.8, parse_arm(arm), offered(0.0, 5.0), PROFILE, EngineSettings(),
+        Span(6.0, tail_s=119.0), ControllerOptions(),
     )  # fmt: skip
     built = []
 
@@ -30,7 +31,7 @@ def run(arm, engine):
         built.append(stock)
         return engine
 
-    return run_case(case, build), built
+    return run_case(item, build), built
 
 
 def test_the_stock_arm_is_stock_vllm_untouched():
@@ -91,6 +92,31 @@ def test_an_engine_that_leaves_a_rule_out_is_an_error():
 
     with pytest.raises(RuntimeError, match=r"other limits: kv_reserve = 0\.05 became 0\.0"):
         run("fixed-edf+kv", Forgetting())
+
+
+def test_what_arrives_in_warm_up_and_tail_counts_for_nothing():
+    requests = offered(5.0, 15.0, 25.0, 35.0)
+    item = replace(case("vllm-fcfs", requests), span=Span(20.0, warmup_s=10.0, tail_s=10.0))
+    outcomes = [outcome(i, arrival_s=each.arrival_s) for i, each in enumerate(requests)]
+    assert item.counted.tolist() == [False, True, True, False]
+    assert item.met(item.ran(outcomes)) == 2
+    outcomes[2] = replace(outcomes[2], met=False)
+    assert item.share_met(item.ran(outcomes)) == 0.5
+
+
+def test_what_was_not_due_at_the_end_is_cut_off():
+    """Promised: 0.5 s to the first token, and 30 ms for each of the further ones."""
+    requests = [
+        TraceRequest(20.0, 10, tokens, "a", slo_class)
+        for tokens, slo_class in [(1, "interactive"), (640, "interactive"), (700, "interactive"),
+                                  (1, "batch"), (1, "best_effort")]
+    ]  # fmt: skip
+    item = replace(case("vllm-fcfs", tuple(requests)), span=Span(20.0, tail_s=20.0))
+    outcomes = [outcome(i, arrival_s=20.0, finish="unfinished") for i in range(len(requests))]
+    assert item.cut_off(item.ran(outcomes)) == 3
+    outcomes[2] = replace(outcomes[2], finish="length")
+    assert item.cut_off(item.ran(outcomes)) == 2
+    assert replace(item, span=Span(19.0, tail_s=21.0)).cut_off(item.ran(outcomes)) == 0
 
 
 def test_a_lost_lease_is_an_error():

@@ -24,6 +24,7 @@ from evals.machines.steps import CalibrationError, steps_of
 from evals.progress import CaseProgress
 from evals.result.recording import RecordedEngine
 from evals.suite.arms import ControllerOptions, parse_arm
+from evals.suite.span import Span
 from evals.suite.suite import load_suite
 from serving.contracts import CostCoefficients
 from serving.contracts.settings import EngineSettings
@@ -41,7 +42,7 @@ def case(arm="vllm-fcfs", cost=COST):
     return SimulatedCase(
         scenario="mixed", load=1.0, arm=parse_arm(arm), profile=replace(MACHINE, cost=cost),
         requests=tuple(mixed_load(120, 12.0, seed=2, mean_output_tokens=20.0)),
-        settings=EngineSettings(), drain_s=60.0, controller=ControllerOptions(),
+        settings=EngineSettings(), span=Span(70.0), controller=ControllerOptions(),
     )  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def test_a_replay_is_simulated_with_its_own_requests_arm_and_settings(ran):
     run, steps = ran
     of = case()
     live = LiveCase(
-        of.scenario, of.load, of.arm.name, of.requests, of.settings, of.drain_s,
+        of.scenario, of.load, of.arm.name, of.requests, of.settings, of.span,
         RecordedEngine(FakeEngine()),
     )  # fmt: skip
     facts = {"trace": "a trace", "capacity_rps": 3.0}

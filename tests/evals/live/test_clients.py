@@ -18,6 +18,7 @@ from evals.live.run import LiveCase, LiveOptions, run_case
 from evals.live.server import Server
 from evals.sim.workers import WorkerError
 from evals.suite.arms import ControllerOptions
+from evals.suite.span import Span
 from serving.contracts import Outcome
 from serving.contracts.settings import EngineSettings
 from tests.evals.fake_openai import FakeOpenAI, serving
@@ -61,7 +62,7 @@ def test_requests_are_sent_while_the_process_of_the_controller_is_busy():
         assert server.all_asked.wait(60), "clients wait for this process"
         told.append((kind, outcome))
 
-    case = LiveCase("s", 1.0, "other", REQUESTS, SETTINGS, drain_s=30.0)
+    case = LiveCase("s", 1.0, "other", REQUESTS, SETTINGS, Span(30.0))
     options = LiveOptions(ControllerOptions())
     with serving(server) as fake:
         run, _ = run_case(case, Server(fake.url, "tiny"), seed=1, options=options, on_event=busy)

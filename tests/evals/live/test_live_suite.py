@@ -1,6 +1,7 @@
 """Do all arms of a live run, servers by URL among them, serve the same requests in turn?"""
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from evals.requests.columns import RequestColumns
 from evals.requests.offer import Workload
 from evals.requests.rows import Rows
 from evals.suite.arms import ControllerOptions
+from evals.suite.span import Span
 from evals.suite.suite import Suite
 from serving.contracts import TraceRequest
 from tests.evals.fake_openai import FakeOpenAI, serving
@@ -37,10 +39,19 @@ SUITE = Suite.model_validate(
 REQUESTS = tuple(
     TraceRequest(i / 200, 5 + i, 1 + i % 3, "a", "interactive", priority=1) for i in range(20)
 )
-SENDER = Rows(RequestColumns.of(REQUESTS))
+
+
+class Early:
+    """Sends while it counts, and nothing in the tail, for which a test would have to wait."""
+
+    def send(self, factor, block):
+        return Rows(RequestColumns.of(REQUESTS)).send(factor, replace(block, length_s=LENGTH_S))
+
+
 WORKLOADS = [
     Workload(
-        "conv", SUITE.scenarios[0], "any", seed, "", (SENDER,), 0.0, LENGTH_S, 4096, (), "made up"
+        "conv", SUITE.scenarios[0], "any", seed, "", (Early(),), Span(LENGTH_S, tail_s=5.0), 4096,
+        (), "made up",
     )
     for seed in SEEDS
 ]

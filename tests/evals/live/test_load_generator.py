@@ -284,7 +284,7 @@ def test_a_server_that_is_not_there_is_an_outcome():
 
 @pytest.mark.parametrize(
     ("limits", "finish"),
-    [({"timeout_s": 0.5}, "aborted"), ({"drain_s": 0.5}, "unfinished")],
+    [({"timeout_s": 0.5}, "aborted"), ({"until_s": 0.5}, "unfinished")],
 )
 def test_a_request_that_takes_too_long_is_closed_and_missed(limits, finish):
     server = Server(lambda _: "hang")

@@ -19,7 +19,8 @@ TWO_HOURS = Draw((0.0, 2.0))
 SUITE = """\
 name = "clients"
 half = "test"
-minutes = 25
+minutes = 24
+tail_s = 60
 loads = [0.8]
 arms = ["vllm-fcfs"]
 

@@ -14,6 +14,7 @@ SUITE = """\
 name = "mine"
 half = "any"
 minutes = 10
+tail_s = 0
 profiles = ["a100_llama_8b"]
 loads = [1.2]
 arms = ["vllm-fcfs"]

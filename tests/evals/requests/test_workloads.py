@@ -98,7 +98,17 @@ def test_what_counts_comes_at_the_rate_that_was_asked_for(rate_rps, seed, change
     counted = ((arrivals_s >= 60) & (arrivals_s <= 300)).sum() / 240
     assert counted == pytest.approx(got.counted_rps)
     assert counted == pytest.approx(rate_rps, rel=0.05)
-    assert 0 <= arrivals_s[0] <= arrivals_s[-1] <= 300
+    assert 0 <= arrivals_s[0] <= arrivals_s[-1] <= 420
+
+
+@pytest.mark.parametrize(("changes", "after"), [((), 1.0), (({"factor": 3.0, "at": 0.5},), 1.5)])
+def test_traffic_goes_on_after_what_counts_as_it_was_at_its_end(changes, after):
+    got = offer(workload(*changes, tail_s=600), 20.0)
+    arrivals_s = np.array([one.arrival_s for one in got.requests])
+    for from_s in (300, 600):
+        rate_rps = ((arrivals_s >= from_s) & (arrivals_s < from_s + 300)).sum() / 300
+        assert rate_rps == pytest.approx(20.0 * after, rel=0.1)
+    assert got.counted_rps == pytest.approx(20.0, rel=0.02)
 
 
 def test_a_step_and_a_flash_crowd_are_where_they_should_be_and_are_expected():

@@ -52,7 +52,7 @@ def test_goodput_is_of_what_ended_inside_the_span_and_attainment_of_what_arrived
         outcome(0, arrival_s=0, finished_s=15),  # arrived while nothing counted
         outcome(1, arrival_s=12, finished_s=14),
         outcome(2, arrival_s=13, finished_s=19, met=False),
-        outcome(3, arrival_s=18, finished_s=25),  # met, but when nothing arrives any more
+        outcome(3, arrival_s=18, finished_s=25),  # met, but after what counts
         outcome(4, arrival_s=20, finished_s=21),
     )
     result = summarise(run, span_s=20.0, warmup_s=10.0)
@@ -60,7 +60,8 @@ def test_goodput_is_of_what_ended_inside_the_span_and_attainment_of_what_arrived
     assert result["goodput_tokens_per_s"] == 22.0  # two requests of 110 tokens
     assert (result["requests"], result["attainment"]) == (4, 0.75)
     later = summarise(run, span_s=20.0, warmup_s=12.0, start_s=-2.0)
-    assert (later["requests"], later["goodput_rps"]) == (4, 2 / 8)
+    assert (later["requests"], later["goodput_rps"]) == (3, 2 / 8)
+    assert later["uncounted_requests"] == 2
 
 
 def contract(**weights):

@@ -53,7 +53,7 @@ def test_results_leave_out_the_warm_up_by_arrival():
     outcomes = [outcome(i, arrival_s=100.0 + i, met=i >= 30) for i in range(91)]
     case = CaseRun("s", 1.0, "hmas", outcomes, ())
     result = summarise(case, 90.0, warmup_s=30.0, moments_s=[60.0])
-    assert (result["requests"], result["warmup_requests"]) == (61, 30)
+    assert (result["requests"], result["uncounted_requests"]) == (61, 30)
     assert result["attainment"] == 1.0
     assert result["offered_rps"] == pytest.approx(61 / 60)
     assert result["stability"]["windows"] == [[45.0, 1.0], [75.0, 1.0]]

@@ -19,6 +19,7 @@ from evals.sim.bound.windows import Windows
 from evals.sim.bound.work import least_work
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.shapes import Lognormal
+from evals.suite.span import Span
 from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
@@ -30,6 +31,7 @@ MACHINES = {
     "little cache": replace(GPU, kv_blocks=1100),
     "long prompts": replace(GPU, cost=replace(GPU.cost, per_square_s=5e-9), token_budget=512),
 }
+END_S = 22.0
 CLASSES = ("interactive", "conversational", "document")
 # One step of 10 ms and 1 ms per token: easy to work out.
 PLAIN = EngineProfile(
@@ -53,10 +55,10 @@ def promised(**classes: SLO) -> EngineSettings:
 @pytest.mark.parametrize(("seed", "rate_rps"), [(2, 25.0), (3, 60.0)])
 def test_no_arm_meets_more(machine, seed, rate_rps):
     profile, requests = MACHINES[machine], workload(seed, rate_rps)
-    bound = upper_bound(requests, profile, EngineSettings(), drain_s=20.0)
+    bound = upper_bound(requests, profile, EngineSettings(), END_S)
     for name in ("vllm-fcfs", "fixed-edf", "fixed-slide+rules", "fixed-srpt+rules"):
         case = SimulatedCase(
-            "s", 1.0, parse_arm(name), requests, profile, EngineSettings(), 20.0,
+            "s", 1.0, parse_arm(name), requests, profile, EngineSettings(), Span(END_S),
             ControllerOptions(),
         )  # fmt: skip
         result = summarise(run_case(case), span_s(requests))
@@ -71,7 +73,7 @@ def test_no_arm_meets_more(machine, seed, rate_rps):
 def test_more_requests_never_lower_it(seed, rate_rps, left_out):
     requests = workload(seed, rate_rps)
     fewer = requests[:left_out] + requests[left_out + 1 :]
-    few, many = (upper_bound(r, GPU, EngineSettings(), 20.0).met for r in (fewer, requests))
+    few, many = (upper_bound(r, GPU, EngineSettings(), END_S).met for r in (fewer, requests))
     assert many >= few - 1e-4
 
 
@@ -83,7 +85,7 @@ def test_more_requests_never_lower_it(seed, rate_rps, left_out):
 def test_looser_targets_never_lower_it(seed, rate_rps, factor):
     requests = workload(seed, rate_rps)
     tight, loose = (
-        upper_bound(requests, GPU, EngineSettings(slo_scale=scale), 20.0).met
+        upper_bound(requests, GPU, EngineSettings(slo_scale=scale), END_S).met
         for scale in (0.5, 0.5 * factor)
     )
     assert loose >= tight - 1e-4
@@ -94,9 +96,9 @@ def test_looser_targets_never_lower_it(seed, rate_rps, factor):
 def test_emulated_sglang_meets_no_more(machine, chunk):
     profile, requests = MACHINES[machine], workload(3, 60.0)
     engine = EmulatedSGLang(profile, EngineSettings(), chunked_prefill_size=chunk)
-    outcomes = engine.run(requests, until_s=requests[-1].arrival_s + 20.0)
+    outcomes = engine.run(requests, until_s=END_S)
     widest = replace(profile, token_budget=max(chunk, profile.token_budget))
-    bound = upper_bound(requests, widest, EngineSettings(), 20.0)
+    bound = upper_bound(requests, widest, EngineSettings(), END_S)
     assert sum(outcome.met for outcome in outcomes) <= bound.met + 1e-9
 
 
@@ -104,11 +106,11 @@ def test_a_coarse_grid_invents_no_constraint():
     """What one schedule met lies inside the windows of every grid."""
     requests = workload(3, 60.0)
     case = SimulatedCase(
-        "s", 1.0, parse_arm("fixed-srpt+rules"), requests, GPU, EngineSettings(), 20.0,
+        "s", 1.0, parse_arm("fixed-srpt+rules"), requests, GPU, EngineSettings(), Span(END_S),
         ControllerOptions(),
     )  # fmt: skip
     met = [outcome.met for outcome in run_case(case).outcomes]
-    work = least_work(requests, GPU, EngineSettings(), requests[-1].arrival_s + 20.0)
+    work = least_work(requests, GPU, EngineSettings(), END_S)
     assert len(work.release_s) == len(requests)
     assert sum(met) > 5
     for points in (3, 10, 37, 1000):

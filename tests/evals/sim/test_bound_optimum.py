@@ -185,8 +185,7 @@ def solved() -> list[tuple[Instance, int]]:
 def bound_of(instance: Instance, work: float = 1.0) -> float:
     cost = CostCoefficients(*(c / 1000 * work for c in instance.cost_ms))
     profile = replace(instance.profile, cost=cost)
-    drain_s = instance.drain_ms / 1000
-    return upper_bound(instance.requests, profile, instance.settings, drain_s).met
+    return upper_bound(instance.requests, profile, instance.settings, instance.until_ms / 1000).met
 
 
 def test_the_bound_is_never_below_the_best_schedule(solved):

@@ -148,9 +148,9 @@ def test_scenarios_without_tenants_have_the_suites_and_may_be_longer(tmp_path):
     suite = load(tmp_path, DRIFTING)
     one, two = suite.scenarios
     assert ([t.name for t in one.tenants], [t.name for t in two.tenants]) == (["a"], ["b"])
-    assert (suite.counted_s(one), suite.counted_s(two)) == (1800, 300)
+    assert [suite.span(each).counted_s for each in (one, two)] == [1800, 300]
     short = suite.with_minutes(1)
-    assert [short.counted_s(each) for each in short.scenarios] == [60, 60]
+    assert [short.span(each).counted_s for each in short.scenarios] == [60, 60]
     assert suite.every_seed == (4, 5)
     assert load(tmp_path, DRIFTING.replace("seeds = [4, 5]", "seeds = 3")).every_seed == (0, 1, 2)
 
