@@ -4,11 +4,14 @@ The files of this folder that compare results build sheets; here they become Mar
 and terminal tables, and page.html.j2 draws them in HTML.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import typer
 from rich import box
-from rich.console import Group, JustifyMethod, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -54,3 +57,21 @@ def terminal(sheet: Sheet) -> RenderableType:
         table.add_row(*names, *row[sheet.left_aligned :])
     title = Text(sheet.title, style="table.title")  # a table's own is cut to the table's width
     return Group(title, table, *([sheet.note] if sheet.note else []), "")
+
+
+def show(document: Any, json_output: bool, *shown: Sheet | str, width: int = 100) -> None:
+    """What a command found: with `--json` one object, else tables and lines.
+
+    `width` is that of what is no terminal, in columns.
+    """
+    if json_output:
+        typer.echo(json.dumps(document, indent=1))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = width
+    for each in shown:
+        if isinstance(each, Sheet):
+            console.print(terminal(each))
+        else:
+            console.print(each, markup=False, soft_wrap=True)

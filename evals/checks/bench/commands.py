@@ -1,6 +1,7 @@
 """`hmas bench`: what do hook, engines and controller cost? Wiring only; imports come late."""
 
 import json
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from evals.progress import progress_bar
 from evals.requests.options import DrawOption, FormatOption, trace_file
 from hmas_agents.commands.exits import FAILED
+from hmas_agents.commands.options import JsonOption
 
 app = typer.Typer(help="What do hook, engines and controller cost? Timings.")
 
@@ -40,9 +42,7 @@ def scheduler(
     ] = 180,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds through all policies.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Decides requests and aborts.")] = 0,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    json_output: JsonOption = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for scheduler.json and operations.png.")
     ] = None,
@@ -63,45 +63,31 @@ def scheduler(
 
     hmas bench scheduler --waiting 10000 --policies edf --profile
     """
-    from rich.console import Console
-
-    from evals.checks.bench.report import (
-        memory_line,
-        operations_plot,
-        operations_table,
-        ratio_table,
-    )
-    from serving.contracts.near_names import choices
+    from evals.checks.bench import report
+    from evals.checks.bench.memory import memory_per_request
+    from evals.checks.bench.scheduler_bench import WAITING, BenchOptions, profile_steps, run_bench
+    from evals.report.sheet import show
     from serving.policies import POLICIES
 
     names = tuple(name.strip() for name in policies.split(",") if name.strip()) or tuple(POLICIES)
-    if unknown := [name for name in names if name not in POLICIES]:
-        raise typer.BadParameter(
-            f"--policies: no policy {unknown[0]!r}; {choices(unknown[0], POLICIES)}"
-        )
-
-    from evals.checks.bench.memory import memory_per_request
-    from evals.checks.bench.scheduler_bench import WAITING, BenchOptions, profile_steps, run_bench
-
+    _check("--policies: no policy", names, POLICIES)
     options = BenchOptions(names, tuple(waiting or WAITING), running, steps, rounds, rules, seed)
     if profile:
         typer.echo(profile_steps(options))
         return
-    console = Console(stderr=json_output, highlight=False)
-    if not console.is_terminal:
-        console.width = 100
     with progress_bar() as on_progress:
         results = run_bench(options, on_progress)
     memory = memory_per_request()
     document = {"results": results, "memory": memory}
-    if json_output:
-        typer.echo(json.dumps(document, indent=1))
-    console.print(ratio_table(results), operations_table(results))
-    console.print(memory_line(memory))
+    show(
+        document, json_output, report.ratio_sheet(results), report.operations_sheet(results),
+        report.memory_line(memory),
+    )  # fmt: skip
     if out is not None:
-        operations_plot(results, out / "operations.png")
+        out.mkdir(parents=True, exist_ok=True)
+        report.operations_plot(results, out / "operations.png")
         (out / "scheduler.json").write_text(json.dumps(document, indent=1))
-        console.print(f"written: {out}/scheduler.json, {out}/operations.png")
+        typer.echo(f"written: {out}/scheduler.json, {out}/operations.png", err=True)
 
 
 @app.command()
@@ -127,9 +113,7 @@ def engine(
     ] = Path("evals/suites/azure_hour.toml"),
     rounds: Annotated[int, typer.Option(min=1, help="Runs of the compiled engine.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Decides sessions and tenants.")] = 0,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    json_output: JsonOption = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Exit 1 where an outcome differs, or a case is too slow."),
@@ -150,23 +134,13 @@ def engine(
 
     hmas bench engine --trace chats.jsonl --format mooncake --check
     """
-    from rich.console import Console
-
-    from evals.checks.bench.engine_bench import (
-        EngineBenchOptions,
-        bench_cases,
-        run_engine_bench,
-        shortfalls,
-    )
-    from evals.checks.bench.report import engine_table
+    from evals.checks.bench.engine_bench import bench_cases, shortfalls, time_case
+    from evals.checks.bench.report import engine_sheet
     from evals.machines.profile_file import machine_of
+    from evals.report.sheet import show
     from evals.requests.scenario import build_workload
     from evals.suite.suite import load_suite
-    from serving.contracts.near_names import choices
 
-    console = Console(stderr=json_output, highlight=False)
-    if not console.is_terminal:
-        console.width = 100
     loaded = load_suite(suite)
     profile = machine_of(loaded)
     workload = build_workload(
@@ -175,16 +149,16 @@ def engine(
         lambda line: typer.echo(f"warning: {line}", err=True),
     )  # fmt: skip
     traffic = workload.at_factor(1.0).requests()[:requests]
-    cases = bench_cases(traffic, profile, oracle_requests, seed)
-    names = [one.name for one in cases]
-    if unknown := [name for name in case or () if name not in names]:
-        raise typer.BadParameter(f"--case: no {unknown[0]!r}; {choices(unknown[0], names)}")
-    options = EngineBenchOptions(tuple(case or ()), oracle_requests, rounds)
+    cases = {one.name: one for one in bench_cases(traffic, profile, oracle_requests, seed)}
+    _check("--case: no", case or (), cases)
     with progress_bar() as on_progress:
-        results = run_engine_bench(options, cases, loaded.settings, on_progress)
-    if json_output:
-        typer.echo(json.dumps({"trace": workload.provenance, "results": results}, indent=1))
-    console.print(engine_table(results))
+        results = [
+            time_case(cases[name], loaded.settings, oracle_requests, rounds, on_progress)
+            for name in case or cases
+        ]
+    show(
+        {"trace": workload.provenance, "results": results}, json_output, engine_sheet(results)
+    )
     if check and (found := shortfalls(results)):
         for line in found:
             typer.echo(line, err=True)
@@ -204,9 +178,7 @@ def tick(
         bool, typer.Option("--ledger/--no-ledger", help="Write a ledger, in a temporary folder.")
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Decides lengths and misses.")] = 0,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    json_output: JsonOption = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit 1 where the CPU time at p99 is 20 ms or more.")
     ] = False,
@@ -219,20 +191,16 @@ def tick(
 
     hmas bench tick --json --check
     """
-    from rich.console import Console
+    from evals.checks.bench.report import tick_sheet
+    from evals.checks.bench.tick_bench import TARGET_MS, time_ticks
+    from evals.report.sheet import show
 
-    from evals.checks.bench.report import tick_table
-    from evals.checks.bench.tick_bench import TARGET_MS, TickBenchOptions, run_tick_bench
-
-    console = Console(stderr=json_output, highlight=False)
-    if not console.is_terminal:
-        console.width = 100
-    options = TickBenchOptions(tuple(rate or (10.0, 100.0)), waiting, ticks, ledger, seed)
     with progress_bar() as on_progress:
-        results = run_tick_bench(options, on_progress)
-    if json_output:
-        typer.echo(json.dumps({"results": results}, indent=1))
-    console.print(tick_table(results))
+        results = [
+            time_ticks(each, waiting, ticks, ledger=ledger, seed=seed, on_progress=on_progress)
+            for each in rate or (10.0, 100.0)
+        ]
+    show({"results": results}, json_output, tick_sheet(results))
     if check and any(result["all"]["cpu_p99_ms"] >= TARGET_MS for result in results):
         raise typer.Exit(FAILED)
 
@@ -242,9 +210,7 @@ def decision(
     *,
     decisions: Annotated[int, typer.Option(min=2, help="Decisions of each case.")] = 30,
     seed: Annotated[int, typer.Option(min=0, help="Decides arrivals and lengths.")] = 0,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    json_output: JsonOption = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit 1 where the CPU time at p99 is 1 s or more.")
     ] = False,
@@ -258,18 +224,20 @@ def decision(
 
     hmas bench decision --decisions 100 --json --check
     """
-    from rich.console import Console
-
     from evals.checks.bench.decision_bench import run_decision_bench
-    from evals.checks.bench.report import decision_table
+    from evals.checks.bench.report import decision_sheet
+    from evals.report.sheet import show
 
-    console = Console(stderr=json_output, highlight=False)
-    if not console.is_terminal:
-        console.width = 100
     with progress_bar() as on_progress:
         results = run_decision_bench(decisions, seed, on_progress)
-    if json_output:
-        typer.echo(json.dumps({"results": results}, indent=1))
-    console.print(decision_table(results))
+    show({"results": results}, json_output, decision_sheet(results))
     if check and any(result["cpu_s"]["p99"] >= result["target_s"] for result in results):
         raise typer.Exit(FAILED)
+
+
+def _check(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    from serving.contracts.near_names import choices
+
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"{what} {name!r}; {choices(name, known)}")

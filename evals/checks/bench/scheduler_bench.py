@@ -62,9 +62,9 @@ def run_bench(
     results = []
     for waiting in options.waiting:
         kinds = (NO_RULES, BINDING) if options.rules else (NO_RULES,)
-        results += _Case(options, waiting, SETTINGS, kinds, on_progress).measure()
+        results += _measure(options, waiting, SETTINGS, kinds, on_progress)
         if options.rules:
-            results += _Case(options, waiting, _FAR, (PLANNED,), on_progress).measure()
+            results += _measure(options, waiting, _FAR, (PLANNED,), on_progress)
     places = {policy: place for place, policy in enumerate(options.policies)}
     return sorted(results, key=lambda one: (one["waiting"], places[one["policy"]], one["case"]))
 
@@ -165,52 +165,46 @@ class Field:
                 samples[name]["pop"].append(self.arms[name].pop_and_put_back())
 
 
-class _Case:
+def _measure(
+    options: BenchOptions, waiting: int, settings: EngineSettings, kinds: Sequence[str],
+    on_progress: Callable[[str, int, int], None],
+) -> list[Result]:  # fmt: skip
     """All measurements at one queue length."""
-
-    def __init__(
-        self, options: BenchOptions, waiting: int, settings: EngineSettings,
-        kinds: Sequence[str], on_progress: Callable[[str, int, int], None],
-    ) -> None:  # fmt: skip
-        self.options, self.waiting, self.settings = options, waiting, settings
-        self.on_progress = on_progress
-        self.cases = [(policy, kind) for policy in options.policies for kind in kinds]
-
-    def measure(self) -> list[Result]:
-        options, title = self.options, f"{self.waiting:,} waiting"
-        build = self.waiting + options.running
-        field = Field(
-            self.waiting, options.running, options.seed,
-            lambda done: self.on_progress(f"{title}: building", done, build), self.settings,
-        )  # fmt: skip
-        rounds: dict[int, list[dict[str, Samples]]] = defaultdict(list)
-        switches: dict[int, list[float]] = defaultdict(list)
-        total = options.rounds * len(self.cases)
-        for turn in range(options.rounds):
-            for i, (policy, kind) in enumerate(self.cases):
-                self.on_progress(f"{title}: {policy}", turn * len(self.cases) + i, total)
-                samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
-                switches[i].append(field.apply(policy, START_RULES if kind else ()))
-                for done in range(0, options.steps, _TURN):
-                    field.turns(min(_TURN, options.steps - done), samples)
-                field.pop(samples)
-                rounds[i].append(samples)
-        faults = field.arms[HOOK].scheduler.hmas_snapshot().policy_errors
-        if faults:
-            raise RuntimeError(
-                f"the hook counted {faults} faults: {field.arms[HOOK].scheduler.last_fault}"
-            )
-        return [
-            {
-                "policy": policy,
-                "waiting": self.waiting,
-                "running": options.running,
-                "case": kind,
-                "rules": list(START_RULES if kind else ()),
-            }
-            | summarise(rounds[i], switches[i])
-            for i, (policy, kind) in enumerate(self.cases)
-        ]
+    cases = [(policy, kind) for policy in options.policies for kind in kinds]
+    title = f"{waiting:,} waiting"
+    build = waiting + options.running
+    field = Field(
+        waiting, options.running, options.seed,
+        lambda done: on_progress(f"{title}: building", done, build), settings,
+    )  # fmt: skip
+    rounds: dict[int, list[dict[str, Samples]]] = defaultdict(list)
+    switches: dict[int, list[float]] = defaultdict(list)
+    total = options.rounds * len(cases)
+    for turn in range(options.rounds):
+        for i, (policy, kind) in enumerate(cases):
+            on_progress(f"{title}: {policy}", turn * len(cases) + i, total)
+            samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+            switches[i].append(field.apply(policy, START_RULES if kind else ()))
+            for done in range(0, options.steps, _TURN):
+                field.turns(min(_TURN, options.steps - done), samples)
+            field.pop(samples)
+            rounds[i].append(samples)
+    faults = field.arms[HOOK].scheduler.hmas_snapshot().policy_errors
+    if faults:
+        raise RuntimeError(
+            f"the hook counted {faults} faults: {field.arms[HOOK].scheduler.last_fault}"
+        )
+    return [
+        {
+            "policy": policy,
+            "waiting": waiting,
+            "running": options.running,
+            "case": kind,
+            "rules": list(START_RULES if kind else ()),
+        }
+        | summarise(rounds[i], switches[i])
+        for i, (policy, kind) in enumerate(cases)
+    ]
 
 
 def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]) -> Result:

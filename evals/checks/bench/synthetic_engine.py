@@ -1,4 +1,4 @@
-"""What engine does a timed tick look at? One in memory that answers at once. For `tick_bench`.
+"""What engine does a timed tick look at? One at rest whose state is made up. For `tick_bench`.
 
 Snapshots and journal are made up ahead of time, so that what is timed is the controller. A
 real engine's own answer (a look at each waiting request, HTTP, JSON) is not in it.
@@ -7,57 +7,47 @@ real engine's own answer (a look at each waiting request, HTTP, JSON) is not in 
 import random
 from dataclasses import replace
 
+from evals.machines.profile_file import load_profile
 from serving.contracts import (
     SLO,
-    Ack,
     Arrival,
     BatchState,
-    Contract,
-    ContractAck,
-    ContractChange,
-    ContractInForce,
-    CostCoefficients,
-    Decision,
-    Envelope,
     JournalPage,
     KVState,
-    Limits,
     Outcome,
     QueueState,
-    ResidentPage,
     Snapshot,
 )
+from serving.contracts.contract import with_classes
+from serving.contracts.settings import EngineSettings
+from serving.engines.compiled import CompiledEngine
 
 _SLO = SLO(ttft_ms=500, tpot_ms=30)
 _CLASSES = ("interactive", "conversational", "document", "batch")
 _TENANTS = 16
 _AFTER_S = 20.0  # from arrival to end
 _MISSES = 0.3  # in troubled times
-_LIMITS = Limits(256, 8192)
-_EMPTY = Snapshot(
-    now_s=0.0, rank=0, vllm_version="synthetic", epoch=0, policy="fcfs", params={},
-    limits=_LIMITS, envelope=Envelope(256, 8192, 32_768, 40_000, 16, ("batch",)),
-    controller_id="", lease_left_s=0.0, queue=QueueState(), batch=BatchState(),
-    kv=KVState(total_blocks=40_000), cost=CostCoefficients(6.5e-3, 35e-6, 35e-6, 33e-9),
-    length_coverage=0.9, counters=(), journal_head=0,
-)  # fmt: skip
 
 
-class SyntheticEngine:
+class SyntheticEngine(CompiledEngine):
     """Requests at a steady rate, a steady queue, and troubled minutes in turn with calm ones.
+
+    It takes decisions, and serves nothing.
 
     Args:
         rate_rps: arrivals per second; as many leave.
         waiting: requests in the queue.
-        seed: decides lengths, tenants and misses.
+        seed: decides lengths and misses.
     """
 
     def __init__(self, rate_rps: float, waiting: int, seed: int) -> None:
+        settings = EngineSettings(contract=with_classes({}, sheddable=["batch"]))
+        super().__init__(load_profile("a100_llama_8b"), settings)
         self._rng, self._rate_rps, self._waiting = random.Random(seed), rate_rps, waiting
-        self._now_s, self._came, self._left, self._preemptions = 0.0, 0, 0, 0
+        self._came, self._left, self._preemptions = 0, 0, 0
         self._events: list[Arrival | Outcome] = []  # that nobody has read yet
         self._first = 0  # sequence number of the first of them
-        self._snapshot = _EMPTY
+        self._troubled = False
 
     def advance(self, until_s: float, *, troubled: bool) -> None:
         """Let time pass; in troubled times requests miss and are preempted."""
@@ -69,49 +59,20 @@ class SyntheticEngine:
         while self._left < self._came and self._left / self._rate_rps + _AFTER_S <= until_s:
             self._leave(self._left / self._rate_rps, troubled=troubled)
         self._preemptions += 3 * troubled
-        self._snapshot = replace(
-            self._snapshot,
-            now_s=until_s,
-            queue=QueueState(
-                self._waiting, 500 * self._waiting, 0.02 * self._waiting, 30.0, -20.0, 0.2,
-                self._waiting // 10,
-            ),
-            batch=BatchState(256, 250, 6, -0.01 if troubled else 0.01, self._came, 0.02),
-            kv=KVState(40_000, 30_000, 38_000, self._preemptions, 900 * self._preemptions),
-            journal_head=self._head,
-        )  # fmt: skip
-
-    def now(self) -> float:
-        """Seconds since the start."""
-        return self._now_s
+        self._troubled = troubled
 
     def snapshot(self) -> Snapshot:
-        """As made up."""
-        return self._snapshot
-
-    def apply(self, decision: Decision) -> Ack:
-        """Whatever is asked."""
-        self._snapshot = replace(
-            self._snapshot, epoch=decision.epoch, policy=decision.policy, limits=decision.limits,
-            controller_id=decision.controller_id, lease_left_s=decision.ttl_s,
-        )  # fmt: skip
-        return Ack(True, decision.epoch)
-
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:  # noqa: ARG002  the protocol's
-        """Granted."""
-        return Ack(True, self._snapshot.epoch)
-
-    def release(self, controller_id: str) -> Ack:  # noqa: ARG002  as above
-        """Granted."""
-        return Ack(True, self._snapshot.epoch)
-
-    def contract(self) -> ContractInForce:
-        """That of an engine started without one."""
-        return ContractInForce(0, Contract())
-
-    def apply_contract(self, change: ContractChange) -> ContractAck:
-        """Refused: a tick never asks for it."""
-        return ContractAck(False, 0, 0, f"not asked for by a tick ({change.by})")
+        """The decision in force, over a state that is made up."""
+        waiting, slack_s = self._waiting, -0.01 if self._troubled else 0.01
+        return replace(
+            super().snapshot(),
+            queue=QueueState(
+                waiting, 500 * waiting, 0.02 * waiting, 30.0, -20.0, 0.2, waiting // 10
+            ),
+            batch=BatchState(256, 250, 6, slack_s, self._came, 0.02),
+            kv=KVState(28_000, 21_000, 27_000, self._preemptions, 900 * self._preemptions),
+            journal_head=self._head,
+        )
 
     def journal(self, cursor: int, limit: int = 5000) -> JournalPage:
         """What came since the last advance; a controller reads it all each time."""
@@ -123,10 +84,6 @@ class SyntheticEngine:
             arrivals=tuple(event for event in page if isinstance(event, Arrival)),
             outcomes=tuple(event for event in page if isinstance(event, Outcome)),
         )
-
-    def inside(self, limit: int = 5000) -> ResidentPage:  # noqa: ARG002  as above
-        """Nobody: a short tick does not ask."""
-        return ResidentPage(self._now_s)
 
     @property
     def _head(self) -> int:
