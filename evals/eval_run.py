@@ -168,10 +168,10 @@ def _serve_and_run(
     if where.hostname not in ("127.0.0.1", "localhost") or where.port is None:
         raise CommandError(f"--url {target.url}: --serve wants one like http://127.0.0.1:8000")
     out = request.out or Path("var/evals") / suite.name
-    progress.note(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
     with own_server(
-        suite.settings, out, port=where.port, model=target.model, arguments=suite.server
-    ) as server:
+        suite.settings, out, progress.note, port=where.port, model=target.model,
+        arguments=suite.server,
+    ) as server:  # fmt: skip
         started = LiveTarget(server.url, server.model, server.token_file)
         return _run_live(suite, request, started, plain, progress)
 

@@ -1,5 +1,6 @@
 """How far is the run? Bars on standard error; standard output stays clean."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -14,12 +15,15 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+_LINE_EVERY_S = 30.0
+
 
 class CaseProgress:
     """Progress of cases; used as a context manager. Without a terminal it prints lines only."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
+        self._said_s = time.monotonic()  # when a line last told of a case that goes on
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -54,10 +58,14 @@ class CaseProgress:
         """A bar for a case that will start; returns its id."""
         return self._bars.add_task(title, total=requests, start=False, visible=False)
 
-    def update(self, bar: TaskID, finished: int) -> None:
-        """`finished` requests of the case are through."""
+    def update(self, bar: TaskID, finished: int, title: str | None = None) -> None:
+        """`finished` requests of the case are through; without a terminal a new title is a line."""
         self._bars.start_task(bar)
-        self._bars.update(bar, completed=finished, visible=True)
+        self._bars.update(bar, completed=finished, visible=True, description=title)
+        now_s = time.monotonic()
+        if title and not self.console.is_terminal and now_s - self._said_s >= _LINE_EVERY_S:
+            self._said_s = now_s
+            self.note(title)
 
     def done(self, bar: TaskID, line: str) -> None:
         """The case is over; `line` says how it ended."""

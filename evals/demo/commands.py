@@ -1,13 +1,13 @@
 """`hmas demo`: what `make demo` runs."""
 
-import json
 import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hmas_agents.commands.exits import FAILED, CommandError
+from hmas_agents.commands.exits import FAILED
+from hmas_agents.commands.options import JsonOption
 
 
 def demo(
@@ -23,9 +23,7 @@ def demo(
         "var/demo"
     ),
     seed: Annotated[int, typer.Option(min=0, help="Decides tenants and prompts.")] = 1,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the results as one JSON object.")
-    ] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Show on a real vLLM what H-MAS does: the same traffic, default order, then H-MAS.
 
@@ -34,20 +32,20 @@ def demo(
 
     Example: hmas demo --duration 60 --load 1.2
     """
-    from rich.console import Console
+    from evals.demo.run import DemoOptions, run_demo, summary_lines
+    from evals.progress import CaseProgress
+    from evals.report.sheet import show
+    from evals.report.summary import Summary
+    from evals.report.tables import case_sheets
 
-    from evals.demo.run import DemoOptions, print_summary, run_demo
-    from serving.launch.model import SMOLLM2, is_complete
-
-    console = Console(stderr=json_output, highlight=False)
-    if not is_complete(SMOLLM2):
-        raise CommandError(f"no model in {SMOLLM2}: run `make model` first")
     options = DemoOptions(duration, length_scale, load, port, out, seed)
     # `make` answers Ctrl-C and kill with SIGTERM for its children: stop the server then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    run = run_demo(options, console)
-    print_summary(run, options, console)
-    if json_output:
-        typer.echo(json.dumps({"results": run.suite.results, "balanced": run.books.balanced}))
-    if not run.books.balanced:
+    with CaseProgress() as progress:
+        run = run_demo(options, progress)
+    show(
+        {"results": run.suite.results, "balanced": not run.mismatches}, json_output,
+        *case_sheets(Summary.of(run.suite.results)), *summary_lines(run, options),
+    )  # fmt: skip
+    if run.mismatches:
         raise typer.Exit(FAILED)

@@ -1,23 +1,17 @@
 """How does the demo go? Server, capacity, the two arms, the books, the report."""
 
-from contextlib import closing
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from evals.demo.books import Books, check_books
-from evals.demo.view import ArmView
 from evals.live.own_server import own_server
 from evals.live.run import LiveCase, LiveOptions, capacity_rps, run_case
 from evals.live.server import connect, wait_until_idle
-from evals.live.totals import engine_totals, exported_totals
+from evals.live.totals import Totals, engine_totals, exported_totals
 from evals.progress import CaseProgress
 from evals.report.case_section import CaseReport
 from evals.report.page import write_report
-from evals.report.sheet import terminal
-from evals.report.summary import Summary
-from evals.report.tables import case_sheets
 from evals.requests.offer import Workload, offer
 from evals.requests.scenario import build_workload
 from evals.result.metrics import CaseRun, Result, summarise
@@ -26,17 +20,15 @@ from evals.result.run_result import SuiteRun, to_json, versions
 from evals.suite.arms import ControllerOptions
 from evals.suite.suite import Suite, load_suite
 from hmas_agents.ledger import LedgerReader
-from serving.engines.live import LiveEngine, read_token
 
 SUITE = Path(__file__).parent.parent / "suites" / "demo.toml"
 CONTROLLER = Path(__file__).parent / "controller.toml"
 MAX_MODEL_LEN = 2048  # of the server that runs for evals
 CAPACITY_S = 40.0
 REQUEST_LIMIT_S = 600.0
-ARM_TITLES = {"vllm-fcfs": "vLLM default order", "hmas": "H-MAS acting"}
 _PREPARES = {
-    "vllm-fcfs": "no controller, first come, first served",
-    "hmas": "the controller takes charge and warms its twin (about 15 s)",
+    "vllm-fcfs": "vLLM default order: no controller, first come, first served",
+    "hmas": "H-MAS acting: the controller takes charge and warms its twin (about 15 s)",
 }
 
 
@@ -51,16 +43,21 @@ class DemoOptions:
     out: Path
     seed: int
 
+    @property
+    def ledger(self) -> Path:
+        """Of the arm with H-MAS."""
+        return self.out / "ledger.sqlite"
+
 
 @dataclass(frozen=True, slots=True)
 class DemoRun:
-    """What came of it: one result per arm, and the books."""
+    """What came of it: one result per arm, and where engine and clients count differently."""
 
     suite: SuiteRun
-    books: Books
+    mismatches: list[str]
 
 
-def run_demo(options: DemoOptions, console: Console) -> DemoRun:
+def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
     """Start a server, replay the same requests under both arms, write the report, stop it.
 
     Raises:
@@ -69,41 +66,32 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
     suite = load_suite(SUITE)
     workload = _workload(suite, options)
     options.out.mkdir(parents=True, exist_ok=True)
-    ledger = options.out / "ledger.sqlite"
     for stale in options.out.glob("ledger.sqlite*"):
         stale.unlink()
-    console.print(f"starting vLLM with the hook (1-2 minutes; log: {options.out / 'vllm.log'})")
     with (
-        own_server(suite.settings, options.out, port=options.port) as own,
-        closing(LiveEngine(own.url, read_token(own.token_file))) as engine,
+        own_server(suite.settings, options.out, progress.note, port=options.port) as own,
+        own.engine() as engine,
     ):
         server = connect(own.url, engine)
-        console.print(f"measuring capacity for {CAPACITY_S:g} s")
-        with CaseProgress() as progress:
-            most_rps = capacity_rps(server, workload, seconds=CAPACITY_S, progress=progress)
+        most_rps = capacity_rps(server, workload, seconds=CAPACITY_S, progress=progress)
         offered = offer(workload, options.load * most_rps).requests
-        console.print(
+        progress.note(
             f"replaying {len(offered)} requests ({workload.provenance}) at {options.load:g} times "
-            "the capacity, twice",
-            soft_wrap=True,
+            "the capacity, twice"
         )
-        controller = ControllerOptions(CONTROLLER, f"{own.url}/v1", own.model, ledger)
+        controller = ControllerOptions(CONTROLLER, f"{own.url}/v1", own.model, options.ledger)
         live = LiveOptions(controller, timeout_s=REQUEST_LIMIT_S)
         wait_until_idle(engine)
         before = engine_totals(engine.snapshot().counters)
         runs: list[CaseRun] = []
         results: list[Result] = []
         for name in suite.arms:
-            recorded = RecordedEngine(engine)
             case = LiveCase(
                 suite.scenarios[0].name, options.load, name, offered, suite.settings,
-                workload.span, recorded,
+                workload.span, RecordedEngine(engine),
             )  # fmt: skip
-            console.print(f"{ARM_TITLES[name]}: {_PREPARES[name]}")
-            with ArmView(console, ARM_TITLES[name], len(offered), recorded) as view:
-                run, played = run_case(
-                    case, server, seed=options.seed, options=live, on_event=view.on_event
-                )
+            progress.note(_PREPARES[name])
+            run, played = run_case(case, server, seed=options.seed, options=live, progress=progress)
             runs.append(run)
             results.append(summarise(
                 run, workload.span.counted_until_s, start_s=played.start_s
@@ -112,10 +100,29 @@ def run_demo(options: DemoOptions, console: Console) -> DemoRun:
                 **played.client,
             })  # fmt: skip
         wait_until_idle(engine)
-        books = check_books(engine, before, exported_totals(own.url), runs)
+        mismatches = check_books(before, exported_totals(own.url), runs)
     outcome = SuiteRun(suite.name, options.seed, versions(), results, runs)
     _write(outcome, suite, options)
-    return DemoRun(outcome, books)
+    return DemoRun(outcome, mismatches)
+
+
+def check_books(before: Totals, exported: Totals, runs: Sequence[CaseRun]) -> list[str]:
+    """Where /metrics says otherwise than the clients: each request is received and ends once.
+
+    Args:
+        before: the engine's totals before the first arm.
+        exported: those on /metrics now. They may have tenants that the clients do not know: the
+            policy agent's own requests.
+        runs: both arms.
+    """
+    sent = Counter(outcome.tenant for run in runs for outcome in run.outcomes)
+    counted = {name: tenants - before[name] for name, tenants in exported.items()}
+    ended = counted["finished"] + counted["aborted"]
+    return [
+        f"{tenant}: {number} sent, {counted['received'][tenant]} received, {ended[tenant]} ended"
+        for tenant, number in sent.items()
+        if not number == counted["received"][tenant] == ended[tenant]
+    ]
 
 
 def _workload(suite: Suite, options: DemoOptions) -> Workload:
@@ -139,19 +146,21 @@ def _write(run: SuiteRun, suite: Suite, options: DemoOptions) -> None:
     )
 
 
-def print_summary(run: DemoRun, options: DemoOptions, console: Console) -> None:
-    """The table side by side, the ratio, the books, and where everything is."""
-    for sheet in case_sheets(Summary.of(run.suite.results)):
-        console.print(terminal(sheet))
+def summary_lines(run: DemoRun, options: DemoOptions) -> list[str]:
+    """Below the table: the ratio, the books, the decisions, and where everything is."""
     by_arm = {result["arm"]: result for result in run.suite.results}
     stock, ours = by_arm["vllm-fcfs"]["goodput_rps"], by_arm["hmas"]["goodput_rps"]
     ratio = f"{ours / stock:.2f} times" if stock else "where the default order had none"
-    console.print(f"goodput of H-MAS: {ours:.2f}/s against {stock:.2f}/s, {ratio}")
-    console.print(run.books.text(), markup=False, soft_wrap=True)
-    ledger = options.out / "ledger.sqlite"
-    console.print(_decisions(ledger), soft_wrap=True)
-    console.print(f"ledger:  {ledger}  (hmas trace list --ledger {ledger})", soft_wrap=True)
-    console.print(f"report:  {options.out / 'report.html'}", soft_wrap=True)
+    sent = sum(len(case.outcomes) for case in run.suite.runs)
+    books = "; ".join(run.mismatches) or f"balanced: {sent} sent, received and ended"
+    ledger = options.ledger
+    return [
+        f"goodput of H-MAS: {ours:.2f}/s against {stock:.2f}/s, {ratio}",
+        f"books: {books}",
+        _decisions(ledger),
+        f"ledger:  {ledger}  (hmas trace list --ledger {ledger})",
+        f"report:  {options.out / 'report.html'}",
+    ]
 
 
 def _decisions(ledger: Path) -> str:

@@ -16,18 +16,18 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from evals.live.load_generator import OnEvent, Replay
+from evals.live.load_generator import OnLeft, Replay
 from evals.sim.workers import WorkerError, end_with_parent
 
 Playing = partial[Coroutine[Any, Any, Replay]]
 
 
-def played_apart(playing: Playing, on_event: OnEvent) -> Replay:
+def played_apart(playing: Playing, on_left: OnLeft) -> Replay:
     """Run a replay in a process of its own, which ends with this call whatever happens.
 
     Args:
-        playing: `replay` with all that it takes but `on_event`; picklable.
-        on_event: of the replay, called here. However long it takes, clients do not wait for it.
+        playing: `replay` with all that it takes but `on_left`; picklable.
+        on_left: of the replay, called here. However long it takes, clients do not wait for it.
 
     Raises:
         WorkerError: the process ended before the replay did; standard error has its traceback.
@@ -39,7 +39,7 @@ def played_apart(playing: Playing, on_event: OnEvent) -> Replay:
     theirs.close()  # else the end of the process would not be the end of the pipe
     try:
         while not isinstance(told := ours.recv(), Replay):
-            on_event(*told)
+            on_left(told)
         return told
     except EOFError as error:
         clients.join()
@@ -60,8 +60,5 @@ def _play(playing: Playing, pipe: Connection) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     with ThreadPoolExecutor(1) as teller:  # a full pipe holds up this thread, not the clients
 
-        def tell(*event: object) -> None:
-            teller.submit(pipe.send, event)
-
-        played = asyncio.run(playing(on_event=tell))
+        played = asyncio.run(playing(on_left=lambda each: teller.submit(pipe.send, each)))
         teller.submit(pipe.send, played).result()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import numpy as np
@@ -25,8 +25,7 @@ from serving.contracts.settings import EngineSettings
 from serving.engines.offered import longest_answer
 from serving.perception.accounting import judge
 
-ReplayEvent = Literal["sent", "left"]
-OnEvent = Callable[[ReplayEvent, Outcome | None], None]
+OnLeft = Callable[[Outcome], None]
 _TICK_S = 0.5
 
 
@@ -57,7 +56,7 @@ async def replay(
     timeout_s: float,
     until_s: float = math.inf,
     run_id: str = "",
-    on_event: OnEvent = lambda _kind, _outcome: None,
+    on_left: OnLeft = lambda _outcome: None,
 ) -> Replay:
     """Offer a workload to a server and judge each request at the client.
 
@@ -71,7 +70,7 @@ async def replay(
         timeout_s: longest life of one request; then it is `aborted`.
         until_s: seconds from the start; then the rest is `unfinished`.
         run_id: put before each request id (`r0`, `r1`, ...), so that ids differ between runs.
-        on_event: called with ("sent", None) and ("left", outcome).
+        on_left: called when a request has left.
 
     Returns:
         What was seen. An HTTP error is an outcome, never an exception.
@@ -88,7 +87,6 @@ async def replay(
             request, request_id = requests[index], f"{run_id}r{index}"
             due_mono = start_mono + request.arrival_s
             await asyncio.sleep(due_mono - time.monotonic())
-            on_event("sent", None)
             life_s = min(timeout_s, until_s - request.arrival_s)
             served = await _serve(
                 client, bodies[index], request_id, until_mono=due_mono + life_s,
@@ -98,7 +96,7 @@ async def replay(
                 index, request_id, request, served, due_mono=due_mono,
                 to_unix_s=start_s - start_mono, settings=settings,
             )  # fmt: skip
-            on_event("left", outcome)
+            on_left(outcome)
             return outcome, served
 
         tasks = [group.create_task(one(index)) for index in range(len(requests))]

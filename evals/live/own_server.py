@@ -6,13 +6,14 @@ a client wants, so that its scheduler need not know it. The server is stopped wh
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from evals.suite.suite import SMALL_MACHINE
 from serving.contracts.settings import EngineSettings
+from serving.engines.live import LiveEngine, read_token
 from serving.launch.launcher import ServerError, running_server, write_token
 from serving.launch.model import SMOLLM2, is_complete
 
@@ -32,11 +33,16 @@ class OwnServer:
     log: Path
     pid: int
 
+    def engine(self) -> closing[LiveEngine]:
+        """Its control routes, for one block."""
+        return closing(LiveEngine(self.url, read_token(self.token_file)))
+
 
 @contextmanager
 def own_server(
     settings: EngineSettings,
     out: Path,
+    note: Callable[[str], None] = lambda _line: None,
     *,
     port: int,
     model: str = "",
@@ -50,6 +56,7 @@ def own_server(
     Args:
         settings: of the engine.
         out: folder that gets log and token.
+        note: told that one has to wait.
         port: to serve at.
         model: empty means SmolLM2.
         arguments: vLLM's.
@@ -62,6 +69,7 @@ def own_server(
         raise ServerError(f"no model in {SMOLLM2}: run `make model` first, or name one")
     out.mkdir(parents=True, exist_ok=True)
     token_file, log = out / "token", out / "vllm.log"
+    note(f"starting vLLM with the hook (1-2 minutes; log: {log})")
     token = write_token(token_file)
     model = model or str(SMOLLM2.resolve())
     settings = settings.under(settings.contract.model_copy(update={"believe_clients": True}))

@@ -5,6 +5,7 @@ every further server is an arm of its own, by the name that `--server` gave it. 
 round with requests of its own. Figures are measured at the client.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 from evals.live.arm import steered
 from evals.live.capacity import measure_capacity
 from evals.live.clients import played_apart
-from evals.live.load_generator import OnEvent, Replay, replay
+from evals.live.load_generator import Replay, replay
 from evals.live.server import Server, check_lengths, wait_until_at_rest
 from evals.progress import CaseProgress
 from evals.requests.offer import Workload, offer
@@ -151,35 +152,51 @@ def capacity_rps(
 
 
 def run_case(
-    case: LiveCase, server: Server, *, seed: int, options: LiveOptions, on_event: OnEvent
+    case: LiveCase, server: Server, *, seed: int, options: LiveOptions, progress: CaseProgress
 ) -> tuple[CaseRun, Replay]:
-    """Serve one arm's requests; what its clients saw, and what the arm did.
+    """Serve one arm's requests, with a bar; what its clients saw, and what the arm did.
 
     Raises:
         ArmError: the engine is owned by another controller, refuses, or does not come to rest.
         WorkerError: the process of the clients ended early.
     """
     wait_until_at_rest(server)
-    arm = None if case.engine is None else parse_arm(case.arm)
+    title, engine = f"{case.title} seed {seed}", case.engine
+    bar, met = progress.add(title, len(case.requests)), Counter[bool]()
+
+    def on_left(outcome: Outcome) -> None:
+        met[outcome.met] += 1
+        policy = f", {engine.decisions[-1].policy}" if engine and engine.decisions else ""
+        progress.update(bar, met.total(), f"{title}: {met[True]} met their SLOs{policy}")
+
+    arm = None if engine is None else parse_arm(case.arm)
     name = case.arm if arm is None else arm.id_text
     playing = partial(
         replay, replace(server, engine=None), case.requests, settings=case.settings,
         token_seed=seed, timeout_s=options.timeout_s, until_s=case.span.until_s,
         run_id=f"{case.scenario}-{case.load:g}-{name}-",
     )  # fmt: skip
-    if case.engine is None or arm is None:
-        played = played_apart(playing, on_event)
-        return CaseRun(case.scenario, case.load, case.arm, played.outcomes, ()), played
-    before = case.engine.snapshot().kv
-    overrides, label = {"engine.url": server.url}, f"{case.title} live"
-    with steered(arm, case.engine, options.controller, overrides, run_label=label):
-        played = played_apart(playing, on_event)
-    after = case.engine.snapshot().kv
-    run = CaseRun(
-        case.scenario, case.load, case.arm, played.outcomes, case.engine.decisions,
-        preemptions=after.preemptions - before.preemptions,
-        recomputed_tokens=after.recomputed_tokens - before.recomputed_tokens,
-    )  # fmt: skip
+    if engine is None or arm is None:
+        played = played_apart(playing, on_left)
+        run = CaseRun(case.scenario, case.load, case.arm, played.outcomes, ())
+    else:
+        before = engine.snapshot().kv
+        overrides, label = {"engine.url": server.url}, f"{case.title} live"
+        with steered(arm, engine, options.controller, overrides, run_label=label):
+            played = played_apart(playing, on_left)
+        after = engine.snapshot().kv
+        run = CaseRun(
+            case.scenario, case.load, case.arm, played.outcomes, engine.decisions,
+            preemptions=after.preemptions - before.preemptions,
+            recomputed_tokens=after.recomputed_tokens - before.recomputed_tokens,
+        )  # fmt: skip
+    progress.done(bar, f"{title}: {met[True]} of {met.total()} met their SLOs")
+    late_s = played.client["lateness_s"]["p99"]
+    if late_s is not None and late_s > LATE_S:
+        progress.warn(
+            f"{title}: 1 in 100 requests was sent {late_s:.2f} s late or later: the clients "
+            "had no CPU for it; that is part of its TTFT"
+        )
     return run, played
 
 
@@ -201,23 +218,9 @@ def _run_arm(
     if options.ledger_dir is not None:
         path = options.ledger_dir / f"ledger-{case.scenario}-{load:g}x.sqlite"
         options = replace(options, controller=replace(options.controller, ledger_path=path))
-    title = f"{case.title} seed {workload.seed}"
-    bar = live.progress.add(title, len(offered.requests))
-    left = count(1)
-
-    def on_event(_kind: str, outcome: Outcome | None) -> None:
-        if outcome is not None:
-            live.progress.update(bar, next(left))
-
-    run, played = run_case(case, server, seed=workload.seed, options=options, on_event=on_event)
-    met = sum(outcome.met for outcome in run.outcomes)
-    live.progress.done(bar, f"{title}: {met} of {len(run.outcomes)} met their SLOs")
-    late_s = played.client["lateness_s"]["p99"]
-    if late_s is not None and late_s > LATE_S:
-        live.progress.warn(
-            f"{title}: 1 in 100 requests was sent {late_s:.2f} s late or later: the clients "
-            "had no CPU for it; that is part of its TTFT"
-        )
+    run, played = run_case(
+        case, server, seed=workload.seed, options=options, progress=live.progress
+    )
     result = summarise(
         run, case.span.counted_until_s, warmup_s=case.span.warmup_s,
         moments_s=offered.moments_s, start_s=played.start_s, contract=suite.settings.contract,

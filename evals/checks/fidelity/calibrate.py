@@ -6,17 +6,18 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import httpx
 import numpy as np
 
 from evals.checks.fidelity.designed_load import Rung, bodies_of, rungs
-from evals.checks.fidelity.machine import OtherLoad, machine_facts
+from evals.checks.fidelity.machine import OtherLoad, machine_facts, warning
 from evals.checks.fidelity.server import MeasuredServer
 from evals.live.arm import ArmError
 from evals.live.completion_stream import Served, StreamError, stream_completion
@@ -25,7 +26,8 @@ from evals.live.request_body import completion_body
 from evals.live.server import wait_until_idle
 from evals.machines.fit import Fit, fit_cost, residuals
 from evals.machines.steps import CalibrationError, Steps, joined
-from serving.contracts import Decision, Limits, Snapshot, TraceRequest
+from evals.progress import CaseProgress
+from serving.contracts import Decision, Limits, TraceRequest
 from serving.engines.profile import EngineProfile, profile_from_snapshot
 from serving.engines.protocol import Engine
 
@@ -33,9 +35,6 @@ _CONTROLLER = "calibrate"
 _WARM_UP_S = 10.0
 _PROBES = 20
 _PROBE = TraceRequest(0.0, 16, 4)
-
-OnProgress = Callable[[float], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -64,21 +63,23 @@ class Calibrator:
 
     Args:
         server: with a step log.
+        seconds: of load, in all parts together.
         seed: decides requests and prompts.
-        on_progress: told the seconds of load that are over.
+        progress: gets a bar of the seconds.
 
     Raises:
         ArmError: another controller owns the engine, or it does not come to rest.
         CalibrationError: the server failed a request, or the steps cannot be fitted.
     """
 
-    def __init__(self, server: MeasuredServer, *, seed: int, on_progress: OnProgress) -> None:
-        self._server, self._seed, self._on_progress = server, seed, on_progress
+    def __init__(
+        self, server: MeasuredServer, seconds: float, seed: int, progress: CaseProgress
+    ) -> None:
+        self._server, self._seed, self._progress = server, seed, progress
+        self._bar = progress.add("calibration (seconds)", round(seconds + _WARM_UP_S))
         wait_until_idle(server.engine)
         self._snapshot = server.engine.snapshot()
-        self._bodies = bodies_of(
-            server.live.model, self._snapshot.envelope.max_model_len, seed
-        )
+        self._bodies = bodies_of(server.live.model, self._snapshot.envelope.max_model_len, seed)
         self._plan = rungs(self._snapshot.envelope)
         self._parts: list[tuple[Steps, float | None]] = []
         self._loaded_s = 0.0
@@ -94,7 +95,7 @@ class Calibrator:
         self._parts.append((self._server.steps(began_s, time.time()), others.share()))
 
     def finish(self, name: str) -> Calibration:
-        """Fit the profile called `name` to the steps of all parts."""
+        """Fit the profile called `name` to the steps of all parts, and warn if others ran."""
         steps = joined([steps for steps, _ in self._parts])
         shares = [share for _, share in self._parts if share is not None]
         fit = fit_cost(steps)
@@ -103,13 +104,22 @@ class Calibrator:
             "load_s": self._loaded_s - _WARM_UP_S,
             "parts": len(self._parts),
             "rungs": [[rung.concurrency, rung.token_budget] for rung in self._plan],
-            "others_cpu_share": sum(shares) / len(shares) if shares else None,
+            "others_cpu_share": fmean(shares) if shares else None,
             "server_arguments": list(self._server.arguments),
         }
         overhead_s = idle_overhead_s(self._server, self._seed)
         profile = replace(
-            _profile(name, self._snapshot, fit, facts), residuals=residuals(steps, fit.cost)
-        )
+            profile_from_snapshot(self._snapshot), name=name, cost=fit.cost,
+            residuals=residuals(steps, fit.cost),
+            provenance=(
+                f"measured {facts['date']}: {facts['model']}, vLLM {facts['vllm']}, "
+                f"{facts['accelerator'] or facts['cpu']}, {fit.samples} steps, "
+                f"error p50 {fit.error_p50:.1%}, p90 {fit.error_p90:.1%}"
+            ),
+        )  # fmt: skip
+        self._progress.done(self._bar, f"calibration: {profile.provenance}")
+        if line := warning(facts["others_cpu_share"]):
+            self._progress.warn(line)
         return Calibration(profile, fit, overhead_s, facts, steps)
 
     def _climb(self, rung: Rung, rung_s: float) -> None:
@@ -118,16 +128,13 @@ class Calibrator:
             _, failures = asyncio.run(closed_loop(
                 self._server.live, self._bodies, concurrency=rung.concurrency, seconds=rung_s,
                 run_id=f"calibrate-{before_s:.0f}-",
-                on_tick=lambda elapsed_s: self._on_progress(before_s + elapsed_s),
+                on_tick=lambda elapsed_s: self._progress.update(
+                    self._bar, int(before_s + elapsed_s)
+                ),
             ))  # fmt: skip
         if failures:
             raise CalibrationError(f"{self._server.live.url} failed a request: {failures[0]}")
         self._loaded_s += rung_s
-
-
-def length_s(seconds: float) -> float:
-    """How long a calibration takes that loads the server for `seconds`."""
-    return seconds + _WARM_UP_S
 
 
 def idle_overhead_s(server: MeasuredServer, seed: int) -> float:
@@ -190,21 +197,6 @@ def _step_size(engine: Engine, token_budget: int) -> Iterator[None]:
         yield
     finally:
         engine.release(_CONTROLLER)
-
-
-def _profile(
-    name: str, snapshot: Snapshot, fit: Fit, facts: dict[str, Any]
-) -> EngineProfile:
-    return replace(
-        profile_from_snapshot(snapshot),
-        name=name,
-        provenance=(
-            f"measured {facts['date']}: {facts['model']}, vLLM {facts['vllm']}, "
-            f"{facts['accelerator'] or facts['cpu']}, {fit.samples} steps, "
-            f"error p50 {fit.error_p50:.1%}, p90 {fit.error_p90:.1%}"
-        ),
-        cost=fit.cost,
-    )
 
 
 def _model_of(server: MeasuredServer) -> str:

@@ -4,7 +4,6 @@ Each case of a suite runs live and is then simulated: the same requests at the s
 with the same lengths. Called by `hmas eval fidelity`.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -128,16 +127,11 @@ def _replay(
     case: LiveCase, server: MeasuredServer, facts: dict[str, Any], seed: int,
     progress: CaseProgress,
 ) -> Replayed:  # fmt: skip
-    title = case.title
-    bar = progress.add(f"{title} live", len(case.requests))
-    left = itertools.count(1)
     others = OtherLoad(server.pid)
     run, played = run_live_case(
-        case, server.live, seed=seed, options=LiveOptions(ControllerOptions()),
-        on_event=lambda kind, _: progress.update(bar, next(left)) if kind == "left" else None,
-    )  # fmt: skip
+        case, server.live, seed=seed, options=LiveOptions(ControllerOptions()), progress=progress
+    )
     share = others.share()
-    progress.done(bar, f"{title}: live")
     if line := warning(share):
         progress.warn(line)
     facts = facts | played.client

@@ -1,37 +1,34 @@
-"""How are calibration and fidelity read? Tables and two plots."""
+"""How is a fidelity run read? A table and a plot."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
-from evals.checks.fidelity.calibrate import Calibration
 from evals.checks.fidelity.comparison import TARGET_POINTS, TARGET_SHARE, Comparison
-from evals.machines.profile_file import as_dict
-from evals.report.figures import OTHERS
-from evals.report.sheet import Sheet
-from evals.result.metrics import Result
+from evals.report.figures import OTHERS, logarithmic
+from evals.report.sheet import Sheet, markdown
+from evals.result.metrics import Result, rounded
+from evals.result.run_result import versions
 from serving.contracts import Outcome
 
 _LIVE, _SIMULATED = "-", "--"
 
 
-def calibration_sheet(calibration: Calibration) -> Sheet:
-    """The coefficients, and how well they fit."""
-    fit = calibration.fit
-    rows = [(name, f"{value:.4g}") for name, value in as_dict(fit.cost).items()]
-    return Sheet(
-        f"Cost model of {calibration.profile.name}",
-        ("coefficient", "seconds"),
-        rows,
-        f"{fit.samples} steps, {fit.stalls} stalls left out ({fit.stall_s:.1f} s). "
-        f"|measured / predicted - 1|: p50 {fit.error_p50:.1%}, p90 {fit.error_p90:.1%}. "
-        f"Predicted over measured time in all: {1 + fit.total_error:.3f}. "
-        f"Client's overhead at idle: {calibration.overhead_s * 1000:.1f} ms, not in the profile.",
-    )
+def write_files(
+    suite: str, seed: int, comparisons: Sequence[Comparison], out: Path
+) -> dict[str, Any]:
+    """Write fidelity.json, fidelity.md and fidelity.png; the object of the first."""
+    results = [rounded(comparison.result) for comparison in comparisons]
+    document = {"suite": suite, "seed": seed, "versions": versions(), "results": results}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "fidelity.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (out / "fidelity.md").write_text(markdown(fidelity_sheet(results)), encoding="utf-8")
+    fidelity_plot(comparisons, out / "fidelity.png")
+    return document
 
 
 def fidelity_sheet(results: Sequence[Result]) -> Sheet:
@@ -61,31 +58,6 @@ def fidelity_sheet(results: Sequence[Result]) -> Sheet:
     )  # fmt: skip
 
 
-def calibration_plot(calibration: Calibration, path: Path) -> None:
-    """Predicted over measured step time, both logarithmic; on the line is right."""
-    steps = calibration.steps
-    measured, predicted = steps.seconds, steps.predicted_s(calibration.fit.cost)
-    prefill = steps.shapes[:, 0] > 0
-    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    for chosen, label, colour in (
-        (~prefill, "decodes only", OTHERS[0]),
-        (prefill, "with prefill", OTHERS[1]),
-    ):
-        axes.scatter(
-            measured[chosen], predicted[chosen], s=5, alpha=0.35, color=colour, lw=0,
-            label=f"{label} ({int(chosen.sum()):,} steps)", rasterized=True,
-        )  # fmt: skip
-    ends = [min(measured.min(), predicted.min()), max(measured.max(), predicted.max())]
-    axes.plot(ends, ends, color="#767577", lw=1)
-    axes.set(xscale="log", yscale="log", xlabel="measured step (s)", ylabel="predicted step (s)",
-             title=calibration.profile.name)  # fmt: skip
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-
-
 def fidelity_plot(comparisons: Sequence[Comparison], path: Path) -> None:
     """TTFT and TPOT of all offered requests, a row per scenario and load; dashed: simulated."""
     rows = list(dict.fromkeys((c.result["scenario"], c.result["load"]) for c in comparisons))
@@ -105,14 +77,11 @@ def fidelity_plot(comparisons: Sequence[Comparison], path: Path) -> None:
                 )  # fmt: skip
     for (scenario, load), row in zip(rows, grid, strict=True):
         for axes, label in zip(row, ("time to first token (s)", "time per token (s)"), strict=True):
-            axes.set(xscale="log", ylim=(0, 1.02), xlabel=label, title=f"{scenario} {load:g}x")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_locator(NullLocator())
+            logarithmic(axes, "x")
+            axes.set(ylim=(0, 1.02), xlabel=label, title=f"{scenario} {load:g}x")
             axes.grid(alpha=0.25)
         row[0].set_ylabel("share of offered requests")
     grid[0][1].legend(fontsize=7, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 

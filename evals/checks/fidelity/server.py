@@ -11,6 +11,7 @@ from pathlib import Path
 from evals.live.own_server import own_server
 from evals.live.server import Server, connect
 from evals.machines.steps import Steps, read_steps
+from evals.progress import CaseProgress
 from evals.suite.suite import SMALL_MACHINE
 from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token
@@ -19,16 +20,7 @@ from serving.engines.protocol import Engine
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
-    """A running server at `url`, or with an empty `url` one that is started on `port`.
-
-    Attributes:
-        url: the running server.
-        token_file: its control token.
-        step_log: the file that it writes its steps to.
-        port: of the server that is started.
-        model: to load there; empty means SmolLM2.
-        out: gets the started server's log, token and steps.
-    """
+    """The options of the command: a running server at `url`, or where that is empty our own."""
 
     url: str
     token_file: Path
@@ -55,8 +47,9 @@ class MeasuredServer:
 
 @contextmanager
 def measured_server(
-    choice: ServerChoice, settings: EngineSettings, arguments: Sequence[str] = SMALL_MACHINE
-) -> Iterator[MeasuredServer]:
+    choice: ServerChoice, progress: CaseProgress, settings: EngineSettings | None = None,
+    arguments: Sequence[str] = SMALL_MACHINE,
+) -> Iterator[MeasuredServer]:  # fmt: skip
     """The chosen server; one that was started here is stopped at the end.
 
     Raises:
@@ -65,15 +58,16 @@ def measured_server(
     with ExitStack() as stack:
         if choice.url:
             read_steps(choice.step_log)  # fails here rather than after minutes
-            url, token_file, log = choice.url, choice.token_file, choice.step_log
-            started: tuple[tuple[str, ...], int | None] = ((), None)
-        else:
-            log = choice.out / "steps.csv"
-            own = stack.enter_context(own_server(
-                settings, choice.out, port=choice.port, model=choice.model, arguments=arguments,
-                step_log=log,
-            ))  # fmt: skip
-            url, token_file, started = own.url, own.token_file, (tuple(arguments), own.pid)
-        url = url.rstrip("/").removesuffix("/v1")
-        engine = stack.enter_context(closing(LiveEngine(url, read_token(token_file))))
-        yield MeasuredServer(connect(url, engine), engine, log, *started)
+            url = choice.url.rstrip("/").removesuffix("/v1")
+            engine = stack.enter_context(closing(LiveEngine(url, read_token(choice.token_file))))
+            yield MeasuredServer(connect(url, engine), engine, choice.step_log)
+            return
+        log = choice.out / "steps.csv"
+        own = stack.enter_context(own_server(
+            settings or EngineSettings(), choice.out, progress.note, port=choice.port,
+            model=choice.model, arguments=arguments, step_log=log,
+        ))  # fmt: skip
+        engine = stack.enter_context(own.engine())
+        yield MeasuredServer(
+            connect(own.url, engine), engine, log, tuple(arguments), own.pid
+        )

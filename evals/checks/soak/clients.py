@@ -17,6 +17,7 @@ from evals.checks.soak.traffic import Errand, Flavour, Kind, draw_errand
 from evals.live.completion_stream import Served, StreamError, stream_completion
 
 End = Literal["finished", "left", "refused", "failed"]
+ENDS: tuple[End, ...] = ("finished", "left", "refused", "failed")
 
 TIMEOUT_S = 300.0  # longer than any request should need: then it has failed
 

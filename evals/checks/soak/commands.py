@@ -2,19 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated
 
 import typer
 
 from hmas_agents.commands.exits import FAILED
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from evals.checks.soak.clients import Clients
-    from evals.checks.soak.steering import Steering
-
-_LINE_EVERY_S = 60.0
+from hmas_agents.commands.options import JsonOption
 
 
 def soak(
@@ -35,9 +28,7 @@ def soak(
     out: Annotated[Path, typer.Option(help="Folder for soak.json and the server's log.")] = Path(
         "var/soak"
     ),
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the report as one JSON object.")
-    ] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Soak a real vLLM: random requests, aborts, bad requests, a random decision every second.
 
@@ -51,55 +42,15 @@ def soak(
 
     hmas soak --minutes 2 --rate 4 --seed 7 --api-servers 2 --json
     """
-    from rich.console import Console
-
-    from evals.checks.soak.report import terminal_view
     from evals.checks.soak.run import SoakOptions, run_soak
+    from evals.progress import CaseProgress
+    from evals.report.sheet import show
 
-    console = Console(stderr=json_output, highlight=False)
-    console.print(f"starting vLLM with the hook (1-2 minutes; log: {out / 'vllm.log'})")
     options = SoakOptions(minutes, rate, seed, api_servers)
-    with _Progress(console, minutes * 60) as progress:
-        report = run_soak(options, out, port=port, model=model, on_tick=progress.tick)
-    text = json.dumps(report.as_json(), indent=2)
-    (out / "soak.json").write_text(text + "\n", encoding="utf-8")
-    console.print(terminal_view(report), markup=False, soft_wrap=True)
-    if json_output:
-        typer.echo(text)
+    with CaseProgress() as progress:
+        report = run_soak(options, out, progress, port=port, model=model)
+    document = report.as_json()
+    (out / "soak.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    show(document, json_output, *report.sheets(), *report.lines())
     if report.problems:
         raise typer.Exit(FAILED)
-
-
-class _Progress:
-    """A bar on a terminal, elsewhere a line a minute."""
-
-    def __init__(self, console: "Console", seconds: float) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn(),
-            console=console, disable=not console.is_terminal, transient=True,
-        )  # fmt: skip
-        self._task = self._bar.add_task("waiting for the server", total=seconds)
-        self._line_due_s = _LINE_EVERY_S
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def tick(self, elapsed_s: float, clients: "Clients", steering: "Steering") -> None:
-        """Show how far the soak is."""
-        ends = clients.ends()
-        calls = sum(counts.total() for counts in list(steering.answers.values()))
-        line = (
-            f"sent {clients.sent}: {ends['finished']} finished, {ends['left']} left, "
-            f"{ends['refused']} refused, {ends['failed']} failed; {calls} calls"
-        )
-        self._bar.update(self._task, description=line, completed=elapsed_s)
-        if not self._console.is_terminal and elapsed_s >= self._line_due_s:
-            self._line_due_s += _LINE_EVERY_S
-            self._console.print(f"{elapsed_s:4.0f} s: {line}", markup=False, soft_wrap=True)

@@ -1,27 +1,24 @@
-"""What came of a soak? A table for people, one JSON object for machines, and a verdict."""
+"""What came of a soak? Tables for people, one JSON object for machines, and a verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from rich.console import Group, RenderableType
 
 from evals.checks.soak.books import SoakBooks
 from evals.checks.soak.server_log import Complaints
-from evals.report.sheet import Sheet, terminal
+from evals.report.sheet import Sheet
 
-_MIB = 1024 * 1024
 _ANSWERS = ("accepted", "refused", "malformed", "denied", "broken")
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident bytes of the engine core processes."""
+    """Resident MiB of the engine core processes."""
 
-    start: int
-    warm: int
-    most: int
-    end: int
+    start: float
+    warm: float
+    most: float
+    end: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class SoakReport:
     seconds: float
     seed: int
     books: SoakBooks
-    memory: Memory
+    memory_mib: Memory
     errors: Complaints
     warnings: Complaints
     policy_faults: int
@@ -60,70 +57,36 @@ class SoakReport:
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready object."""
-        books, memory = self.books, self.memory
-        sorted_ends = dict(sorted(books.ends.items()))
-        return {
-            "ok": not self.problems,
-            "problems": self.problems,
-            "seconds": round(self.seconds, 1),
-            "seed": self.seed,
-            "clients": {"sent": books.sent, "asked": books.asked, **sorted_ends},
-            "engine": {
-                "received": books.received,
-                "finished": books.finished,
-                "aborted": books.aborted,
-                "unseen": books.unseen,
-                "preemptions": self.preemptions,
-                "policy_faults": self.policy_faults,
-                "most_waiting": self.most_waiting,
-            },
-            "balanced": books.balanced,
-            "memory_mib": {
-                "start": round(memory.start / _MIB, 1),
-                "warm": round(memory.warm / _MIB, 1),
-                "most": round(memory.most / _MIB, 1),
-                "end": round(memory.end / _MIB, 1),
-            },
-            "log": {
-                "errors": self.errors.count,
-                "first_errors": list(self.errors.first),
-                "warnings": self.warnings.count,
-                "first_warnings": list(self.warnings.first),
-            },
-            "decisions": {name: dict(counts) for name, counts in self.answers.items()},
-            "longest_without_token_s": round(self.longest_without_token_s, 2),
-        }
+        return {"ok": not self.problems, "problems": self.problems, **asdict(self)}
 
-
-def terminal_view(report: SoakReport) -> RenderableType:
-    """Two tables and the verdict."""
-    books, memory, ends = report.books, report.memory, report.books.ends
-    rows = [
-        ("sent by clients", str(books.sent)),
-        ("finished, left, refused, failed",
-         ", ".join(str(ends[end]) for end in ("finished", "left", "refused", "failed"))),
-        ("engine: received", str(books.received)),
-        ("engine: finished + aborted", f"{books.finished} + {books.aborted}"),
-        ("books", "balanced" if books.balanced else "NOT BALANCED"),
-        ("engine memory, MiB: start, warm, most, end",
-         ", ".join(f"{size / _MIB:.0f}"
-                   for size in (memory.start, memory.warm, memory.most, memory.end))),
-        ("growth after warm-up", f"{(memory.end - memory.warm) / _MIB:+.1f} MiB"),
-        ("server's log: errors, warnings", f"{report.errors.count}, {report.warnings.count}"),
-        ("policy faults", str(report.policy_faults)),
-        ("longest without any token", f"{report.longest_without_token_s:.1f} s"),
-        ("longest queue, preemptions", f"{report.most_waiting}, {report.preemptions}"),
-    ]  # fmt: skip
-    title = f"Soak of {report.seconds / 60:.1f} minutes, seed {report.seed}"
-    figures = Sheet(title, ("", ""), rows, books.text())
-    calls = Sheet(
-        "Calls of the control routes",
-        ("call", *_ANSWERS),
-        [
+    def sheets(self) -> list[Sheet]:
+        """Figures, and calls of the control routes."""
+        books, memory, ends = self.books, self.memory_mib, self.books.ends
+        rows = [
+            ("sent by clients", str(books.sent)),
+            (", ".join(ends), ", ".join(map(str, ends.values()))),
+            ("engine: received", str(books.received)),
+            ("engine: finished + aborted", f"{books.finished} + {books.aborted}"),
+            ("books", "NOT BALANCED" if books.mismatches else "balanced"),
+            ("engine memory, MiB: start, warm, most, end",
+             f"{memory.start:.0f}, {memory.warm:.0f}, {memory.most:.0f}, {memory.end:.0f}"),
+            ("growth after warm-up", f"{memory.end - memory.warm:+.1f} MiB"),
+            ("server's log: errors, warnings", f"{self.errors.count}, {self.warnings.count}"),
+            ("policy faults", str(self.policy_faults)),
+            ("longest without any token", f"{self.longest_without_token_s:.1f} s"),
+            ("longest queue, preemptions", f"{self.most_waiting}, {self.preemptions}"),
+        ]  # fmt: skip
+        calls = [
             [name, *(str(counts.get(answer, 0)) for answer in _ANSWERS)]
-            for name, counts in report.answers.items()
-        ],
-    )
-    lines = [f"PROBLEM: {problem}" for problem in report.problems] or ["no problem found"]
-    lines += [f"warning in the log: {line}" for line in report.warnings.first]
-    return Group(terminal(figures), terminal(calls), *lines)
+            for name, counts in self.answers.items()
+        ]
+        title = f"Soak of {self.seconds / 60:.1f} minutes, seed {self.seed}"
+        return [
+            Sheet(title, ("", ""), rows, books.text()),
+            Sheet("Calls of the control routes", ("call", *_ANSWERS), calls),
+        ]
+
+    def lines(self) -> list[str]:
+        """The verdict, and what the server warned of."""
+        lines = [f"PROBLEM: {problem}" for problem in self.problems] or ["no problem found"]
+        return lines + [f"warning in the log: {line}" for line in self.warnings.first]

@@ -6,8 +6,9 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from evals.live.arm import ArmError
 from evals.live.own_server import OwnServer, own_server
 from evals.live.server import wait_until_idle
 from evals.live.totals import Totals, engine_totals, exported_totals
+from evals.progress import CaseProgress
 from evals.suite.suite import SMALL_MACHINE
 from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token
@@ -34,9 +36,6 @@ _METRICS_LOOKS = 10
 # Small sizes, so that a soak of minutes goes round the journal and past the tenants' bound.
 SETTINGS = EngineSettings(slo_scale=4.0, max_tenants=32, journal_size=2000)
 
-OnTick = Callable[[float, Clients, Steering], None]
-
-
 @dataclass(frozen=True, slots=True)
 class SoakOptions:
     """How long, how much, and by which seed."""
@@ -48,7 +47,7 @@ class SoakOptions:
 
 
 def run_soak(
-    options: SoakOptions, out: Path, *, port: int, model: str, on_tick: OnTick
+    options: SoakOptions, out: Path, progress: CaseProgress, *, port: int, model: str
 ) -> SoakReport:
     """Start a server, soak it, stop it.
 
@@ -62,19 +61,21 @@ def run_soak(
     if not model:  # the shape of another model is not known here
         arguments += write_adapters(SMOLLM2, out)
         adapters = ADAPTERS
-    with own_server(SETTINGS, out, port=port, model=model, arguments=arguments) as server:
-        return soak_on(server, options, on_tick=on_tick, adapters=adapters)
+    with own_server(
+        SETTINGS, out, progress.note, port=port, model=model, arguments=arguments
+    ) as server:
+        return soak_on(server, options, progress, adapters)
 
 
 def soak_on(
-    server: OwnServer, options: SoakOptions, *, on_tick: OnTick, adapters: Sequence[str] = ()
+    server: OwnServer, options: SoakOptions, progress: CaseProgress, adapters: Sequence[str] = ()
 ) -> SoakReport:
     """Soak a running server that has no controller and no other clients.
 
     Args:
         server: vLLM with the hook.
         options: length, rate, seed.
-        on_tick: told the seconds since the start, once a second.
+        progress: gets a bar of seconds, and counts of requests and calls.
         adapters: names of the LoRA adapters that it has.
 
     Raises:
@@ -98,7 +99,7 @@ def soak_on(
     began_s = time.monotonic()
     steering.start()
     try:
-        asyncio.run(_soak(clients, steering, options.minutes * 60, on_tick))
+        asyncio.run(_soak(clients, steering, options.minutes * 60, progress))
     finally:
         steering.stop()
     broken = steering.broken
@@ -115,20 +116,20 @@ def soak_on(
         engine.close()
     errors, warnings = read_complaints(server.log, log_from)
     return SoakReport(
-        seconds=time.monotonic() - began_s,
+        seconds=round(time.monotonic() - began_s, 1),
         seed=options.seed,
         books=check_books(
             clients.visits, clients.sent, steering.journal, clients.index_of, before.counters,
             after.counters,
         ),
-        memory=_memory(steering.memory),
+        memory_mib=_memory(steering.memory),
         errors=errors,
         warnings=warnings,
         policy_faults=after.policy_errors - before.policy_errors,
         last_fault=after.last_error if after.policy_errors > before.policy_errors else "",
         answers={name: dict(steering.answers[name]) for name in sorted(steering.answers)},
-        broken=[f"{count} x {what}" if count > 1 else what for what, count in broken.items()],
-        longest_without_token_s=clients.clock.longest_s,
+        broken=[f"{times} x {what}" if times > 1 else what for what, times in broken.items()],
+        longest_without_token_s=round(clients.clock.longest_s, 2),
         most_waiting=steering.most_waiting,
         preemptions=after.kv.preemptions - before.kv.preemptions,
     )  # fmt: skip
@@ -166,11 +167,17 @@ def core_pids(server_pid: int) -> list[int]:
     return found
 
 
-async def _soak(clients: Clients, steering: Steering, seconds: float, on_tick: OnTick) -> None:
+async def _soak(
+    clients: Clients, steering: Steering, seconds: float, progress: CaseProgress
+) -> None:
+    bar = progress.add("soak", round(seconds))
+
     async def tick() -> None:
-        began_s = time.monotonic()
-        while True:
-            on_tick(time.monotonic() - began_s, clients, steering)
+        for elapsed_s in count():
+            calls = sum(counts.total() for counts in list(steering.answers.values()))
+            ends = ", ".join(f"{number} {end}" for end, number in clients.ends().items())
+            line = f"{elapsed_s} s: sent {clients.sent}: {ends}; {calls} calls"
+            progress.update(bar, elapsed_s, line)
             await asyncio.sleep(1.0)
 
     ticking = asyncio.create_task(tick())
@@ -182,10 +189,9 @@ async def _soak(clients: Clients, steering: Steering, seconds: float, on_tick: O
             await ticking
 
 
-def _memory(samples: list[tuple[float, int]]) -> Memory:
+def _memory(samples: Sequence[tuple[float, float]]) -> Memory:
     """Start, after warm-up, most and end."""
-    end_s = samples[-1][0]
-    warm_s = min(_WARM_UP_S, _WARM_UP_SHARE * end_s)
+    warm_s = min(_WARM_UP_S, _WARM_UP_SHARE * samples[-1][0])
     warm = next(size for at_s, size in samples if at_s >= warm_s)
     sizes = [size for _, size in samples]
     return Memory(sizes[0], warm, max(sizes), sizes[-1])

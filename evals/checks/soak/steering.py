@@ -22,6 +22,7 @@ from serving.engines.protocol import EngineUnavailable
 Answer = Literal["accepted", "refused", "malformed", "denied", "broken"]
 
 PERIOD_S = 1.0
+_MIB = 1 << 20
 _GONE_AFTER = 5
 _LEASE_MARGIN_S = 2.0  # calls wait for the step in flight: nearer to its end a lease is not sure
 
@@ -49,7 +50,7 @@ class Steering:
         broken: guarantees that did not hold, and calls without a usable answer, counted.
         gone: the engine has not answered for several calls in a row.
         journal: events since the start.
-        memory: (seconds since the start, resident bytes of the engine processes).
+        memory: (seconds since the start, resident MiB of the engine processes).
         most_waiting: longest queue seen.
     """
 
@@ -70,7 +71,7 @@ class Steering:
         self.broken: Counter[str] = Counter()
         self.gone = False
         self.journal = Journal()
-        self.memory: list[tuple[float, int]] = []
+        self.memory: list[tuple[float, float]] = []
         self.most_waiting = 0
 
     def start(self) -> None:
@@ -102,7 +103,8 @@ class Steering:
                 break
             self._cursor = page.cursor
         elapsed_s = time.monotonic() - self._began_s
-        self.memory.append((elapsed_s, sum(p.memory_info().rss for p in self._processes)))
+        resident = sum(process.memory_info().rss for process in self._processes)
+        self.memory.append((elapsed_s, round(resident / _MIB, 1)))
 
     def _run(self) -> None:
         failed, due_s = 0, time.monotonic()

@@ -12,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.checks.fidelity.calibrate import Calibration
-from evals.checks.fidelity.calibration_file import calibration_document, write_profile
+from evals.checks.fidelity.calibration_file import (
+    calibration_document,
+    calibration_sheet,
+    write_files,
+)
 from evals.checks.fidelity.designed_load import bodies_of, cells, rungs
 from evals.checks.fidelity.machine import OtherLoad, warning
-from evals.checks.fidelity.report import calibration_plot, calibration_sheet
 from evals.live.load_generator import closed_loop
 from evals.live.server import Server
 from evals.machines.fit import fit_cost, step_errors
@@ -219,8 +222,8 @@ def test_a_closed_loop_ends_with_the_first_failure_that_is_not_allowed():
 
 def test_the_profile_reads_back_and_says_where_it_comes_from(tmp_path):
     made = calibration(drawn_steps(noise=0.1))
+    write_files(made, tmp_path, "hmas calibrate")
     path = tmp_path / "mine.toml"
-    write_profile(made, path, "hmas calibrate")
     read = read_toml(path, EngineProfile)
     assert replace(read, cost=made.profile.cost) == made.profile
     assert as_array(read.cost) == pytest.approx(as_array(made.profile.cost), rel=1e-3)
@@ -238,8 +241,9 @@ def test_sheet_json_and_plot_tell_of_the_same_fit(tmp_path):
     assert document["fit"]["samples"] == 2000
     assert document["overhead_s"] == 0.012
     assert [row[0] for row in calibration_sheet(made).rows] == list(document["cost"])
-    calibration_plot(made, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    write_files(made, tmp_path, "hmas calibrate")
+    assert json.loads((tmp_path / "calibration.json").read_text()) == document
+    assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_other_load_is_a_share_or_unknown_and_only_a_large_one_warns():

@@ -169,7 +169,7 @@ def test_a_running_server_without_a_step_log_is_told_how_to_start(tmp_path):
     )
     with (
         pytest.raises(CalibrationError, match=r"HMAS_STEP_LOG=.*step_log_scheduler"),
-        measured_server(choice, EngineSettings()),
+        measured_server(choice, CaseProgress()),
     ):
         pass
 

@@ -13,12 +13,9 @@ import psutil
 import pytest
 
 from evals.live.clients import played_apart
-from evals.live.load_generator import ReplayEvent, replay
-from evals.live.run import LiveCase, LiveOptions, run_case
+from evals.live.load_generator import replay
 from evals.live.server import Server
 from evals.sim.workers import WorkerError
-from evals.suite.arms import ControllerOptions
-from evals.suite.span import Span
 from serving.contracts import Outcome
 from serving.contracts.settings import EngineSettings
 from tests.evals.fake_openai import FakeOpenAI, serving
@@ -50,26 +47,22 @@ def playing(url, requests=REQUESTS, token_seed=1):
     return partial(replay, Server(url, "tiny"), requests, **options)
 
 
-def ignore(_kind, _outcome):
+def ignore(_outcome):
     pass
 
 
 def test_requests_are_sent_while_the_process_of_the_controller_is_busy():
-    told: list[tuple[ReplayEvent, Outcome | None]] = []
+    told: list[Outcome] = []
     server = Counting(REQUESTS)
 
-    def busy(kind, outcome):  # from the first request until the last has been sent
+    def busy(outcome):  # from the first request's end until the last has been sent
         assert server.all_asked.wait(60), "clients wait for this process"
-        told.append((kind, outcome))
+        told.append(outcome)
 
-    case = LiveCase("s", 1.0, "other", REQUESTS, SETTINGS, Span(30.0))
-    options = LiveOptions(ControllerOptions())
     with serving(server) as fake:
-        run, _ = run_case(case, Server(fake.url, "tiny"), seed=1, options=options, on_event=busy)
-    assert [outcome.output_tokens for outcome in run.outcomes] == [3] * len(REQUESTS)
-    assert [kind for kind, _ in told].count("sent") == len(REQUESTS)
-    left = [outcome for _, outcome in told if outcome is not None]
-    assert sorted(left, key=lambda outcome: outcome.seq) == run.outcomes
+        played = played_apart(playing(fake.url), busy)
+    assert [outcome.output_tokens for outcome in played.outcomes] == [3] * len(REQUESTS)
+    assert sorted(told, key=lambda outcome: outcome.seq) == played.outcomes
 
 
 def test_outcomes_and_figures_come_back_whole():
@@ -82,7 +75,7 @@ def test_outcomes_and_figures_come_back_whole():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_clients(number):
-    def interrupt(_kind, _outcome):
+    def interrupt(_outcome):
         os.kill(os.getpid(), number)
 
     before = signal.signal(number, signal.default_int_handler)
@@ -95,7 +88,7 @@ def test_an_interrupt_ends_the_clients(number):
 
 
 def test_clients_that_die_are_an_error_not_a_hang():
-    def kill(_kind, _outcome):
+    def kill(_outcome):
         for each in multiprocessing.active_children():
             each.kill()
 

@@ -15,7 +15,7 @@ from evals.live.completion_stream import Served, stream_completion
 from evals.live.load_generator import replay
 from evals.live.request_body import completion_body, prompt_ids
 from evals.live.server import Server as RunningServer
-from serving.contracts import TraceRequest
+from serving.contracts import Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from tests.evals.samples import offered
 from tests.fakes import ENVELOPE, FakeEngine
@@ -128,10 +128,10 @@ def test_an_answer_may_hold_any_separator_of_lines(separator):
 
 def test_a_served_request_is_timed_counted_and_judged():
     server = Server()
-    events = []
+    left: list[Outcome] = []
     before_s = time.time()
     requests = [TraceRequest(0.0, 7, 3, "acme", "interactive"), TraceRequest(0.01, 5, 1, "b", "?")]
-    outcomes = play(server, requests, run_id="x-", on_event=lambda *event: events.append(event))
+    outcomes = play(server, requests, run_id="x-", on_left=left.append)
     assert [o.request_id for o in outcomes] == ["x-r0", "x-r1"]
     assert [o.output_tokens for o in outcomes] == [3, 1]
     assert [o.finish for o in outcomes] == ["length", "length"]
@@ -144,8 +144,7 @@ def test_a_served_request_is_timed_counted_and_judged():
     assert second.tpot_s is None
     assert before_s <= first.arrival_s <= first.finished_s <= time.time()
     assert second.arrival_s - first.arrival_s == pytest.approx(0.01, abs=1e-5)
-    assert [kind for kind, _ in events].count("sent") == 2
-    assert {o.request_id for kind, o in events if kind == "left"} == {"x-r0", "x-r1"}
+    assert {o.request_id for o in left} == {"x-r0", "x-r1"}
 
 
 def test_the_body_asks_for_exactly_the_traced_lengths_with_tenant_and_class():
@@ -188,13 +187,12 @@ def test_answers_of_another_length_than_wanted_are_counted():
 
 
 def test_a_request_sent_late_says_so_and_its_first_token_counts_from_when_it_was_due():
-    def busy(kind, _outcome):  # holds the client's loop when the first one goes out
-        if kind == "sent" and not held:
-            held.append(kind)
+    def busy(request_id):  # holds the loop, which is the client's as well, at the first one
+        if request_id == "r0":
             time.sleep(0.3)
+        return "ok"
 
-    held: list[str] = []
-    played = watch(Server(), offered(0.0, 0.05, output=3), on_event=busy)
+    played = watch(Server(busy), offered(0.0, 0.05, output=3))
     late = played.client["lateness_s"]
     assert late["max"] >= late["p99"] >= late["p50"] >= 0
     assert late["max"] >= 0.25
@@ -305,7 +303,6 @@ def test_cancelling_a_replay_closes_its_connections():
 
     async def go():
         async with serving(server) as url:
-            sent = asyncio.Event()
             task = asyncio.create_task(
                 replay(
                     hooked(url),
@@ -313,10 +310,8 @@ def test_cancelling_a_replay_closes_its_connections():
                     settings=SETTINGS,
                     token_seed=1,
                     timeout_s=60,
-                    on_event=lambda *_: sent.set(),
                 )
             )
-            await sent.wait()
             while not server.bodies:
                 await asyncio.sleep(0)
             task.cancel()
