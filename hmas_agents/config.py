@@ -166,13 +166,13 @@ class TwinConfig(Section):
 
 
 # The rule agents, as `hmas_agents.agents.arbiter` knows them.
-Concern = Literal["memory", "tenant_shares", "admission", "batching", "prefill"]
+Concern = Literal["tenant_shares", "admission", "batching", "prefill"]
 
 
 class RuleModelConfig(Section):
     """A model in place of one rule agent: an example of how a rule is swapped for one."""
 
-    replaces: Literal["", "memory", "tenant_shares", "admission", "batching", "prefill"] = Field(
+    replaces: Literal["", "tenant_shares", "admission", "batching", "prefill"] = Field(
         "", description="The rule agent whose work it does; empty: none."
     )
     base_url: str = Field("http://127.0.0.1:8000/v1", description="Any OpenAI-compatible endpoint.")
@@ -191,7 +191,7 @@ class AgentsConfig(Section):
     """The rule agents of the short horizon."""
 
     enabled: tuple[Concern, ...] = Field(
-        ("memory", "tenant_shares", "admission", "batching", "prefill"),
+        ("tenant_shares", "admission", "batching", "prefill"),
         description="Those that act; their order of precedence is fixed, this one.",
     )
     min_gap_s: float = Field(4.0, ge=0, description="Shortest time between two calls of one tool.")

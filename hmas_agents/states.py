@@ -44,7 +44,6 @@ class ShortState:
     kv_used: float
     kv_predicted_peak: float
     preemptions_per_s: float
-    recompute_share: float
     tpot_miss_share: float | None
     ttft_miss_share: float | None
     attainment_by_class: dict[str, float] = field(default_factory=dict)

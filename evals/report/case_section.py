@@ -90,8 +90,6 @@ def _limits_text(limits: Limits) -> str:
     parts = [f"budget {limits.token_budget}", f"active {limits.max_active_requests}"]
     if limits.long_prefill_threshold:
         parts.append(f"long prefill {limits.long_prefill_threshold}")
-    if limits.kv_reserve:
-        parts.append(f"KV reserve {limits.kv_reserve:.0%}")
     if rules := rules_in_force(limits):
         parts.append(f"rules {' '.join(rules)}")
     return ", ".join(parts)

@@ -1,7 +1,7 @@
 """Which contenders are there? An arm is a name and how the engine is steered.
 
 `fixed-NAME` is our scheduler with one policy and stock limits for the whole run;
-`fixed-NAME:param=value` sets the policy's parameters; `fixed-NAME+slack+kv` adds some
+`fixed-NAME:param=value` sets the policy's parameters; `fixed-NAME+slack+pace` adds some
 short-horizon rules, `fixed-NAME+rules` all of them, and `+active=80` bounds the requests that run
 at once. The others are in `ARMS`; `hmas:start=NAME` is `hmas` from another policy on than the
 configuration says. The simulated and the live runner give an arm its meaning; suites name arms,

@@ -1,8 +1,8 @@
 """Which of the rule agents' calls go through this tick? Called by the short horizon.
 
-The precedence, first to last, is `PRECEDENCE`: lost work (KV), then what one tenant does to
-others, then admission, then the size of steps, then how prompts and decodes share them. A call
-is refused, with a reason, when
+The precedence, first to last, is `PRECEDENCE`: what one tenant does to others, then admission,
+then the size of steps, then how prompts and decodes share them. A call is refused, with a reason,
+when
 
 - an agent of higher precedence calls the same tool in this tick (`same_tool`),
 - one of them pushes the same quantity the other way (`opposed`): prefill per step, or the

@@ -29,7 +29,6 @@ Menu = dict[str, RuleCall]
 NONE = "none"
 _MAX_TOKENS = 40  # {"choice": "..."} and a little air
 _TASKS: dict[Concern, str] = {
-    "memory": "the KV cache: which requests are preempted, and how much of the cache stays free",
     "tenant_shares": "tenant shares: whether tenants are held to their shares",
     "admission": "admission: how many requests run at once, and what share is refused",
     "batching": "batching: how many tokens one step may schedule",
@@ -200,7 +199,7 @@ def figures(state: ShortState) -> dict[str, Any]:
     names = (
         "waiting", "running", "decoding", "prefilling", "queued_prefill_s", "oldest_wait_s",
         "p10_laxity_s", "hopeless_share", "decode_slack_p10_s", "kv_used", "kv_predicted_peak",
-        "preemptions_per_s", "recompute_share", "tpot_miss_share", "ttft_miss_share",
+        "preemptions_per_s", "tpot_miss_share", "ttft_miss_share",
         "max_token_budget", "max_active_requests", "sheddable_waiting",
         "sheddable_in_vain_share", "in_vain_share",
     )  # fmt: skip

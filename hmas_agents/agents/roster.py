@@ -1,6 +1,6 @@
 """Which rule agents act, and does a model stand in for one? Built once by the short horizon."""
 
-from hmas_agents.agents import admission, batching, memory, prefill, tenant_shares
+from hmas_agents.agents import admission, batching, prefill, tenant_shares
 from hmas_agents.agents.arbiter import PRECEDENCE
 from hmas_agents.agents.calls import RuleAgent, RuleCall
 from hmas_agents.agents.model_rule_agent import ModelRuleAgent
@@ -9,7 +9,6 @@ from hmas_agents.states import ShortState
 from hmas_agents.telemetry.tracing import invoke_agent
 
 RULE_AGENTS: dict[Concern, RuleAgent] = {
-    "memory": memory.propose,
     "tenant_shares": tenant_shares.propose,
     "admission": admission.propose,
     "batching": batching.propose,

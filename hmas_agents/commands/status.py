@@ -101,7 +101,7 @@ def render_snapshot(snapshot: Snapshot, own: tuple[str, ...] = ()) -> Group:
         f"{kv.predicted_peak_blocks}, {kv.preemptions} preemptions",
         limited: f"{limits.max_active_requests} active requests, {limits.token_budget} tokens "
         f"per step (last {batch.last_token_budget}), long prefill "
-        f"{limits.long_prefill_threshold or 'off'}, KV reserve {limits.kv_reserve:.0%}",
+        f"{limits.long_prefill_threshold or 'off'}",
         "rules": format_rules(dict.fromkeys(rules_in_force(limits), True))
         or "none: steps as vLLM makes them",
         "engine": f"vLLM {snapshot.vllm_version}, {batch.steps} steps",

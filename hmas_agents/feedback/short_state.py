@@ -17,7 +17,6 @@ class EngineTotals:
     now_s: float
     steps: int
     preemptions: int
-    recomputed_tokens: int
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "EngineTotals":
@@ -26,7 +25,6 @@ class EngineTotals:
             snapshot.now_s,
             snapshot.batch.steps,
             snapshot.kv.preemptions,
-            snapshot.kv.recomputed_tokens,
         )
 
     def is_before(self, other: "EngineTotals") -> bool:
@@ -35,7 +33,6 @@ class EngineTotals:
             self.now_s < other.now_s
             or self.steps < other.steps
             or self.preemptions < other.preemptions
-            or self.recomputed_tokens < other.recomputed_tokens
         )
 
 
@@ -56,8 +53,7 @@ def build_short_state(
         by_class: EWMA attainment per SLO class.
         by_tenant: EWMA attainment per tenant.
 
-    `recompute_share` is recomputed over all prefill work, the latter taken as recomputed
-    plus newly arrived prompt tokens. `kv_predicted_peak` above 1 announces preemptions.
+    `kv_predicted_peak` above 1 announces preemptions.
     Shares in vain are of the waiting requests and the ones served in time: hopeless requests pile
     up in the queue, so they are most of it even where most requests are served. These shares tell
     of misses long before outcomes do, because hopeless requests are served last.
@@ -72,7 +68,6 @@ def build_short_state(
     decode_s = cost.per_decode_s + cost.per_context_token_s * context / max(1, batch.running)
     span_s = totals[-1].now_s - totals[0].now_s
     preemptions = totals[-1].preemptions - totals[0].preemptions
-    recomputed = totals[-1].recomputed_tokens - totals[0].recomputed_tokens
     return ShortState(
         now_s=snapshot.now_s,
         epoch=snapshot.epoch,
@@ -94,7 +89,6 @@ def build_short_state(
         kv_used=kv.used_blocks / max(1, kv.total_blocks),
         kv_predicted_peak=kv.predicted_peak_blocks / max(1, kv.total_blocks),
         preemptions_per_s=preemptions / span_s if span_s > 0 else 0.0,
-        recompute_share=recomputed / max(1, recomputed + recent.prompt_tokens),
         tpot_miss_share=recent.tpot_miss_share(),
         ttft_miss_share=recent.ttft_miss_share(),
         attainment_by_class=by_class,

@@ -106,16 +106,6 @@ class Limits:
         rule="demote",
         counts={"demoted": "requests found hopeless, and served last from then on"},
     )] = None  # fmt: skip
-    kv_reserve: Annotated[float, Knob(
-        text="Admit a request only if the predicted peak leaves this share of the KV blocks "
-        "free: fewer preemptions, later admission; 0 = off.",
-        unit="share of KV blocks", high=0.9, rule="kv", on=0.05,
-        counts={"kv_held_steps": "steps that admitted no request, to keep KV blocks free"},
-        tool="set_kv_reserve", argument="fraction",
-        tool_high=0.5,  # more would idle half of the cache on a prediction
-        pushes="admitted", sign=-1, hold_down_s=30.0, hold_up_s=4.0,
-        concern="memory", down="reserve_less", up="reserve_more", add=0.05, step_high=0.2,
-    )] = 0.0  # fmt: skip
     max_partial_prefills: Annotated[int, Knob(
         text="Admit no prompt while this many are partly prefilled, unless it outranks them; "
         "0 = off.",
@@ -156,13 +146,6 @@ class Limits:
         counts={"rested_decodes": "times that a decode skipped a step"},
         tool="set_decode_pacing", hold_down_s=10.0, hold_up_s=4.0,
         concern="batching", down="decode_all", up="decode_in_turns",
-    )] = False  # fmt: skip
-    choose_victims: Annotated[bool, Knob(
-        text="When KV blocks run out, preempt by least loss instead of the latest admitted.",
-        rule="victims",
-        counts={"chosen_victims": "preempted requests that were not the latest admitted"},
-        tool="set_victim_choice", hold_down_s=60.0, hold_up_s=0.0,
-        concern="memory", down="leave_victims", up="choose_victims",
     )] = False  # fmt: skip
     shed: Annotated[float, Knob(
         text="Refuse this share of the requests of sheddable classes with HTTP 503; 0 = off.",

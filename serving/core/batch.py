@@ -40,7 +40,7 @@ def arrive(core: Core, row: int, mean_tokens: float, q90_tokens: float) -> None:
     one.prompt_tokens = one.whole_prompt_tokens - one.cached_tokens
     one.attained_tokens = one.output_tokens = one.computed_tokens = 0
     one.first_token_s = one.last_token_s = math.inf
-    one.preempted_s, one.admitted, one.active, one.policy = -math.inf, 0, 0, -1
+    one.admitted, one.active, one.policy = 0, 0, -1
     one.weight = core.tenants[one.tenant].weight
     core.tenants[one.tenant].inside += 1
     engine.arrivals += 1
@@ -90,15 +90,8 @@ def admit(core: Core, row: int, mean_tokens: float) -> None:
 
 
 @compiled_in_place
-def preempt(core: Core, row: int, now_s: float) -> None:
-    """A running request lost its KV blocks and starts over."""
-    remove(core, row)
-    core.requests[row].preempted_s = now_s
-
-
-@compiled_in_place
 def remove(core: Core, row: int) -> None:
-    """A request runs no more; nothing happens if it did not run."""
+    """A request runs no more, or lost its KV blocks; nothing happens if it did not run."""
     one = core.requests[row]
     if one.active:
         one.active = 0

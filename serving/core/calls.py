@@ -56,7 +56,7 @@ def core_at(at: np.ndarray) -> Core:
         carray(_pointer(at[7, 0]), (at[7, 1],), np.int64),
         carray(_pointer(at[8, 0]), (at[8, 1], 2), np.float64),
         carray(_pointer(at[9, 0]), (at[9, 1],), COST),
-        carray(_pointer(at[10, 0]), (at[10, 1], 6), np.float64),
+        carray(_pointer(at[10, 0]), (at[10, 1], 4), np.float64),
         carray(_pointer(at[11, 0]), (2, at[11, 1]), np.int64),
     )
 
@@ -153,8 +153,8 @@ def busy_until_s(at: np.ndarray, now_s: float, began_s: float, shape: Shape) -> 
 
 @compiled
 def plan(
-    at: np.ndarray, began_s: float, in_flight: Shape, free_blocks: int, used_blocks: int,
-    silent: int, ready_elsewhere: int, head_can_start: bool,
+    at: np.ndarray, began_s: float, in_flight: Shape, free_blocks: int, silent: int,
+    ready_elsewhere: int, head_can_start: bool,
 ) -> tuple[bool, int, int, int, int]:  # fmt: skip
     """As `control.plan`, with what vLLM says of itself; the step in flight has to end before.
 
@@ -166,8 +166,7 @@ def plan(
     engine = core.engine[0]
     took_s = step_seconds(core.cost, in_flight[0], in_flight[1], in_flight[2], in_flight[3])
     engine.start_s = max(engine.now_s, began_s + took_s)
-    engine.free_blocks, engine.used_blocks = free_blocks, used_blocks
-    engine.silent, engine.ready_elsewhere = silent, ready_elsewhere
+    engine.free_blocks, engine.silent, engine.ready_elsewhere = free_blocks, silent, ready_elsewhere
     engine.head_can_start = head_can_start
     control.plan(core)
     hidden = engine.yielding + engine.resting

@@ -7,7 +7,7 @@ and calls `plan`. Each rule acts only if the limits in force switch it on, and c
 import math
 
 from serving.core import passing
-from serving.core.decoding import blocks_of, look, peak_blocks, slack_budget
+from serving.core.decoding import look, slack_budget
 from serving.core.jit import compiled_in_place
 from serving.core.pacing import rest
 from serving.core.queue import advance, pick, place_of, set_load
@@ -15,7 +15,6 @@ from serving.core.sorting import sort
 from serving.core.standing import hopeless_s
 from serving.core.state import NONE, Core
 from serving.core.triage import triage
-from serving.core.victims import order_victims
 
 SLIDE_PERIOD_S = 0.5
 _LOW, _HIGH, _LOAD_STEP, _HYSTERESIS = 0.5, 1.5, 0.25, 0.2
@@ -75,11 +74,11 @@ def plan(core: Core) -> None:
     `reordered`, and `budget`, `threshold` and `max_active` hold for the requests not hidden.
     """
     engine, requests = core.engine[0], core.requests
-    engine.would_be, engine.reordered, engine.passes = NONE, 0, 0
+    engine.reordered = engine.passes = 0
     engine.yielding = engine.resting = engine.partial = 0
     for i in range(engine.running):
         requests[core.running[i]].hidden = 0
-    looks = engine.follow_slack or engine.pace_decodes or engine.kv_reserve > 0.0
+    looks = engine.follow_slack or engine.pace_decodes
     if looks:
         look(core)
     if engine.follow_slack or engine.prefill_by_key or not engine.is_stock:
@@ -93,7 +92,7 @@ def plan(core: Core) -> None:
     # vLLM starts those first that hold remote KV. To hold them back would free nothing.
     kept = engine.running + engine.ready_elsewhere
     # A session that waits for its client does not run, but keeps one of vLLM's slots.
-    most = min(_max_active(core, kept), engine.most_active - engine.silent)
+    most = min(engine.max_active_requests, engine.most_active - engine.silent)
     engine.threshold = engine.long_prefill_threshold
     # No prefill yields to a head that this step would not admit.
     if engine.prefill_by_key and engine.partial and engine.waiting and most > engine.running:
@@ -102,8 +101,6 @@ def plan(core: Core) -> None:
     if engine.waiting and 0 < engine.max_partial_prefills <= engine.partial:
         engine.partial_held_steps += not engine.passes
         most = min(most, kept + engine.passes)
-    if engine.choose_victims:
-        order_victims(core)
     # What is hidden is not in the batch that vLLM will see, so it does not count there.
     engine.max_active = most + engine.silent - engine.yielding - engine.resting
 
@@ -217,18 +214,3 @@ def _is_short(core: Core, row: int, prompt_tokens: int) -> bool:
     engine, rate = core.engine[0], core.cost[0].per_prefill_token_s
     laxity_s = hopeless_s(core.requests[row].deadline_s, prompt_tokens, rate) - engine.now_s
     return bool(0.0 <= laxity_s < _SHORT_LAXITY * engine.mean_ttft_target_s)
-
-
-@compiled_in_place
-def _max_active(core: Core, kept: int) -> int:
-    """Holding back means: no request out of the queue. An empty batch always admits."""
-    engine = core.engine[0]
-    most = engine.max_active_requests
-    if engine.running and engine.waiting and engine.kv_reserve > 0.0:
-        head = core.requests[pick(core)]
-        need = blocks_of(core, head.prompt_tokens + head.predicted_output_tokens)
-        room = (1.0 - engine.kv_reserve) * engine.kv_blocks
-        if peak_blocks(core) + need > room:
-            engine.kv_held_steps += 1
-            most = min(most, kept)
-    return int(most)

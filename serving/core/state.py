@@ -38,7 +38,7 @@ REQUEST = np.dtype([
     ("earlier", np.int32), ("later", np.int32),  # its neighbours by due, where it is `listed`
     ("facts", np.int8), ("standing", np.int8), ("resumed", np.int8),
     ("listed", np.int8),  # where triage may park it
-    ("gives_up", np.int8),  # triage parks it, or it is among the next victims
+    ("gives_up", np.int8),  # triage parks it
     ("queued", _FLAG),
     ("before", _INT), ("behind", _INT),  # its neighbours in the order of queueing
     ("cached_tokens", _INT), ("attained_tokens", _INT),
@@ -47,7 +47,7 @@ REQUEST = np.dtype([
     ("deprioritised_s", _FLOAT, (3,)),  # since when it stands behind others; NaN: it never did
     # What taking it has changed, should it come back unstarted in the same step.
     ("charged", _INT), ("lowered", _FLOAT),
-    ("preempted_s", _FLOAT), ("admitted", _FLAG), ("epoch", _INT),  # in force then
+    ("admitted", _FLAG), ("epoch", _INT),  # in force then
     # Its tokens.
     ("tpot_s", _FLOAT), ("ttft_s", _FLOAT), ("e2e_s", _FLOAT),
     ("first_token_s", _FLOAT), ("last_token_s", _FLOAT),  # of its answer; infinite without one
@@ -61,7 +61,7 @@ REQUEST = np.dtype([
     ("policy", _INT),  # in force when it was admitted; -1 elsewhere
     ("floor", _FLAG), ("ceiling", _FLAG),  # what taking it has counted
     ("lora", np.int8), ("sheddable", np.int8), ("keeps_pace", np.int8),
-    ("spare", _INT, (3,)),
+    ("spare", _INT, (4,)),
 ], align=True)  # fmt: skip
 _LINE_BYTES = 64
 
@@ -104,9 +104,8 @@ ENGINE = np.dtype([
     ("last_seen", _INT),  # up to there that list is by deadline
     # The limits in force, by their names in `Limits`.
     ("max_active_requests", _INT), ("token_budget", _INT), ("long_prefill_threshold", _INT),
-    ("follow_slack", _FLAG), ("kv_reserve", _FLOAT), ("max_partial_prefills", _INT),
-    ("prefill_by_key", _FLAG), ("prefill_share", _FLOAT), ("pace_decodes", _FLAG),
-    ("choose_victims", _FLAG), ("is_stock", _FLAG),
+    ("follow_slack", _FLAG), ("max_partial_prefills", _INT), ("prefill_by_key", _FLAG),
+    ("prefill_share", _FLOAT), ("pace_decodes", _FLAG), ("is_stock", _FLAG),
     # The machine, and what vLLM says of itself before the step.
     ("most_active", _INT), ("most_tokens", _INT), ("kv_blocks", _INT), ("prefix_caching", _FLAG),
     ("drafts", _INT), ("aligned_block", _INT),
@@ -118,7 +117,6 @@ ENGINE = np.dtype([
     ("partial", _INT),  # of the running ones, the last so many are prompts that have begun
     ("paced_steps", _INT), ("resting", _INT), ("yielding", _INT), ("passes", _FLAG),
     ("yielded_last", _FLAG), ("in_front", _INT), ("begins_at", _INT), ("saved_tokens", _INT),
-    ("would_be", _INT),  # the victim that vLLM would have taken
     # What was measured.
     ("slide_due_s", _FLOAT), ("mean_ttft_target_s", _FLOAT), ("last_step_s", _FLOAT),
     ("steps", _INT), ("full_s", _FLOAT), ("full_tokens", _FLOAT),  # of steps full of prompts
@@ -146,7 +144,7 @@ class Core(NamedTuple):
         running: rows of the running requests in vLLM's order, shape (rows,).
         groups: tokens per KV block, and most blocks of one request, of each group; shape (n, 2).
         cost: COST, shape (1,).
-        ranks, picked: room to sort rows in, shapes (2 * rows, 6) and (2, rows).
+        ranks, picked: room to sort rows in, shapes (2 * rows, 4) and (2, rows).
     """
 
     requests: np.ndarray
@@ -169,7 +167,7 @@ def new_core(rows: int, lanes: int) -> Core:
         _in_lines(rows), np.zeros((rows, 4)), np.full((rows, 3), NONE), np.zeros((rows, 2)),
         np.full((rows, 3), NONE), np.zeros(lanes, TENANT), np.zeros(1, ENGINE),
         np.zeros(rows, np.int64), np.array([[16.0, math.inf]]), new_cost(DEFAULT_COST),
-        np.zeros((2 * rows, 6)), np.zeros((2, rows), np.int64),
+        np.zeros((2 * rows, 4)), np.zeros((2, rows), np.int64),
     )  # fmt: skip
     engine = core.engine
     for name in ("front", "back", "turn", "looked_up", "due", "earliest", "latest", "last_seen"):
@@ -180,7 +178,7 @@ def new_core(rows: int, lanes: int) -> Core:
     engine["turns"] = engine["tokens_per_decode"] = engine["full_tokens"] = 1.0
     engine["mean_ttft_target_s"], engine["turned"] = 2.0, 4
     engine["decode_shape"] = 8, 8_000
-    engine["would_be"], engine["in_front"] = NONE, NONE
+    engine["in_front"] = NONE
     core.tenants["first"] = NONE
     return core
 
@@ -215,7 +213,7 @@ def nobody() -> np.ndarray:
     one = np.zeros((), REQUEST)
     for name in ("deadline_s", "ttft_s", "tpot_s", "e2e_s", "first_token_s", "last_token_s"):
         one[name] = math.inf
-    one["preempted_s"], one["deprioritised_s"] = -math.inf, math.nan
+    one["deprioritised_s"] = math.nan
     one["expected_tokens"] = math.inf
     return one
 

@@ -45,7 +45,7 @@ _SLICE_STEPS = 10_000  # about 30 ms: then Ctrl-C is heard
 _BUILT_S = 7e-6
 _FUTURE_S, _DRAWN_S = 4e-4, 7e-7
 _BRANCH_S, _REQUEST_S, _STEP_S, _RUNNING_S = 1e-4, 7e-7, 5e-8, 2.3e-8
-_SORTED_S = {"pace_decodes": 3.2e-8, "kv_reserve": 1.6e-8}
+_SORTED_S = {"pace_decodes": 3.2e-8}
 
 
 @dataclass(frozen=True, slots=True)

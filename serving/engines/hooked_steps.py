@@ -213,14 +213,12 @@ def _follow(state: EngineState, core: Core, row: int) -> None:
 @compiled_in_place
 def _serve_running(state: EngineState, core: Core) -> None:
     """Running requests in order; who is preempted goes into the policy's queue."""
-    engine, hook = state.engine[0], core.engine[0]
+    engine = state.engine[0]
     while engine.scheduled < engine.running and engine.budget_left > 0:
         if serve_next(state):
             continue
         last = preempt_last(state)
-        batch.preempt(core, last, engine.now_s)
-        if hook.would_be != NONE:
-            hook.chosen_victims += last != hook.would_be
+        batch.remove(core, last)
         batch.refresh(core, last, _cached(state, last))
         core.requests[last].resumed = core.requests[last].attained_tokens > 0
         queue.enter_first(core, last)

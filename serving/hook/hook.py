@@ -238,7 +238,7 @@ class SchedulerHook(_Base):
         finally:
             if hidden:
                 self._bring_back(batch, hidden)
-            self._safely("step control", control.end_step, scheduled)
+            self._safely("queue", self.queue.end_step, scheduled)
         self._safely(
             "observer", self.observer.scheduled, output, self.requests, now_s,
             self.queue.policy.name, self.lease.epoch,
@@ -272,8 +272,7 @@ class SchedulerHook(_Base):
         return bool(super()._handle_stopped_request(request))
 
     def _preempt_request(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        self._safely("observer", self.observer.preempted, request, self.clock())
-        self.control.preempted(request)
+        self._safely("observer", self.observer.preempted, request)
         super()._preempt_request(request, *args, **kwargs)
 
     def _bring_back(self, batch: list[Request], hidden: set[str]) -> None:

@@ -18,9 +18,8 @@ from serving.policies.priority import STOCK_PRIORITY
 
 # Limits that the core goes by, under their own names.
 _LIMITS = (
-    "max_active_requests", "token_budget", "long_prefill_threshold", "follow_slack", "kv_reserve",
-    "max_partial_prefills", "prefill_by_key", "prefill_share", "pace_decodes", "choose_victims",
-    "shed",
+    "max_active_requests", "token_budget", "long_prefill_threshold", "follow_slack",
+    "max_partial_prefills", "prefill_by_key", "prefill_share", "pace_decodes", "shed",
 )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 `core.control` plans; here it is told what vLLM says of itself, and vLLM what is planned.
 """
 
-from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -14,7 +13,6 @@ from vllm.v1.request import RequestStatus
 from serving import compat
 from serving.contracts import Envelope
 from serving.core import calls, decoding
-from serving.core.state import NONE
 from serving.hook.queue import Place, PolicyQueue
 
 _STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
@@ -33,7 +31,7 @@ class StepControl:
         self._scheduler, self._queue = scheduler, queue
         self._caches = envelope.prefix_caching or scheduler.connector is not None
         self.hidden: list[Any] = []
-        self._steps, self._in_step = 0, False
+        self._steps = 0
         pipelined = scheduler.parallel_config.pipeline_parallel_size > 1
         self._asks_each = bool(scheduler.num_spec_tokens or scheduler.connector or pipelined)
         queue.describe_machine(envelope, compat.kv_groups(scheduler))
@@ -50,7 +48,6 @@ class StepControl:
                 its shape.
         """
         queue, scheduler, rows = self._queue, self._scheduler, self._queue.rows
-        self._in_step = True
         if self.hidden:
             self.reveal()
         running, (seen, heeds_head) = scheduler.running, queue.begin_step(now_s)
@@ -62,13 +59,11 @@ class StepControl:
             heeds_head = True
         ready, limits = compat.ready_elsewhere(scheduler), scheduler.lease.decision.limits
         heeds_head = heeds_head and limits.prefill_by_key
-        free = used = 0
-        if heeds_head or limits.pace_decodes or limits.choose_victims:
+        free = 0
+        if heeds_head or limits.pace_decodes:
             free = compat.free_blocks(scheduler)
-        if limits.kv_reserve:
-            used = compat.used_blocks(scheduler)
         reordered, hidden, budget, threshold, most = calls.plan(
-            rows.at, *in_flight, free, used, compat.silent_sessions(scheduler), ready,
+            rows.at, *in_flight, free, compat.silent_sessions(scheduler), ready,
             heeds_head and self._head_can_start(),
         )  # fmt: skip
         if reordered:
@@ -104,17 +99,6 @@ class StepControl:
     def reveal(self) -> None:
         """Hide no request."""
         self.hidden = []
-
-    def end_step(self, scheduled: Mapping[str, int]) -> None:
-        """What is preempted between steps (a cache reset) was not chosen here."""
-        self._in_step = False
-        self._queue.end_step(scheduled)
-
-    def preempted(self, request: Any) -> None:
-        """This one was taken; counted if vLLM would have taken another."""
-        would_be = int(self._queue.core.engine["would_be"][0]) if self._in_step else NONE
-        if would_be != NONE and request is not self._queue.rows.requests[would_be]:
-            self._queue.core.engine["chosen_victims"] += 1
 
     def peak_blocks(self) -> int:
         """KV blocks at the predicted peak of the running batch, shared ones once."""

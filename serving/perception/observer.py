@@ -236,14 +236,14 @@ class Observer:
         self._in_flight.append((output, shape, now_s, full))
         self.step_in_flight = now_s, shape
 
-    def preempted(self, request: Request, now_s: float) -> None:
+    def preempted(self, request: Request) -> None:
         """A running request lost its KV blocks and starts over."""
         self.preemptions += 1
         self.recomputed_tokens += request.num_computed_tokens
         row = self._lanes.rows.by_name[request.request_id]
         if request.num_output_placeholders > 0:
             self._late[request.request_id] = request, request.num_output_tokens
-        batch.preempt(self.core, row, now_s)
+        batch.remove(self.core, row)
         if track := self.track(request):
             track.preemptions += 1
 

@@ -11,7 +11,7 @@ QUIET = ShortState(
     max_token_budget=2048, max_active_requests=64, waiting=0, running=4, decoding=4,
     prefilling=0, queued_prefill_s=0.0, oldest_wait_s=0.0, min_laxity_s=None,
     p10_laxity_s=None, hopeless_share=0.0, decode_slack_p10_s=0.02, step_time_bias=0.0,
-    kv_used=0.2, kv_predicted_peak=0.3, preemptions_per_s=0.0, recompute_share=0.0,
+    kv_used=0.2, kv_predicted_peak=0.3, preemptions_per_s=0.0,
     tpot_miss_share=0.0, ttft_miss_share=0.0,
 )  # fmt: skip
 

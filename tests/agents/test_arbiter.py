@@ -18,7 +18,7 @@ from tests.agents.short_states import STATES, after, with_limits
 from tools import discover
 
 TICK_S = 2.0
-LIMITS = Limits(32, 1024, kv_reserve=0.1, follow_slack=True)
+LIMITS = Limits(32, 1024, follow_slack=True)
 ROSTER = Roster(AgentsConfig())
 Asked = tuple[Concern, RuleCall]
 
@@ -38,7 +38,7 @@ def codes(verdict: Verdict) -> list[tuple[Concern, str]]:
 SMALLER = call("set_token_budget", max_tokens=512, follow_slack=True)
 LARGER = call("set_token_budget", max_tokens=2048, follow_slack=True)
 MORE_PREFILL = call("set_prefill_share", share=0.35)
-MORE_RESERVE = call("set_kv_reserve", fraction=0.15)
+MORE_REFUSED = call("set_shed_share", share=0.25)
 MORE_AT_ONCE = call("set_max_active_requests", max_requests=48)
 FEWER_AT_ONCE = call("set_max_active_requests", max_requests=24)
 
@@ -50,22 +50,22 @@ def test_of_one_tool_the_first_in_precedence_goes():
 
 
 @pytest.mark.parametrize(("first", "second"), [
-    (SMALLER, MORE_PREFILL), (MORE_RESERVE, MORE_AT_ONCE),
-    (MORE_AT_ONCE, call("set_shed_share", share=0.25)),
+    (SMALLER, MORE_PREFILL), (MORE_REFUSED, MORE_AT_ONCE),
+    (MORE_AT_ONCE, MORE_REFUSED),
 ])  # fmt: skip
 def test_what_pushes_the_other_way_is_refused_by_name(first, second):
-    verdict = arbiter().arbitrate([("memory", first), ("prefill", second)], LIMITS, 0.0)
+    verdict = arbiter().arbitrate([("tenant_shares", first), ("prefill", second)], LIMITS, 0.0)
     assert verdict.granted == (first,)
     assert codes(verdict) == [("prefill", "opposed")]
-    assert "memory has just moved" in verdict.refused[0].reason
+    assert "tenant_shares has just moved" in verdict.refused[0].reason
 
 
 @pytest.mark.parametrize(("first", "second"), [
-    (LARGER, MORE_PREFILL), (MORE_RESERVE, FEWER_AT_ONCE), (SMALLER, MORE_RESERVE),
+    (LARGER, MORE_PREFILL), (MORE_REFUSED, FEWER_AT_ONCE), (SMALLER, MORE_REFUSED),
     (SMALLER, call("set_long_prefill_threshold", max_tokens=256)),
 ])  # fmt: skip
 def test_what_pushes_the_same_way_or_something_else_goes(first, second):
-    verdict = arbiter().arbitrate([("memory", first), ("prefill", second)], LIMITS, 0.0)
+    verdict = arbiter().arbitrate([("tenant_shares", first), ("prefill", second)], LIMITS, 0.0)
     assert verdict.granted == (first, second)
 
 
@@ -91,7 +91,7 @@ def test_holds_depend_on_the_way_and_gaps_do_not():
 
 def test_a_minute_has_a_bound_over_all_tools_and_it_slides():
     judge = arbiter(min_gap_s=0.0, most=2)
-    first = judge.arbitrate([("memory", MORE_RESERVE), ("batching", SMALLER)], LIMITS, 0.0)
+    first = judge.arbitrate([("tenant_shares", MORE_REFUSED), ("batching", SMALLER)], LIMITS, 0.0)
     assert len(first.granted) == 2
     assert codes(judge.arbitrate([("prefill", MORE_PREFILL)], LIMITS, 59.9)) == [
         ("prefill", "too_many")
@@ -107,9 +107,9 @@ def test_calls_that_went_through_elsewhere_count_for_the_pace():
 
 def test_a_refusal_is_news_once_a_minute_and_a_hold_never():
     judge = arbiter()
-    asked: list[Asked] = [("memory", MORE_RESERVE), ("admission", MORE_AT_ONCE)]
+    asked: list[Asked] = [("tenant_shares", MORE_REFUSED), ("admission", MORE_AT_ONCE)]
     assert judge.arbitrate(asked, LIMITS, 0.0).news
-    later: list[Asked] = [("memory", MORE_RESERVE), ("admission", MORE_AT_ONCE),
+    later: list[Asked] = [("tenant_shares", MORE_REFUSED), ("admission", MORE_AT_ONCE),
              ("batching", LARGER), ("prefill", SMALLER)]  # fmt: skip
     assert not judge.arbitrate(asked, LIMITS, 30.0).news
     assert judge.arbitrate(later, LIMITS, 40.0).news, "another tool and cause"

@@ -61,8 +61,8 @@ def test_all_rule_agents_leave_the_order_and_its_rules():
 
 
 def test_what_is_in_force_already_is_no_difference():
-    limits = {"follow_slack": True, "triage": True, "kv_reserve": 0.05}
-    assert differing(SMALL, limits, ("memory",)) == {"triage": True}
+    limits = {"follow_slack": True, "triage": True, "prefill_share": 0.35}
+    assert differing(SMALL, limits, ("prefill",)) == {"triage": True}
 
 
 def test_those_that_change_least_come_first():

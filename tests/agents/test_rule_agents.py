@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmas_agents.agents import batching, memory, prefill, roster
+from hmas_agents.agents import batching, prefill, roster
 from hmas_agents.agents.arbiter import PRECEDENCE
 from hmas_agents.agents.calls import RuleCall, step_of
 from hmas_agents.config import AgentsConfig
@@ -76,9 +76,9 @@ def test_every_agent_has_a_place_and_every_tool_of_a_knob_a_file():
 
 
 def test_only_enabled_agents_are_asked():
-    bad = short_state(preemptions_per_s=0.5, tpot_miss_share=0.4, prefilling=2,
-                      decode_slack_p10_s=-0.1)  # fmt: skip
-    names = {"memory": "set_victim_choice", "batching": "set_token_budget"}
+    bad = short_state(tpot_miss_share=0.4, prefilling=2, decode_slack_p10_s=-0.1,
+                      limits=Limits(64, 2048, prefill_share=0.35))  # fmt: skip
+    names = {"batching": "set_token_budget", "prefill": "set_prefill_share"}
     for concern, tool in names.items():
         only = roster.Roster(AgentsConfig.model_validate({"enabled": [concern]}))
         assert [(who, call["name"]) for who, call in only.ask(bad)] == [(concern, tool)]
@@ -107,33 +107,6 @@ class TestBatching:
             decoding=1800, limits=Limits(64, 1000), ranks=2,
         )  # fmt: skip
         assert asked(batching.propose(crowded)[0]) == 901
-
-
-class TestKV:
-    """Victims first, a reserve as the last resort."""
-
-    def test_victims_are_chosen_from_the_first_preemption_on(self):
-        assert memory.victim_choice(short_state()) == []
-        assert asked(memory.victim_choice(short_state(preemptions_per_s=0.1))[0]) is True
-        chosen = short_state(limits=Limits(64, 2048, choose_victims=True))
-        assert asked(memory.victim_choice(chosen)[0]) is False
-        assert memory.victim_choice(replace(chosen, preemptions_per_s=0.1)) == []
-
-    @pytest.mark.parametrize(("share", "victims", "reserve"), [
-        (0.4, True, 0.05), (0.4, False, None), (0.15, True, None), (0.05, True, None),
-    ])  # fmt: skip
-    def test_a_reserve_only_against_thrashing(self, share, victims, reserve):
-        state = short_state(preemptions_per_s=0.5, recompute_share=share,
-                            limits=Limits(64, 2048, choose_victims=victims))  # fmt: skip
-        assert [asked(call) for call in memory.kv_reserve(state)] == ([reserve] if reserve else [])
-
-    def test_it_has_a_ceiling_and_decays_to_nothing(self):
-        full = Limits(64, 2048, kv_reserve=0.2, choose_victims=True)
-        thrashing = short_state(preemptions_per_s=0.5, recompute_share=0.5, limits=full)
-        assert memory.kv_reserve(thrashing) == []
-        for reserve, half in ((0.2, 0.1), (0.05, 0.025), (0.03, 0.0)):
-            clean = short_state(limits=Limits(64, 2048, kv_reserve=reserve))
-            assert asked(memory.kv_reserve(clean)[0]) == half
 
 
 LATE = {"ttft_miss_share": 0.2, "prefilling": 1, "waiting": 5, "queued_prefill_s": 3.0,

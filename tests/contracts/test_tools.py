@@ -28,7 +28,7 @@ BAD: dict[str, list[dict[str, Any]]] = {
     },
     "set_token_budget": [{"max_tokens": 0, "follow_slack": True}, {"max_tokens": "x"}],
     "switch_policy": [{"policy": "nope"}, {"policy": "edf", "params": {"kappa": 9000.0}}],
-    "switch_rule": [{"rule": "nope", "on": True}, {"rule": "kv"}, {"rule": "kv", "on": "x"}],
+    "switch_rule": [{"rule": "nope", "on": True}, {"rule": "pace"}, {"rule": "pace", "on": "x"}],
 }
 NAMES = sorted(discover())
 
@@ -99,7 +99,7 @@ def test_a_refusal_changes_nothing(name):
     assert result.before == result.after
     assert encode(engine.snapshot()) == before
     engine.owner = ""  # the refused wish must not come back with the next change
-    mine.change(kv_reserve=0.2, reason="later")
+    mine.change(prefill_share=0.2, reason="later")
     assert engine.policy == "fcfs"
     assert engine.limits.max_active_requests == 64
     assert engine.limits.token_budget == 2048

@@ -81,7 +81,7 @@ def test_the_agents_requests_are_signed_with_the_token_of_the_file(invoke, monke
     with serving(completion(proposals("edf"))) as model:
         (tmp_path / "hmas.toml").write_text(
             f'control.short_tick_s = 0.05\ntwin.enabled = false\nmodel.base_url = "{model.url}"\n'
-            f'[agents.model]\nreplaces = "memory"\nbase_url = "{model.url}"\n'
+            f'[agents.model]\nreplaces = "batching"\nbase_url = "{model.url}"\n'
         )
         result = invoke(Passing(), "--duration", "2")
     assert result.exit_code == 0, result.output
@@ -107,12 +107,12 @@ def test_help_teaches(invoke):
 
 
 def test_a_line_says_what_and_why():
-    call = ToolCall("set_kv_reserve", {"fraction": 0.1, "reason": "r"}, False, "owned by [x]")
+    call = ToolCall("set_shed_share", {"share": 0.1, "reason": "r"}, False, "owned by [x]")
     record = DecisionRecord(
         "short", 1.0, "act", "tick", {}, 1, 2, reason="preemptions", tool_calls=[call]
     )
     line = line_of(record)
-    assert "kv_reserve 0.1 refused" in line
+    assert "shed 0.1 refused" in line
     assert "preemptions" in line
     assert r"owned by \[x]" in line
 

@@ -1,13 +1,14 @@
 """The loop: what starts, who owns, what is recorded, what follows a decision."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from graphs.control_loop import ControllerConflict, ControlLoop
 from hmas_agents.ledger import LedgerReader
 from hmas_agents.records import DecisionRecord
-from serving.contracts import Ack, BatchState, KVState, encode
+from serving.contracts import Ack, encode
 from serving.engines.protocol import EngineUnavailable
 from tests.agents.model_server import completion, proposals, serving
 from tests.fakes import STOCK, FakeEngine
@@ -47,11 +48,11 @@ def test_a_rule_agent_changes_a_limit_and_it_is_recorded():
     engine = FakeEngine()
     loop = Loop(engine, config())
     loop.short(2.0)
-    engine.kv, engine.batch = KVState(1000, 990, 1100, preemptions=3), BatchState(running=9)
+    engine.limits = replace(engine.limits, tenant_buckets=True)  # nothing waits: not needed
     loop.short(4.0)
-    assert engine.limits.choose_victims is True
+    assert engine.limits.tenant_buckets is False
     assert loop.records[-1].trigger == "tick"
-    assert loop.records[-1].tool_calls[0].tool == "set_victim_choice"
+    assert loop.records[-1].tool_calls[0].tool == "set_tenant_buckets"
     assert loop.records[-1].chosen["policy"] == "edf"
 
 

@@ -11,7 +11,6 @@ from graphs import control_loop
 from graphs.control_loop import ControlLoop
 from hmas_agents.config import load_config
 from hmas_agents.records import DecisionRecord
-from serving.contracts import BatchState, KVState
 from tests.agents.model_server import completion, serving
 from tests.fakes import FakeEngine
 
@@ -31,20 +30,19 @@ def tick(loop: ControlLoop, engine: FakeEngine, now_s: float) -> None:
     loop.short_tick()
 
 
-def preempts(engine: FakeEngine, times: int) -> None:
-    """Preemptions, most of the work done twice."""
-    engine.kv = KVState(1000, 990, 1100, preemptions=times, recomputed_tokens=times * 1000)
-    engine.batch = BatchState(running=9)
+def hold_to_shares(engine: FakeEngine) -> None:
+    """Put the buckets in force, which an agent will not leave so, because nothing waits."""
+    engine.limits = replace(engine.limits, tenant_buckets=True)
 
 
 def test_an_agent_that_is_not_enabled_is_not_asked():
-    for enabled, chosen in ((("memory",), True), (("batching", "prefill"), False)):
+    for enabled, held in ((("tenant_shares",), False), (("batching", "prefill"), True)):
         engine = FakeEngine()
         loop, _ = loop_on(engine, agents__enabled=enabled)
         tick(loop, engine, 2.0)
-        preempts(engine, 3)
+        hold_to_shares(engine)
         tick(loop, engine, 4.0)
-        assert engine.limits.choose_victims is chosen
+        assert engine.limits.tenant_buckets is held
 
 
 def test_what_the_arbiter_refuses_is_recorded_once_with_its_reason():
@@ -54,13 +52,13 @@ def test_what_the_arbiter_refuses_is_recorded_once_with_its_reason():
     engine.limits = replace(engine.limits, prefill_share=0.35)  # nothing waits: not needed
     tick(loop, engine, 4.0)  # to say so takes the minute's one call
     for number in range(1, 6):
-        preempts(engine, number)
+        hold_to_shares(engine)
         tick(loop, engine, 4.0 + 2.0 * number)
-    assert engine.limits.choose_victims is False
+    assert engine.limits.tenant_buckets is True
     allowed, record = [r for r in records if r.trigger == "tick"]
     assert [(c.tool, c.accepted) for c in allowed.tool_calls] == [("set_prefill_share", True)]
     (call,) = record.tool_calls
-    assert (call.tool, call.accepted) == ("set_victim_choice", False)
+    assert (call.tool, call.accepted) == ("set_tenant_buckets", False)
     assert call.reason.startswith("refused by the arbiter (too_many): 1 calls in the last 60 s")
     assert record.epoch_before == record.epoch_after
 
@@ -69,13 +67,13 @@ def test_a_refusal_stands_beside_what_was_done():
     engine = FakeEngine()
     loop, records = loop_on(engine, agents__max_calls_per_minute=1)
     tick(loop, engine, 2.0)
-    preempts(engine, 3)
+    hold_to_shares(engine)
     engine.limits = replace(engine.limits, prefill_share=0.35)  # nothing waits: not needed
     tick(loop, engine, 4.0)
     assert [(c.tool, c.accepted) for c in records[-1].tool_calls] == [
-        ("set_victim_choice", True), ("set_prefill_share", False),
+        ("set_tenant_buckets", True), ("set_prefill_share", False),
     ]  # fmt: skip
-    assert records[-1].chosen.keys() == {"policy", "set_victim_choice"}
+    assert records[-1].chosen.keys() == {"policy", "set_tenant_buckets"}
 
 
 def test_a_quiet_tick_records_nothing():
@@ -90,27 +88,27 @@ def test_a_model_that_hangs_delays_no_tick_and_changes_nothing():
     engine = FakeEngine()
     with serving(None) as model:
         loop, records = loop_on(
-            engine, agents__model__replaces="memory", agents__model__base_url=model.url
+            engine, agents__model__replaces="tenant_shares", agents__model__base_url=model.url
         )
         tick(loop, engine, 2.0)
-        preempts(engine, 3)
+        hold_to_shares(engine)
         tick(loop, engine, 4.0)
-        assert engine.limits.choose_victims is True, "the rule agent speaks in its place"
+        assert engine.limits.tenant_buckets is False, "the rule agent speaks in its place"
         assert len(records) == 2
         model.released.set()
 
 
 def test_a_models_choice_is_executed_by_the_same_tool():
     engine = FakeEngine()
-    with serving(completion('{"choice": "reserve_more"}')) as model:
+    with serving(completion('{"choice": "hold_to_shares"}')) as model:
         loop, records = loop_on(
-            engine, agents__model__replaces="memory", agents__model__base_url=model.url,
+            engine, agents__model__replaces="tenant_shares", agents__model__base_url=model.url,
             agents__model__fresh_s=1000.0,
         )  # fmt: skip
         for number in range(1, 4):
             tick(loop, engine, 2.0 * number)
             wait_for_question()
-    assert engine.limits.kv_reserve == 0.05
+    assert engine.limits.tenant_buckets is True
     assert records[-1].tool_calls[0].args["reason"] == "chosen by the model"
 
 

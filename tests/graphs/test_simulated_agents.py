@@ -15,7 +15,6 @@ from serving.engines.profile import EngineProfile
 
 COST = CostCoefficients(0.0065, 35e-6, 35e-6, 33e-9)
 PROFILE = EngineProfile("test", "made up", COST, 256, 2048, 40_000, 16, 16_384)
-TIGHT = EngineProfile("tight", "made up", COST, 256, 2048, 900, 16, 16_384)
 Rate = Callable[[str, float], float]  # requests per second of a tenant at a time
 
 
@@ -99,19 +98,9 @@ def test_a_flood_switches_the_buckets_on_and_its_end_off_and_the_others_gain():
     assert [on for _, on in switched] == [True, False]
     assert FLOOD_S[0] < switched[0][0] < FLOOD_S[0] + 30.0
     assert switched[1][0] > FLOOD_S[1]
-    others = ("memory", "admission", "batching", "prefill")
+    others = ("admission", "batching", "prefill")
     without, _ = serve(requests, control__start_rules=rules, agents__enabled=others)
     assert attained(outcomes, *QUIET) > attained(without, *QUIET) + 0.05
-
-
-def test_preemptions_choose_victims_and_a_clean_minute_ends_it():
-    def rate(_: str, now_s: float) -> float:
-        return 9.0 if now_s < 30.0 else 1.0
-
-    _, records = serve(traffic(rate, 150.0, {"a": "document"}), profile=TIGHT)
-    chosen = calls(records, "set_victim_choice")
-    assert [on for _, on in chosen] == [True, False]
-    assert chosen[1][0] - chosen[0][0] >= 60.0
 
 
 def test_sheddable_requests_are_refused_while_all_are_late_and_the_others_gain():
@@ -149,7 +138,7 @@ def test_beside_long_answers_decodes_take_turns_so_that_chats_keep_pace_and_then
     paced = [on for _, on in calls(records, "set_decode_pacing")]
     assert paced[0] is True
     assert paced[-1] is False
-    others = ("memory", "tenant_shares", "admission", "prefill")
+    others = ("tenant_shares", "admission", "prefill")
     without, _ = serve(requests, profile=machine, agents__enabled=others)
     assert attained(outcomes, "chat") > attained(without, "chat") + 0.05
     assert attained(outcomes, *classes) > attained(without, *classes) + 0.02

@@ -7,13 +7,13 @@ import pytest
 from hmas_agents.config import Config, ConfigError, load_config
 from hmas_agents.config_text import render_resolved
 
-CHANGES = {"agents.enabled": ["memory", "batching"], "agents.model.replaces": "memory",
+CHANGES = {"agents.enabled": ["admission", "batching"], "agents.model.replaces": "admission",
            "agents.model.fresh_s": 3.5}  # fmt: skip
 
 
 def test_what_is_overridden_is_printed_and_reads_back_equal():
     config = load_config(None, CHANGES)
-    assert (config.agents.model.replaces, config.agents.model.fresh_s) == ("memory", 3.5)
+    assert (config.agents.model.replaces, config.agents.model.fresh_s) == ("admission", 3.5)
     text = render_resolved(config)
     assert text.index("[agents]\n") < text.index("[agents.model]\n")
     assert Config.model_validate(tomllib.loads(text)) == config
@@ -21,10 +21,10 @@ def test_what_is_overridden_is_printed_and_reads_back_equal():
 
 @pytest.mark.parametrize(("text", "expected"), [
     ('[agents]\nmin_gap_s = 1\n[agents.model]\nreplaces = "x"\n',
-     ":4: agents.model.replaces: Input should be '', 'memory'"),
+     ":4: agents.model.replaces: Input should be '', 'tenant_shares'"),
     ("[agents.model]\nfresh = 1\n", ":2: agents.model.fresh: unknown key; did you mean 'fresh_s'?"),
     ("[agents]\n[agents.model]\nfresh_s = 0\n", ":3: agents.model.fresh_s: "),
-    ('[agents]\nenabled = ["memory"]\n[agents.model]\nreplaces = "batching"\n',
+    ('[agents]\nenabled = ["admission"]\n[agents.model]\nreplaces = "batching"\n',
      ":1: agents: model.replaces 'batching' is not in enabled"),
     ('[agents]\n\nenabled = ["luck"]\n', ":3: agents.enabled: "),
 ])  # fmt: skip

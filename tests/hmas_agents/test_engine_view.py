@@ -17,13 +17,13 @@ def value(name: str, **labels: str) -> float:
 
 
 def test_limits_are_numbers_flags_are_0_or_1_and_unset_is_nan():
-    engine_view.show_limits(encode(Limits(64, 2048, kv_reserve=0.1, follow_slack=True)))
+    engine_view.show_limits(encode(Limits(64, 2048, prefill_share=0.1, follow_slack=True)))
     shown = {
         limit: value("hmas_controller_limit", limit=limit)
-        for limit in ("token_budget", "kv_reserve", "follow_slack", "tenant_buckets")
+        for limit in ("token_budget", "prefill_share", "follow_slack", "tenant_buckets")
     }
     assert shown == {
-        "token_budget": 2048.0, "kv_reserve": 0.1, "follow_slack": 1.0, "tenant_buckets": 0.0,
+        "token_budget": 2048.0, "prefill_share": 0.1, "follow_slack": 1.0, "tenant_buckets": 0.0,
     }  # fmt: skip
     assert math.isnan(value("hmas_controller_limit", limit="demote_hopeless"))
 

@@ -114,10 +114,10 @@ def test_a_new_tool_writes_through_the_session_and_an_edit_changes_what_it_does(
     args = {"share": 0.1, "reason": "test"}
     answer = reloaded.current()["set_test_share"].invoke(args)
     assert ToolResult.model_validate_json(answer).accepted
-    assert engine.limits.kv_reserve == 0.1
+    assert engine.limits.prefill_share == 0.1
     write(path, GOOD.replace("min(share, MOST)", "share / 2"))
     reloaded.current()["set_test_share"].invoke(args)
-    assert engine.limits.kv_reserve == 0.05
+    assert engine.limits.prefill_share == 0.05
 
 
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o666])

@@ -104,12 +104,12 @@ def test_metrics_show_the_same_totals(server: RealServer, engine: LiveEngine) ->
 def test_limits_change_in_the_running_engine_inside_the_envelope(engine: LiveEngine) -> None:
     start = engine.snapshot()
     limits = dataclasses.replace(
-        start.limits, token_budget=64, max_active_requests=10**6, kv_reserve=0.1
+        start.limits, token_budget=64, max_active_requests=10**6, prefill_share=0.1
     )
     ack = engine.apply(decision(start, limits=limits))
     assert ack.clamped == {"max_active_requests": start.envelope.max_active_requests}
     after = engine.snapshot().limits
-    assert (after.token_budget, after.kv_reserve) == (64, 0.1)
+    assert (after.token_budget, after.prefill_share) == (64, 0.1)
     assert engine.release("test").accepted
     assert engine.snapshot().limits == start.limits
 

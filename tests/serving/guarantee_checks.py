@@ -147,8 +147,7 @@ class Guarantees(RuleBasedStateMachine):
             and 1 <= limits.token_budget <= shot.token_budget
             and 0 <= limits.long_prefill_threshold <= shot.max_model_len
             and limits.max_partial_prefills >= 0
-            and 0.0 <= limits.kv_reserve <= 0.9
-            and 0.0 <= limits.prefill_share <= 1.0
+            and 0.0 <= limits.prefill_share <= 0.9
         )
         assert inside, f"{limits} is outside the envelope {shot}"
 

@@ -41,7 +41,7 @@ HOSTILE = [
     replace(STOCK, token_budget=2),
     replace(STOCK, max_active_requests=1),
     replace(STOCK, long_prefill_threshold=1),
-    replace(STOCK, kv_reserve=0.9),
+    replace(STOCK, prefill_share=0.9),
     ALL_RULES,
 ]
 WEIGHTS = {"two": 2.0, "one": 1.0, "late": 1.0}

@@ -25,7 +25,7 @@ def set_test_share(
     share: Annotated[float, Field(ge=0.0, le=MOST, description="How much.")],
 ) -> Change:
     """Keep a share free."""
-    return {"kv_reserve": min(share, MOST)}
+    return {"prefill_share": min(share, MOST)}
 '''
 
 
@@ -102,7 +102,7 @@ def test_a_broken_edit_leaves_the_last_good_one_and_says_so(path, text, said):
     write(path, text)
     assert not folder.refresh()
     assert folder.tools["set_test_share"] is tool
-    assert tool.change(share=0.9) == {"kv_reserve": 0.4}, "the old one works with its own names"
+    assert tool.change(share=0.9) == {"prefill_share": 0.4}, "the old one works with its own names"
     assert f"set_test_share.py{said}" in folder.problems["set_test_share"]
     write(path, GOOD.replace("0.4", "0.1"))
     assert folder.refresh()

@@ -42,7 +42,7 @@ def test_a_new_policy_does_not_inherit_parameters():
         max_active_requests=st.integers(-5, 10_000),
         token_budget=st.integers(-5, 100_000),
         long_prefill_threshold=st.integers(-5, 100_000),
-        kv_reserve=st.floats(-1, 2),
+        prefill_share=st.floats(-1, 2),
         follow_slack=st.booleans(),
     )
 )
@@ -53,7 +53,7 @@ def test_limits_stay_inside_the_envelope_and_what_moved_is_said(asked):
     assert 1 <= engine.limits.max_active_requests <= ENVELOPE.max_active_requests
     assert 1 <= engine.limits.token_budget <= ENVELOPE.token_budget
     assert 0 <= engine.limits.long_prefill_threshold <= ENVELOPE.max_model_len
-    assert 0 <= engine.limits.kv_reserve < 1
+    assert 0 <= engine.limits.prefill_share < 1
     moved = {n for n in Limits.__slots__ if getattr(engine.limits, n) != getattr(asked, n)}
     assert set(ack.clamped) == moved
 
@@ -117,7 +117,7 @@ def test_concurrent_changes_are_all_kept_in_order():
     engine = FakeEngine()
     session = make(engine)
     wishes: list[dict[str, Any]] = [
-        {"token_budget": 100}, {"kv_reserve": 0.1}, {"max_active_requests": 9},
+        {"token_budget": 100}, {"prefill_share": 0.1}, {"max_active_requests": 9},
     ] * 20  # fmt: skip
     threads = [threading.Thread(target=session.change, kwargs=wish) for wish in wishes]
     for thread in threads:
@@ -125,4 +125,4 @@ def test_concurrent_changes_are_all_kept_in_order():
     for thread in threads:
         thread.join()
     assert [d.epoch for d in engine.applied] == list(range(1, 61))
-    assert engine.limits == Limits(9, 100, kv_reserve=0.1)
+    assert engine.limits == Limits(9, 100, prefill_share=0.1)

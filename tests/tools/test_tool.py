@@ -21,7 +21,7 @@ def set_share(
 
     More words.
     """
-    return {"kv_reserve": share * (2 if twice else 1)}
+    return {"prefill_share": share * (2 if twice else 1)}
 
 
 def answering(value: Any) -> Tool:
@@ -56,14 +56,14 @@ def test_the_schema_and_description_are_read_from_the_function():
 def test_arguments_reach_the_function_and_its_change_the_engine():
     engine = FakeEngine()
     assert call(set_share, engine, share=0.1, twice=True).accepted
-    assert engine.limits.kv_reserve == 0.2
+    assert engine.limits.prefill_share == 0.2
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
         ({"kv_reserv": 0.1}, "kv_reserv"),
-        ({"kv_reserve": "much"}, "kv_reserve"),
+        ({"prefill_share": "much"}, "prefill_share"),
         ({"reason": "another"}, "reason"),
         ({"seen": None}, "seen"),
         (None, "failed, nothing changed: "),
@@ -82,37 +82,37 @@ def test_a_change_that_is_none_is_a_refusal_and_nothing_happens(value, said):
 
 def test_numbers_written_as_text_arrive_as_numbers():
     engine = FakeEngine()
-    assert call(answering({"kv_reserve": "0.25"}), engine).accepted
-    assert engine.limits == Limits(64, 2048, kv_reserve=0.25)
+    assert call(answering({"prefill_share": "0.25"}), engine).accepted
+    assert engine.limits == Limits(64, 2048, prefill_share=0.25)
 
 
 def no_docstring(share: Share) -> Change:
-    return {"kv_reserve": share}
+    return {"prefill_share": share}
 
 
 def no_type(share) -> Change:
     """Set."""
-    return {"kv_reserve": share}
+    return {"prefill_share": share}
 
 
 def no_description(share: float) -> Change:
     """Set."""
-    return {"kv_reserve": share}
+    return {"prefill_share": share}
 
 
 def any_number(*shares: Share) -> Change:
     """Set."""
-    return {"kv_reserve": shares[0]}
+    return {"prefill_share": shares[0]}
 
 
 def own_reason(reason: Share) -> Change:
     """Set."""
-    return {"kv_reserve": reason}
+    return {"prefill_share": reason}
 
 
 def unknown_type(share: "Nowhere") -> Change:  # type: ignore[name-defined]  # noqa: F821
     """Set."""
-    return {"kv_reserve": share}
+    return {"prefill_share": share}
 
 
 class Odd:
@@ -121,7 +121,7 @@ class Odd:
 
 def unchecked_type(share: Annotated[Odd, Field(description="x")]) -> Change:
     """Set."""
-    return {"kv_reserve": share}
+    return {"prefill_share": share}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def _outside(rng: random.Random, view: EngineView) -> Action:
         "max_active_requests": rng.choice((-_HUGE, 0, _HUGE)),
         "token_budget": rng.choice((-_HUGE, 0, _HUGE)),
         "long_prefill_threshold": rng.choice((-_HUGE, _HUGE)),
-        "kv_reserve": rng.choice((-1e300, 1e300, float("nan"), float("inf"))),
+        "prefill_share": rng.choice((-1e300, 1e300, float("nan"), float("inf"))),
     }
     body = encode(good) | {"limits": limits}
     return Action("limits far outside", "/hmas/apply", _json(body), ttl_s=good.ttl_s)

@@ -209,9 +209,9 @@ def call(tool, through=True, **args):
     return ToolCall(tool, {**args, "reason": "then"}, through, "", ack=ack)
 
 
-def reserve_on_preemptions(state):
-    wanted = {"fraction": 0.05, "reason": "preempted"}
-    return [{"name": "set_kv_reserve", "args": wanted}] if state.preemptions_per_s else []
+def share_on_preemptions(state):
+    wanted = {"share": 0.05, "reason": "preempted"}
+    return [{"name": "set_prefill_share", "args": wanted}] if state.preemptions_per_s else []
 
 
 @pytest.fixture
@@ -219,13 +219,13 @@ def ticks(tmp_path, monkeypatch):
     """Preemptions at 10 and 11 s: a call then, and one that came too soon after it."""
     for concern in RULE_AGENTS:
         monkeypatch.setitem(RULE_AGENTS, concern, lambda state: [])
-    monkeypatch.setitem(RULE_AGENTS, "memory", reserve_on_preemptions)
+    monkeypatch.setitem(RULE_AGENTS, "prefill", share_on_preemptions)
     path = tmp_path / "s.sqlite"
     book = Ledger(path, config=load_config(None))
     book.record_decision(short_record(2.0, short_state(), trigger="start"))
     for at_s, through in ((10.0, True), (11.0, False)):
         pressed = short_state(now_s=at_s, preemptions_per_s=1.0)
-        made = call("set_kv_reserve", through=through, fraction=0.05)
+        made = call("set_prefill_share", through=through, share=0.05)
         book.record_decision(short_record(at_s, pressed, made))
     book.close()
     return path
@@ -233,18 +233,18 @@ def ticks(tmp_path, monkeypatch):
 
 def test_unchanged_rules_decide_as_they_did(ticks):
     first, second = replay_short(ticks, 1)
-    assert first.old == first.new == {"set_kv_reserve": {"fraction": 0.05}}
+    assert first.old == first.new == {"set_prefill_share": {"share": 0.05}}
     assert second.old == second.new == {}  # a second after the first: the pace holds it
 
 
 def test_an_edited_rule_agent_shows_where_it_calls_otherwise(ticks, monkeypatch, capsys):
-    monkeypatch.setitem(RULE_AGENTS, "memory", lambda state: [])
+    monkeypatch.setitem(RULE_AGENTS, "prefill", lambda state: [])
     code, out, _ = hmas(capsys, "replay", 1, "--horizon", "short", "--ledger", ticks, "--json")
     told = json.loads(out)
     assert code == 0
     assert told["summary"] == {"decisions": 2, "changed": 1}
-    assert "set_kv_reserve" in told["decisions"][0]["old"]
-    assert "set_kv_reserve" not in told["decisions"][0]["new"]
+    assert "set_prefill_share" in told["decisions"][0]["old"]
+    assert "set_prefill_share" not in told["decisions"][0]["new"]
     _, out, _ = hmas(capsys, "replay", 1, "--horizon", "short", "--ledger", ticks)
     assert "1 of 2 recorded ticks would go otherwise" in out
 

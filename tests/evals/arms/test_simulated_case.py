@@ -53,12 +53,14 @@ def test_a_fixed_arm_is_one_decision_under_stock_limits():
     assert [d.policy for d in engine.applied] == ["edf"]
     limits = engine.applied[0].limits
     assert (limits.max_active_requests, limits.token_budget) == (256, 2048)
-    assert (limits.long_prefill_threshold, limits.kv_reserve, limits.follow_slack) == (0, 0, False)
+    assert (limits.long_prefill_threshold, limits.prefill_share) == (0, 0)
+    assert not limits.follow_slack
     assert [d.policy for d in result.decisions] == ["edf"]
 
 
 @pytest.mark.parametrize(
-    ("arm", "rules"), [("fixed-edf+slack+kv", ("slack", "kv")), ("fixed-edf+rules", tuple(RULES))]
+    ("arm", "rules"),
+    [("fixed-edf+slack+balance", ("slack", "balance")), ("fixed-edf+rules", tuple(RULES))],
 )
 def test_an_arm_with_rules_switches_these_on_and_no_others(arm, rules):
     engine = FakeSimulator()
@@ -88,10 +90,11 @@ def test_a_refused_policy_is_an_error():
 def test_an_engine_that_leaves_a_rule_out_is_an_error():
     class Forgetting(FakeSimulator):
         def apply(self, decision):
-            return super().apply(replace(decision, limits=replace(decision.limits, kv_reserve=0.0)))
+            without = replace(decision.limits, prefill_share=0.0)
+            return super().apply(replace(decision, limits=without))
 
-    with pytest.raises(RuntimeError, match=r"other limits: kv_reserve = 0\.05 became 0\.0"):
-        run("fixed-edf+kv", Forgetting())
+    with pytest.raises(RuntimeError, match=r"other limits: prefill_share = 0\.35 became 0\.0"):
+        run("fixed-edf+balance", Forgetting())
 
 
 def test_what_arrives_in_warm_up_and_tail_counts_for_nothing():

@@ -35,8 +35,8 @@ def test_a_fixed_arm_holds_its_policy_and_gives_it_back():
 
 def test_a_fixed_arm_with_rules_switches_them_on():
     engine = FakeEngine()
-    with steered(parse_arm("fixed-fcfs+kv"), engine, OPTIONS, {}):
-        assert engine.limits.kv_reserve == RULES["kv"]["kv_reserve"]
+    with steered(parse_arm("fixed-fcfs+balance"), engine, OPTIONS, {}):
+        assert engine.limits.prefill_share == RULES["balance"]["prefill_share"]
         assert not engine.limits.follow_slack
 
 
@@ -96,12 +96,13 @@ def test_a_refused_decision_is_an_error():
 def test_an_engine_that_leaves_a_rule_out_is_an_error_and_given_back():
     class Forgetting(FakeEngine):
         def apply(self, decision):
-            return super().apply(replace(decision, limits=replace(decision.limits, kv_reserve=0.0)))
+            without = replace(decision.limits, prefill_share=0.0)
+            return super().apply(replace(decision, limits=without))
 
     engine = Forgetting()
     with (
-        pytest.raises(ArmError, match=r"other limits: kv_reserve = 0\.05 became 0\.0"),
-        steered(parse_arm("fixed-edf+kv"), engine, OPTIONS, {}),
+        pytest.raises(ArmError, match=r"other limits: prefill_share = 0\.35 became 0\.0"),
+        steered(parse_arm("fixed-edf+balance"), engine, OPTIONS, {}),
     ):
         pass
     assert engine.owner == ""

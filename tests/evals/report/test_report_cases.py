@@ -24,7 +24,7 @@ START_S = 1000.0
 DECISIONS = [
     AppliedDecision(START_S, "slide", Limits(64, 2048), "start"),
     AppliedDecision(START_S + 40, "slide", Limits(64, 1024, follow_slack=True), "slack"),
-    AppliedDecision(START_S + 90, "edf", Limits(32, 1024, choose_victims=True), "calm"),
+    AppliedDecision(START_S + 90, "edf", Limits(32, 1024, pace_decodes=True), "calm"),
 ]
 
 
@@ -78,8 +78,8 @@ def test_a_distribution_of_many_requests_stays_small():
 
 def test_the_controller_figure_names_policies_limits_and_only_the_rules_that_acted():
     drawn = words(controller_figure("c", DECISIONS, START_S, START_S + 180))
-    assert {"policy", "slide", "edf", "rules", "slack", "victims"} <= set(drawn)
-    assert not {"kv", "buckets", "demote", "balance"} & set(drawn)
+    assert {"policy", "slide", "edf", "rules", "slack", "pace"} <= set(drawn)
+    assert not {"triage", "buckets", "demote", "balance"} & set(drawn)
     without = [AppliedDecision(START_S, "slide", Limits(64, 2048), "start")]
     assert "rules" not in words(controller_figure("c", without, START_S, START_S + 180))
 

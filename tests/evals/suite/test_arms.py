@@ -80,17 +80,17 @@ def test_an_arm_may_bound_the_requests_that_run_at_once():
 
 
 def test_an_arm_may_end_in_rules():
-    arm = parse_arm("fixed-edf+slack+kv")
-    assert (arm.name, arm.policy, arm.rules) == ("fixed-edf+slack+kv", "edf", ("slack", "kv"))
+    arm = parse_arm("fixed-edf+slack+pace")
+    assert (arm.name, arm.policy, arm.rules) == ("fixed-edf+slack+pace", "edf", ("slack", "pace"))
     assert not arm.all_rules
     assert parse_arm("fixed-edf+rules").rules == tuple(RULES)
     assert parse_arm("fixed-edf+rules").all_rules
     with pytest.raises(ValueError, match=r"edf\+magic': rule 'magic' does not exist; there are sl"):
         parse_arm("fixed-edf+magic")
-    with pytest.raises(ValueError, match="names 'kv' twice"):
-        parse_arm("fixed-edf+kv+kv")
+    with pytest.raises(ValueError, match="names 'pace' twice"):
+        parse_arm("fixed-edf+pace+pace")
     with pytest.raises(ValueError, match="rules alone is all of them"):
-        parse_arm("fixed-edf+rules+kv")
+        parse_arm("fixed-edf+rules+pace")
 
 
 def test_a_star_stands_for_every_policy_or_each_rule_alone():
@@ -126,11 +126,11 @@ def test_a_list_with_commas_has_every_arm_and_nothing_is_written_out(names, comm
 
 
 def test_parameters_are_part_of_what_an_arm_is():
-    plain, tuned = parse_arm("fixed-sjf+kv"), parse_arm("fixed-sjf:kappa=40+kv")
+    plain, tuned = parse_arm("fixed-sjf+pace"), parse_arm("fixed-sjf:kappa=40+pace")
     assert plain != tuned
     assert (plain.policy_as_named, tuned.policy_as_named) == ("sjf", "sjf:kappa=40")
     assert (plain.params, tuned.params) == ((), (("kappa", 40.0),))
-    assert tuned.id_text == "fixed-sjf-kappa-40+kv"
+    assert tuned.id_text == "fixed-sjf-kappa-40+pace"
     assert parse_arm("hmas").policy_as_named == ""
 
 
@@ -151,7 +151,7 @@ def test_a_policy_with_parameters_may_have_each_rule_alone():
         ("hmas:start=lifo", "policy 'lifo' does not exist"),
         ("hmas:start=edf:beta=1", "policy 'edf' has no parameter 'beta'"),
         ("fixed-sjf:beta=1", "policy 'sjf' has no parameter 'beta'; it has kappa"),
-        ("fixed-fcfs:kappa=1+kv", "policy 'fcfs' has no parameter 'kappa'; it has none"),
+        ("fixed-fcfs:kappa=1+pace", "policy 'fcfs' has no parameter 'kappa'; it has none"),
         ("fixed-sjf:", "'' is not of the form parameter=number"),
         ("fixed-sjf:kappa", "'kappa' is not of the form"),
         ("fixed-sjf:kappa=", "'kappa=' is not of the form"),

@@ -220,12 +220,11 @@ def test_attainment_by_group(feedback):
 
 def test_short_state_rates_come_from_the_counters(feedback):
     for second, preemptions in ((0, 10), (5, 12), (10, 20)):
-        kv = KVState(1000, 250, 1200, preemptions, recomputed_tokens=preemptions * 100)
+        kv = KVState(1000, 250, 1200, preemptions)
         came = [arrival(second, 1000.0 + second, prompt_tokens=1000)]
         feedback.observe(snapshot(1000.0 + second, kv=kv), page(came))
     short = feedback.short_state()
     assert short.preemptions_per_s == 1.0
-    assert short.recompute_share == pytest.approx(1000 / (1000 + 3000))
     assert (short.kv_used, short.kv_predicted_peak) == (0.25, 1.2)
 
 
@@ -375,7 +374,6 @@ def test_states_hold_whatever_the_journal_says(events, clock_s):
         assert long.rate_rps >= 0
         assert math.isfinite(long.rate_trend)
         assert all(0 <= share <= 1 for share in long.misses.values())
-        assert 0 <= short.recompute_share <= 1
         assert short.preemptions_per_s >= 0
         trace, _ = feedback.recent_requests(300.0, 50)
         assert [r.arrival_s for r in trace] == sorted(r.arrival_s for r in trace)

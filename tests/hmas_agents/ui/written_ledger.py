@@ -17,7 +17,7 @@ SCRIPT = '<script>document.title = "stolen"</script><img src=x onerror="document
 # A name that closes quotes, turns the reading direction around, and is very long.
 HOSTILE_TENANT = f"\"'>{SCRIPT}\u202eevil\u2066 {'x' * 200}"
 LONG_TEXT = "all work and no play " * 500
-LIMITS = {"max_active_requests": 256, "token_budget": 2048, "follow_slack": True, "kv_reserve": 0.0}
+LIMITS = {"max_active_requests": 256, "token_budget": 2048, "follow_slack": True, "shed": 0.0}
 
 
 def write_ledger(path: Path) -> None:

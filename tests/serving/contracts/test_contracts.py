@@ -71,7 +71,7 @@ def test_a_journal_page_keeps_arrivals_and_outcomes():
         (("policy",), 7, "Decision.policy"),
         (("params", "kappa"), "high", "Decision.params.kappa"),
         (("limits", "token_budget"), None, "Decision.limits.token_budget"),
-        (("limits", "kv_reserve"), [], "Decision.limits.kv_reserve"),
+        (("limits", "prefill_share"), [], "Decision.limits.prefill_share"),
         (("limits", "follow_slack"), "perhaps", "Decision.limits.follow_slack"),
         (("more",), 123, "Decision.more"),
         (("limits", "max_batch"), 8, "Decision.limits.max_batch"),

@@ -29,7 +29,7 @@ def core_with(count: int, *, drafts: int = 0) -> Core:
 def test_the_running_list_follows_what_happens():
     core = core_with(5)
     batch.remove(core, 1)
-    batch.preempt(core, 4, 1.0)
+    batch.remove(core, 4)
     batch.remove(core, 4)  # it runs no more: nothing happens
     batch.leave(core, 0)
     batch.admit(core, 4, 20.0)
@@ -60,12 +60,11 @@ def test_who_leaves_or_is_preempted_takes_its_counts_along():
     core = core_with(3)
     core.tenants["inside"] = 3
     report(core, 5.0, [1, 1, 0])
-    batch.preempt(core, 0, 6.0)
+    batch.remove(core, 0)
     batch.leave(core, 2)
     batch.remove(core, 2)
     lane = core.tenants[0]
     assert (lane["running"], lane["decoding"], lane["inside"]) == (1, 1, 2)
-    assert core.requests["preempted_s"][0] == 6.0
     batch.admit(core, 0, 50.0)
     assert core.requests["start_tokens"][0] == PROMPT + 1
     assert core.requests["expected_tokens"][0] == 20.0, "predicted at its first admission"

@@ -1,6 +1,5 @@
 """Does the load hold still, and is a step planned for the requests that it will find?"""
 
-import math
 
 import pytest
 from hypothesis import given, settings
@@ -86,8 +85,7 @@ def test_stock_order_is_left_alone():
 
 def test_one_whose_admission_was_not_noted_is_neither_decode_nor_prompt():
     """It runs on, and no rule asks for figures that nobody knows."""
-    core = core_with([30, 60], decodes=1, follow_slack=1, pace_decodes=1, kv_reserve=0.1,
-                     choose_victims=1, kv_blocks=10_000)  # fmt: skip
+    core = core_with([30, 60], decodes=1, follow_slack=1, pace_decodes=1, kv_blocks=10_000)
     core.requests["active"][1] = 0
     core.requests["tpot_s"][:2] = 0.05
     plan(core)
@@ -135,17 +133,3 @@ def test_a_prompt_with_an_adapter_yields_to_nobody():
     core.requests["lora"][2] = 0
     plan(core)
     assert (core.requests["hidden"][2], core.engine["yielded_prefills"][0]) == (1, 1)
-
-
-def test_the_kv_guard_counts_what_runs_and_the_head_at_their_peak():
-    """Two of 200 tokens with 100 to come, 600 at their peak and a half block each; 60 more."""
-    core = core_with([], kv_reserve=0.1, is_stock=1)
-    core.requests["start_tokens"][:2] = core.requests["computed_tokens"][:2] = 200
-    core.requests["whole_prompt_tokens"][:2] = 200
-    core.requests["expected_tokens"][:2] = 101.0
-    put(core, 9, math.inf, 60)
-    for blocks, held in ((735, 0), (734, 1)):
-        core.engine["kv_blocks"], core.engine["kv_held_steps"] = blocks, 0
-        plan(core)
-        assert core.engine["kv_held_steps"][0] == held
-        assert core.engine["max_active"][0] == (2 if held else 8)

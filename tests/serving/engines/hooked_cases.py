@@ -73,7 +73,6 @@ def decisions(draw: st.DrawFn, profile: EngineProfile) -> Decide:
         "max_active_requests": st.integers(1, profile.max_active_requests + 1),
         "token_budget": st.integers(1, profile.token_budget),
         "long_prefill_threshold": st.sampled_from((0, 7, 64)),
-        "kv_reserve": st.sampled_from((0.05, 0.5)),
         "max_partial_prefills": st.integers(0, 3),
         "prefill_share": st.sampled_from((0.2, 0.6)),
         "demote_hopeless": st.sampled_from((None, True, False)),

@@ -64,9 +64,6 @@ PLANTED: dict[str, tuple[str, Change]] = {
     "a preempted request counts the prompt alone": (
         "tight", (STEPS, "        batch.refresh(core, last, _cached(state, last))\n", ""),
     ),
-    "a victim goes again at once": (
-        "tight", (f"{CORE}victims", "into[0] = now_s - one.preempted_s >= DWELL_S", "into[0] = 1"),
-    ),
     "a waiting request's cached prefix is looked up once": (
         "chats", (STEPS, "queue.look_again(core, row, before)", "pass"),
     ),
@@ -102,7 +99,7 @@ def told() -> dict[str, tuple[HookedCase, HookedStory]]:
     cases = {  # load: requests, rate per second, tokens of prompts and answers, topics
         "plain": case(tight, (40, 30.0, 250, 40), "fcfs", ()),
         "crowd": case(tight, (25, 30.0, 250, 14), "edf", RULES),
-        "tight": case(tight, (40, 30.0, 250, 40), "edf", ("victims", "demote")),
+        "tight": case(tight, (40, 30.0, 250, 40), "edf", ("demote",)),
         "late": case(few, (60, 60.0, 250, 14), "edf", ("triage",)),
         "burst": case(few, (100, 90.0, 300, 10), "slide", ()),
         "paced": case(roomy, (20, 60.0, 250, 14), "edf", ("pace",)),

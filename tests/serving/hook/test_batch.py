@@ -91,7 +91,7 @@ def test_after_any_events_the_arrays_are_what_runs(seed, ahead, sync, caching, p
         scheduler_cls, profile=TIGHT, ahead=0 if sync else ahead, prefix_caching=caching, cost=COST
     )
     engine.decide(
-        policy, choose_victims=rng.random() < 0.5, prefill_by_key=rng.random() < 0.5,
+        policy, prefill_by_key=rng.random() < 0.5,
         follow_slack=rng.random() < 0.3, pace_decodes=rng.random() < 0.5,
     )  # fmt: skip
     for i in range(30):

@@ -143,7 +143,7 @@ def test_who_stops_an_engine_says_who_it_is():
 whole = st.integers(-(10**30), 10**30)
 limits = st.builds(
     Limits, whole, whole, whole, st.booleans(),
-    kv_reserve=st.floats(allow_nan=True, allow_infinity=True),
+    prefill_share=st.floats(allow_nan=True, allow_infinity=True),
 )
 
 
@@ -154,9 +154,9 @@ def test_limits_end_up_inside_the_envelope_and_changes_are_reported(wanted):
     assert 1 <= inside.max_active_requests <= ENVELOPE.max_active_requests
     assert 1 <= inside.token_budget <= ENVELOPE.token_budget
     assert 0 <= inside.long_prefill_threshold <= ENVELOPE.max_model_len
-    assert 0.0 <= inside.kv_reserve <= 0.9
+    assert 0.0 <= inside.prefill_share <= 0.9
     assert inside.follow_slack is wanted.follow_slack
-    for name in ("max_active_requests", "token_budget", "long_prefill_threshold", "kv_reserve"):
+    for name in ("max_active_requests", "token_budget", "long_prefill_threshold", "prefill_share"):
         assert (name in clamped) == (getattr(inside, name) != getattr(wanted, name))
     assert all(getattr(inside, name) == value for name, value in clamped.items())
     assert clamp(inside, ENVELOPE) == (inside, {})

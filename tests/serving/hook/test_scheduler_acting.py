@@ -116,15 +116,15 @@ def test_an_idle_engine_loses_its_controller_too():
 
 def test_limits_outside_the_envelope_are_clamped_and_told():
     engine = SimulatedEngine(ROOMY, SETTINGS)
-    ack = engine.apply(decision(1, limits=Limits(10**9, 10**9, 10**9, kv_reserve=5.0)))
+    ack = engine.apply(decision(1, limits=Limits(10**9, 10**9, 10**9, prefill_share=5.0)))
     assert ack.accepted
     inside = engine.snapshot().limits
-    assert inside == Limits(64, 512, 16_384, kv_reserve=0.9)
+    assert inside == Limits(64, 512, 16_384, prefill_share=0.9)
     assert ack.clamped == {
         "max_active_requests": 64, "token_budget": 512, "long_prefill_threshold": 16_384,
-        "kv_reserve": 0.9,
+        "prefill_share": 0.9,
     }  # fmt: skip
-    ack = engine.apply(decision(2, limits=Limits(-1, 0, -5, kv_reserve=-1.0)))
+    ack = engine.apply(decision(2, limits=Limits(-1, 0, -5, prefill_share=-1.0)))
     assert engine.snapshot().limits == Limits(1, 1)
     assert set(ack.clamped) == {*ack.clamped} > {"token_budget"}
 
@@ -211,21 +211,13 @@ def test_following_slack_saves_decodes_and_serves_as_many():
     assert following.engine.snapshot().rules["slack_bound_steps"] > 0
 
 
-def test_a_kv_reserve_prevents_preemptions_and_serves_as_many():
-    plain, reserving = (under(TIGHT, LONG_ANSWERS, kv_reserve=share) for share in (0.0, 0.1))
-    assert plain.preemptions > 20
-    assert reserving.preemptions < plain.preemptions / 4
-    assert plain.served == reserving.served == len(LONG_ANSWERS)
-    assert reserving.engine.snapshot().rules["kv_held_steps"] > 0
-
-
 whole = st.sampled_from([-(10**9), 0, 1, 2, 7, 64, 512, 10**9])
 wild_limits = st.builds(
     Limits,
     max_active_requests=whole,
     token_budget=whole,
     long_prefill_threshold=whole,
-    kv_reserve=st.sampled_from([-1.0, 0.0, 0.2, 0.9, 7.0, float("nan"), float("inf")]),
+    prefill_share=st.sampled_from([-1.0, 0.0, 0.2, 0.9, 7.0, float("nan"), float("inf")]),
     follow_slack=st.booleans(),
 )
 wild_decisions = st.builds(

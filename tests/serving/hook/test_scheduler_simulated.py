@@ -109,7 +109,7 @@ def test_the_schedule_is_stocks_again_after_the_controller_has_gone():
     shifted = [*busy, *(moved(r, gap_s) for r in later)]
 
     def decide(engine: SimulatedEngine) -> None:
-        changed = Limits(32, 256, 64, kv_reserve=0.2, follow_slack=True)
+        changed = Limits(32, 256, 64, prefill_share=0.2, follow_slack=True)
         assert engine.apply(decision(1, "sjf", ttl_s=30.0, limits=changed)).accepted
 
     acting, stock = simulate(ROOMY, shifted, before=decide), simulate(ROOMY, shifted, stock=True)
@@ -222,7 +222,7 @@ def test_ticks_come_once_per_period_also_while_idle(period_s):
 def test_what_is_skipped_for_speed_changes_no_step(machine, load, stock, monkeypatch):
     def decide(engine: SimulatedEngine) -> None:
         if not stock:
-            limits = with_rules(stock_limits(machine), [rule for rule in RULES if rule != "kv"])
+            limits = with_rules(stock_limits(machine), RULES)
             assert engine.apply(decision(1, "slide", ttl_s=9e3, limits=limits)).accepted
 
     quick = simulate(machine, load, stock=stock, before=decide)

@@ -63,13 +63,11 @@ def test_waiting_for_a_grammar_costs_no_lane_no_bucket_and_no_count():
     engine.check_books()
 
 
-@pytest.mark.parametrize("why", ["grammar", "paused", "kv"])
+@pytest.mark.parametrize("why", ["grammar", "paused"])
 def test_no_prefill_yields_to_a_head_that_cannot_start(why):
     engine = begun_and_urgent(grammar=why == "grammar")
     if why == "paused":
         engine.scheduler.set_pause_state(PauseState.PAUSED_NEW)
-    if why == "kv":
-        engine.decide("edf", **BY_KEY, kv_reserve=0.9)
     engine.step(3)
     assert [dict(step[0])["long"] for step in engine.steps[:3]] == [16, 16, 12]
     assert engine.scheduler.hmas_snapshot().rules["yielded_prefills"] == 0
@@ -147,7 +145,7 @@ def test_a_paused_engine_does_no_work():
 
 def test_a_cache_reset_takes_nothing_back_that_was_done():
     engine = Shaped(profile=ROOMY)
-    engine.decide("fair", choose_victims=True)
+    engine.decide("fair")
     engine.add("a", 10, 8)
     engine.step()
     before = lane_work(engine)
@@ -155,7 +153,6 @@ def test_a_cache_reset_takes_nothing_back_that_was_done():
     assert lane_work(engine) == before
     engine.drain()
     engine.check_books()
-    assert engine.scheduler.hmas_snapshot().rules["chosen_victims"] == 0
     assert engine.scheduler.observer.preemptions == 1
 
 

@@ -174,28 +174,11 @@ def test_a_kv_spec_that_cannot_give_its_size_does_not_stop_the_start(monkeypatch
         engine = Shaped(profile=machine(100, 8, 64))
     (said,) = [r.getMessage() for r in caplog.records if "one group" in r.getMessage()]
     assert "a platform's own spec" in said
-    engine.decide("fcfs", kv_reserve=0.1)
+    engine.decide("fcfs", pace_decodes=True)
     engine.add("r", 20, 20)
     engine.drain()
     engine.check_books()
 
-
-def test_kv_admits_by_the_blocks_of_all_groups(monkeypatch):
-    """Two groups of full attention take twice the blocks: half as many requests fit."""
-    running = []
-    for groups in (1, 2):
-        with monkeypatch.context() as one:
-            with_groups(one, *[attention(4)] * groups)
-            engine = Shaped(profile=machine(100, 8, 64))
-        engine.decide("fcfs", kv_reserve=0.1)
-        engine.scheduler.observer.lengths.predicted = lambda group: (20.0, 20.0)
-        for i in range(8):
-            engine.add(f"r{i}", 20, 20)
-        engine.step(6)
-        running.append(len(engine.scheduler.running))
-        engine.drain()
-        assert engine.scheduler.observer.preemptions == 0
-    assert running[0] > running[1] >= 3
 
 
 def test_the_engine_says_at_start_that_prompts_move_by_whole_blocks(monkeypatch, caplog):

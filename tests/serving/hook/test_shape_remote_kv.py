@@ -198,7 +198,7 @@ def test_a_tenant_pays_for_what_is_computed_here_of_a_prompt(load_steps):
 def test_no_rule_holds_back_one_that_has_its_remote_kv():
     """It holds KV blocks already: to let it wait frees nothing, and vLLM serves it first."""
     engine = Shaped(profile=ROOMY)
-    engine.decide("edf", max_partial_prefills=1, kv_reserve=0.9, long_prefill_threshold=4)
+    engine.decide("edf", max_partial_prefills=1, prefill_share=0.9, long_prefill_threshold=4)
     engine.add("loading", 20, 4, **remote())
     engine.add("long", 44, 3)
     engine.step()

@@ -311,13 +311,3 @@ def test_triage_saves_more_in_overload_and_changes_nothing_while_all_can_be_save
         assert counts(off)["parked"] == 0
         met, saved = (sum(o.met for o in run.outcomes) for run in (off, on))
         assert saved > met * 1.05 if parks else on.outcomes == off.outcomes
-
-
-# -- the KV guard ------------------------------------------------------------------------
-
-
-def test_the_kv_guard_holds_admissions_back_and_an_empty_engine_admits_always():
-    off, on = (under(LONG_ANSWERS, "fcfs", TIGHT, kv_reserve=share) for share in (0.0, 0.1))
-    assert counts(off)["kv_held_steps"] == 0 < counts(on)["kv_held_steps"]
-    assert on.preemptions < off.preemptions / 2
-    under(LONG_ANSWERS[:40], "fcfs", TIGHT, kv_reserve=0.9)  # serves everybody, one by one

@@ -17,7 +17,7 @@ from tests.serving.samples import arrival, profile
 def rank(number: int, **changes: Any) -> dict[str, Any]:
     row = encode(TenantCounters("acme", "batch", 5, 3, 1, 2, 70, 8, 400, 100))
     other = {**row, "tenant": "other"}
-    counts = dict.fromkeys(COUNTERS, 0) | {"kv_held_steps": number + 6}
+    counts = dict.fromkeys(COUNTERS, 0) | {"parked": number + 6}
     totals = Totals(number, 0, "fcfs", 0.0, 0, 2, 1, (), counts)
     return {**encode(totals), "counters": [row, other], **changes}
 
@@ -46,7 +46,7 @@ def test_totals_are_summed_over_ranks_and_states_are_not():
     assert (values["hmas_epoch", "0"], values["hmas_epoch", "1"]) == (4, 5)
     assert (values["hmas_faults", "0"], values["hmas_faults", "1"]) == (0, 2)
     assert values["hmas_policy_info", "0", "fcfs"] == values["hmas_policy_info", "1", "edf"] == 1
-    assert [values["hmas_rule_total", r, "kv_held_steps"] for r in "01"] == [6, 7]
+    assert [values["hmas_rule_total", r, "parked"] for r in "01"] == [6, 7]
     assert values["hmas_rule_total", "1", "ceiling_served"] == 0
     assert (values["hmas_waiting_requests", "0"], values["hmas_running_requests", "1"]) == (2, 1)
 
