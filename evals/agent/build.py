@@ -15,16 +15,10 @@ from evals.agent.labels import Question, label_all, unlabelled
 from evals.agent.scenes import scenes_of, take
 from evals.agent.scoring import balance
 from evals.progress import CaseProgress
+from evals.requests.blocks import place
 from evals.result.run_result import git_state
 from evals.sim.workers import Workers
-from hmas_agents.case_file import (
-    Case,
-    Plan,
-    candidates_of,
-    labelled,
-    read_cases,
-    write_cases,
-)
+from hmas_agents.case_file import Case, Plan, candidates_of, labelled, read_cases, write_cases
 from hmas_agents.cases import cases_of
 from hmas_agents.ledger.reader import LedgerReader
 
@@ -72,7 +66,8 @@ def build(request: BuildRequest, progress: CaseProgress) -> list[Case]:
 
 def evenly(runs: Sequence[Sequence[Case]], count: int) -> list[Case]:
     """So many cases, the runs taking turns; within a run they are spread over its time."""
-    order = [[runs[k][i] for i in _spread(len(runs[k]))] for k in _spread(len(runs))]
+    order = [[run[place(i, len(run))] for i in range(len(run))] for run in runs]
+    order = [order[place(k, len(runs))] for k in range(len(runs))]
     turns = [case for turn in zip_longest(*order) for case in turn if case is not None]
     chosen = {case.id for case in turns[: max(0, count)]}
     return [case for run in runs for case in run if case.id in chosen]
@@ -101,9 +96,7 @@ def _worth(case: Case) -> float:
     return max(means) - fmean(means)
 
 
-def _taken(
-    suite: CaseSuite, request: BuildRequest, progress: CaseProgress
-) -> list[list[Case]]:
+def _taken(suite: CaseSuite, request: BuildRequest, progress: CaseProgress) -> list[list[Case]]:
     scenes = scenes_of(request.suite_file, suite, request.minutes)
     progress.note(f"taking situations from {len(scenes)} simulated runs")
     with Workers(request.jobs, progress) as workers:
@@ -148,13 +141,3 @@ def _labelled(
         replace(labelled(case, labels, plan), twin=twin)
         for case, labels, twin in zip(cases, done, twins, strict=False)
     ]
-
-
-def _spread(count: int) -> list[int]:
-    """0..count-1, such that each beginning of the list is spread over the whole.
-
-    The bit-reversed order (van der Corput): 0, half, a quarter, three quarters, ...
-    """
-    bits = max(1, (count - 1).bit_length())
-    reverse = (int(f"{i:0{bits}b}"[::-1], 2) for i in range(1 << bits))
-    return [i for i in reverse if i < count]

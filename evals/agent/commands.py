@@ -3,16 +3,15 @@
 Wiring only. Heavy imports stay inside the functions that need them.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hmas_agents.commands.exits import FAILED
+from hmas_agents.commands.options import JsonOption
 
 if TYPE_CHECKING:
-    from evals.agent.eval_agent import AgentReport
     from hmas_agents.config import ModelConfig
 
 SMALL_SET = Path("evals/cases/small.jsonl.gz")
@@ -50,9 +49,8 @@ def agent(
         typer.Option(help="File of replies: with --model-url recorded, without it played."),
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Exit 1 if a mean regret is above it; see above."),
-    ] = None,
+        float, typer.Option(min=0, max=1, help="Exit 1 if a mean regret is above it; see above.")
+    ] = 1.0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many cases of each split.")
     ] = None,
@@ -63,9 +61,7 @@ def agent(
         Path | None, typer.Option(metavar="FOLDER", help="For agent.json, agent.md, agent.svg.")
     ] = None,
     jobs: JobsOption = 0,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Does the policy agent choose well? Score it on cases, beside rules, chance and the twin.
 
@@ -90,39 +86,31 @@ def agent(
     from evals.agent.eval_agent import AgentEval, run_agent_eval
     from evals.agent.report import document, sheets, write_files
     from evals.progress import CaseProgress
+    from evals.report.sheet import show
 
     asks = model_url is not None or cassette is not None
     if prompt and not asks:
         raise typer.BadParameter("--prompt asks a model: give --model-url or --cassette")
     request = AgentEval(
-        cases=cases,
-        model=_model_config(config, model_url, model) if asks else None,
-        prompts=tuple(("policy", each) for each in prompt or ["current"]),
-        rotations=rotations,
-        cassette=cassette,
-        record=model_url is not None,
-        jobs=jobs or os.cpu_count() or 1,
-        limit=limit,
-        at_once=at_once,
-    )
+        cases=cases, model=_model_config(config, model_url, model) if asks else None,
+        prompts=tuple(("policy", each) for each in prompt or ["current"]), rotations=rotations,
+        cassette=cassette, record=model_url is not None, jobs=jobs, limit=limit, at_once=at_once,
+    )  # fmt: skip
     with CaseProgress() as progress:
         report = run_agent_eval(request, progress)
-    if json_output:
-        import json
-
-        typer.echo(json.dumps(document(report, cases), indent=2, sort_keys=True))
-    else:
-        from rich.console import Console
-
-        from evals.report.sheet import terminal
-
-        for sheet in sheets(report):
-            Console().print(terminal(sheet))
+    show(document(report, cases), json_output, *sheets(report))
     if out is not None:
         write_files(report, cases, out)
         typer.echo(f"written: {out}/agent.json, agent.md, agent.svg", err=True)
-    if threshold is not None:
-        _gate(report, threshold)
+    worse = [each for each in report.gated() if each.regret.mean > threshold]
+    for each in worse:
+        typer.echo(
+            f"{each.contender}: regret {each.regret.mean:.3f} on the {each.split} cases is above "
+            f"{threshold:g}",
+            err=True,
+        )
+    if worse:
+        raise typer.Exit(FAILED)
 
 
 @app.command("build")
@@ -160,13 +148,7 @@ def build(
     from evals.progress import CaseProgress
 
     request = BuildRequest(
-        suite_file=suite,
-        count=cases,
-        out=out,
-        jobs=jobs or os.cpu_count() or 1,
-        minutes=minutes,
-        ledgers=tuple(ledger or ()),
-        held_out=tuple(held_out or ()),
+        suite, cases, out, jobs, minutes, tuple(ledger or ()), tuple(held_out or ())
     )
     with CaseProgress() as progress:
         built = build_cases(request, progress)
@@ -203,13 +185,7 @@ def label(
 
     plan = Plan(draws, LABEL_SEED, horizon)
     with CaseProgress() as progress:
-        cases = label_cases(
-            read_cases(file),
-            {},
-            lambda _: plan,
-            jobs=jobs or os.cpu_count() or 1,
-            progress=progress,
-        )
+        cases = label_cases(read_cases(file), {}, lambda _: plan, jobs, progress)
     count = write_cases(out or file, cases)
     typer.echo(f"{out or file}: {count} cases")
 
@@ -220,15 +196,3 @@ def _model_config(config: Path | None, url: str | None, name: str) -> "ModelConf
     named = {"base_url": url, "name": name or None}
     given = {key: value for key, value in named.items() if value is not None}
     return read_config(config).model.model_copy(update=given)
-
-
-def _gate(report: "AgentReport", threshold: float) -> None:
-    worse = [each for each in report.gated() if each.regret.mean > threshold]
-    for each in worse:
-        typer.echo(
-            f"{each.contender}: regret {each.regret.mean:.3f} on the {each.split} cases is above "
-            f"{threshold:g}",
-            err=True,
-        )
-    if worse:
-        raise typer.Exit(FAILED)

@@ -17,7 +17,7 @@ from evals.agent.labels import label_cases
 from evals.agent.scoring import Score, missing, open_to, regret_of, score
 from evals.arms.cassette import Cassette
 from evals.progress import CaseProgress
-from hmas_agents.case_file import Candidate, Case, CaseError, Plan, Split, read_cases
+from hmas_agents.case_file import Case, CaseError, Plan, Split, read_cases
 from hmas_agents.config import ModelConfig
 from prompts.loader import load_prompt
 from serving.policies import parse_policy
@@ -80,7 +80,7 @@ def run_agent_eval(request: AgentEval, progress: CaseProgress) -> AgentReport:
         WorkerError: a forecast failed.
     """
     cases = _limited(read_cases(request.cases), request.limit)
-    cases = _labelled(cases, {}, request, progress)
+    cases = label_cases(cases, {}, lambda _: PLAN, request.jobs, progress)
     with ExitStack() as stack:
         entered = _contenders(cases, request, stack)
         answers = {
@@ -89,7 +89,7 @@ def run_agent_eval(request: AgentEval, progress: CaseProgress) -> AgentReport:
         }
     every = [answer for each in answers.values() for answer in each]
     if wanted := missing(every):
-        cases = _labelled(cases, wanted, request, progress)
+        cases = label_cases(cases, wanted, lambda _: PLAN, request.jobs, progress)
     by_id = {case.id: case for case in cases}
     scores = []
     for name, given in answers.items():
@@ -149,11 +149,7 @@ def _contenders(
 
 
 def _asked(
-    name: str,
-    contender: Contender,
-    cases: Sequence[Case],
-    at_once: int,
-    progress: CaseProgress,
+    name: str, contender: Contender, cases: Sequence[Case], at_once: int, progress: CaseProgress
 ) -> list[Answer]:
     bar = progress.add(name, len(cases))
     answers = []
@@ -170,15 +166,6 @@ def _asked(
             raise
     progress.done(bar, f"{name}: {len(cases)} cases")
     return answers
-
-
-def _labelled(
-    cases: list[Case],
-    wanted: dict[str, tuple[Candidate, ...]],
-    request: AgentEval,
-    progress: CaseProgress,
-) -> list[Case]:
-    return label_cases(cases, wanted, lambda _: PLAN, jobs=request.jobs, progress=progress)
 
 
 def _limited(cases: list[Case], limit: int | None) -> list[Case]:

@@ -48,7 +48,6 @@ def label_cases(
     cases: Sequence[Case],
     wanted: Mapping[str, Sequence[Candidate]],
     plan_of: Callable[[Case], Plan],
-    *,
     jobs: int,
     progress: CaseProgress,
 ) -> list[Case]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from evals.agent.contenders import Model, by_rules
 from evals.agent.labels import label_cases
@@ -71,17 +70,12 @@ def ask_again(
     """
     replayed = []
     for number, (stored, case) in enumerate(recorded.pairs, start=1):
-        record = stored.record
-        replayed.append(
-            Replayed(
-                decision=stored.id,
-                at_s=record.at_s,
-                in_force=case.incumbent[0],
-                old=_said_then(stored, by_rules=model is None),
-                new=_by_rules(case) if model is None else _by_model(case, model),
-                chosen=_key(record.chosen, case),
-            )
-        )
+        replayed.append(Replayed(
+            decision=stored.id, at_s=stored.record.at_s, in_force=case.incumbent[0],
+            old=_said_then(stored, by_rules=model is None),
+            new=_by_rules(case) if model is None else _by_model(case, model),
+            chosen=candidate_key(*_chosen(stored, case)),
+        ))  # fmt: skip
         on_done(number)
     return replayed
 
@@ -103,7 +97,7 @@ def label(
     """
     cases = [case for _, case in recorded.pairs]
     wanted = {
-        case.id: [each.old.candidate, each.new.candidate, _chosen(stored.record.chosen, case)]
+        case.id: [each.old.candidate, each.new.candidate, _chosen(stored, case)]
         for (stored, case), each in zip(recorded.pairs, replayed, strict=True)
     }
     horizons_s = {
@@ -111,11 +105,7 @@ def label(
         for stored, case in recorded.pairs
     }
     done = label_cases(
-        cases,
-        wanted,
-        lambda case: Plan(draws, SEED, horizons_s[case.id]),
-        jobs=jobs,
-        progress=progress,
+        cases, wanted, lambda case: Plan(draws, SEED, horizons_s[case.id]), jobs, progress
     )
     return [_with_labels(each, case) for each, case in zip(replayed, done, strict=True)]
 
@@ -123,24 +113,20 @@ def label(
 def _said_then(stored: StoredDecision, *, by_rules: bool) -> Said:
     """The recorded first proposal of the model, else of the rule table, else what was chosen."""
     record = stored.record
-    sources = SOURCES[1:] if by_rules else SOURCES
-    first: Proposal | None = None
-    for source in sources:
-        first = first or next((p for p in record.proposals if _is_usable(p, source)), None)
     asked = bool(record.model) and not by_rules
-    usable = any(_is_usable(p, "model") for p in record.proposals)
+    usable = {
+        source: next((p for p in record.proposals if _is_usable(p, source)), None)
+        for source in SOURCES
+    }
+    first = usable["rules"] if by_rules else usable["model"] or usable["rules"]
     if first is None:
         first = Proposal("incumbent", record.policy_before, reason="nothing was proposed")
     return Said(
-        source=first.source,
-        policy=first.policy,
-        params=dict(first.params),
-        reason=first.reason,
-        valid=usable if asked else None,
+        first.source, first.policy, dict(first.params), first.reason,
+        valid=usable["model"] is not None if asked else None,
         latency_s=record.model_latency_s if asked else None,
-        tokens=record.model_tokens if asked else None,
-        faults=tuple(record.faults),
-    )
+        tokens=record.model_tokens if asked else None, faults=tuple(record.faults),
+    )  # fmt: skip
 
 
 def _is_usable(proposal: Proposal, source: str) -> bool:
@@ -161,22 +147,16 @@ def _by_model(case: Case, model: Model) -> Said:
         policy, params = reply.choice
         said = Said("model", policy, params, reply.reason)
     return replace(
-        said,
-        valid=reply.choice is not None,
-        latency_s=reply.latency_s,
-        tokens=reply.tokens,
+        said, valid=reply.choice is not None, latency_s=reply.latency_s, tokens=reply.tokens,
         faults=reply.faults,
-    )
+    )  # fmt: skip
 
 
-def _chosen(chosen: dict[str, Any], case: Case) -> Candidate:
+def _chosen(stored: StoredDecision, case: Case) -> Candidate:
+    """What was put in force then; what was in force where the policy is gone since."""
+    chosen = stored.record.chosen
     policy, params = str(chosen.get("policy", "")), dict(chosen.get("params") or {})
-    # A policy may be gone since.
     return (policy, params) if is_candidate(policy, params) else case.incumbent
-
-
-def _key(chosen: dict[str, Any], case: Case) -> str:
-    return candidate_key(*_chosen(chosen, case))
 
 
 def _with_labels(each: Replayed, case: Case) -> Replayed:
@@ -188,10 +168,6 @@ def _with_labels(each: Replayed, case: Case) -> Replayed:
         return replace(said, attainment=means[key], regret=regret_of(case, said.candidate))
 
     return replace(
-        each,
-        old=judged(each.old),
-        new=judged(each.new),
-        chosen_attainment=means[each.chosen],
-        best=best,
-        best_attainment=means[best],
-    )
+        each, old=judged(each.old), new=judged(each.new), chosen_attainment=means[each.chosen],
+        best=best, best_attainment=means[best],
+    )  # fmt: skip

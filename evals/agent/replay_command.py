@@ -1,12 +1,13 @@
 """`hmas replay`: a recorded run asked again with another prompt, model or rule."""
 
-import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from evals.agent.commands import JobsOption
 from hmas_agents.commands.options import (
     ConfigOption,
     JsonOption,
@@ -20,9 +21,7 @@ from hmas_agents.commands.options import (
 if TYPE_CHECKING:
     from evals.agent.contenders import Model
     from evals.agent.replay import Recorded
-    from evals.agent.replay_result import Replayed, Said, Summary
-    from evals.agent.replay_short import ShortReplayed
-
+    from evals.agent.replay_result import Replayed
 
 
 def replay(
@@ -41,7 +40,7 @@ def replay(
     draws: Annotated[
         int, typer.Option(min=0, help="Futures behind each figure of the twin; 0: no twin.")
     ] = 3,
-    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    jobs: JobsOption = 0,
     cassette: Annotated[
         Path | None,
         typer.Option(help="File of replies: with --model-url recorded, without it played."),
@@ -73,14 +72,33 @@ def replay(
     if asks and (rules or horizon == "short"):
         raise typer.BadParameter("--prompt, --model-url, --model and --cassette ask a model")
     if horizon == "short":
-        _short(path, run, as_json)
+        from evals.agent.replay_short import replay_short, short_sheet
+
+        ticks = replay_short(path, run)
+        changed = sum(tick.changed for tick in ticks)
+        said = (
+            f"{changed} of {len(ticks)} recorded ticks would go otherwise; quiet ticks are "
+            "not recorded, so rules that act anew are not seen"
+        )
+        _show(run, {"decisions": len(ticks), "changed": changed}, ticks, as_json,
+              *([short_sheet(ticks)] if changed else []), said)  # fmt: skip
         return
-    from evals.agent.replay import ask_again, label, load_run
-    from evals.agent.replay_result import summarise
-    from evals.progress import CaseProgress
+    from evals.agent.replay import load_run
+    from evals.agent.replay_result import lines, sheet, summarise
 
     recorded = load_run(path, run, decision)
     asked = None if rules else _model(recorded, prompt, model_url, model, cassette)
+    replayed = _replayed(recorded, asked, draws, jobs)
+    summary = summarise(replayed, recorded.skipped)
+    _show(run, asdict(summary), replayed, as_json, sheet(replayed), *lines(summary))
+
+
+def _replayed(
+    recorded: "Recorded", asked: "Model | None", draws: int, jobs: int
+) -> "list[Replayed]":
+    from evals.agent.replay import ask_again, label
+    from evals.progress import CaseProgress
+
     with CaseProgress() as progress:
         bar = progress.add("asking", len(recorded.pairs))
         try:
@@ -89,22 +107,9 @@ def replay(
             if asked is not None:
                 asked.close()
         progress.done(bar, f"asked {len(replayed)} decisions")
-        if draws:
-            replayed = label(
-                recorded,
-                replayed,
-                draws,
-                jobs=jobs or os.cpu_count() or 1,
-                progress=progress,
-            )
-    summary = summarise(replayed, recorded.skipped)
-    if as_json:
-        from hmas_agents.ledger.writer import to_json
-
-        rows = [asdict(each) | {"changed": each.changed} for each in replayed]
-        typer.echo(to_json({"run": run, "summary": asdict(summary), "decisions": rows}))
-        return
-    _show(replayed, summary)
+        if not draws:
+            return replayed
+        return label(recorded, replayed, draws, jobs=jobs, progress=progress)
 
 
 def _model(
@@ -136,102 +141,11 @@ def _model(
     )
 
 
-def _show(replayed: "list[Replayed]", summary: "Summary") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def _show(
+    run: int, summary: dict[str, Any], replayed: Sequence[Any], as_json: bool, *shown: Any
+) -> None:
+    from evals.report.sheet import show
+    from hmas_agents.ledger.writer import to_json
 
-    from hmas_agents.forms import clock, percent
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    met = "attainment"
-    for column in ("id", "time", "in force", "old", met, "new", met, "best", met):
-        table.add_column(column, justify="right" if column == met else "left")
-    for each in replayed:
-        table.add_row(
-            str(each.decision),
-            clock(each.at_s),
-            each.in_force,
-            _named(each.old),
-            percent(each.old.attainment),
-            _named(each.new),
-            percent(each.new.attainment),
-            each.best or "-",
-            percent(each.best_attainment),
-            style="bold" if each.changed else "",
-        )
-    console = Console()
-    console.print(table)
-    for line in summary_lines(summary):
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def summary_lines(summary: "Summary") -> list[str]:
-    """The figures under the table."""
-    lines = [f"{summary.changed} of {summary.decisions} decisions changed (bold)"]
-    if summary.skipped:
-        lines.append(f"{summary.skipped} decisions hold no situation and were left out")
-    if summary.regret_old and summary.regret_new and summary.regret_change:
-        lines.append(
-            f"regret: old {summary.regret_old.text('{:.3f}')}, "
-            f"new {summary.regret_new.text('{:.3f}')}, "
-            f"new - old {summary.regret_change.text('{:+.3f}')}"
-        )
-    for when in ("old", "new"):
-        figures = summary.figures[when]
-        if figures["validity"] is not None:
-            latency_s, tokens = figures["latency_s"], figures["tokens"]
-            lines.append(
-                f"{when}: {figures['validity']:.0%} of the replies usable"
-                + ("" if latency_s is None else f", {latency_s:.2f} s")
-                + ("" if tokens is None else f", {tokens:.0f} tokens")
-            )
-    return lines
-
-
-def _named(said: "Said") -> str:
-    from serving.policies import format_policy
-
-    return f"{format_policy(said.policy, said.params)} ({said.source})"
-
-
-def _short(path: Path, run: int, as_json: bool) -> None:
-    from evals.agent.replay_short import replay_short
-
-    replayed = replay_short(path, run)
-    changed = [each for each in replayed if each.changed]
-    if as_json:
-        from hmas_agents.ledger.writer import to_json
-
-        rows = [asdict(each) | {"changed": each.changed} for each in replayed]
-        summary = {"decisions": len(replayed), "changed": len(changed)}
-        typer.echo(to_json({"run": run, "summary": summary, "decisions": rows}))
-        return
-    _show_short(changed)
-    typer.echo(
-        f"{len(changed)} of {len(replayed)} recorded ticks would go otherwise; quiet ticks are "
-        "not recorded, so rules that act anew are not seen"
-    )
-
-
-def _show_short(changed: "list[ShortReplayed]") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from hmas_agents.forms import clock
-
-    if not changed:
-        return
-    table = Table("id", "time", "old", "new", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for each in changed:
-        table.add_row(str(each.decision), clock(each.at_s), _calls(each.old), _calls(each.new))
-    Console().print(table)
-
-
-def _calls(calls: dict[str, dict[str, Any]]) -> str:
-    from hmas_agents.forms import call_text
-    from hmas_agents.records import ToolCall
-
-    made = [ToolCall(tool, args, accepted=True, reason="") for tool, args in calls.items()]
-    return ", ".join(map(call_text, made)) or "nothing"
+    rows = [asdict(each) | {"changed": each.changed} for each in replayed]
+    show(to_json({"run": run, "summary": summary, "decisions": rows}), as_json, *shown)

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
+from evals.report.sheet import Sheet
 from evals.result.statistics import Interval, mean_interval, paired_difference
 from hmas_agents.case_file import Candidate, candidate_key
+from hmas_agents.forms import clock, percent
+from serving.policies import format_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def summarise(replayed: Sequence[Replayed], skipped: int) -> Summary:
 
 
 def _figures(said: Sequence[Said]) -> dict[str, float | None]:
-    def mean(values: list[Any]) -> float | None:
+    def mean(values: Sequence[float | None]) -> float | None:
         known = [float(value) for value in values if value is not None]
         return fmean(known) if known else None
 
@@ -103,3 +105,43 @@ def _figures(said: Sequence[Said]) -> dict[str, float | None]:
         "latency_s": mean([each.latency_s for each in said]),
         "tokens": mean([each.tokens for each in said]),
     }
+
+
+def sheet(replayed: Sequence[Replayed]) -> Sheet:
+    """Then and now, a row per decision."""
+    rows = [
+        ["*" if each.changed else "", str(each.decision), clock(each.at_s), each.in_force,
+         _named(each.old), percent(each.old.attainment), _named(each.new),
+         percent(each.new.attainment), each.best or "-", percent(each.best_attainment)]
+        for each in replayed
+    ]  # fmt: skip
+    met = "attainment"
+    heads = ("", "id", "time", "in force", "old", met, "new", met, "best", met)
+    return Sheet("Long decisions, then and now", heads, rows, left_aligned=5)
+
+
+def lines(summary: Summary) -> list[str]:
+    """The figures under the table."""
+    found = [f"{summary.changed} of {summary.decisions} decisions changed (*)"]
+    if summary.skipped:
+        found.append(f"{summary.skipped} decisions hold no situation and were left out")
+    if summary.regret_old and summary.regret_new and summary.regret_change:
+        found.append(
+            f"regret: old {summary.regret_old.text('{:.3f}')}, "
+            f"new {summary.regret_new.text('{:.3f}')}, "
+            f"new - old {summary.regret_change.text('{:+.3f}')}"
+        )
+    for when in ("old", "new"):
+        figures = summary.figures[when]
+        if figures["validity"] is not None:
+            latency_s, tokens = figures["latency_s"], figures["tokens"]
+            found.append(
+                f"{when}: {figures['validity']:.0%} of the replies usable"
+                + ("" if latency_s is None else f", {latency_s:.2f} s")
+                + ("" if tokens is None else f", {tokens:.0f} tokens")
+            )
+    return found
+
+
+def _named(said: Said) -> str:
+    return f"{format_policy(said.policy, said.params)} ({said.source})"

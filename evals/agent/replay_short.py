@@ -12,12 +12,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from evals.report.sheet import Sheet
 from hmas_agents.agents.arbiter import PER_S, Arbiter, CallRate
 from hmas_agents.agents.calls import RuleCall
 from hmas_agents.agents.roster import Roster
 from hmas_agents.config import AgentsConfig, Config, RuleModelConfig
+from hmas_agents.forms import call_text, clock
 from hmas_agents.ledger.reader import LedgerReader, StoredDecision
 from hmas_agents.ledger.schema import LedgerError
+from hmas_agents.records import ToolCall
 from hmas_agents.states import ShortState
 from serving.contracts.rules import BY_TOOL
 
@@ -73,6 +76,22 @@ def replay_short(path: Path, run: int) -> list[ShortReplayed]:
     if not replayed and unread:
         raise LedgerError(f"{path}: run {run}: its states are of another version: {unread}")
     return replayed
+
+
+def short_sheet(replayed: Sequence[ShortReplayed]) -> Sheet:
+    """The decisions that would go otherwise."""
+    rows = [
+        [str(each.decision), clock(each.at_s), _text(each.old), _text(each.new)]
+        for each in replayed
+        if each.changed
+    ]
+    return Sheet("Short decisions that would go otherwise", ("id", "time", "old", "new"), rows,
+                 left_aligned=4)  # fmt: skip
+
+
+def _text(calls: Calls) -> str:
+    made = [ToolCall(tool, args, accepted=True, reason="") for tool, args in calls.items()]
+    return ", ".join(map(call_text, made)) or "nothing"
 
 
 def _agents(config: dict[str, Any]) -> AgentsConfig:

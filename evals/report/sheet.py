@@ -5,6 +5,7 @@ and terminal tables, and page.html.j2 draws them in HTML.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+WIDTH = 120  # columns, of what is no terminal
 WIDEST_NAME = 22  # of 80 columns; with more, figures of a table would break in their middle
 
 
@@ -59,17 +61,14 @@ def terminal(sheet: Sheet) -> RenderableType:
     return Group(title, table, *([sheet.note] if sheet.note else []), "")
 
 
-def show(document: Any, json_output: bool, *shown: Sheet | str, width: int = 100) -> None:
-    """What a command found: with `--json` one object, else tables and lines.
-
-    `width` is that of what is no terminal, in columns.
-    """
+def show(document: Any, json_output: bool, *shown: Sheet | str) -> None:
+    """What a command found: with `--json` one object (or its text), else tables and lines."""
     if json_output:
-        typer.echo(json.dumps(document, indent=1))
+        typer.echo(document if isinstance(document, str) else json.dumps(document, indent=1))
         return
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = width
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH
     for each in shown:
         if isinstance(each, Sheet):
             console.print(terminal(each))

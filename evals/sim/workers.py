@@ -22,14 +22,14 @@ class Workers:
     """Worker processes for the length of a `with` block; none outlives it, nor this process.
 
     Args:
-        jobs: how many at most.
+        jobs: how many at most; 0: one per core.
         progress: counts the finished jobs, and gets a line of each.
     """
 
     def __init__(self, jobs: int, progress: CaseProgress) -> None:
         # Spawned, not forked: this process has threads.
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(jobs, context, _begin)
+        self._pool = ProcessPoolExecutor(jobs or None, context, _begin)
         self._progress = progress
 
     def __enter__(self) -> Self:

@@ -72,7 +72,7 @@ def calibrate(
         calibrator.load(seconds)
         calibration = calibrator.finish(name)
     write_files(calibration, out, _command())
-    show(calibration_document(calibration), json_output, calibration_sheet(calibration), width=120)
+    show(calibration_document(calibration), json_output, calibration_sheet(calibration))
     typer.echo(f"written: {out}/{name}.toml, calibration.json, calibration.png", err=True)
 
 
@@ -131,7 +131,7 @@ def fidelity(
         with measured_server(choice, progress, suite.settings, suite.server) as server:
             comparisons = _compare(suite, server, given, seconds, drawn, out, progress)
     document = write_files(suite.name, drawn, comparisons, out)
-    show(document, json_output, fidelity_sheet(document["results"]), width=120)
+    show(document, json_output, fidelity_sheet(document["results"]))
     typer.echo(f"written: {out}/fidelity.json, fidelity.md, fidelity.png", err=True)
 
 
