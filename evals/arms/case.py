@@ -6,6 +6,7 @@ runs it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,25 @@ from evals.suite.tuned import TunedMachine
 from hmas_agents.situation import Expected
 from serving.contracts import SLO, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
+from serving.engines.gaps import gap_percentile
 from serving.engines.offered import promised_to
 from serving.engines.profile import EngineProfile
 from serving.policies.base import seconds
+
+
+class Counts(Protocol):
+    """What every virtual engine counts.
+
+    Attributes:
+        recomputed_tokens: computed tokens that preemptions threw away.
+        gaps_of_s: gaps between tokens of requests that arrive in this time are counted.
+        gap_counts: these, in the bins of `serving.engines.gaps`.
+    """
+
+    recomputed_tokens: int
+    gaps_of_s: tuple[float, float]
+    gap_counts: NDArray[np.int64]
+
 
 CaseId = tuple[str, float, int, str]  # scenario, load, seed, arm
 
@@ -87,19 +104,29 @@ class SimulatedCase:
         return np.array([targets(one) for one in self.requests])
 
     @property
+    def counted_s(self) -> tuple[float, float]:
+        """From when to when requests must arrive to count."""
+        return self.span.warmup_s, self.span.counted_until_s
+
+    @property
     def counted(self) -> NDArray[np.bool_]:
         """Which requests count, shape (requests,)."""
         return np.array([self.span.counts(one.arrival_s) for one in self.requests])
 
     def ran(
-        self, outcomes: Sequence[Outcome], recomputed_tokens: int = 0,
+        self, outcomes: Sequence[Outcome], engine: Counts | None = None,
         decisions: Sequence[AppliedDecision] = (),
     ) -> CaseRun:  # fmt: skip
-        """What a run of the case came to."""
+        """What a run of the case came to; of no `engine` nothing was served."""
+        counts = np.zeros(0, np.int64) if engine is None else engine.gap_counts
         return CaseRun(
             self.scenario, self.load, self.arm.name, outcomes, decisions,
             preemptions=sum(outcome.preemptions for outcome in outcomes),
-            recomputed_tokens=recomputed_tokens,
+            recomputed_tokens=0 if engine is None else engine.recomputed_tokens,
+            itl_s={
+                "p50": gap_percentile(counts, 50), "p99": gap_percentile(counts, 99),
+                "max": gap_percentile(counts, 100),
+            },
         )  # fmt: skip
 
     def met(self, run: CaseRun) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.arms.case import SimulatedCase
+from evals.arms.case import Counts, SimulatedCase
 from evals.arms.engine import build_simulated
 from evals.arms.steering import RENEW_S, Steering
 from evals.arms.stock import deadline_ms
@@ -150,14 +150,14 @@ class Search:
         ]  # fmt: skip
         if not len(rows):
             return self._case.ran(outcomes)
-        served, kept, recomputed = self._served(plan, rows)
+        served, kept, engine = self._served(plan, rows)
         for row, outcome in zip(rows, served.outcomes(kept, self._case.settings), strict=True):
             outcomes[row] = replace(outcome, seq=int(row), request_id=f"r{row}")
-        return self._case.ran(outcomes, recomputed)
+        return self._case.ran(outcomes, engine)
 
     def _served(
         self, plan: Plan, rows: NDArray[np.int64]
-    ) -> tuple[Served, list[TraceRequest], int]:
+    ) -> tuple[Served, list[TraceRequest], Counts]:
         case = self._case
         ranks = np.empty(len(rows), np.int64)
         ranks[np.argsort(plan.order[rows], kind="stable")] = np.arange(len(rows))
@@ -167,6 +167,7 @@ class Search:
         ]
         engine = build_simulated(case.profile, case.settings, False)
         engine.tell_lengths()
+        engine.gaps_of_s = case.counted_s
         steering = Steering(engine, case.profile, case.arm.name)
         rules = plan.rules.format(half=max(1, case.profile.max_active_requests // 2))
         steering.put_in_force(parse_arm(f"fixed-priority{rules}"), "a plan of the search")
@@ -174,5 +175,5 @@ class Search:
             columns(requests, case.profile), ((RENEW_S, steering.renew),), case.span.until_s,
             requests=requests,
         )  # fmt: skip
-        return served, requests, engine.recomputed_tokens
+        return served, requests, engine
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from evals.arms.case import Counts, SimulatedCase
+from evals.result.metrics import CaseRun
+from evals.result.recording import AppliedDecision
 from serving.contracts import Ack, Decision, Outcome, ResidentPage, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
@@ -18,14 +21,8 @@ if TYPE_CHECKING:
     from serving.engines.compiled import CompiledEngine
 
 
-class RunnableEngine(Engine, Protocol):
-    """An engine in virtual time that serves a whole workload in one call.
-
-    Attributes:
-        recomputed_tokens: computed tokens that preemptions threw away.
-    """
-
-    recomputed_tokens: int
+class RunnableEngine(Engine, Counts, Protocol):
+    """An engine in virtual time that serves a whole workload in one call."""
 
     def run(
         self,
@@ -35,6 +32,24 @@ class RunnableEngine(Engine, Protocol):
     ) -> list[Outcome]:
         """One outcome per request, in the order of `requests`."""
         ...
+
+
+def run_on(
+    engine: RunnableEngine, case: SimulatedCase, tickers: Sequence[Ticker] = (),
+    decisions: Sequence[AppliedDecision] = (), *, until_s: float | None = None,
+) -> CaseRun:  # fmt: skip
+    """Serve a case's requests.
+
+    Args:
+        engine: as its arm has it.
+        case: whose requests.
+        tickers: of whoever decides.
+        decisions: a list that gets them.
+        until_s: an earlier end.
+    """
+    engine.gaps_of_s = case.counted_s
+    end_s = case.span.until_s if until_s is None else until_s
+    return case.ran(engine.run(case.requests, tickers, end_s), engine, decisions)
 
 
 # Seconds of CPU time, at the upper end of what was measured on two cores of an x86 server.

@@ -7,7 +7,7 @@ development half.
 from dataclasses import replace
 
 from evals.arms.case import SimulatedCase
-from evals.arms.engine import BuildEngine, RunnableEngine, build_simulated
+from evals.arms.engine import BuildEngine, RunnableEngine, build_simulated, run_on
 from evals.arms.steering import RENEW_S, Steering
 from evals.result.metrics import CaseRun
 from evals.result.recording import RecordedEngine
@@ -68,5 +68,4 @@ def _run(case: SimulatedCase, arm: Arm, engine: RunnableEngine) -> CaseRun:
     steering = Steering(recorded, case.profile, case.arm.name)
     steering.put_in_force(arm, "fixed for the whole run")
     tickers = ((RENEW_S, steering.renew),)
-    outcomes = engine.run(case.requests, tickers, case.span.until_s)
-    return case.ran(outcomes, engine.recomputed_tokens, recorded.decisions)
+    return run_on(engine, case, tickers, recorded.decisions)

@@ -4,7 +4,7 @@
 """
 
 from evals.arms.case import SimulatedCase
-from evals.arms.engine import BuildEngine
+from evals.arms.engine import BuildEngine, run_on
 from evals.result.metrics import CaseRun
 from evals.result.recording import RecordedEngine
 from evals.suite.arms import controller_config
@@ -43,5 +43,4 @@ def run_loop(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
 
         loop.short_tick()  # in charge before the first request, as the fixed arms are
         tickers = ((config.control.short_tick_s, tick),)
-        outcomes = engine.run(case.requests, tickers, case.span.until_s)
-    return case.ran(outcomes, engine.recomputed_tokens, recorded.decisions)
+        return run_on(engine, case, tickers, recorded.decisions)

@@ -14,5 +14,5 @@ def run_sglang(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:  # no
     from evals.arms.sglang import EmulatedSGLang
 
     engine = EmulatedSGLang(case.profile, case.settings, mixed=case.arm.name == "sglang-mixed")
-    outcomes = engine.run(case.requests, until_s=case.span.until_s)
-    return case.ran(outcomes, engine.recomputed_tokens)
+    engine.gaps_of_s = case.counted_s
+    return case.ran(engine.run(case.requests, until_s=case.span.until_s), engine)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evals.arms.case import SimulatedCase
-from evals.arms.engine import BuildEngine
+from evals.arms.engine import BuildEngine, run_on
 from evals.result.metrics import CaseRun
 from evals.result.recording import AppliedDecision
 from evals.suite.tuned import StockSetting
@@ -26,17 +26,15 @@ def run_stock(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     if case.arm.name == "vllm-priority-deadline":
         return _run_by_deadline(case)
     engine = build_engine(case.profile, case.settings, True)
-    outcomes = engine.run(case.requests, until_s=case.span.until_s)
-    return case.ran(outcomes, engine.recomputed_tokens)
+    return run_on(engine, case)
 
 
 def run_setting(case: SimulatedCase, setting: StockSetting) -> CaseRun:
     """Stock vLLM with these options; they are also its one decision."""
     engine = engine_with(case, setting)
-    outcomes = engine.run(case.requests, until_s=case.span.until_s)
     limits = Limits(setting.max_num_seqs, setting.token_budget)
     decision = AppliedDecision(0.0, "fcfs", limits, "best on the development half")
-    run = case.ran(outcomes, engine.recomputed_tokens, [decision])
+    run = run_on(engine, case, decisions=[decision])
     return replace(run, chosen=setting.model_dump())
 
 
@@ -61,8 +59,7 @@ def _run_by_deadline(case: SimulatedCase) -> CaseRun:
     requests = [
         replace(one, priority=deadline_ms(one, case.settings)) for one in case.requests
     ]
-    outcomes = engine.run(requests, until_s=case.span.until_s)
-    return case.ran(outcomes, engine.recomputed_tokens)
+    return run_on(engine, replace(case, requests=requests))
 
 
 def deadline_ms(request: TraceRequest, settings: EngineSettings) -> int:

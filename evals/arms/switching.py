@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from evals.arms.case import SimulatedCase
-from evals.arms.engine import BuildEngine
+from evals.arms.engine import BuildEngine, run_on
 from evals.arms.states import StateReader
 from evals.arms.steering import Steering
 from evals.arms.tree import leaf_of
@@ -50,8 +50,7 @@ def follow(
 
     tick()
     tickers = ((window_s(case), tick),)
-    outcomes = engine.run(case.requests, tickers, case.span.until_s if until_s is None else until_s)
-    return _switched(case.ran(outcomes, engine.recomputed_tokens, recorded.decisions))
+    return _switched(run_on(engine, case, tickers, recorded.decisions, until_s=until_s))
 
 
 def follow_states(
@@ -72,8 +71,7 @@ def follow_states(
 
     tick()
     tickers = ((config.control.short_tick_s, reader.look), (window_s(case), tick))
-    outcomes = engine.run(case.requests, tickers, case.span.until_s)
-    return _switched(case.ran(outcomes, engine.recomputed_tokens, recorded.decisions))
+    return _switched(run_on(engine, case, tickers, recorded.decisions))
 
 
 def window_s(case: SimulatedCase) -> float:

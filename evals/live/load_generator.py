@@ -24,6 +24,7 @@ from serving.contracts import SLO, Finish, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.offered import longest_answer
 from serving.perception.accounting import judge
+from serving.policies.base import seconds
 
 OnLeft = Callable[[Outcome], None]
 _TICK_S = 0.5
@@ -57,6 +58,7 @@ async def replay(
     until_s: float = math.inf,
     run_id: str = "",
     on_left: OnLeft = lambda _outcome: None,
+    counts: Callable[[float], bool] = lambda _arrival_s: True,
 ) -> Replay:
     """Offer a workload to a server and judge each request at the client.
 
@@ -71,6 +73,7 @@ async def replay(
         until_s: seconds from the start; then the rest is `unfinished`.
         run_id: put before each request id (`r0`, `r1`, ...), so that ids differ between runs.
         on_left: called when a request has left.
+        counts: whether gaps between tokens of a request that is due then are in the figures.
 
     Returns:
         What was seen. An HTTP error is an outcome, never an exception.
@@ -102,7 +105,7 @@ async def replay(
         tasks = [group.create_task(one(index)) for index in range(len(requests))]
     seen = [task.result() for task in tasks]
     due_mono = [start_mono + request.arrival_s for request in requests]
-    figures = _client_figures(requests, [served for _, served in seen], due_mono)
+    figures = _client_figures(requests, [served for _, served in seen], due_mono, counts)
     outcomes = [outcome for outcome, _ in seen]
     return Replay(start_s, outcomes, figures | {"lengths_told": not server.ends_answers})
 
@@ -196,7 +199,8 @@ def client_outcome(
     if served.first_s is not None and served.last_s is not None and served.output_tokens > 1:
         tpot_s = (served.last_s - served.first_s) / (served.output_tokens - 1)
     e2e_s = served.end_s - due_mono
-    met, miss = judge(slo, None, ttft_s, tpot_s, e2e_s)
+    late_gaps = sum(gap_s > seconds(slo.itl_ms) for gap_s in served.gaps_s)
+    met, miss = judge(slo, None, ttft_s, tpot_s, e2e_s, late_gaps, len(served.gaps_s))
     if served.finish not in ("stop", "length"):
         met, miss = False, miss or "not_served"
     return Outcome(
@@ -218,6 +222,7 @@ def client_outcome(
         finish=served.finish,
         policy="",
         epoch=0,
+        late_gaps=late_gaps,
     )
 
 
@@ -237,8 +242,14 @@ async def _serve(
 
 
 def _client_figures(
-    requests: Sequence[TraceRequest], seen: Sequence[Served], due_mono: Sequence[float]
-) -> dict[str, Any]:
+    requests: Sequence[TraceRequest], seen: Sequence[Served], due_mono: Sequence[float],
+    counts: Callable[[float], bool],
+) -> dict[str, Any]:  # fmt: skip
+    gaps_s = [
+        served.gaps_s
+        for request, served in zip(requests, seen, strict=True)
+        if counts(request.arrival_s) and served.gaps_s
+    ]
     late_s = [
         served.sent_s - due
         for served, due in zip(seen, due_mono, strict=True)
@@ -246,8 +257,8 @@ def _client_figures(
     ]
     return {
         "lateness_s": _spread(late_s),
-        "itl_s": _spread([gap_s for served in seen for gap_s in served.gaps_s]),
-        "longest_gap_s": _spread([max(served.gaps_s) for served in seen if served.gaps_s]),
+        "itl_s": _spread([gap_s for each in gaps_s for gap_s in each]),
+        "longest_gap_s": _spread([max(each) for each in gaps_s]),
         "wrong_lengths": sum(
             served.finish in ("stop", "length") and served.output_tokens != request.output_tokens
             for request, served in zip(requests, seen, strict=True)

@@ -4,6 +4,7 @@ Called by the load generator, the calibration and the soak.
 """
 
 import secrets
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -67,7 +68,7 @@ def completion_body(
 
 def _attributes(request: TraceRequest) -> dict[str, str | float]:
     slo = request.slo or SLO()
-    targets = {"slo_ttft_ms": slo.ttft_ms, "slo_tpot_ms": slo.tpot_ms, "slo_e2e_ms": slo.e2e_ms}
+    targets = {f"slo_{name}": value for name, value in asdict(slo).items()}
     named: dict[str, str | float] = {"tenant": request.tenant, "slo_class": request.slo_class}
     return named | {key: value for key, value in targets.items() if value is not None}
 

@@ -174,7 +174,7 @@ def run_case(
     playing = partial(
         replay, replace(server, engine=None), case.requests, settings=case.settings,
         token_seed=seed, timeout_s=options.timeout_s, until_s=case.span.until_s,
-        run_id=f"{case.scenario}-{case.load:g}-{name}-",
+        run_id=f"{case.scenario}-{case.load:g}-{name}-", counts=case.span.counts,
     )  # fmt: skip
     if engine is None or arm is None:
         played = played_apart(playing, on_left)

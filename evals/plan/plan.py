@@ -11,7 +11,7 @@ from evals.plan.traffic import Traffic, at_load, targets_ms
 from evals.result.metrics import PERCENTILES
 from evals.suite.arms import Arm
 from serving.engines.compiled import CompiledEngine
-from serving.engines.offered import Workload, columns
+from serving.engines.offered import Workload, columns, promised_to
 from serving.engines.replica_steps import Hooks
 from serving.engines.replicas import ReplicasServed, serve_on_replicas
 from serving.engines.step_state import new_state
@@ -34,7 +34,8 @@ class PlanOptions:
 def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) -> list[Result]:
     """A result for each load, number of replicas and policy; all see the same arrivals."""
     settings = CompiledEngine(traffic.profile, traffic.settings, stock=True).settings
-    targets = targets_ms(traffic, settings)
+    slos = [promised_to(one, settings)[1] for one in traffic.columns.senders]
+    targets = targets_ms(slos)
     hooks = {arm.name: hook_of(traffic, arm) for arm in options.arms}
     runs = len(options.replicas) * len(options.arms)
     total = round(sum(options.loads) * len(traffic.columns)) * runs
@@ -50,7 +51,7 @@ def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) ->
                     on_progress(title, before + left, total)
 
                 served = serve_on_replicas(
-                    traffic.profile, offered, count, hooks[arm.name], tell
+                    traffic.profile, offered, count, hooks[arm.name], slos, tell
                 )
                 head = {"load": load, "replicas": count, "policy": policy_of(arm)}
                 results.append(head | figures(offered, served, targets[offered.sender], count))

@@ -5,7 +5,7 @@ thousand times an hour's traffic, fits into memory.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,9 +20,10 @@ from evals.requests.scenario import TraceFile, build_workload
 from evals.requests.servegen import draw_requests
 from evals.suite.suite import DEFAULT_PROFILE, load_suite
 from evals.suite.traffic_spec import TenantSpec
+from serving.contracts import SLO
 from serving.contracts.settings import EngineSettings
 from serving.engines.block_contents import number_blocks
-from serving.engines.offered import Workload, promised_to
+from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
 
 
@@ -109,9 +110,8 @@ def _begun(
     return Traffic(name, at_zero, machine, settings)
 
 
-def targets_ms(traffic: Traffic, settings: EngineSettings) -> NDArray[np.float64]:
+def targets_ms(slos: Sequence[SLO]) -> NDArray[np.float64]:
     """TTFT, TPOT and E2E targets of each sender, infinite where it has none: (senders, 3)."""
-    slos = [promised_to(one, settings)[1] for one in traffic.columns.senders]
     return np.array(
         [
             [math.inf if ms is None else ms for ms in (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)]

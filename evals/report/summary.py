@@ -25,10 +25,10 @@ FIGURES = (
     "requests", "capacity_rps", "load_counted", "offered_rps", "goodput_rps",
     "goodput_tokens_per_s", "goodput_weighted_rps", "attainment", "attainment_weighted",
     "attainment_worst_tenant", "bound_rps", "bound_share", "bound_binding", "ttft_s.p50",
-    "ttft_s.p90", "ttft_s.p99", "tpot_s.p50", "tpot_s.p90", "tpot_s.p99", "e2e_s.p50",
+    "ttft_s.p90", "ttft_s.p99", "tpot_s.p50", "tpot_s.p90", "tpot_s.p99", "itl_s.p99", "e2e_s.p50",
     "e2e_s.p90", "e2e_s.p99", "not_served",
     "jain_by_tenant", "stability.worst", "stability.deviation", "stability.switches_per_hour",
-    "switches", "preemptions", "recomputed_tokens", "itl_s.p99", "longest_gap_s.p99",
+    "switches", "preemptions", "recomputed_tokens", "longest_gap_s.p99",
     "lateness_s.p50", "lateness_s.p99", "lateness_s.max", "lengths_told", "wrong_lengths",
 )  # fmt: skip
 

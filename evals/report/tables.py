@@ -1,6 +1,6 @@
 """What do results say, as tables? The same for terminals, Markdown and the page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from evals.report.sheet import Sheet
 from evals.report.summary import Summary
@@ -93,7 +93,7 @@ def one_load(name: str, cases: Summary) -> list[Sheet]:
     said = [f"{offered.mean:.2f}/s offered"] if offered else []
     said += [f"upper bound {bound.mean:.2f}/s"] if bound else []
     base = (found := cases.mean("goodput_rps", STOCK)) and found.mean
-    rows = []
+    rows, gaps = [], cases.has("itl_s.p99")  # older results have none
     for arm in cases.each("arm"):
         goodput, met = cases.mean("goodput_rps", arm), cases.mean("attainment", arm)
         if goodput is None or met is None:
@@ -102,11 +102,13 @@ def one_load(name: str, cases: Summary) -> list[Sheet]:
         rows.append([
             arm, f"{goodput.mean:.2f}", ratio, f"{met.mean:.1%}",
             _spread(cases, arm, "ttft_s", 1, 2), _spread(cases, arm, "tpot_s", 1e3, 0),
+            *[_spread(cases, arm, "itl_s", 1e3, 0, ("p99",))] * gaps,
         ])  # fmt: skip
     sheet = Sheet(
         f"{name} at {load:g}x capacity" + (f": {', '.join(said)}" if said else ""),
-        ("arm", "goodput/s", "vs FCFS", "met", "TTFT s", "TPOT ms"), rows,
-        "TTFT and TPOT are p50/p90/p99; met: share of requests that met all their SLOs.",
+        ("arm", "goodput/s", "vs FCFS", "met", "TTFT s", "TPOT ms", *["ITL ms"] * gaps), rows,
+        "TTFT and TPOT are p50/p90/p99; met: share of requests that met all their SLOs."
+        + " ITL: p99 of all gaps between tokens." * gaps,
     )  # fmt: skip
     return [sheet, *_groups(name, load, cases)]
 
@@ -195,8 +197,11 @@ def _groups(name: str, load: float, cases: Summary) -> list[Sheet]:
     return sheets
 
 
-def _spread(cases: Summary, arm: str, figure: str, factor: float, digits: int) -> str:
-    found = [cases.mean(f"{figure}.{p}", arm) for p in ("p50", "p90", "p99")]
+def _spread(
+    cases: Summary, arm: str, figure: str, factor: float, digits: int,
+    points: Sequence[str] = ("p50", "p90", "p99"),
+) -> str:  # fmt: skip
+    found = [cases.mean(f"{figure}.{p}", arm) for p in points]
     return "/".join("-" if each is None else f"{factor * each.mean:.{digits}f}" for each in found)
 
 

@@ -35,7 +35,8 @@ class CaseRun:
     """What came of one case (scenario, load, arm).
 
     `recomputed_tokens` are computed tokens that `preemptions` threw away; `chosen` is what an
-    arm that chooses in hindsight chose.
+    arm that chooses in hindsight chose; `itl_s` are figures of all gaps between the tokens of
+    requests that count.
     """
 
     scenario: str
@@ -46,6 +47,7 @@ class CaseRun:
     preemptions: int = 0
     recomputed_tokens: int = 0
     chosen: Facts = field(default_factory=dict)
+    itl_s: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def summarise(
@@ -98,6 +100,7 @@ def summarise(
         "attainment_by_tenant": by_tenant,
         "ttft_s": percentiles(arrived["ttft_s"]),
         "tpot_s": percentiles(arrived["tpot_s"]),
+        "itl_s": dict(run.itl_s),
         "e2e_s": percentiles(arrived["e2e_s"].where(~arrived["finish"].isin(NOT_SERVED))),
         "not_served": int(arrived["finish"].isin(NOT_SERVED).sum()),
         "jain_by_tenant": jain_index(list(by_tenant.values())),

@@ -19,6 +19,7 @@ CAUSES = {
     "ttft_queue": "waiting in the queue",
     "ttft_execution": "slow prefill",
     "tpot": "slow decoding",
+    "itl": "stalls between tokens",
     "e2e": "total time",
     "not_served": "not served",
 }

@@ -160,14 +160,14 @@ def _shown(held: ContractInForce) -> Group:
             _number(terms.tokens_per_minute), _number(held.keys.get(name)),
         )  # fmt: skip
     classes = Table("class", box=None)
-    for name in ("first token", "each further", "whole answer"):
+    for name in ("first token", "each further", "whole answer", "gaps"):
         classes.add_column(name, justify="right")
     classes.add_column("")
     for name in contract.class_names:
         slo = (contract.slo_of(name) or SLO()).scaled(held.slo_scale)
         notes = ["requests that name none"] * (name == contract.default_class)
         notes += ["may be shed"] * (name in contract.sheddable)
-        targets = (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms)
+        targets = (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms, slo.itl_ms)
         classes.add_row(Text(name), *map(_milliseconds, targets), ", ".join(notes))
     parts = [tenants] if contract.tenants else []
     return Group(Text(head), *parts, classes)

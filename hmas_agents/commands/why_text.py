@@ -89,6 +89,9 @@ def _timeline(told: Explanation) -> Iterator[str]:
         each = by_name.get("per token")
         gap = " " * len(clock(o.arrival_s, TIME_FORM))
         yield f"{gap}  {'per token':<11}   {seconds(o.tpot_s):>11}{_against(each) if each else ''}"
+    if o.slo.itl_ms is not None:
+        late, longest = o.late_gaps, seconds(o.slo.itl_ms / 1e3)
+        yield f"{late} of {max(0, o.output_tokens - 1)} gaps between tokens were above {longest}"
     if o.preemptions:
         yield f"preempted {o.preemptions} times: its prompt and answer so far were computed again"
 

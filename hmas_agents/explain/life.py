@@ -14,6 +14,7 @@ CAUSES = {
     "ttft_queue": "half or more of the target for its first token went by in the queue",
     "ttft_execution": "it was admitted in time, and its prompt took too long",
     "tpot": "its tokens came too slowly",
+    "itl": "more than 1% of the gaps between its tokens were too long",
     "e2e": "its answer ended too late",
     "not_served": "it was never fully served",
 }

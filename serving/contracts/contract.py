@@ -90,6 +90,9 @@ class ClassTerms(_Table):
     ttft_ms: Milliseconds = Field(None, description="First token, milliseconds.")
     tpot_ms: Milliseconds = Field(None, description="Mean of each further token, milliseconds.")
     e2e_ms: Milliseconds = Field(None, description="Whole answer, milliseconds.")
+    itl_ms: Milliseconds = Field(
+        None, description="Each single gap between tokens but 1% of them, milliseconds."
+    )
     sheddable: bool = Field(
         False, description="May be refused (HTTP 503) in overload, when a controller says so."
     )
@@ -97,7 +100,7 @@ class ClassTerms(_Table):
     @property
     def slo(self) -> SLO:
         """Its targets as this table gives them."""
-        return SLO(self.ttft_ms, self.tpot_ms, self.e2e_ms)
+        return SLO(self.ttft_ms, self.tpot_ms, self.e2e_ms, self.itl_ms)
 
 
 class Contract(_Table):

@@ -1,29 +1,45 @@
 """What is told of a request: offered, arrived, inside, gone?"""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from serving.contracts.codec import STRICT
 
 PREFIX_BLOCK_TOKENS = 512  # of each block that a `prefix` names
 Finish = Literal["stop", "length", "aborted", "error", "rejected", "unfinished"]
-Miss = Literal["", "ttft_queue", "ttft_execution", "tpot", "e2e", "not_served"]
+Miss = Literal["", "ttft_queue", "ttft_execution", "tpot", "itl", "e2e", "not_served"]
 Deprioritised = Literal["over_share", "parked", "demoted"]
 
 
 @dataclass(frozen=True, slots=True)
 class SLO:
-    """Latency targets of one request in milliseconds; None means no target."""
+    """Latency targets of one request in milliseconds; None means no target.
+
+    `itl_ms` is for the gaps between its tokens: `meets_itl`.
+    """
 
     __pydantic_config__ = STRICT
     ttft_ms: float | None = None
     tpot_ms: float | None = None
     e2e_ms: float | None = None
+    itl_ms: float | None = None
 
     def scaled(self, factor: float) -> "SLO":
         """The same targets `factor` times as long (small hardware: factor > 1)."""
-        own = (self.ttft_ms, self.tpot_ms, self.e2e_ms)
+        own = (self.ttft_ms, self.tpot_ms, self.e2e_ms, self.itl_ms)
         return SLO(*(None if ms is None else ms * factor for ms in own))
+
+
+def meets_itl(late_gaps: Any, gaps: Any) -> Any:
+    """Whether at most 1% of the gaps between a request's tokens are longer than `SLO.itl_ms`.
+
+    So of fewer than 100 gaps none may be. Tokens that come together have gaps of 0.
+
+    Args:
+        late_gaps: how many are longer; a number, or an array.
+        gaps: how many there are, of n tokens n - 1.
+    """
+    return 100 * late_gaps <= gaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,7 @@ class Outcome:
     `deprioritised`: why it stood behind others, and since how long after its arrival (seconds).
     `cached_tokens` of its prompt came from the KV cache when it was admitted; those of one that
     was not, as of its arrival. A client cannot know: 0.
+    `late_gaps` between its tokens were longer than `slo.itl_ms`.
     """
 
     seq: int
@@ -102,6 +119,7 @@ class Outcome:
     preemptions: int = 0
     deprioritised: tuple[tuple[Deprioritised, float], ...] = ()
     cached_tokens: int = 0
+    late_gaps: int = 0
 
     @property
     def withdrawn(self) -> bool:

@@ -38,7 +38,8 @@ def arrive(core: Core, row: int, mean_tokens: float, q90_tokens: float) -> None:
     if one.ttft_s < math.inf:
         engine.mean_ttft_target_s += 0.05 * (one.ttft_s - engine.mean_ttft_target_s)
     one.prompt_tokens = one.whole_prompt_tokens - one.cached_tokens
-    one.attained_tokens = one.output_tokens = one.computed_tokens = 0
+    one.attained_tokens = one.output_tokens = one.computed_tokens = one.late_gaps = 0
+    engine.least_itl_s = min(engine.least_itl_s, one.itl_s)
     one.first_token_s = one.last_token_s = math.inf
     one.admitted, one.active, one.policy = 0, 0, -1
     one.weight = core.tenants[one.tenant].weight
@@ -236,6 +237,8 @@ def note_tokens(
                 one.first_token_s = now_s
         if one.last_token_s < math.inf:
             groups[gaps], gaps_s[gaps] = one.histogram, now_s - one.last_token_s
+            if gaps_s[gaps] > engine.least_itl_s:
+                one.late_gaps += gaps_s[gaps] > one.itl_s
             gaps += 1
             gained += tokens
             one.tokens_per_step += _FOLLOW * (tokens - one.tokens_per_step)

@@ -278,10 +278,10 @@ def note_tokens(
 @compiled
 def arrive(
     at: np.ndarray, row: int, arrival_s: float, priority: float,
-    targets_s: tuple[float, float, float], lane: int, prompt_tokens: int, cached_tokens: int,
+    targets_s: tuple[float, float, float, float], lane: int, prompt_tokens: int, cached_tokens: int,
     max_tokens: int, lora: bool, lengths: np.ndarray, group: int,
 ) -> tuple[float, float, float]:  # fmt: skip
-    """As `batch.arrive`, of a request with these targets (TTFT, TPOT, end to end).
+    """As `batch.arrive`, of a request with these targets (TTFT, TPOT, end to end, ITL).
 
     The length of its answer is predicted from `core.lengths`, whose addresses `lengths` are.
 
@@ -291,7 +291,7 @@ def arrive(
     core = core_at(at)
     one = core.requests[row]
     one.arrival_s, one.priority, one.tenant = arrival_s, priority, lane
-    one.ttft_s, one.tpot_s, one.e2e_s = targets_s
+    one.ttft_s, one.tpot_s, one.e2e_s, one.itl_s = targets_s
     one.whole_prompt_tokens, one.cached_tokens = prompt_tokens, cached_tokens
     one.max_tokens, one.lora = max_tokens, lora
     model, histograms = lengths_at(lengths)
@@ -301,10 +301,10 @@ def arrive(
 
 
 @compiled
-def leave(at: np.ndarray, row: int) -> tuple[float, float, tuple[float, float, float]]:
-    """As `batch.leave`; returns when its first and last token came, and `deprioritised_s`."""
+def leave(at: np.ndarray, row: int) -> tuple[float, float, int, tuple[float, float, float]]:
+    """As `batch.leave`; when its first and last token came, late gaps, `deprioritised_s`."""
     core = core_at(at)
     batch.leave(core, row)
     one = core.requests[row]
     behind = one.deprioritised_s
-    return one.first_token_s, one.last_token_s, (behind[0], behind[1], behind[2])
+    return one.first_token_s, one.last_token_s, one.late_gaps, (behind[0], behind[1], behind[2])

@@ -61,7 +61,8 @@ REQUEST = np.dtype([
     ("policy", _INT),  # in force when it was admitted; -1 elsewhere
     ("floor", _FLAG), ("ceiling", _FLAG),  # what taking it has counted
     ("lora", np.int8), ("sheddable", np.int8), ("keeps_pace", np.int8),
-    ("spare", _INT, (4,)),
+    ("itl_s", _FLOAT), ("late_gaps", _INT),  # between its tokens: longer than that
+    ("spare", _INT, (2,)),
 ], align=True)  # fmt: skip
 _LINE_BYTES = 64
 
@@ -118,6 +119,7 @@ ENGINE = np.dtype([
     ("paced_steps", _INT), ("resting", _INT), ("yielding", _INT), ("passes", _FLAG),
     ("yielded_last", _FLAG), ("in_front", _INT), ("begins_at", _INT), ("saved_tokens", _INT),
     # What was measured.
+    ("least_itl_s", _FLOAT),  # of all requests so far: no shorter gap is late
     ("slide_due_s", _FLOAT), ("mean_ttft_target_s", _FLOAT), ("last_step_s", _FLOAT),
     ("steps", _INT), ("full_s", _FLOAT), ("full_tokens", _FLOAT),  # of steps full of prompts
     ("decode_shape", _FLOAT, (2,)),  # decodes and their context in the last step of these alone
@@ -173,7 +175,8 @@ def new_core(rows: int, lanes: int) -> Core:
     for name in ("front", "back", "turn", "looked_up", "due", "earliest", "latest", "last_seen"):
         engine[name] = NONE
     engine["now_s"], engine["triage_due_s"] = -math.inf, -math.inf
-    engine["max_wait_s"], engine["most_owed"] = math.inf, math.inf
+    for name in ("max_wait_s", "most_owed", "least_itl_s"):
+        engine[name] = math.inf
     engine["starvation_free"], engine["is_stock"] = 1, 1
     engine["turns"] = engine["tokens_per_decode"] = engine["full_tokens"] = 1.0
     engine["mean_ttft_target_s"], engine["turned"] = 2.0, 4
@@ -210,8 +213,8 @@ def with_lanes(core: Core, lanes: int) -> Core:
 
 def nobody() -> np.ndarray:
     """A row of `requests` of which nothing is known, shape ()."""
-    one = np.zeros((), REQUEST)
-    for name in ("deadline_s", "ttft_s", "tpot_s", "e2e_s", "first_token_s", "last_token_s"):
+    one, targets = np.zeros((), REQUEST), ("ttft_s", "tpot_s", "e2e_s", "itl_s")
+    for name in (*targets, "deadline_s", "first_token_s", "last_token_s"):
         one[name] = math.inf
     one["deprioritised_s"] = math.nan
     one["expected_tokens"] = math.inf

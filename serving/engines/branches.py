@@ -20,13 +20,15 @@ from serving.contracts import (
     ResidentRequest,
     TraceRequest,
 )
+from serving.contracts.requests import meets_itl
 from serving.contracts.settings import EngineSettings
 from serving.core.jit import compiled_in_place
 from serving.core.state import Core, new_core
 from serving.engines.block_contents import gather
+from serving.engines.gaps import promise
 from serving.engines.hooked_steps import put_back_hooked, run_hooked
 from serving.engines.notes import Notes, new_notes
-from serving.engines.offered import Workload, as_the_trace_says, columns
+from serving.engines.offered import Workload, as_the_trace_says, columns, promised_to
 from serving.engines.profile import EngineProfile
 from serving.engines.put_back import begun_rows
 from serving.engines.resumed import Begun
@@ -36,6 +38,7 @@ from serving.engines.virtual_steps import PAUSED
 from serving.hook.lease import clamp
 from serving.policies import complete_params
 
+_meets_itl = compiled_in_place(meets_itl)
 _KNOWN = ("tenants", "engine", "groups", "cost")  # of the engine, not of its requests
 _SLICE_STEPS = 10_000  # about 30 ms: then Ctrl-C is heard
 # Work in seconds: the CPU time of a quiet core, fitted on 40 recorded situations and two with 5,000
@@ -115,6 +118,7 @@ class Branches:
         self._lengths = notes.lengths, notes.histograms
         self._rows = hook.core.requests[: len(self._source)].copy()
         self._known = hook.core
+        self._slos = [promised_to(one, hook.settings)[1] for one in self._source.senders]
 
     def trial(self, drawn: Drawn) -> Trial:
         """This future, with nothing served yet. O(requests)."""
@@ -138,6 +142,7 @@ class Branches:
         known = {name: getattr(self._known, name).copy() for name in _KNOWN}
         core = new_core(len(rows), 0)._replace(requests=self._rows[rows], **known)
         core.requests["arrival_s"][begun:] = drawn.arrival_s
+        promise(state.gaps, self._slos, workload.sender)
         notes = new_notes(_copied(self._lengths), len(rows), len(state.running))
         runs = begun_rows(state, self._begun)
         self._hook.enforce_over(core, self._in_force)
@@ -210,6 +215,8 @@ def _is_on_time(state: EngineState, core: Core, row: int) -> bool:
         return False
     gaps = one.known - one.prompt - 1
     if gaps > 0 and max(0.0, one.last_s - one.first_token_s) / gaps * 1000 > promised.tpot_s * 1000:
+        return False
+    if not _meets_itl(state.gaps.late[row], max(0, gaps)):
         return False
     end_s = one.last_s if one.state == SERVED else now_s
     return bool((end_s - promised.arrival_s) * 1000 <= promised.e2e_s * 1000)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from serving.contracts import (
@@ -24,7 +25,8 @@ from serving.contracts import (
     TraceRequest,
 )
 from serving.contracts.settings import EngineSettings
-from serving.engines.offered import Workload, as_the_trace_says, columns
+from serving.engines.gaps import BINS, NEVER, count_gaps, promise
+from serving.engines.offered import Workload, as_the_trace_says, columns, promised_to
 from serving.engines.profile import EngineProfile
 from serving.engines.protocol import EngineUnavailable
 from serving.engines.put_back import put_back
@@ -55,6 +57,8 @@ class CompiledEngine:
 
     Attributes:
         recomputed_tokens: computed tokens that preemptions threw away.
+        gaps_of_s: gaps between tokens of requests that arrive in this time are counted.
+        gap_counts: these, in the bins of `gaps`.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class CompiledEngine:
         self.profile = profile
         self.settings = settings.under(as_the_trace_says(settings.contract))
         self.recomputed_tokens = 0
+        self.gaps_of_s, self.gap_counts = NEVER, np.zeros(BINS, np.int64)
         self._threshold, self._most_queued = long_prefill_threshold, max_num_queued_tokens
         self._by_priority = by_priority
         self._now_s = 0.0
@@ -231,8 +236,11 @@ class CompiledEngine:
         state.engine["most_queued_tokens"] = self._most_queued
         state.engine["by_priority"] = self._by_priority
         hook, serve = self._hook, run_stock
+        self.gap_counts = count_gaps(state.gaps, workload, self.gaps_of_s)
         if hook is None:
             put_back(state, self._begun or ())
+            slos = [promised_to(one, self.settings)[1] for one in workload.senders]
+            promise(state.gaps, slos, workload.sender)
         else:
             serve = hook.run
             hook.begin(state, workload, self._begun, requests, self._prefill_s_per_token)

@@ -133,6 +133,7 @@ def _state_of(states: EngineState, k: int) -> EngineState:
         states.engine[k], states.progress, states.arrivals, states.priority,
         states.held_tokens, blocks, states.running[k], states.tokens[k], states.waiting[k],
         states.preempted[k], states.ended[k], states.log, states.factors,
+        states.gaps,
     )  # fmt: skip
 
 

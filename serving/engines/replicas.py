@@ -4,14 +4,16 @@ One replica does exactly what `CompiledEngine` does. How requests are divided am
 of vLLM's front end is modelled: `replica_steps`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contracts import SLO
 from serving.core.state import new_core
+from serving.engines.gaps import promise
 from serving.engines.kv_blocks import KvBlocks
 from serving.engines.notes import Notes
 from serving.engines.offered import Workload
@@ -46,6 +48,7 @@ def serve_on_replicas(
     workload: Workload,
     replicas: int,
     hook: Hooks | None = None,
+    slos: Sequence[SLO] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> ReplicasServed:
     """Serve a workload to its end.
@@ -56,12 +59,15 @@ def serve_on_replicas(
         replicas: how many.
         hook: each replica starts with a copy of it: what `VirtualHook` has in `core`, and returns
             from `begin`, which was told of the workload's senders. None is stock vLLM.
+        slos: of the workload's senders; their targets for gaps between tokens are what counts.
         on_progress: told the number of requests that have left now and then.
 
     Raises:
         RuntimeError: a request that needs more KV blocks than there are would wait for ever.
     """
     states = _states(profile, workload, replicas, _ROOM if hook is None else 1)
+    if slos:
+        promise(states.gaps, slos, workload.sender)
     hooks = None if hook is None else _hooks(hook, replicas, workload)
     fleet = Replicas(
         np.zeros(1, FRONT), np.zeros(replicas, REPLICA), np.zeros(replicas),
@@ -81,7 +87,7 @@ def serve_on_replicas(
         if on_progress is not None:
             on_progress(int(states.engine["left"].sum()))
     requests = None if hooks is None else hooks.core.requests
-    served = Served(states.progress, workload, float(states.engine["now_s"].max()), requests)
+    served = Served.of(states, workload, requests)
     return ReplicasServed(served, fleet.replica_of, int(fleet.front["waiting_peak"][0]))
 
 
@@ -93,15 +99,15 @@ def _states(
     profile: EngineProfile, workload: Workload, replicas: int, room: int
 ) -> EngineState:
     one = new_state(profile, workload)
-    own = ("engine", "running", "tokens", "preempted", "ended")
+    names = ("engine", "running", "tokens", "preempted", "ended")
+    own: dict[str, Any] = {name: _each(getattr(one, name), replicas) for name in names}
     blocks, table, slots = (
         _each(array, replicas) for array in (one.kv.blocks, one.kv.table, one.kv.slots)
     )
     pool, holders = _pools(one.kv, replicas)
     kv = KvBlocks(pool, blocks, holders, table, slots, one.kv.contents)
     return one._replace(
-        kv=kv, waiting=np.zeros((replicas, room), np.int32),
-        **{name: _each(getattr(one, name), replicas) for name in own},
+        kv=kv, waiting=np.zeros((replicas, room), np.int32), **own
     )  # fmt: skip
 
 

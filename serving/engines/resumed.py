@@ -74,7 +74,7 @@ def request_arguments(
         return named
     targets = {
         "slo_ttft_ms": one.slo.ttft_ms, "slo_tpot_ms": one.slo.tpot_ms,
-        "slo_e2e_ms": one.slo.e2e_ms,
+        "slo_e2e_ms": one.slo.e2e_ms, "slo_itl_ms": one.slo.itl_ms,
     }  # fmt: skip
     return named | {key: value for key, value in targets.items() if value is not None}
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contracts import SLO, Outcome, TraceRequest
-from serving.contracts.requests import Finish
+from serving.contracts.requests import Finish, meets_itl
 from serving.contracts.settings import EngineSettings
 from serving.engines.offered import Workload, longest_answer, promised_to, track_of
 from serving.engines.resumed import Begun
@@ -30,6 +30,7 @@ class Served:
         progress: the loop's own records (`step_state.PROGRESS`).
         workload: what was offered.
         now_s: when the run ended.
+        late_gaps: between its tokens, as `Outcome` has it.
         hooked: the core's own rows (`state.REQUEST`); None of stock vLLM.
         contracts: from which row on which settings held, where the contract changed in the run.
     """
@@ -37,6 +38,7 @@ class Served:
     progress: NDArray[Any]
     workload: Workload
     now_s: float
+    late_gaps: NDArray[np.int32]
     hooked: NDArray[Any] | None = None
     contracts: Sequence[tuple[int, EngineSettings]] = ()
 
@@ -46,7 +48,8 @@ class Served:
         contracts: Sequence[tuple[int, EngineSettings]] = (),
     ) -> "Served":  # fmt: skip
         """As far as a run has come."""
-        return cls(state.progress, workload, float(state.engine["now_s"][0]), hooked, contracts)
+        now_s = float(state.engine["now_s"].max())
+        return cls(state.progress, workload, now_s, state.gaps.late, hooked, contracts)
 
     @cached_property
     def output_tokens(self) -> NDArray[np.int32]:
@@ -104,10 +107,13 @@ class Served:
     def met(self, targets_ms: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which were served and met all their targets, as `accounting.judge` has it.
 
+        Those for gaps between tokens are those of the run.
+
         Args:
             targets_ms: of TTFT, TPOT and E2E, infinite where there is none, shape (requests, 3).
         """
         met = self.finish <= FINISHES.index("length")
+        met &= meets_itl(self.late_gaps, np.maximum(0, self.output_tokens - 1))
         for value_s, most_ms in zip(
             (self.ttft_s, self.tpot_s, self.e2e_s), targets_ms.T, strict=True
         ):
@@ -151,17 +157,17 @@ class Served:
             rows["admitted_s"].tolist(), rows["first_token_s"].tolist(), rows["last_s"].tolist(),
             self.output_tokens[end].tolist(), rows["preemptions"].tolist(),
             rows["cached_tokens"].tolist(), self.finish[end].tolist(),
-            self.finished_s[end].tolist(), strict=True,
+            self.finished_s[end].tolist(), self.late_gaps[end].tolist(), strict=True,
         )  # fmt: skip
         outcomes = []
-        for i, (admitted_s, first_s, last_s, tokens, preempted, cached, code, end_s) in enumerate(
-            columns
-        ):
+        for i, (
+            admitted_s, first_s, last_s, tokens, preempted, cached, code, end_s, late,
+        ) in enumerate(columns):  # fmt: skip
             track = track_of_index(i)
             track.admitted_s = None if math.isnan(admitted_s) else admitted_s
             track.first_token_s = track.answer_s = None if math.isnan(first_s) else first_s
             track.last_token_s, track.output_tokens = last_s, tokens
-            track.preemptions, track.cached_tokens = preempted, cached
+            track.preemptions, track.cached_tokens, track.late_gaps = preempted, cached, late
             if self.hooked is not None and self.hooked["policy"][first + i] >= 0:
                 track.policy = _POLICIES[self.hooked["policy"][first + i]]
                 track.epoch = int(self.hooked["epoch"][first + i])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import ModelRunnerOutput
@@ -28,6 +29,7 @@ from serving.contracts import (
     TraceRequest,
 )
 from serving.contracts.settings import EngineSettings
+from serving.engines.gaps import BINS, NEVER, bin_of
 from serving.engines.offered import as_the_trace_says, longest_answer, promised_to, track_of
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun, request_arguments
@@ -47,6 +49,7 @@ from serving.hook.shedding import Shedding
 from serving.perception.accounting import RequestTrack
 from serving.perception.attributes import slo_of
 from serving.perception.cost_model import CostModel, step_shape
+from serving.policies.base import seconds
 from serving.scheduler import HMASScheduler
 
 
@@ -63,6 +66,7 @@ class SimulatedEngine:
 
     Attributes:
         recomputed_tokens: computed tokens that preemptions threw away, stock or hooked.
+        gaps_of_s, gap_counts: as of the compiled engine.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class SimulatedEngine:
         self._awaited: set[str] = set()
         self._begun = 0
         self.recomputed_tokens = 0
+        self.gaps_of_s, self.gap_counts = NEVER, np.zeros(BINS, np.int64)
         self._shedding = Shedding(settings.contract.sheddable)
         self._preempt = self.scheduler._preempt_request
         self.scheduler._preempt_request = self._count_preemption  # then vLLM preempts
@@ -330,11 +335,20 @@ class SimulatedEngine:
         for client in scheduler.update_from_output(output, result).values():
             for item in client.outputs:
                 if item.new_token_ids:
+                    self._note_gap(tracks[item.request_id])
                     tracks[item.request_id].on_tokens(len(item.new_token_ids), now_s)
                 if item.finish_reason is not None:
                     reason = str(item.finish_reason)
                     self._leave(item.request_id, "stop" if reason == "stop" else "length")
         return bool(request_ids)
+
+    def _note_gap(self, track: RequestTrack) -> None:
+        if track.first_token_s is None:
+            return
+        gap_s = self._now_s - track.last_token_s
+        track.late_gaps += gap_s > seconds(track.view.slo.itl_ms)
+        if self.gaps_of_s[0] <= track.view.arrival_s <= self.gaps_of_s[1]:
+            self.gap_counts[bin_of(gap_s)] += 1
 
     def _count_preemption(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self.recomputed_tokens += request.num_computed_tokens

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.core.jit import compiled_in_place
+from serving.engines.gaps import Gaps, new_gaps
 from serving.engines.kv_blocks import KvBlocks, empty_blocks
 from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
@@ -41,7 +42,8 @@ ENGINE = np.dtype(
         # Limits of the coming step; a threshold of 0 is none.
         ("token_budget", "i8"), ("max_active", "i8"), ("long_prefill_threshold", "i8"),
         ("by_priority", "i8"),  # the queue goes by priority, then arrival
-        # Of prompts without a first token; and of those whose first token came at `fresh_s`.
+        # Of prompts without a first token; and of those whose first token came at `fresh_s`, when
+        # the last step ended.
         ("queued_tokens", "i8"), ("fresh_tokens", "i8"), ("fresh_s", "f8"),
         ("most_queued_tokens", "i8"),  # of prompts in prefill, beyond which none is let in; 0: any
         # Of the last step: the first `scheduled` of the running list have tokens, those from
@@ -79,6 +81,7 @@ class EngineState(NamedTuple):
         preempted, ended: (max_active_requests,), rows in this step.
         log: STEP; empty is no log.
         factors: of the steps' times, as in `step_factors`; empty is no noise.
+        gaps: between tokens.
     """
 
     engine: NDArray[Any]
@@ -94,6 +97,7 @@ class EngineState(NamedTuple):
     ended: NDArray[np.int32]
     log: NDArray[Any]
     factors: NDArray[np.float64]
+    gaps: Gaps
 
 
 def new_state(profile: EngineProfile, workload: Workload, log: int = 0) -> EngineState:
@@ -102,7 +106,7 @@ def new_state(profile: EngineProfile, workload: Workload, log: int = 0) -> Engin
     engine = np.zeros(1, ENGINE)
     for name in ("base_s", "per_prefill_token_s", "per_decode_s", "per_context_token_s"):
         engine[name] = getattr(profile.cost, name)
-    engine["per_square_s"] = profile.cost.per_square_s
+    engine["per_square_s"], engine["fresh_s"] = profile.cost.per_square_s, -math.inf
     engine["token_budget"], engine["max_active"] = profile.token_budget, most
     progress = _lines(count)
     prompt = progress["prompt"] = progress["known"] = workload.prompt_tokens
@@ -122,6 +126,7 @@ def new_state(profile: EngineProfile, workload: Workload, log: int = 0) -> Engin
     return EngineState(
         engine, progress, workload.arrival_s, priority, workload.cached_tokens, kv,
         rows[0], rows[1], ring, rows[2], rows[3], np.zeros(log, STEP), step_factors(profile),
+        new_gaps(count),
     )  # fmt: skip
 
 

@@ -153,6 +153,7 @@ class VirtualBooks:
         track.first_token_s = track.answer_s = _or_none(one["first_token_s"])
         track.last_token_s = float(one["last_s"])
         track.output_tokens = int(one["known"] - one["prompt"])
+        track.late_gaps = int(run.state.gaps.late[row])
         for behind, after_s in zip(BEHIND, deprioritised_s, strict=True):
             if not math.isnan(after_s):
                 track.deprioritised[behind] = after_s

@@ -35,6 +35,7 @@ from serving.core.control import prefill_rate
 from serving.core.cost import new_cost
 from serving.core.lengths import GROUPS_PER_TENANT, group_of, groups_of, learn, new_lengths
 from serving.core.state import NONE, REQUEST, Core, with_rows
+from serving.engines.gaps import promise
 from serving.engines.hooked_steps import (
     EXPIRED,
     NEW_TENANT,
@@ -265,8 +266,11 @@ class VirtualHook:
             run.promises.append((slo_class, slo))
             row["ttft_s"], row["tpot_s"] = seconds(slo.ttft_ms), seconds(slo.tpot_ms)
             row["e2e_s"], row["priority"] = seconds(slo.e2e_ms), one.priority
+            row["itl_s"] = math.inf  # the loop counts its gaps
             row["tenant"] = NONE  # it has a lane once it sends something
             row["group"] = GROUPS_PER_TENANT * self._number(one.tenant)
+        slos = [slo for _, slo in run.promises[-len(workload.senders) :]]
+        promise(run.state.gaps, slos, workload.sender, first)
         rows = self.core.requests[: len(workload)]
         np.take(like, workload.sender[first:], out=rows[first:], mode="clip")
         # Who is inside keeps class and targets, but what is sheddable now may be shed.

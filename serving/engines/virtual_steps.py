@@ -15,6 +15,7 @@ from typing import Any
 
 from serving.core.cost import seconds_at
 from serving.core.jit import compiled_in_place
+from serving.engines.gaps import bin_of, note_gap
 from serving.engines.kv_blocks import adopt, cache, find, hold_prefix, next_slot, release, take
 from serving.engines.step_state import (
     PREEMPTED,
@@ -284,12 +285,22 @@ def finish_step(state: EngineState) -> None:
     engine.timed += 1
     engine.now_s += took_s
     now_s, kept, ended = engine.now_s, 0, 0
+    gaps, watched, alike, last_s = state.gaps, state.gaps.watched[0], 0, engine.fresh_s
+    gap_s = now_s - last_s  # of who got a token in the last step, too
+    watches = watched.first < watched.beyond or watched.least_itl_s < math.inf
     engine.fresh_s, engine.fresh_tokens = now_s, 0
     for i in range(engine.scheduled):
         row = running[i]
         one = state.progress[row]
         if one.computed == one.known:
             one.known += 1
+            if watches:
+                if one.last_s == last_s:
+                    alike += watched.first <= row < watched.beyond
+                    if gap_s > watched.least_itl_s:
+                        gaps.late[row] += gap_s > gaps.itl_s[row]
+                elif not math.isnan(one.first_token_s):
+                    note_gap(gaps, row, now_s - one.last_s)
             one.last_s = now_s
             if math.isnan(one.first_token_s):
                 one.first_token_s = now_s
@@ -304,6 +315,8 @@ def finish_step(state: EngineState) -> None:
                 continue
         running[kept] = row
         kept += 1
+    if alike:
+        gaps.histogram[bin_of(gap_s)] += alike
     if ended:
         for i in range(engine.scheduled, engine.running):
             running[kept] = running[i]

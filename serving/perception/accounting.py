@@ -20,6 +20,7 @@ from serving.contracts import (
     TenantCounters,
 )
 from serving.contracts.contract import OTHER
+from serving.contracts.requests import meets_itl
 from serving.perception.latencies import Latencies, slo_used
 from serving.perception.length_model import Group
 from serving.policies.base import RequestView
@@ -28,12 +29,14 @@ BEHIND: tuple[Deprioritised, ...] = ("over_share", "parked", "demoted")  # by st
 
 
 def judge(
-    slo: SLO, queue_s: float | None, ttft_s: float | None, tpot_s: float | None, e2e_s: float
-) -> tuple[bool, Miss]:
+    slo: SLO, queue_s: float | None, ttft_s: float | None, tpot_s: float | None, e2e_s: float,
+    late_gaps: int = 0, gaps: int = 0,
+) -> tuple[bool, Miss]:  # fmt: skip
     """Has a request met all its targets so far, and if not, which one did it miss first?
 
-    A late first token counts as `ttft_queue` when half or more of the target was
-    spent waiting, else as `ttft_execution`.
+    Of its `gaps` between tokens `late_gaps` were longer than `slo.itl_ms`. A late first token
+    counts as `ttft_queue` when half or more of the target was spent waiting, else as
+    `ttft_execution`.
     """
     if ttft_s is None:
         return False, "not_served"
@@ -42,6 +45,8 @@ def judge(
         return False, "ttft_queue" if waited else "ttft_execution"
     if slo.tpot_ms is not None and tpot_s is not None and tpot_s * 1000 > slo.tpot_ms:
         return False, "tpot"
+    if not meets_itl(late_gaps, gaps):
+        return False, "itl"
     if slo.e2e_ms is not None and e2e_s * 1000 > slo.e2e_ms:
         return False, "e2e"
     return True, ""
@@ -66,6 +71,7 @@ class RequestTrack:
     earlier_tokens: int = 0  # of a session's answers before
     earlier_gaps: int = 0
     earlier_gaps_s: float = 0.0
+    late_gaps: int = 0  # as `Outcome` has it, of all answers
     policy: str = ""
     epoch: int = 0
     preemptions: int = 0
@@ -106,7 +112,8 @@ class RequestTrack:
         ttft_s = None if first is None else first - start_s
         queue_s = None if self.admitted_s is None else self.admitted_s - start_s
         tpot_s, e2e_s = self._tpot_s(finish, now_s), now_s - start_s
-        met, miss = judge(view.slo, queue_s, ttft_s, tpot_s, e2e_s)
+        gaps = self.earlier_gaps + max(0, self.output_tokens - 1)
+        met, miss = judge(view.slo, queue_s, ttft_s, tpot_s, e2e_s, self.late_gaps, gaps)
         if finish == "aborted" and first is None:  # is the first token late by now?
             late = not judge(view.slo, queue_s, e2e_s, None, e2e_s)[0]
             met, miss = False, "not_served" if late else ""
@@ -120,7 +127,7 @@ class RequestTrack:
             queue_s=queue_s, ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s,
             met=met, miss=miss, finish=finish, policy=self.policy, epoch=self.epoch,
             preemptions=self.preemptions, deprioritised=tuple(self.deprioritised.items()),
-            cached_tokens=self.cached_tokens,
+            cached_tokens=self.cached_tokens, late_gaps=self.late_gaps,
         )  # fmt: skip
 
     def _tpot_s(self, finish: Finish, now_s: float) -> float | None:

@@ -22,7 +22,7 @@ _LONGEST_PROOF = 200
 _LARGEST_MS = 86_400_000.0
 Signer = Literal["own", "named"]
 _SIGNERS = ("own", "named")
-_TARGETS, _NO_TARGETS = ("slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms"), SLO()
+_TARGETS, _NO_TARGETS = ("slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms", "slo_itl_ms"), SLO()
 
 
 def sign_tenant(tenant: str, token: str = "", signer: Signer = "own") -> str:

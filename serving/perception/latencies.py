@@ -29,7 +29,8 @@ _EDGES = {name: bounds.tolist() for name, bounds in BOUNDS.items()}
 def slo_used(slo: SLO, ttft_s: float | None, tpot_s: float | None, e2e_s: float) -> float | None:
     """The largest share of a target that a request used up: at most 1 means all were met.
 
-    None without a target that can be measured. Seconds in, a ratio out.
+    That for gaps between tokens is left out. None without a target that can be measured. Seconds
+    in, a ratio out.
     """
     measured = ((slo.ttft_ms, ttft_s), (slo.tpot_ms, tpot_s), (slo.e2e_ms, e2e_s))
     used = [1000 * seconds / ms for ms, seconds in measured if ms and seconds is not None]

@@ -101,7 +101,9 @@ class Observer:
         group = self.lengths.group(tenant, request.num_prompt_tokens, request.max_tokens)
         cached, lane = self._cached_tokens(request), self._lanes.enter(tenant)
         row = self._lanes.rows.open(request)
-        targets_s = seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms)
+        targets_s = (
+            seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms), seconds(slo.itl_ms)
+        )  # fmt: skip
         deadline_s, expected, q90 = calls.arrive(
             self._lanes.rows.at, row, request.arrival_time, float(request.priority), targets_s,
             lane.row, request.num_prompt_tokens, cached, request.max_tokens, lora is not None,
@@ -293,10 +295,11 @@ class Observer:
                 batch.remove(self.core, row)
             self._lanes.rows.close(name)
             return
-        first_s, last_token_s, behind_s = calls.leave(self._lanes.rows.at, row)
+        first_s, last_token_s, track.late_gaps, behind_s = calls.leave(self._lanes.rows.at, row)
         if finish in _SERVED and last_token_s < math.inf:
-            group = self.accounting.group_of(track)
-            self.accounting.latencies.observe("inter_token_seconds", group, now_s - last_token_s)
+            gap_s, group = now_s - last_token_s, self.accounting.group_of(track)
+            self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
+            track.late_gaps += gap_s > seconds(track.view.slo.itl_ms)
         if first_s < math.inf:
             track.begin_answer(first_s)
         for behind, after_s in zip(BEHIND, behind_s, strict=True):
@@ -351,6 +354,7 @@ class Observer:
             if gap_s > -math.inf:
                 group = self.accounting.group_of(track)
                 self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
+                one["late_gaps"][row] += gap_s > one["itl_s"][row]
             one["last_token_s"][row] = now_s
             if one["first_token_s"][row] == math.inf:
                 one["first_token_s"][row] = now_s

@@ -28,6 +28,7 @@ TARGET_HEADERS = {
     "slo_ttft_ms": ("x-hmas-slo-ttft-ms", "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"),
     "slo_tpot_ms": ("x-hmas-slo-tpot-ms", "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms"),
     "slo_e2e_ms": ("x-hmas-slo-e2e-ms",),
+    "slo_itl_ms": ("x-hmas-slo-itl-ms",),
 }
 HEADERS = frozenset((
     TOKEN_HEADER, PRIORITY_HEADER, CLASS_HEADER, *TENANT_HEADERS, *OBJECTIVE_HEADERS,

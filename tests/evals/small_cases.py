@@ -4,12 +4,15 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from evals.arms.case import SimulatedCase
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.span import Span
 from evals.suite.tuned import StockSetting, TunedMachine
 from serving.contracts import CostCoefficients, TraceRequest
 from serving.contracts.settings import EngineSettings
+from serving.engines.gaps import NEVER
 from serving.engines.profile import EngineProfile
 from tests.evals.samples import outcome
 from tests.fakes import FakeEngine
@@ -64,6 +67,8 @@ class FakeSimulator(FakeEngine):
 
     stock: bool = False
     recomputed_tokens: int = 70
+    gaps_of_s: tuple[float, float] = NEVER
+    gap_counts: Any = field(default_factory=lambda: np.bincount([300] * 7))
     ran: list[Any] = field(default_factory=list)
 
     def run(self, requests, tickers=(), until_s=None):

@@ -13,17 +13,20 @@ from evals.plan.report import sentences
 from evals.plan.traffic import Traffic, at_load, targets_ms
 from evals.requests.columns import RequestColumns
 from evals.suite.arms import parse_arm
-from serving.contracts import SLO, CostCoefficients, TraceRequest
+from serving.contracts import SLO, Contract, CostCoefficients, TraceRequest
+from serving.contracts.contract import ClassTerms
 from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
-from serving.engines.offered import columns
+from serving.engines.offered import columns, promised_to
 from serving.engines.profile import EngineProfile
 from serving.engines.replicas import serve_on_replicas
 from tests.command_line import run_hmas
 from tests.evals.small_cases import MACHINE, workload
 
 STOCK, START = parse_arm("vllm-fcfs"), parse_arm("fixed-edf:kappa=3+slack+serial+triage")
-SETTINGS = EngineSettings()
+SETTINGS = EngineSettings(
+    contract=Contract(classes={"interactive": ClassTerms(ttft_ms=500, tpot_ms=30, itl_ms=20)})
+)
 TIGHT = replace(MACHINE, kv_blocks=260, max_active_requests=8)
 CACHING = replace(MACHINE, kv_blocks=400, prefix_caching=True)
 # Each step takes 10 ms, whatever is in it.
@@ -51,13 +54,18 @@ def traffic_of(requests, machine):
 def on_replicas(requests, machine, arm, count):
     traffic = traffic_of(requests, machine)
     loaded = at_load(traffic, 1.0, seed=0)
-    run = serve_on_replicas(machine, loaded, count, hook_of(traffic, arm))
+    slos = slos_of(loaded.senders, SETTINGS)
+    run = serve_on_replicas(machine, loaded, count, hook_of(traffic, arm), slos)
     return run, run.served.outcomes(requests, engine_of(machine, arm).settings)
 
 
 def each_target_ms(requests, settings):
-    traffic = traffic_of(requests, MACHINE)
-    return targets_ms(traffic, settings)[traffic.columns.sender]
+    sent = traffic_of(requests, MACHINE).columns
+    return targets_ms(slos_of(sent.senders, settings))[sent.sender]
+
+
+def slos_of(senders, settings):
+    return [promised_to(one, settings)[1] for one in senders]
 
 
 def engine_of(machine, arm):

@@ -14,14 +14,18 @@ SGLang: `scheduler` follows what the source of 0.5.23 does by default, and this 
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from evals.arms.sglang.batch import ServedRequest
 from evals.arms.sglang.scheduler import EmulatedScheduler, Step
 from serving.contracts import Finish, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
+from serving.engines.gaps import BINS, NEVER, add_gaps
 from serving.engines.offered import promised_to, track_of
 from serving.engines.profile import EngineProfile
 from serving.engines.step_noise import step_factors
 from serving.perception.accounting import RequestTrack
+from serving.policies.base import seconds
 
 CHUNKED_PREFILL_SIZE = 8192  # SGLang's default on GPUs of 60 to 160 GB; 4096 on CPUs
 _INPUT_MARGIN = 5  # prompts must be so many tokens shorter than the longest request
@@ -40,6 +44,7 @@ class EmulatedSGLang:
     Attributes:
         scheduler: queue, running batch and KV cache.
         recomputed_tokens: computed tokens that retractions threw away.
+        gaps_of_s, gap_counts: as of the compiled engine.
 
     Raises:
         ValueError: chunked_prefill_size below 1, or with mixed chunks not above the requests that
@@ -76,8 +81,10 @@ class EmulatedSGLang:
             kv_tokens, profile.max_active_requests, chunked_prefill_size, mixed
         )
         self.recomputed_tokens = 0
+        self.gaps_of_s, self.gap_counts = NEVER, np.zeros(BINS, np.int64)
+        self._decode_ends_s: list[float] = []
         self._factors, self._timed = step_factors(profile), 0
-        self._now_s = self._decoded_s = 0.0
+        self._now_s = 0.0
         self._tracks: dict[int, RequestTrack] = {}
         self._true_tokens: dict[int, int] = {}
         self._outcomes: dict[int, Outcome] = {}
@@ -155,20 +162,28 @@ class EmulatedSGLang:
         self._now_s += took_s
         finished = self.scheduler.complete(step)
         if step.shape.decodes:
-            self._decoded_s = self._now_s
+            self._decode_ends_s.append(self._now_s)
         for prefill in step.prefills:
             if prefill.last:
-                self._tracks[prefill.request.index].on_tokens(1, self._now_s)
+                self._on_tokens(self._tracks[prefill.request.index], [self._now_s])
         for request in finished:
             self._see_tokens(request, request.output_tokens)
             whole = request.output_tokens == self._true_tokens[request.index]
             self._leave(request.index, "stop" if whole else "length")
 
     def _see_tokens(self, request: ServedRequest, output_tokens: int) -> None:
-        # Decoded tokens are not looked at one by one: only the last one's time counts.
+        # Decoded tokens are not looked at one by one: a request has one of each of its last steps.
         track = self._tracks[request.index]
         if output_tokens > track.output_tokens:
-            track.on_tokens(output_tokens - track.output_tokens, self._decoded_s)
+            self._on_tokens(track, self._decode_ends_s[track.output_tokens - output_tokens :])
+
+    def _on_tokens(self, track: RequestTrack, times_s: list[float]) -> None:
+        known_s = times_s if track.first_token_s is None else [track.last_token_s, *times_s]
+        gaps_s = np.diff(np.array(known_s))
+        track.late_gaps += int((gaps_s > seconds(track.view.slo.itl_ms)).sum())
+        if self.gaps_of_s[0] <= track.view.arrival_s <= self.gaps_of_s[1]:
+            add_gaps(self.gap_counts, gaps_s)
+        track.on_tokens(len(times_s), times_s[-1])
 
     def _track(self, index: int, offered: TraceRequest, max_tokens: int) -> None:
         promised = promised_to(offered, self.settings)

@@ -69,7 +69,10 @@ def with_overhead(outcome: Outcome, overhead_s: float) -> Outcome:
     if outcome.ttft_s is None:
         return outcome
     ttft_s, e2e_s = outcome.ttft_s + overhead_s, outcome.e2e_s + overhead_s
-    met, miss = judge(outcome.slo, outcome.queue_s, ttft_s, outcome.tpot_s, e2e_s)
+    met, miss = judge(
+        outcome.slo, outcome.queue_s, ttft_s, outcome.tpot_s, e2e_s, outcome.late_gaps,
+        max(0, outcome.output_tokens - 1),
+    )  # fmt: skip
     if outcome.finish not in ("stop", "length"):
         met, miss = False, outcome.miss
     return replace(

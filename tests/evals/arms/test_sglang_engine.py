@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from evals.arms.sglang import EmulatedSGLang
 from evals.arms.sglang.scheduler import Step
-from serving.contracts import CostCoefficients, TraceRequest
+from serving.contracts import Contract, CostCoefficients, TraceRequest
+from serving.contracts.contract import ClassTerms
 from serving.contracts.settings import EngineSettings
+from serving.engines.gaps import gap_percentile
 from serving.engines.profile import EngineProfile
 from serving.perception.cost_model import StepShape
 from tests.evals.samples import offered
@@ -34,6 +36,17 @@ def test_times_are_those_of_a_client_and_a_prefill_stalls_decodes():
     assert [o.finish for o in (first, second)] == ["stop", "stop"]
     assert [o.output_tokens for o in (first, second)] == [3, 2]
     assert engine.now() == 4.0
+
+
+def test_gaps_between_tokens_are_those_of_the_steps_and_judged():
+    contract = Contract(classes={"batch": ClassTerms(itl_ms=1500)})
+    engine = EmulatedSGLang(BIG, EngineSettings(contract=contract))
+    engine.gaps_of_s = 0.2, 1.0
+    first, second = engine.run((TraceRequest(0.0, 10, 3), TraceRequest(0.5, 10, 2)))
+    assert (first.late_gaps, first.miss) == (1, "itl"), "gaps of 2 s and 1 s"
+    assert (second.late_gaps, second.met) == (0, True)
+    assert engine.gap_counts.sum() == 1, "that of the second one"
+    assert gap_percentile(engine.gap_counts, 99) == pytest.approx(1.0, rel=0.005)
 
 
 def test_steps_have_the_shape_that_the_cost_model_prices():

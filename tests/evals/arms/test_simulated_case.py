@@ -1,5 +1,6 @@
 """Is each arm run as its name says, on an engine that is only a stand-in here?"""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -44,6 +45,8 @@ def test_the_stock_arm_is_stock_vllm_untouched():
     assert len(result.outcomes) == 2
     assert list(result.decisions) == []
     assert (result.preemptions, result.recomputed_tokens) == (1, 70)
+    assert engine.gaps_of_s == (0.0, 6.0), "gaps of the tail do not count"
+    assert result.itl_s["p99"] == pytest.approx(1e-4 * math.exp(3.005))
 
 
 def test_a_fixed_arm_is_one_decision_under_stock_limits():

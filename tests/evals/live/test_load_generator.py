@@ -12,10 +12,10 @@ import pytest
 
 from evals.live.capacity import CapacityError, measure_capacity, rate_rps
 from evals.live.completion_stream import Served, stream_completion
-from evals.live.load_generator import replay
+from evals.live.load_generator import client_outcome, replay
 from evals.live.request_body import completion_body, prompt_ids
 from evals.live.server import Server as RunningServer
-from serving.contracts import Outcome, TraceRequest
+from serving.contracts import SLO, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from tests.evals.samples import offered
 from tests.fakes import ENVELOPE, FakeEngine
@@ -214,6 +214,24 @@ def test_gaps_between_tokens_are_kept_and_those_that_come_together_have_none():
         served.note(event, next(clock))
     assert served.gaps_s == [0.0, 0.5, 1.5, 0.0]
     assert (served.first_s, served.last_s, served.output_tokens) == (10.0, 12.0, 5)
+
+
+@pytest.mark.parametrize(("longest_s", "miss"), [(0.04, ""), (0.06, "itl")])
+def test_a_gap_that_is_too_long_is_a_miss_of_its_own(longest_s, miss):
+    gaps_s = [0.01, longest_s, 0.01]
+    served = Served(0.0, 0.1, 0.2, 0.2, 4, "stop", gaps_s)
+    request = TraceRequest(0.0, 7, 4, slo=SLO(ttft_ms=500, tpot_ms=40, itl_ms=50))
+    one = client_outcome(
+        0, "r0", request, served, due_mono=0.0, to_unix_s=0.0, settings=SETTINGS
+    )
+    assert (one.met, one.miss, one.late_gaps) == (not miss, miss, int(longest_s > 0.05))
+
+
+def test_gaps_of_requests_that_do_not_count_are_not_in_the_figures():
+    requests = offered(0.0, 0.05, output=3)
+    for until_s, some in ((0.0, True), (-1.0, False)):
+        played = watch(Server(), requests, counts=lambda due_s, end_s=until_s: due_s <= end_s)
+        assert (played.client["itl_s"]["p99"] is not None) == some
 
 
 def test_a_server_without_the_hook_is_asked_for_the_same_lengths_and_no_more():

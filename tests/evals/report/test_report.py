@@ -190,6 +190,16 @@ def test_one_load_has_latencies_the_ratio_to_stock_and_groups():
     assert re.fullmatch(r"\d\.\d\d/\d\.\d\d/\d\.\d\d", rows["hmas"][3])
 
 
+def test_the_p99_of_gaps_stands_beside_tpot_where_a_result_has_it():
+    known = [one | {"itl_s": {"p50": 0.01, "p99": 0.0734, "max": 1.0}} for one in results()]
+    sheet, older = (one_load("conv", Summary.of(each))[0] for each in (known, results()))
+    assert sheet.columns[-2:] == ("TPOT ms", "ITL ms")
+    assert {row[-1] for row in sheet.rows} == {"73"}
+    assert "ITL ms" not in older.columns
+    assert [row[:-1] for row in sheet.rows] == older.rows
+    assert "itl_s.p99" in Summary.of(known).csv().splitlines()[0].split(",")
+
+
 def test_preemptions_and_steadiness_are_in_the_details():
     every = [
         summarise(

@@ -56,6 +56,15 @@ def test_a_first_token_begins_to_decode_and_later_ones_have_gaps():
     assert lane["work"] == 2.0 * (1 + 2 + 1), "two per decode and step, of those that got a token"
 
 
+def test_gaps_longer_than_a_requests_own_target_are_late():
+    core = core_with(3)
+    core.requests["itl_s"][:3] = 0.5, 2.0, np.inf
+    core.engine["least_itl_s"] = 0.5
+    for now_s in (1.0, 1.5, 3.0, 6.0):
+        report(core, now_s, [int(2 * now_s)] * 3)
+    assert core.requests["late_gaps"][:3].tolist() == [2, 1, 0], "of 0.5, 1.5 and 3 s"
+
+
 def test_who_leaves_or_is_preempted_takes_its_counts_along():
     core = core_with(3)
     core.tenants["inside"] = 3

@@ -14,14 +14,24 @@ from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 
-from serving.contracts import CostCoefficients, Outcome, TraceRequest
+from serving.contracts import Contract, CostCoefficients, Outcome, TraceRequest
+from serving.contracts.contract import ClassTerms
 from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
 from serving.engines.simulated import SimulatedEngine
 
-SETTINGS = EngineSettings()
+# Steps take about 10 ms when nothing of a prompt is in them.
+SETTINGS = EngineSettings(
+    contract=Contract(
+        classes={
+            "interactive": ClassTerms(ttft_ms=500, tpot_ms=30, itl_ms=12),
+            "batch": ClassTerms(e2e_ms=600_000, itl_ms=45),
+        }
+    )
+)
+GAPS_OF_S = 0.3, 2.0
 COST = CostCoefficients(7.85e-3, 102.6e-6, 98.7e-6, 64.3e-9, 3.36e-9)
 # (second it began, ((request, tokens), ...), preempted requests)
 Step = tuple[float, tuple[tuple[str, int], ...], tuple[str, ...]]
@@ -43,12 +53,18 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What came of a case; `ticks` are the seconds at which the ticker was called."""
+    """What came of a case.
+
+    Attributes:
+        ticks: the seconds at which the ticker was called.
+        gaps: between tokens, of the requests that arrive in `GAPS_OF_S`, by bins.
+    """
 
     steps: list[Step]
     outcomes: list[Outcome]
     recomputed_tokens: int
     ticks: list[float]
+    gaps: list[int]
 
     @property
     def preemptions(self) -> int:
@@ -62,6 +78,7 @@ def by_vllm(case: Case) -> Story:
         case.profile, SETTINGS, stock=True, by_priority=case.by_priority
     )
     engine.scheduler.scheduler_config.long_prefill_token_threshold = case.threshold
+    engine.gaps_of_s = GAPS_OF_S
     steps, ticks = list[Step](), list[float]()
 
     def seen(output: SchedulerOutput) -> None:
@@ -75,7 +92,8 @@ def by_vllm(case: Case) -> Story:
         case.requests, tickers, case.until_s, on_step=seen, until_left=case.until_left
     )
     all_outcomes = [*engine.resumed_outcomes, *outcomes]
-    return Story(steps, all_outcomes, engine.recomputed_tokens, ticks)
+    counts = engine.gap_counts.tolist()
+    return Story(steps, all_outcomes, engine.recomputed_tokens, ticks, counts)
 
 
 def compiled(case: Case) -> Story:
@@ -84,6 +102,7 @@ def compiled(case: Case) -> Story:
         case.profile, SETTINGS, stock=True, long_prefill_threshold=case.threshold,
         by_priority=case.by_priority,
     )  # fmt: skip
+    engine.gaps_of_s = GAPS_OF_S
     steps, ticks = list[Step](), list[float]()
     engine.resume(case.begun)
     tickers = [(case.tick_s, lambda: ticks.append(engine.now()))] if case.tick_s else []
@@ -92,7 +111,8 @@ def compiled(case: Case) -> Story:
         on_steps=lambda log: steps.extend(steps_of(log, len(case.begun))),
     )  # fmt: skip
     all_outcomes = [*engine.resumed_outcomes, *outcomes]
-    return Story(steps, all_outcomes, engine.recomputed_tokens, ticks)
+    counts = engine.gap_counts.tolist()
+    return Story(steps, all_outcomes, engine.recomputed_tokens, ticks, counts)
 
 
 def steps_of(log: Any, begun: int) -> list[Step]:
@@ -120,9 +140,9 @@ def difference(expected: Story, found: Story) -> str:
     for one, other in zip(expected.outcomes, found.outcomes, strict=True):
         if one != other:
             return f"{one} became {other}"
-    rest = (expected.recomputed_tokens, expected.ticks)
-    if rest != (found.recomputed_tokens, found.ticks):
-        return f"{rest} became {(found.recomputed_tokens, found.ticks)}"
+    for name in ("recomputed_tokens", "ticks", "gaps"):
+        if getattr(expected, name) != getattr(found, name):
+            return f"{name}: {getattr(expected, name)} became {getattr(found, name)}"
     return ""
 
 

@@ -126,6 +126,7 @@ class HookedStory:
     outcomes: list[Outcome]
     seen: list[Look]
     recomputed_tokens: int
+    gaps: list[int]
 
     @property
     def preemptions(self) -> int:
@@ -171,6 +172,7 @@ def _told(engine: Engine, case: HookedCase, steps: list[Step], **listen: Any) ->
         look(None if act is None else act(engine))
 
     engine.learn_lengths(case.served)
+    engine.gaps_of_s = 0.2, 3.0
     answers = [act(engine) for act in case.first]
     if case.begun is not None:
         engine.resume(case.begun, case.prefill_s_per_token)
@@ -178,7 +180,8 @@ def _told(engine: Engine, case: HookedCase, steps: list[Step], **listen: Any) ->
     look(answers)
     look(engine.now())  # what one page did not hold
     together = [*engine.resumed_outcomes, *outcomes]
-    return HookedStory(steps, together, seen, engine.recomputed_tokens)
+    gaps = engine.gap_counts.tolist()
+    return HookedStory(steps, together, seen, engine.recomputed_tokens, gaps)
 
 
 def difference(expected: HookedStory, found: HookedStory) -> str:

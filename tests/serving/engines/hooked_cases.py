@@ -46,10 +46,12 @@ def contracts(draw: st.DrawFn) -> Contract:
     }
     shed = draw(st.booleans())
     classes = {
-        "quick": ClassTerms(ttft_ms=draw(st.sampled_from((60.0, 400.0))), tpot_ms=12.0),
-        "batch": ClassTerms(e2e_ms=draw(st.sampled_from((3_000.0, 60_000.0))), sheddable=shed),
+        "quick": ClassTerms(ttft_ms=draw(st.sampled_from((60.0, 400.0))), tpot_ms=12.0,
+                            itl_ms=draw(st.sampled_from((None, 20.0)))),
+        "batch": ClassTerms(e2e_ms=draw(st.sampled_from((3_000.0, 60_000.0))), sheddable=shed,
+                            itl_ms=draw(st.sampled_from((None, 11.0, 60.0)))),
         "document": ClassTerms(sheddable=draw(st.booleans())),
-    }
+    }  # fmt: skip
     return Contract(tenants=tenants, classes=classes)
 
 
@@ -113,7 +115,7 @@ def hooked_cases(draw: st.DrawFn) -> HookedCase:
     )  # fmt: skip
     requests = with_owners(requests, draw(st.integers(1, 5)))
     if draw(st.booleans()):  # some have targets of their own
-        own = SLO(ttft_ms=150.0, e2e_ms=2_000.0)
+        own = SLO(ttft_ms=150.0, e2e_ms=2_000.0, itl_ms=30.0)
         requests = tuple(
             replace(one, slo=own) if i % 5 == 0 else one for i, one in enumerate(requests)
         )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[3]
-_ENGINES = ("kv_blocks", "step_state", "virtual_steps", "put_back", "notes",
+_ENGINES = ("gaps", "kv_blocks", "step_state", "virtual_steps", "put_back", "notes",
             "hooked_steps", "virtual_books", "virtual_hook", "compiled")  # fmt: skip
 _BESIDE = ("hook.order", "hook.engine_state", "perception.lanes", "perception.rows")
 OWN = frozenset({

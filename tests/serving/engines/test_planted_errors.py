@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.engines.offered import columns
+from serving.engines.offered import columns, promised_to
 from serving.engines.served import Served
 from tests.serving.engines.both_engines import (
+    GAPS_OF_S,
     SETTINGS,
     Case,
     Story,
@@ -28,7 +29,7 @@ from tests.serving.engines.both_engines import (
 )
 
 ENGINES = Path(__file__).resolve().parents[3] / "serving" / "engines"
-SOURCES = ("kv_blocks", "step_state", "virtual_steps")
+SOURCES = ("gaps", "kv_blocks", "step_state", "virtual_steps")
 MOST_STEPS = 4000
 
 PLANTED = {
@@ -78,6 +79,17 @@ PLANTED = {
         "if not _preempt_least(state):\n                return",
         "if not _preempt_least(state):\n                break",
     ),
+    "the gap of one that sat out is the step's": ("row, now_s - one.last_s)", "row, gap_s)"),
+    "a gap as long as allowed, or shorter, is late": (
+        "gaps.late[row] += gap_s > gaps.itl_s[row]\n                elif",
+        "gaps.late[row] += 1\n                elif",
+    ),
+    "gaps of the warm-up are counted": (
+        "alike += watched.first <= row < watched.beyond", "alike += row < watched.beyond",
+    ),
+    "gaps of the tail are counted": (
+        "alike += watched.first <= row < watched.beyond", "alike += watched.first <= row",
+    ),
     "a preempted request goes to the front whatever its priority": (
         "put_in_order(state, row)\n    return other", "put_first(state, row)\n    return other",
     ),
@@ -125,14 +137,19 @@ def story(case: Case, loop: dict[str, Any]) -> Story:
         pool=state.kv.pool.view(np.recarray), blocks=state.kv.blocks.view(np.recarray),
         contents=state.kv.contents._replace(names=state.kv.contents.names.view(np.recarray)),
     )  # fmt: skip
+    slos = [promised_to(one, SETTINGS)[1] for one in workload.senders]
+    loop["promise"](state.gaps, slos, workload.sender)
+    loop["count_gaps"](state.gaps, workload, GAPS_OF_S)
+    gaps = state.gaps._replace(watched=state.gaps.watched.view(np.recarray))
     readable = state._replace(
-        kv=kv, engine=state.engine.view(np.recarray), progress=state.progress.view(np.recarray),
-        log=state.log.view(np.recarray),
+        kv=kv, gaps=gaps, engine=state.engine.view(np.recarray),
+        progress=state.progress.view(np.recarray), log=state.log.view(np.recarray),
     )  # fmt: skip
     loop["run_stock"](readable, np.inf, np.inf, MOST_STEPS)
     steps = steps_of(state.log[: state.engine["logged"][0]], 0)
     outcomes = Served.of(state, workload).outcomes(case.requests, SETTINGS)
-    return Story(steps, outcomes, int(state.engine["recomputed_tokens"][0]), [])
+    recomputed, counts = int(state.engine["recomputed_tokens"][0]), gaps.histogram.tolist()
+    return Story(steps, outcomes, recomputed, [], counts)
 
 
 def differences(loop: dict[str, Any]) -> list[str]:
@@ -149,6 +166,8 @@ def differences(loop: dict[str, Any]) -> list[str]:
 def test_the_unchanged_loop_tells_vllms_story_without_the_compiler_too():
     assert differences(sources()) == [""] * len(cases())
     assert sum(known.preemptions for known in expected()) > 20
+    assert sum(one.late_gaps > 0 for known in expected() for one in known.outcomes) > 20
+    assert {one.miss for known in expected() for one in known.outcomes} >= {"", "itl"}
     assert sum(one.cached_tokens for known in expected() for one in known.outcomes) > 5000
 
 

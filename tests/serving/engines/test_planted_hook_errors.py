@@ -70,6 +70,9 @@ PLANTED: dict[str, tuple[str, Change]] = {
     "what is left of a share is forgotten at a refusal": (
         "shed", (STEPS, "hook.shed_owed -= 1.0", "hook.shed_owed = 0.0"),
     ),
+    "the journal does not know of late gaps": (
+        "tight", ("serving.engines.virtual_books", "int(run.state.gaps.late[row])", "0"),
+    ),
     "a lease that has ended still sheds": (
         "idle", (STEPS, "if state.progress[engine.arrived].fits and engine.now_s >= lease_s:",
                  "if False:"),
@@ -80,7 +83,7 @@ PLANTED: dict[str, tuple[str, Change]] = {
 def case(profile, load, policy, rules, shed=0.0, ttl_s=60.0, **changes) -> HookedCase:
     requests = with_owners(that_fit(drawn(4, *load), profile), 3)
     contract = shares({"t0": 3.0}, {"t2": 0.3}).model_copy(
-        update={"classes": {"quick": ClassTerms(ttft_ms=900.0, tpot_ms=14.0)}}
+        update={"classes": {"quick": ClassTerms(ttft_ms=900.0, tpot_ms=14.0, itl_ms=30.0)}}
     )
     settings = EngineSettings(contract=contract)
     first = decide(profile, policy, rules, ttl_s, shed=shed)

@@ -37,6 +37,18 @@ def test_judge(slo, queue_s, ttft_s, tpot_s, e2e_s, miss):
     assert judge(slo, queue_s, ttft_s, tpot_s, e2e_s) == (miss == "", miss)
 
 
+@pytest.mark.parametrize(
+    ("late", "gaps", "met"),
+    [(0, 0, True), (1, 1, False), (1, 99, False), (1, 100, True), (2, 199, False), (2, 200, True)],
+)
+def test_one_gap_in_a_hundred_may_be_longer_than_the_target(late, gaps, met):
+    slo = SLO(tpot_ms=30, e2e_ms=900, itl_ms=50)
+    miss = "" if met else "itl"
+    assert judge(slo, 0.0, 0.1, 0.030, 0.9, late, gaps) == (met, miss)
+    assert judge(slo, 0.0, 0.1, 0.031, 0.9, late, gaps) == (False, "tpot"), "the mean comes first"
+    assert judge(slo, 0.0, 0.1, 0.030, 1.0, late, gaps) == (False, miss or "e2e")
+
+
 def test_an_outcome_is_timed_from_arrival_and_tpot_is_the_mean_after_the_first_token():
     books = Accounting(JOURNAL, TENANTS)
     one = track("r", slo=SLO(2000, 600))

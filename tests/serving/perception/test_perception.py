@@ -189,7 +189,7 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
-KEYS = ("tenant", "slo_class", "slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms")
+KEYS = ("tenant", "slo_class", "slo_ttft_ms", "slo_tpot_ms", "slo_e2e_ms", "slo_itl_ms")
 
 
 @settings(deadline=None)
@@ -206,8 +206,8 @@ def test_nothing_in_vllm_xargs_raises(extra, lora):
 
 
 def test_explicit_targets_win_over_the_class_and_are_not_scaled():
-    extra = {"slo_class": "interactive", "slo_tpot_ms": "40"}
-    assert slo_of(extra, SETTINGS) == ("custom", SLO(None, 40.0, None))
+    extra = {"slo_class": "interactive", "slo_tpot_ms": "40", "slo_itl_ms": 90}
+    assert slo_of(extra, SETTINGS) == ("custom", SLO(None, 40.0, None, 90.0))
     assert slo_of({"slo_class": "interactive"}, SETTINGS) == ("interactive", SLO(1000, 60))
 
 
