@@ -22,7 +22,7 @@ NO_SHAPE: Shape = (0, 0, 0, 0)
 
 
 def addresses(core: Core) -> np.ndarray:
-    """Where the arrays are and how long, shape (12, 2). They hold as long as somebody has `core`.
+    """Where the arrays are and how long, shape (13, 2). They hold as long as somebody has `core`.
 
     Whoever puts another array into the core has to ask anew.
     """
@@ -51,13 +51,14 @@ def core_at(at: np.ndarray) -> Core:
         carray(_pointer(at[2, 0]), (at[2, 1], 3), np.int64),
         carray(_pointer(at[3, 0]), (at[3, 1], 2), np.float64),
         carray(_pointer(at[4, 0]), (at[4, 1], 3), np.int64),
-        carray(_pointer(at[5, 0]), (at[5, 1],), TENANT),
-        carray(_pointer(at[6, 0]), (at[6, 1],), ENGINE),
-        carray(_pointer(at[7, 0]), (at[7, 1],), np.int64),
-        carray(_pointer(at[8, 0]), (at[8, 1], 2), np.float64),
-        carray(_pointer(at[9, 0]), (at[9, 1],), COST),
-        carray(_pointer(at[10, 0]), (at[10, 1], 4), np.float64),
-        carray(_pointer(at[11, 0]), (2, at[11, 1]), np.int64),
+        carray(_pointer(at[5, 0]), (at[5, 1], 2), np.int32),
+        carray(_pointer(at[6, 0]), (at[6, 1],), TENANT),
+        carray(_pointer(at[7, 0]), (at[7, 1],), ENGINE),
+        carray(_pointer(at[8, 0]), (at[8, 1],), np.int64),
+        carray(_pointer(at[9, 0]), (at[9, 1], 2), np.float64),
+        carray(_pointer(at[10, 0]), (at[10, 1],), COST),
+        carray(_pointer(at[11, 0]), (at[11, 1], 4), np.float64),
+        carray(_pointer(at[12, 0]), (2, at[12, 1]), np.int64),
     )
 
 

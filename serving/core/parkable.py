@@ -8,7 +8,7 @@ import numpy as np
 
 from serving.core.jit import compiled_in_place
 from serving.core.standing import PARKED
-from serving.core.state import NONE, Core
+from serving.core.state import EARLIER, LATER, NONE, Core
 
 
 @compiled_in_place
@@ -28,30 +28,32 @@ def join(core: Core, row: int) -> None:
 @compiled_in_place
 def link(core: Core, row: int, later: int) -> None:
     """Put a request before another one of the list; NONE is its end."""
-    engine, one = core.engine[0], core.requests[row]
-    one.earlier, one.later = engine.latest if later == NONE else core.requests[later].earlier, later
-    if one.earlier == NONE:
+    engine, neighbours = core.engine[0], core.neighbours
+    earlier = engine.latest if later == NONE else neighbours[later, EARLIER]
+    neighbours[row, EARLIER], neighbours[row, LATER] = earlier, later
+    if earlier == NONE:
         engine.earliest = row
     else:
-        core.requests[one.earlier].later = row
+        neighbours[earlier, LATER] = row
     if later == NONE:
         engine.latest = row
     else:
-        core.requests[later].earlier = row
+        neighbours[later, EARLIER] = row
 
 
 @compiled_in_place
 def drop(core: Core, row: int) -> None:
     """Take a request out of the list."""
-    engine, one = core.engine[0], core.requests[row]
-    one.listed = 0
+    engine, neighbours = core.engine[0], core.neighbours
+    earlier, later = neighbours[row, EARLIER], neighbours[row, LATER]
+    core.requests[row].listed = 0
     if engine.last_seen == row:
-        engine.last_seen = one.earlier
-    if one.earlier == NONE:
-        engine.earliest = one.later
+        engine.last_seen = earlier
+    if earlier == NONE:
+        engine.earliest = later
     else:
-        core.requests[one.earlier].later = one.later
-    if one.later == NONE:
-        engine.latest = one.earlier
+        neighbours[earlier, LATER] = later
+    if later == NONE:
+        engine.latest = earlier
     else:
-        core.requests[one.later].earlier = one.earlier
+        neighbours[later, EARLIER] = earlier

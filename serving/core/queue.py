@@ -26,6 +26,7 @@ from serving.core.state import KEY, KEY_2, NONE, ORDER, STANDING, Core
 from serving.core.tenants import admit, begin_backlog, overdraw, take_back
 
 _COST_STEP = 0.25  # a token's cost that moves by so much calls for new keys and standings
+_MANY = 4  # one place in so many that is found anew costs as much as all heaps built anew
 
 
 @compiled_in_place
@@ -209,13 +210,33 @@ def place_all_anew(core: Core) -> None:
 
     If a key is no number, `engine.broken` is set: whoever drives the core then takes `fcfs`.
     """
+    core.engine[0].judged_rate = core.engine[0].prefill_s_per_token
+    _queue_anew(core, True)
+
+
+@compiled_in_place
+def place_many_anew(core: Core, rows: np.ndarray) -> None:
+    """Something of these waiting requests has changed: find their places again."""
+    if _MANY * len(rows) < core.engine[0].waiting:
+        for row in rows:
+            place_anew(core, row)
+        return
+    for row in rows:
+        _judge(core, row)
+    _queue_anew(core, False)
+
+
+@compiled_in_place
+def _queue_anew(core: Core, judges: bool) -> None:
+    """Build the heaps of all that wait, and judge each one before that, or none."""
     engine, requests = core.engine[0], core.requests
-    engine.judged_rate, engine.due = engine.prefill_s_per_token, NONE
+    engine.due = NONE
     for i in range(engine.lanes):
         core.tenants[i].first = NONE
     row = engine.front
     while row != NONE:
-        _judge(core, row)
+        if judges:
+            _judge(core, row)
         lane = core.tenants[requests[row].tenant]
         lane.first = heap.chain(core.place_links, lane.first, row)
         if core.dues[row, 0] < math.inf:

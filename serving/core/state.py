@@ -35,19 +35,18 @@ REQUEST = np.dtype([
     ("prompt_tokens", _INT),  # prompt tokens (after a preemption: all) not in the KV cache
     ("conforms_s", _FLOAT),  # when its tenant's bucket covers it
     ("tenant", np.int32),  # row of its lane
-    ("earlier", np.int32), ("later", np.int32),  # its neighbours by due, where it is `listed`
     ("facts", np.int8), ("standing", np.int8), ("resumed", np.int8),
     ("listed", np.int8),  # where triage may park it
-    ("gives_up", np.int8),  # triage parks it
     ("queued", _FLAG),
-    ("before", _INT), ("behind", _INT),  # its neighbours in the order of queueing
+    ("behind", _INT), ("before", _INT),  # its neighbours in the order of queueing
+    ("max_tokens", _INT), ("group", _INT),  # of its answer; its histogram of lengths
     ("cached_tokens", _INT), ("attained_tokens", _INT),
     ("priority", _FLOAT), ("weight", _FLOAT),
     ("predicted_output_tokens", _FLOAT), ("q90_output_tokens", _FLOAT),
     ("deprioritised_s", _FLOAT, (3,)),  # since when it stands behind others; NaN: it never did
     # What taking it has changed, should it come back unstarted in the same step.
     ("charged", _INT), ("lowered", _FLOAT),
-    ("admitted", _FLAG), ("epoch", _INT),  # in force then
+    ("admitted", _FLAG), ("epoch", _INT), ("policy", _INT),  # in force then; -1 elsewhere
     # Its tokens.
     ("tpot_s", _FLOAT), ("ttft_s", _FLOAT), ("e2e_s", _FLOAT),
     ("first_token_s", _FLOAT), ("last_token_s", _FLOAT),  # of its answer; infinite without one
@@ -57,12 +56,10 @@ REQUEST = np.dtype([
     # How it stands before the coming step.
     ("decoding", _FLAG), ("slack_s", _FLOAT), ("remaining", _FLOAT), ("held_tokens", _FLOAT),
     ("each_s", _FLOAT), ("pace_s", _FLOAT), ("pace_step_s", _FLOAT),
-    ("max_tokens", _INT), ("group", _INT),  # of its answer; its histogram of lengths
-    ("policy", _INT),  # in force when it was admitted; -1 elsewhere
     ("floor", _FLAG), ("ceiling", _FLAG),  # what taking it has counted
     ("lora", np.int8), ("sheddable", np.int8), ("keeps_pace", np.int8),
     ("itl_s", _FLOAT), ("late_gaps", _INT),  # between its tokens: longer than that
-    ("spare", _INT, (2,)),
+    ("spare", _INT, (4,)),
 ], align=True)  # fmt: skip
 _LINE_BYTES = 64
 
@@ -130,6 +127,7 @@ ENGINE = np.dtype([
 
 STANDING, KEY, KEY_2, ORDER = 0, 1, 2, 3  # columns of `places`
 CHILD, NEXT, BACK = 0, 1, 2  # columns of links
+EARLIER, LATER = 0, 1  # columns of `neighbours`
 
 
 class Core(NamedTuple):
@@ -141,6 +139,7 @@ class Core(NamedTuple):
         place_links: heaps of waiting requests, one per lane, by place; shape (rows, 3).
         dues: when something happens to a waiting request, and its row; shape (rows, 2).
         due_links: the heap of waiting requests by `dues`, shape (rows, 3).
+        neighbours: by due, of those that are `listed`; shape (rows, 2).
         tenants: TENANT, shape (lanes,).
         engine: ENGINE, shape (1,).
         running: rows of the running requests in vLLM's order, shape (rows,).
@@ -154,6 +153,7 @@ class Core(NamedTuple):
     place_links: np.ndarray
     dues: np.ndarray
     due_links: np.ndarray
+    neighbours: np.ndarray
     tenants: np.ndarray
     engine: np.ndarray
     running: np.ndarray
@@ -167,9 +167,9 @@ def new_core(rows: int, lanes: int) -> Core:
     """Room for so many requests at a time, and so many tenants; nothing is inside."""
     core = Core(
         _in_lines(rows), np.zeros((rows, 4)), np.full((rows, 3), NONE), np.zeros((rows, 2)),
-        np.full((rows, 3), NONE), np.zeros(lanes, TENANT), np.zeros(1, ENGINE),
-        np.zeros(rows, np.int64), np.array([[16.0, math.inf]]), new_cost(DEFAULT_COST),
-        np.zeros((2 * rows, 4)), np.zeros((2, rows), np.int64),
+        np.full((rows, 3), NONE), np.zeros((rows, 2), np.int32), np.zeros(lanes, TENANT),
+        np.zeros(1, ENGINE), np.zeros(rows, np.int64), np.array([[16.0, math.inf]]),
+        new_cost(DEFAULT_COST), np.zeros((2 * rows, 4)), np.zeros((2, rows), np.int64),
     )  # fmt: skip
     engine = core.engine
     for name in ("front", "back", "turn", "looked_up", "due", "earliest", "latest", "last_seen"):
@@ -197,7 +197,8 @@ def with_rows(core: Core, rows: int) -> Core:
     """The same core with room for more requests; the arrays of old are not used any more."""
     keeps = ("tenants", "engine", "groups", "cost")
     new = new_core(rows, 1)._replace(**{name: getattr(core, name) for name in keeps})
-    for name in ("requests", "places", "place_links", "dues", "due_links", "running"):
+    by_row = ("requests", "places", "place_links", "dues", "due_links", "neighbours", "running")
+    for name in by_row:
         old = getattr(core, name)
         getattr(new, name)[: len(old)] = old
     return new

@@ -7,10 +7,10 @@ preference for short prompts prevents this, but is right for one load only. Tria
 from serving.core.dearest import entry_of, exchange, is_dearer, push, row_of, tokens_of
 from serving.core.jit import compiled_in_place
 from serving.core.parkable import drop, link, may_park
-from serving.core.queue import place_anew
+from serving.core.queue import place_anew, place_many_anew
 from serving.core.sorting import sort
 from serving.core.standing import PARKED
-from serving.core.state import NONE, ORDER, Core
+from serving.core.state import LATER, NONE, ORDER, Core
 
 # Not every step is full of prompts, as `prefill_s_per_token` has it. Chosen among 1, 1.2, 1.5 and 2
 # on seeds that no published figure uses.
@@ -35,50 +35,49 @@ def triage(core: Core) -> None:
     those that are parked now will be again. So only they are in a heap; of the others the costliest
     is enough, until it is the costliest of all.
     """
-    engine, requests = core.engine[0], core.requests
+    engine, requests, places = core.engine[0], core.requests, core.places
     if not engine.triage or engine.now_s < engine.triage_due_s:
         return
     engine.triage_due_s = engine.now_s + PAUSE_S * engine.waiting
     new = _new_ones(core)
-    rows, heap = core.picked[0], core.picked[1]
-    rate, done_s = ROUGHLY * engine.prefill_s_per_token, engine.now_s
-    count, held, pushed, most = 0, 0, 0, NONE
-    row = engine.earliest
-    while row != NONE or new != NONE:
-        if row != NONE and not _is_still_parkable(core, row):
-            row = requests[row].later
-            continue
-        if new != NONE and (row == NONE or _is_due_before(core, new, row)):
-            this, new = new, requests[new].later
-            link(core, this, row)
-        else:
-            this, row = row, requests[row].later
-        one = requests[this]
-        rows[count] = this
-        count += 1
-        one.gives_up = 0
-        done_s += one.prompt_tokens * rate
-        entry = entry_of(this, one.prompt_tokens)
-        if one.facts & PARKED:
-            push(core.places, heap, held, entry)
-            held += 1
-        elif most == NONE or is_dearer(core.places, entry, most):
-            most = entry
-        if done_s <= one.deadline_s:
-            continue
-        if most != NONE and (held == 0 or is_dearer(core.places, most, heap[0])):
-            held = _push_others(core, pushed, count, held)
-            pushed, most = count, NONE
-        held -= 1
-        dearest = exchange(core.places, heap, held, heap[held])
-        done_s -= tokens_of(dearest) * rate
-        requests[row_of(dearest)].gives_up = 1
+    others, heap = core.picked[0], core.picked[1]
+    rate, done_s, last = ROUGHLY * engine.prefill_s_per_token, engine.now_s, len(others)
+    lost, aside, held, most = last, 0, 0, NONE  # `others` has those given up anew from `lost` on
+    this, row, new = _next_due(core, engine.earliest, new)
+    while this != NONE:
+        tokens, is_parked = requests[this].prompt_tokens, requests[this].facts & PARKED
+        done_s += tokens * rate
+        is_late, dearest = done_s > requests[this].deadline_s, entry_of(this, tokens)
+        is_most = most == NONE or is_dearer(places, dearest, most)
+        if not is_late or not is_most or (held and is_dearer(places, heap[0], dearest)):
+            if is_parked:
+                push(places, heap, held, dearest)
+                held += 1
+            else:
+                others[aside] = this
+                aside += 1
+                most = dearest if is_most else most
+            if is_late and most != NONE and (held == 0 or is_dearer(places, most, heap[0])):
+                held = _push(core, aside, held)
+                aside, most = 0, NONE
+            if is_late:
+                held -= 1
+                dearest = exchange(places, heap, held, heap[held])
+        if is_late:
+            done_s -= tokens_of(dearest) * rate
+            if not requests[row_of(dearest)].facts & PARKED:
+                lost -= 1
+                others[lost] = row_of(dearest)
+        this, row, new = _next_due(core, row, new)
     engine.last_seen = engine.latest
-    for i in range(count):
-        one = requests[rows[i]]
-        if one.gives_up != (one.facts & PARKED > 0):
-            engine.parked += one.gives_up
-            _park_or_not(core, rows[i])
+    engine.parked += last - lost
+    for i in range(held):  # who was parked and is kept now, comes back
+        if requests[row_of(heap[i])].facts & PARKED:
+            lost -= 1
+            others[lost] = row_of(heap[i])
+    for i in range(lost, last):
+        requests[others[i]].facts ^= PARKED
+    place_many_anew(core, others[lost:])
 
 
 @compiled_in_place
@@ -90,15 +89,29 @@ def forget_parked(core: Core) -> None:
 
 
 @compiled_in_place
-def _push_others(core: Core, first: int, count: int, held: int) -> int:
-    """Of the rows in these places, those that are not parked join the heap; its new length."""
-    for i in range(first, count):
+def _push(core: Core, count: int, held: int) -> int:
+    """The first of `picked` join the heap; its new length."""
+    for i in range(count):
         row = core.picked[0][i]
-        one = core.requests[row]
-        if not one.facts & PARKED:
-            push(core.places, core.picked[1], held, entry_of(row, one.prompt_tokens))
-            held += 1
+        push(core.places, core.picked[1], held, entry_of(row, core.requests[row].prompt_tokens))
+        held += 1
     return held
+
+
+@compiled_in_place
+def _next_due(core: Core, row: int, new: int) -> tuple[int, int, int]:
+    """Who is due next: of the list from `row` on, and of the new ones, whom it joins.
+
+    Returns:
+        the request, and what follows in both.
+    """
+    while row != NONE and not _is_still_parkable(core, row):
+        row = core.neighbours[row, LATER]
+    if new != NONE and (row == NONE or _is_due_before(core, new, row)):
+        after = core.neighbours[new, LATER]
+        link(core, new, row)
+        return new, row, after
+    return row, NONE if row == NONE else core.neighbours[row, LATER], new
 
 
 @compiled_in_place
@@ -108,22 +121,23 @@ def _new_ones(core: Core) -> int:
     Returns the first one; `later` leads to the next.
     """
     engine, requests, ranks, new = core.engine[0], core.requests, core.ranks, core.picked[1]
+    neighbours = core.neighbours
     last, found = engine.last_seen, 0
-    row = engine.earliest if last == NONE else requests[last].later
+    row = engine.earliest if last == NONE else neighbours[last, LATER]
     while row != NONE:
         if _is_still_parkable(core, row):
             ranks[row, 0], ranks[row, 1] = requests[row].deadline_s, core.places[row, ORDER]
             new[found] = row
             found += 1
-        row = requests[row].later
+        row = neighbours[row, LATER]
     engine.latest = last
     if last == NONE:
         engine.earliest = NONE
     else:
-        requests[last].later = NONE
+        neighbours[last, LATER] = NONE
     sort(ranks, new, found)
     for i in range(found):
-        requests[new[i]].later = new[i + 1] if i + 1 < found else NONE
+        neighbours[new[i], LATER] = new[i + 1] if i + 1 < found else NONE
     return int(new[0]) if found else NONE
 
 
@@ -132,7 +146,8 @@ def _is_still_parkable(core: Core, row: int) -> bool:
     """Those that are not leave the list, and come back if they were parked."""
     if not may_park(core, row):
         if core.requests[row].facts & PARKED:
-            _park_or_not(core, row)
+            core.requests[row].facts ^= PARKED
+            place_anew(core, row)
         if not may_park(core, row):
             drop(core, row)
             return False
@@ -145,9 +160,3 @@ def _is_due_before(core: Core, row: int, other: int) -> bool:
     if due_s == other_s:
         return bool(core.places[row, ORDER] < core.places[other, ORDER])
     return bool(due_s < other_s)
-
-
-@compiled_in_place
-def _park_or_not(core: Core, row: int) -> None:
-    core.requests[row].facts ^= PARKED
-    place_anew(core, row)

@@ -140,8 +140,9 @@ def _state_of(states: EngineState, k: int) -> EngineState:
 @compiled_in_place
 def _core_of(core: Core, k: int) -> Core:
     return Core(
-        core.requests, core.places, core.place_links, core.dues, core.due_links, core.tenants[k],
-        core.engine[k], core.running[k], core.groups, core.cost[k], core.ranks, core.picked,
+        core.requests, core.places, core.place_links, core.dues, core.due_links, core.neighbours,
+        core.tenants[k], core.engine[k], core.running[k], core.groups, core.cost[k], core.ranks,
+        core.picked,
     )  # fmt: skip
 
 
