@@ -19,6 +19,10 @@ from serving.core.state import ENGINE, NONE, REQUEST, TENANT, Core
 
 Shape = tuple[int, int, int, int]  # of a step: prefill tokens, decodes, their context, square
 NO_SHAPE: Shape = (0, 0, 0, 0)
+# Whether the running list is in another order, how many requests the step leaves out, its token
+# budget and threshold, how many may run, and who is first in the queue.
+Plan = tuple[bool, int, int, int, int, int]
+NO_PLAN: Plan = (False, 0, 0, 0, 0, NONE)
 
 
 def addresses(core: Core) -> np.ndarray:
@@ -156,13 +160,8 @@ def busy_until_s(at: np.ndarray, now_s: float, began_s: float, shape: Shape) -> 
 def plan(
     at: np.ndarray, began_s: float, in_flight: Shape, free_blocks: int, silent: int,
     ready_elsewhere: int, head_can_start: bool,
-) -> tuple[bool, int, int, int, int]:  # fmt: skip
-    """As `control.plan`, with what vLLM says of itself; the step in flight has to end before.
-
-    Returns:
-        whether the running list is in another order, how many requests the step leaves out, its
-        token budget and threshold, and how many may run.
-    """
+) -> Plan:  # fmt: skip
+    """As `control.plan`, with what vLLM says of itself; the step in flight has to end before."""
     core = core_at(at)
     engine = core.engine[0]
     took_s = step_seconds(core.cost, in_flight[0], in_flight[1], in_flight[2], in_flight[3])
@@ -171,7 +170,26 @@ def plan(
     engine.head_can_start = head_can_start
     control.plan(core)
     hidden = engine.yielding + engine.resting
-    return bool(engine.reordered), hidden, engine.budget, engine.threshold, engine.max_active
+    return (
+        bool(engine.reordered), hidden, engine.budget, engine.threshold, engine.max_active,
+        queue.pick(core),
+    )  # fmt: skip
+
+
+@compiled
+def step(
+    at: np.ndarray, now_s: float, count: int, asks_head: bool, began_s: float, in_flight: Shape,
+    free_blocks: int, silent: int, ready_elsewhere: int,
+) -> tuple[bool, Plan]:  # fmt: skip
+    """`begin_step` and `plan` in one, where nobody has to be asked between the two.
+
+    `count` run. `asks_head`: whether, once prompts have begun, it matters if the waiting head can
+    start. Returns whether the step is planned, and how; if not, both are to be called.
+    """
+    broken, running, partial = begin_step(at, now_s)
+    if broken or running != count or (partial and asks_head):
+        return False, NO_PLAN
+    return True, plan(at, began_s, in_flight, free_blocks, silent, ready_elsewhere, False)
 
 
 # -- after it --------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class PolicyQueue(Order, RequestQueue):
         self._follow = follow or self._follow_view
         self._waiting: dict[str, int] = {}  # rows of those that wait
         self._taken = 0  # in this step, put back ones included
+        self._head: Any = None  # whom the step serves next, as far as is known without asking
         # Taken in this step, and taken, but not started, because remote KV comes first: the row,
         # and what its tenant was charged.
         self._popped: dict[str, tuple[int, int]] = {}
@@ -67,7 +68,7 @@ class PolicyQueue(Order, RequestQueue):
             scheduled: request id -> tokens of this step. vLLM has looked into the KV cache, and
                 has asked its KV connector, so tenants are charged what is really to be computed.
         """
-        self._taken = 0
+        self._taken, self._head = 0, None
         if not self._popped and not self._loading:
             return
         taken, rows = self._popped, self.rows
@@ -84,6 +85,10 @@ class PolicyQueue(Order, RequestQueue):
                 self._loading[name] = row, rest
             if rest != charged:
                 calls.started(rows.at, row, rest)
+
+    def foresee(self, row: int) -> None:
+        """The coming step begins with this row in front, NONE where nothing waits."""
+        self._head = None if row == NONE else self.rows.requests[row]
 
     def refresh_cached(self) -> None:
         """Look again at the cached prefixes of a few requests: a new head's, and all in turn."""
@@ -112,11 +117,13 @@ class PolicyQueue(Order, RequestQueue):
 
     def add_request(self, request: Request) -> None:
         """Queue a request behind all others of equal key."""
+        self._head = None
         if calls.enter(self.rows.at, self._row_of(request)):
             self._fall_back()
 
     def prepend_request(self, request: Request) -> None:
         """Queue a preempted or skipped request before all others of equal key."""
+        self._head = None
         row, _ = self._popped.pop(request.request_id, (NONE, 0))
         if row != NONE:  # taken in this very step, and not started: nothing has happened
             self._waiting[request.request_id] = row
@@ -133,6 +140,8 @@ class PolicyQueue(Order, RequestQueue):
 
     def peek_request(self) -> Request:
         """The request to serve next; IndexError when empty."""
+        if self._head is not None:
+            return self._head
         row = calls.pick(self.rows.at)
         if row == NONE:
             raise IndexError("peek into an empty queue")
@@ -140,6 +149,7 @@ class PolicyQueue(Order, RequestQueue):
 
     def pop_request(self) -> Request:
         """Remove and return the request to serve next; IndexError when empty."""
+        self._head = None
         row, charged = calls.take(self.rows.at, self._taken)
         if row == NONE:
             raise IndexError("pop from an empty queue")
@@ -151,6 +161,7 @@ class PolicyQueue(Order, RequestQueue):
 
     def remove_request(self, request: Request) -> None:
         """Remove a request wherever it stands; ValueError when it is not queued."""
+        self._head = None
         row = self._waiting.pop(request.request_id, NONE)
         if row == NONE:
             raise ValueError(f"request {request.request_id} is not in the waiting queue")

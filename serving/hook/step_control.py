@@ -29,7 +29,7 @@ class StepControl:
 
     def __init__(self, scheduler: Any, queue: PolicyQueue, envelope: Envelope) -> None:
         self._scheduler, self._queue = scheduler, queue
-        self._caches = envelope.prefix_caching or scheduler.connector is not None
+        self._caches = bool(envelope.prefix_caching or scheduler.connector is not None)
         self.hidden: list[Any] = []
         self._steps = 0
         pipelined = scheduler.parallel_config.pipeline_parallel_size > 1
@@ -50,22 +50,28 @@ class StepControl:
         queue, scheduler, rows = self._queue, self._scheduler, self._queue.rows
         if self.hidden:
             self.reveal()
-        running, (seen, heeds_head) = scheduler.running, queue.begin_step(now_s)
-        if self._caches:
-            queue.refresh_cached()
+        running, limits = scheduler.running, scheduler.lease.decision.limits
+        ready, silent = compat.ready_elsewhere(scheduler), compat.silent_sessions(scheduler)
+        free = compat.free_blocks(scheduler) if limits.pace_decodes else 0
         self._steps += 1
-        if self._asks_each or seen != len(running) or not self._steps % _ASK_STEPS:
-            self._ask(running)
-            heeds_head = True
-        ready, limits = compat.ready_elsewhere(scheduler), scheduler.lease.decision.limits
-        heeds_head = heeds_head and limits.prefill_by_key
-        free = 0
-        if heeds_head or limits.pace_decodes:
-            free = compat.free_blocks(scheduler)
-        reordered, hidden, budget, threshold, most = calls.plan(
-            rows.at, *in_flight, free, compat.silent_sessions(scheduler), ready,
-            heeds_head and self._head_can_start(),
-        )  # fmt: skip
+        asks, planned, plan = not self._steps % _ASK_STEPS, False, calls.NO_PLAN
+        if not (asks or self._asks_each or self._caches):
+            planned, plan = calls.step(
+                rows.at, now_s, len(running), limits.prefill_by_key, *in_flight, free, silent,
+                ready,
+            )  # fmt: skip
+        if not planned:
+            seen, heeds_head = queue.begin_step(now_s)
+            if self._caches:
+                queue.refresh_cached()
+            if asks or self._asks_each or seen != len(running):
+                self._ask(running)
+                heeds_head = True
+            if heeds_head := heeds_head and limits.prefill_by_key:
+                free, heeds_head = compat.free_blocks(scheduler), self._head_can_start()
+            plan = calls.plan(rows.at, *in_flight, free, silent, ready, heeds_head)
+        reordered, hidden, budget, threshold, most, head = plan
+        queue.foresee(head)
         if reordered:
             in_order = rows.core.running[: len(running)].tolist()
             scheduler.running = [rows.requests[row] for row in in_order]

@@ -378,7 +378,7 @@ def _begun(output: SchedulerOutput) -> list[str]:
     """Requests that a step admitted, in the order of its requests."""
     counts, began = output.num_scheduled_tokens, [one.req_id for one in output.scheduled_new_reqs]
     began += output.scheduled_cached_reqs.resumed_req_ids
-    if not began:
+    if len(began) < 2:
         return began
     # vLLM serves what runs first, so what has begun comes last, in the order of its start.
     last = list(islice(reversed(counts), len(began)))[::-1]
