@@ -52,7 +52,8 @@ class Forecasts:
     def attainment(self, candidate: Candidate, seed: int) -> float:
         """The share of what counts that meets all its SLOs; 1 where nothing does.
 
-        A request that is still being answered at the end counts as met while it is on time.
+        A request that is still being answered at the end counts as met while it is on time, and
+        one that waits by the share of its time that is left.
 
         Raises:
             ValueError: the policy or its parameters do not exist.

@@ -155,8 +155,8 @@ class Branches:
     ) -> float:
         """What share of the weights meets all targets, if this comes into force now.
 
-        A request that is being answered at the end counts as met while it is on time. 1 where
-        nothing counts.
+        A request that is being answered at the end counts as met while it is on time, and one
+        that waits by the share of its time that is left. 1 where nothing counts.
 
         Raises:
             ValueError: the policy or its parameters do not exist.
@@ -201,8 +201,21 @@ def _met_share(state: EngineState, core: Core, weights: np.ndarray) -> float:
     for row in range(len(weights)):
         if weights[row] > 0.0:
             offered += weights[row]
-            met += weights[row] * _is_on_time(state, core, row)
+            met += weights[row] * _worth(state, core, row)
     return met / offered if offered > 0.0 else 1.0
+
+
+@compiled_in_place
+def _worth(state: EngineState, core: Core, row: int) -> float:
+    """1 on time, 0 late. Who waits still: what is left of its time, so that to put off has a price.
+
+    With nothing for those that wait, work with minutes to go would be done before what is urgent.
+    """
+    one, promised = state.progress[row], core.requests[row]
+    if one.state == REJECTED or not np.isnan(one.first_token_s):
+        return 1.0 if _is_on_time(state, core, row) else 0.0
+    waited_s = state.engine[0].now_s - promised.arrival_s
+    return float(max(0.0, 1.0 - waited_s / min(promised.ttft_s, promised.e2e_s)))
 
 
 @compiled_in_place
