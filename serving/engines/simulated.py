@@ -343,7 +343,7 @@ class SimulatedEngine:
         return bool(request_ids)
 
     def _note_gap(self, track: RequestTrack) -> None:
-        if track.first_token_s is None:
+        if track.last_token_s == 0.0:  # its first here
             return
         gap_s = self._now_s - track.last_token_s
         track.late_gaps += gap_s > seconds(track.view.slo.itl_ms)

@@ -299,7 +299,7 @@ def finish_step(state: EngineState) -> None:
                     alike += watched.first <= row < watched.beyond
                     if gap_s > watched.least_itl_s:
                         gaps.late[row] += gap_s > gaps.itl_s[row]
-                elif not math.isnan(one.first_token_s):
+                elif one.last_s > 0.0:  # nobody knows when another engine's last token came
                     note_gap(gaps, row, now_s - one.last_s)
             one.last_s = now_s
             if math.isnan(one.first_token_s):

@@ -108,7 +108,7 @@ def test_show_prints_what_is_in_force(hmas, engine):
     row = next(line.split() for line in out.splitlines() if "acme" in line)
     assert row == ["acme", "4", "25%", "any", "7", "-", "2"]
     row = next(line.split() for line in out.splitlines() if "interactive" in line)
-    assert row == ["interactive", "1000", "ms", "60", "ms", "-"]
+    assert row == ["interactive", "1000", "ms", "60", "ms", "-", "-"]
     said = json.loads(hmas("contract", "show", "--json")[1])
     assert (said["epoch"], said["contract"]["tenants"]["acme"]["weight"]) == (3, 4.0)
 
