@@ -1,8 +1,7 @@
 """Are the steps too large for the decodes in them? Rule agent for the token budget and for pacing.
 
-The hook sizes each step by the slack of its tightest decode; this agent moves the
-ceiling above it where measured TPOT misses say that steps are still too long. Where the decodes
-alone make them too long, it skips steps for decodes that are ahead of their TPOT target.
+Where no slack sizes the steps, this agent makes them smaller by measured TPOT misses. Where the
+decodes alone make steps too long, it skips steps for decodes that are ahead of their TPOT target.
 """
 
 import math
@@ -15,6 +14,7 @@ MISS_HIGH = 0.10
 MISS_LOW = 0.02
 
 CROWDED = 0.8  # of the decodes that fit a step: with fewer running none would skip
+FEWEST_REQUESTS = 20  # in the window; of fewer, shares say little
 LOOSER = 1.2  # times what a target is worth that is being kept: what it takes to give it up
 
 
@@ -29,20 +29,23 @@ def token_budget(state: ShortState) -> list[RuleCall]:
     With m the share of finished requests that missed TPOT, B the budget and B_max the
     envelope:
 
-    - m > 0.10, prefill in the batch and decodes without slack:
+    - m > 0.10, prefill in the batch, decodes without slack, and steps not sized by it:
       B <- max(0.75 B, decodes + 1, B_max / 4);
     - m < 0.02 and slack not negative: B <- min(1.25 B, B_max).
 
     Between 0.02 and 0.10 nothing moves (hysteresis). Without prefill in the batch a
     smaller budget could not help, so nothing moves either: multiplicative decrease
-    only where it acts (after AIMD: Chiu and Jain, Computer Networks 17, 1989).
+    only where it acts (after AIMD: Chiu and Jain, Computer Networks 17, 1989). Under `follow_slack`
+    no step is longer than the decodes that can be on time allow. A lower ceiling then only delays
+    prompts: up to a point of attainment on a machine too slow for its tightest target.
     """
     misses, slack_s = state.tpot_miss_share, state.decode_slack_p10_s
     budget = state.limits.token_budget
     if misses is None:
         return []
     short_of_slack = slack_s is not None and slack_s < 0
-    if misses > MISS_HIGH and state.prefilling > 0 and short_of_slack:
+    sized = state.limits.follow_slack
+    if misses > MISS_HIGH and state.prefilling > 0 and short_of_slack and not sized:
         decodes = math.ceil(state.decoding / state.ranks)  # the budget is each rank's
         wanted = max(stepped("token_budget", -1, state), min(decodes + 1, budget))
         reason = f"TPOT misses {misses:.0%} and decodes behind: smaller steps"
@@ -76,11 +79,13 @@ def decode_pacing(state: ShortState) -> list[RuleCall]:
       none, must be worth a fifth more.
 
     Of several tokens a step (speculative decoding) nothing is known here: n(tau) is then lower
-    than need be. Without `follow_slack` steps are as long as prompts make them: off.
+    than need be. Without `follow_slack` steps are as long as prompts make them: off. So where fewer
+    than 20 requests came lately: of ten, all may have the tight target that few share.
     """
     on, most = state.limits.pace_decodes, state.max_active_requests
     running = math.ceil(state.running / state.ranks)
-    fits = in_pace(state) if state.limits.follow_slack else most
+    known = sum(state.requests_by_tenant.values()) >= FEWEST_REQUESTS
+    fits = in_pace(state) if state.limits.follow_slack and known else most
     if not on and fits < most and running > CROWDED * fits:
         reason = f"{fits} decodes fit a step at the pace worth most, {running} run: they take turns"
     elif on and (fits == most or 2 * running < fits):

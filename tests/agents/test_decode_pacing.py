@@ -15,6 +15,7 @@ PACED = replace(FOLLOWING, pace_decodes=True)
 CROWDED = short_state(
     waiting=9, running=120, decoding=119, prefilling=1, limits=FOLLOWING, max_active_requests=256,
     step_base_s=0.00775, decode_s=0.0002, tpot_targets=((0.03, 0.4), (0.1, 0.4)),
+    requests_by_tenant={"a": 20},
 )  # fmt: skip
 
 
@@ -37,6 +38,7 @@ NOBODY_TO_PACE = [
     ({"tpot_targets": ((0.03, 0.05), (0.2, 0.95))}, "few have the tight one"),
     ({"tpot_targets": ((0.2, 1.0),)}, "as many as there may be keep 200 ms"),
     ({"tpot_targets": ()}, "nobody was promised a pace"),
+    ({"requests_by_tenant": {"a": 19}}, "too few came to know what is promised"),
     ({"decode_s": 0.0}, "what a decode costs is unknown"),
 ]
 

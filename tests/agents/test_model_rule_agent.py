@@ -21,7 +21,7 @@ from tests.agents.short_states import STATES, asked
 from tests.agents.states import short_state
 from tools import discover
 
-HELD = Limits(64, 1024, follow_slack=True)
+HELD = Limits(64, 1024)
 # The rule agent would shrink these steps; the model may think otherwise.
 LATE = short_state(tpot_miss_share=0.4, prefilling=2, decode_slack_p10_s=-0.1, limits=HELD)
 BY_RULE, LARGER = 768, 1281

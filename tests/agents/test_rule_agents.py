@@ -89,12 +89,14 @@ class TestBatching:
     """The token budget."""
 
     def test_tpot_misses_with_prefill_shrink_the_steps_down_to_the_floor(self):
-        late = short_state(tpot_miss_share=0.4, prefilling=2, decode_slack_p10_s=-0.1)
+        late = short_state(tpot_miss_share=0.4, prefilling=2, decode_slack_p10_s=-0.1,
+                           limits=Limits(64, 2048))  # fmt: skip
         assert asked(batching.propose(late)[0]) == 1536
         assert batching.propose(replace(late, limits=Limits(64, 512))) == []
+        assert batching.propose(replace(late, limits=Limits(64, 2048, follow_slack=True))) == []
 
     def test_a_smaller_step_is_not_tried_where_it_cannot_help(self):
-        late = short_state(tpot_miss_share=0.9, decode_slack_p10_s=-1.0)
+        late = short_state(tpot_miss_share=0.9, decode_slack_p10_s=-1.0, limits=Limits(64, 2048))
         assert batching.propose(late) == []
 
     def test_steps_grow_back_when_clean(self):
