@@ -108,6 +108,8 @@ class Branches:
         self.work_s = _BUILT_S * (len(inside) + len(offered))
         self._hook = hook = VirtualHook(profile, settings, lambda: 0.0)
         hook.learn_lengths(served)
+        self._tried: Trial | None = None  # by the last branch, which has left its arrays
+        self._room: tuple[EngineState, Core, Notes]
         # What is promised to a request, and what its prompt contains, holds for every copy of it.
         self._begun = [Begun(one, one.output_tokens + 1) for one in inside]
         self._decodes = np.array([one.decodes for one in self._begun], np.bool_)
@@ -140,7 +142,7 @@ class Branches:
         state.progress["awaited"] = counts & state.progress["fits"]
         state.engine["awaits"], state.engine["awaited"] = 1, state.progress["awaited"].sum()
         known = {name: getattr(self._known, name).copy() for name in _KNOWN}
-        core = new_core(len(rows), 0)._replace(requests=self._rows[rows], **known)
+        core = new_core(len(rows), 0)._replace(requests=np.take(self._rows, rows), **known)
         core.requests["arrival_s"][begun:] = drawn.arrival_s
         promise(state.gaps, self._slos, workload.sender)
         notes = new_notes(_copied(self._lengths), len(rows), len(state.running))
@@ -149,6 +151,18 @@ class Branches:
         put_back_hooked(state, core, notes, runs, self._decodes, self._prefill_s_per_token)
         self.work_s += _FUTURE_S + _DRAWN_S * len(rows)
         return Trial(state, core, notes, drawn.weights)
+
+    def _branch(self, trial: Trial) -> tuple[EngineState, Core, Notes]:
+        """Copies of a trial's arrays, in the place of those of the last branch of the same trial.
+
+        Memory that the process has already costs a tenth of memory that is new to it.
+        """
+        whole = trial.state, trial.core, trial.notes
+        if self._tried is trial:
+            _copy(self._room, whole)
+        else:
+            self._tried, self._room = trial, _copied(whole)
+        return self._room
 
     def met_share(
         self, trial: Trial, policy: str, params: dict[str, float], limits: Limits, until_s: float
@@ -161,7 +175,7 @@ class Branches:
         Raises:
             ValueError: the policy or its parameters do not exist.
         """
-        state, core, notes = (_copied(part) for part in (trial.state, trial.core, trial.notes))
+        state, core, notes = self._branch(trial)
         decision = replace(
             self._in_force, policy=policy, params=complete_params(policy, params),
             limits=clamp(limits, self._hook.envelope)[0],
@@ -190,9 +204,23 @@ def warm_up() -> None:
 def _copied(arrays: Any) -> Any:
     """A tuple of arrays, or of such tuples, with arrays of its own."""
     if isinstance(arrays, np.ndarray):
-        return arrays.copy()
+        return _unnamed(arrays).copy().view(arrays.dtype)
     parts = [_copied(each) for each in arrays]
     return type(arrays)(*parts) if hasattr(arrays, "_fields") else tuple(parts)
+
+
+def _copy(into: Any, arrays: Any) -> None:
+    """The same, into arrays of the same shapes."""
+    if isinstance(arrays, np.ndarray):
+        _unnamed(into)[...] = _unnamed(arrays)
+        return
+    for each, source in zip(into, arrays, strict=True):
+        _copy(each, source)
+
+
+def _unnamed(array: NDArray[Any]) -> NDArray[Any]:
+    """The same memory without names of fields: numpy copies it ten times faster."""
+    return array.view(f"V{array.dtype.itemsize}") if array.dtype.names else array
 
 
 @compiled_in_place
