@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evals.live.own_server import own_server
-from evals.live.run import LiveCase, LiveOptions, capacity_rps, run_case
+from evals.live.run import LiveOptions, LiveRun, capacity_rps, run_live_suite
 from evals.live.server import connect, wait_until_idle
 from evals.live.totals import Totals, engine_totals, exported_totals
 from evals.progress import CaseProgress
-from evals.report.case_section import CaseReport
-from evals.report.page import write_report
-from evals.requests.offer import Workload, offer
+from evals.report.files import write_files
 from evals.requests.scenario import build_workload
-from evals.result.metrics import CaseRun, Result, summarise
-from evals.result.recording import RecordedEngine
-from evals.result.run_result import SuiteRun, to_json, versions
+from evals.result.metrics import CaseRun
+from evals.result.run_result import SuiteRun
 from evals.suite.arms import ControllerOptions
-from evals.suite.suite import Suite, load_suite
+from evals.suite.suite import load_suite
 from hmas_agents.ledger import LedgerReader
 
 SUITE = Path(__file__).parent.parent / "suites" / "demo.toml"
@@ -26,10 +23,6 @@ CONTROLLER = Path(__file__).parent / "controller.toml"
 MAX_MODEL_LEN = 2048  # of the server that runs for evals
 CAPACITY_S = 40.0
 REQUEST_LIMIT_S = 600.0
-_PREPARES = {
-    "vllm-fcfs": "vLLM default order: no controller, first come, first served",
-    "hmas": "H-MAS acting: the controller takes charge and warms its twin (about 15 s)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +56,12 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
     Raises:
         ServerError, ArmError, CapacityError, WorkerError: one line says what to do.
     """
-    suite = load_suite(SUITE)
-    workload = _workload(suite, options)
+    suite = load_suite(SUITE).with_minutes(options.duration_s / 60)
+    suite = suite.model_copy(update={"loads": (options.load,), "seeds": (options.seed,)})
+    scenario = suite.scenarios[0]
+    if options.length_scale is not None:
+        scenario = scenario.model_copy(update={"length_scale": options.length_scale})
+    workload = build_workload(suite, scenario, options.seed, MAX_MODEL_LEN)
     options.out.mkdir(parents=True, exist_ok=True)
     for stale in options.out.glob("ledger.sqlite*"):
         stale.unlink()
@@ -74,36 +71,22 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
     ):
         server = connect(own.url, engine)
         most_rps = capacity_rps(server, workload, seconds=CAPACITY_S, progress=progress)
-        offered = offer(workload, options.load * most_rps).requests
         progress.note(
-            f"replaying {len(offered)} requests ({workload.provenance}) at {options.load:g} times "
-            "the capacity, twice"
+            f"replaying {workload.provenance} at {options.load:g} times the capacity, twice: in "
+            "vLLM's default order, then with H-MAS acting (15 s more to take charge)"
         )
         controller = ControllerOptions(CONTROLLER, f"{own.url}/v1", own.model, options.ledger)
-        live = LiveOptions(controller, timeout_s=REQUEST_LIMIT_S)
+        live = LiveRun(
+            suite, server, (), LiveOptions(controller, timeout_s=REQUEST_LIMIT_S), progress
+        )
         wait_until_idle(engine)
         before = engine_totals(engine.snapshot().counters)
-        runs: list[CaseRun] = []
-        results: list[Result] = []
-        for name in suite.arms:
-            case = LiveCase(
-                suite.scenarios[0].name, options.load, name, offered, suite.settings,
-                workload.span, RecordedEngine(engine),
-            )  # fmt: skip
-            progress.note(_PREPARES[name])
-            run, played = run_case(case, server, seed=options.seed, options=live, progress=progress)
-            runs.append(run)
-            results.append(summarise(
-                run, workload.span.counted_until_s, start_s=played.start_s
-            ) | {
-                "trace": workload.provenance, "capacity_rps": most_rps, "engine": "live",
-                **played.client,
-            })  # fmt: skip
+        run = run_live_suite(live, [workload], {workload.scenario: most_rps})
         wait_until_idle(engine)
-        mismatches = check_books(before, exported_totals(own.url), runs)
-    outcome = SuiteRun(suite.name, options.seed, versions(), results, runs)
-    _write(outcome, suite, options)
-    return DemoRun(outcome, mismatches)
+        mismatches = check_books(before, exported_totals(own.url), run.runs)
+    text = f"{suite.description}. {options.load:g} times the measured capacity"
+    write_files(run, options.out, text)
+    return DemoRun(run, mismatches)
 
 
 def check_books(before: Totals, exported: Totals, runs: Sequence[CaseRun]) -> list[str]:
@@ -123,27 +106,6 @@ def check_books(before: Totals, exported: Totals, runs: Sequence[CaseRun]) -> li
         for tenant, number in sent.items()
         if not number == counted["received"][tenant] == ended[tenant]
     ]
-
-
-def _workload(suite: Suite, options: DemoOptions) -> Workload:
-    suite = suite.with_minutes(options.duration_s / 60)
-    scenario = suite.scenarios[0]
-    if options.length_scale is not None:
-        scenario = scenario.model_copy(update={"length_scale": options.length_scale})
-    return build_workload(suite, scenario, options.seed, MAX_MODEL_LEN)
-
-
-def _write(run: SuiteRun, suite: Suite, options: DemoOptions) -> None:
-    (options.out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
-    decisions = next((case.decisions for case in run.runs if case.arm == "hmas"), ())
-    by_arm = {case.arm: case.outcomes for case in run.runs}
-    write_report(
-        options.out / "report.html",
-        "H-MAS demo",
-        f"{suite.description}. {options.load:g} times the measured capacity; seed {run.seed}.",
-        run.results,
-        [CaseReport(suite.scenarios[0].name, options.load, by_arm, decisions)],
-    )
 
 
 def summary_lines(run: DemoRun, options: DemoOptions) -> list[str]:

@@ -6,7 +6,7 @@ round with requests of its own. Figures are measured at the client.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -18,15 +18,13 @@ from evals.live.clients import played_apart
 from evals.live.load_generator import Replay, replay
 from evals.live.server import Server, check_lengths, wait_until_at_rest
 from evals.progress import CaseProgress
-from evals.requests.offer import Workload, offer
+from evals.requests.offer import Offered, Workload, offer
 from evals.result.metrics import CaseRun, Result, summarise
 from evals.result.recording import RecordedEngine
 from evals.result.run_result import SuiteRun, versions
 from evals.suite.arms import ControllerOptions, parse_arm
-from evals.suite.span import Span
 from evals.suite.suite import Suite
-from serving.contracts import Outcome, TraceRequest
-from serving.contracts.settings import EngineSettings
+from serving.contracts import Outcome
 
 LATE_S = 0.1  # of a request's sending, from where on a reader must be warned
 
@@ -49,28 +47,6 @@ class LiveOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveCase:
-    """One arm on one workload at one load.
-
-    `engine` records what an arm with the hook decides; `span` is how long the case is, and what
-    of it counts.
-    """
-
-    scenario: str
-    load: float
-    arm: str
-    requests: Sequence[TraceRequest]
-    settings: EngineSettings
-    span: Span
-    engine: RecordedEngine | None = None
-
-    @property
-    def title(self) -> str:
-        """For bars and ledgers."""
-        return f"{self.scenario} {self.load:g}x {self.arm}"
-
-
-@dataclass(frozen=True, slots=True)
 class LiveRun:
     """One suite, and on what it runs.
 
@@ -88,24 +64,62 @@ class LiveRun:
     options: LiveOptions
     progress: CaseProgress
 
+    @property
+    def servers(self) -> dict[str, Server]:
+        """By arm, in order."""
+        named = {server.name: server for server in self.plain}
+        return dict.fromkeys(self.suite.arms, self.server) | named
 
-def run_live_suite(live: LiveRun, workloads: Sequence[Workload]) -> SuiteRun:
-    """Run seeds x scenarios x loads x arms.
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One arm on one workload at one load: what was offered, and what came of it."""
+
+    workload: Workload
+    load: float
+    arm: str
+    offered: Offered
+    run: CaseRun
+    result: Result
+
+
+def run_live_suite(
+    live: LiveRun, workloads: Sequence[Workload], known_rps: Mapping[str, float] | None = None
+) -> SuiteRun:
+    """Run seeds x scenarios x loads x arms; results in this order.
+
+    Raises:
+        ArmError, CapacityError, WorkerError: as `play`.
+    """
+    played, arms = list(play(live, workloads, known_rps)), list(live.servers)
+    for begin in range(0, len(played), len(arms)):  # of one round, in the order of the suite
+        played[begin : begin + len(arms)] = sorted(
+            played[begin : begin + len(arms)], key=lambda one: arms.index(one.arm)
+        )
+    return SuiteRun(
+        live.suite.name, live.suite.every_seed[0], versions(), [one.result for one in played],
+        [one.run for one in played],
+    )  # fmt: skip
+
+
+def play(
+    live: LiveRun, workloads: Sequence[Workload], known_rps: Mapping[str, float] | None = None
+) -> Iterator[Played]:
+    """Serve one case after the other: seeds x scenarios x loads x arms.
 
     Arms take turns at going first, so that what a shared machine does over time falls on none of
-    them alone. Capacity is measured once for each scenario.
+    them alone. Capacity is measured once for each scenario of which it is not known.
 
     Raises:
         ArmError: the engine is owned by another controller or refuses; a server does not
             answer or does not come to rest, or takes no requests as long as these.
         CapacityError: capacity could not be measured.
+        WorkerError: the process of the clients ended early.
     """
     for server in live.plain:
         for workload in workloads:
             check_lengths(server, workload.requests)
-    servers = dict.fromkeys(live.suite.arms, live.server) | {one.name: one for one in live.plain}
-    capacities_rps: dict[str, float] = {}
-    done: list[tuple[CaseRun, Result]] = []
+    capacities_rps = dict(known_rps or {})
     turns = count()
     for workload in sorted(workloads, key=lambda one: live.suite.every_seed.index(one.seed)):
         scenario = workload.scenario
@@ -115,17 +129,9 @@ def run_live_suite(live: LiveRun, workloads: Sequence[Workload]) -> SuiteRun:
                 live.server, workload, seconds=live.options.capacity_s, progress=live.progress
             )
         for load in live.suite.loads:
-            rate_rps = load * capacities_rps[scenario]
-            by_arm = {}
-            for arm in in_turn(list(servers), next(turns)):
+            for arm in in_turn(list(live.servers), next(turns)):
                 _wait_until_all_rest(live)
-                by_arm[arm] = _run_arm(live, servers[arm], arm, workload, load, rate_rps)
-                by_arm[arm][1]["capacity_rps"] = capacities_rps[scenario]
-            done += [by_arm[arm] for arm in servers]
-    return SuiteRun(
-        live.suite.name, live.suite.every_seed[0], versions(),
-        [result for _, result in done], [run for run, _ in done],
-    )  # fmt: skip
+                yield _play_case(live, arm, workload, load, capacities_rps[scenario])
 
 
 def in_turn(arms: Sequence[str], turn: int) -> list[str]:
@@ -151,42 +157,66 @@ def capacity_rps(
     return rate_rps
 
 
-def run_case(
-    case: LiveCase, server: Server, *, seed: int, options: LiveOptions, progress: CaseProgress
-) -> tuple[CaseRun, Replay]:
-    """Serve one arm's requests, with a bar; what its clients saw, and what the arm did.
+def _wait_until_all_rest(live: LiveRun) -> None:
+    """Wait for every server: they may share a machine, and the next one shall have it alone."""
+    for server in (live.server, *live.plain):
+        wait_until_at_rest(server)
 
-    Raises:
-        ArmError: the engine is owned by another controller, refuses, or does not come to rest.
-        WorkerError: the process of the clients ended early.
-    """
-    wait_until_at_rest(server)
-    title, engine = f"{case.title} seed {seed}", case.engine
-    bar, met = progress.add(title, len(case.requests)), Counter[bool]()
+
+def _play_case(
+    live: LiveRun, arm: str, workload: Workload, load: float, most_rps: float
+) -> Played:
+    offered, span = offer(workload, load * most_rps), workload.span
+    server = live.servers[arm]
+    run, replayed = _serve(live, server, arm, workload, load, offered)
+    result = summarise(
+        run, span.counted_until_s, warmup_s=span.warmup_s, moments_s=offered.moments_s,
+        start_s=replayed.start_s, contract=live.suite.settings.contract,
+    )  # fmt: skip
+    result |= {
+        "seed": workload.seed, "trace": workload.provenance, "engine": server.description,
+        **replayed.client, "half": workload.half, "capacity_rps": most_rps,
+        "load_counted": offered.counted_rps / most_rps,
+    }  # fmt: skip
+    if server.engine is None:  # clients cannot see what it preempted; 0 would say that it did not
+        result |= {"preemptions": None, "recomputed_tokens": None}
+    return Played(workload, load, arm, offered, run, result)
+
+
+def _serve(
+    live: LiveRun, server: Server, arm: str, workload: Workload, load: float, offered: Offered
+) -> tuple[CaseRun, Replay]:
+    """What clients saw of one arm, with a bar, and what the arm did."""
+    options, progress, scenario = live.options, live.progress, workload.scenario
+    engine = None if server.engine is None else RecordedEngine(server.engine)
+    title = f"{scenario} {load:g}x {arm} seed {workload.seed}"
+    bar, met = progress.add(title, len(offered.requests)), Counter[bool]()
 
     def on_left(outcome: Outcome) -> None:
         met[outcome.met] += 1
         policy = f", {engine.decisions[-1].policy}" if engine and engine.decisions else ""
         progress.update(bar, met.total(), f"{title}: {met[True]} met their SLOs{policy}")
 
-    arm = None if engine is None else parse_arm(case.arm)
-    name = case.arm if arm is None else arm.id_text
+    name = arm if engine is None else parse_arm(arm).id_text
     playing = partial(
-        replay, replace(server, engine=None), case.requests, settings=case.settings,
-        token_seed=seed, timeout_s=options.timeout_s, until_s=case.span.until_s,
-        run_id=f"{case.scenario}-{case.load:g}-{name}-", counts=case.span.counts,
+        replay, replace(server, engine=None), offered.requests, settings=live.suite.settings,
+        token_seed=workload.seed, timeout_s=options.timeout_s, until_s=workload.span.until_s,
+        run_id=f"{scenario}-{load:g}-{name}-", counts=workload.span.counts,
     )  # fmt: skip
-    if engine is None or arm is None:
+    if engine is None:
         played = played_apart(playing, on_left)
-        run = CaseRun(case.scenario, case.load, case.arm, played.outcomes, ())
+        run = CaseRun(scenario, load, arm, played.outcomes, ())
     else:
-        before = engine.snapshot().kv
-        overrides, label = {"engine.url": server.url}, f"{case.title} live"
-        with steered(arm, engine, options.controller, overrides, run_label=label):
+        controller, before = options.controller, engine.snapshot().kv
+        if options.ledger_dir is not None:
+            path = options.ledger_dir / f"ledger-{scenario}-{load:g}x.sqlite"
+            controller = replace(controller, ledger_path=path)
+        overrides, label = {"engine.url": server.url}, f"{scenario} {load:g}x {arm} live"
+        with steered(parse_arm(arm), engine, controller, overrides, label):
             played = played_apart(playing, on_left)
         after = engine.snapshot().kv
         run = CaseRun(
-            case.scenario, case.load, case.arm, played.outcomes, engine.decisions,
+            scenario, load, arm, played.outcomes, engine.decisions,
             preemptions=after.preemptions - before.preemptions,
             recomputed_tokens=after.recomputed_tokens - before.recomputed_tokens,
         )  # fmt: skip
@@ -198,38 +228,3 @@ def run_case(
             "had no CPU for it; that is part of its TTFT"
         )
     return run, played
-
-
-def _wait_until_all_rest(live: LiveRun) -> None:
-    """Wait for every server: they may share a machine, and the next one shall have it alone."""
-    for server in (live.server, *live.plain):
-        wait_until_at_rest(server)
-
-
-def _run_arm(
-    live: LiveRun, server: Server, arm: str, workload: Workload, load: float, rate_rps: float
-) -> tuple[CaseRun, Result]:
-    offered = offer(workload, rate_rps)
-    suite, options = live.suite, live.options
-    engine = None if server.engine is None else RecordedEngine(server.engine)
-    case = LiveCase(
-        workload.scenario, load, arm, offered.requests, suite.settings, workload.span, engine,
-    )  # fmt: skip
-    if options.ledger_dir is not None:
-        path = options.ledger_dir / f"ledger-{case.scenario}-{load:g}x.sqlite"
-        options = replace(options, controller=replace(options.controller, ledger_path=path))
-    run, played = run_case(
-        case, server, seed=workload.seed, options=options, progress=live.progress
-    )
-    result = summarise(
-        run, case.span.counted_until_s, warmup_s=case.span.warmup_s,
-        moments_s=offered.moments_s, start_s=played.start_s, contract=suite.settings.contract,
-    )  # fmt: skip
-    result |= {
-        "seed": workload.seed, "trace": workload.provenance, "engine": server.description,
-        **played.client, "half": workload.half,
-        "load_counted": offered.counted_rps / rate_rps * load,
-    }  # fmt: skip
-    if engine is None:  # clients cannot see what it preempted; 0 would say that it never did
-        result |= {"preemptions": None, "recomputed_tokens": None}
-    return run, result

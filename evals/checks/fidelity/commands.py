@@ -150,7 +150,7 @@ def _compare(
     workloads = build_workloads(one_seed, None, {"": max_model_len}, progress.warn)
     overhead_s = idle_overhead_s(server, seed)
     progress.note(f"client's overhead at idle: {overhead_s * 1000:.1f} ms")
-    replay = partial(replay_suite, suite, workloads, server, seed=seed, progress=progress)
+    replay = partial(replay_suite, one_seed, workloads, server, progress=progress)
     if given is not None:
         replayed = replay()
         profile = sized_as(given, server.engine.snapshot())

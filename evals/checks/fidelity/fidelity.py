@@ -6,7 +6,6 @@ with the same lengths. Called by `hmas eval fidelity`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 from evals.arms import run_case
@@ -15,39 +14,38 @@ from evals.arms.engine import RunnableEngine
 from evals.checks.fidelity.comparison import Comparison, compare
 from evals.checks.fidelity.machine import OtherLoad, warning
 from evals.checks.fidelity.server import MeasuredServer
-from evals.live.run import LiveCase, LiveOptions, capacity_rps
-from evals.live.run import run_case as run_live_case
+from evals.live.run import LiveOptions, LiveRun, Played, play
 from evals.machines.steps import CalibrationError, Steps, steps_of
 from evals.progress import CaseProgress
-from evals.requests.offer import Workload, offer
+from evals.requests.offer import Workload
 from evals.result.metrics import CaseRun
-from evals.result.recording import RecordedEngine
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.suite import Suite
 from serving.contracts import Outcome, Snapshot
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
 
-_CAPACITY_S = 60.0
+# What a result says beside the figures that are compared.
+FROM_LIVE = ("trace", "capacity_rps", "lateness_s", "itl_s", "longest_gap_s", "wrong_lengths",
+             "lengths_told")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """A case as it went live, with the steps that it caused."""
 
-    case: LiveCase
-    run: CaseRun
+    live: Played
+    settings: EngineSettings
     steps: Steps
     others_cpu_share: float | None
-    facts: dict[str, Any]
 
     def simulated_on(self, profile: EngineProfile) -> SimulatedCase:
         """The same case for the simulator."""
-        case = self.case
+        live = self.live
         return SimulatedCase(
-            scenario=case.scenario, load=case.load, arm=parse_arm(case.arm),
-            requests=tuple(case.requests), profile=profile, settings=case.settings,
-            span=case.span, controller=ControllerOptions(),
+            scenario=live.workload.scenario, load=live.load, arm=parse_arm(live.arm),
+            requests=tuple(live.offered.requests), profile=profile, settings=self.settings,
+            span=live.workload.span, controller=ControllerOptions(),
         )  # fmt: skip
 
 
@@ -56,7 +54,6 @@ def replay_suite(
     workloads: Sequence[Workload],
     server: MeasuredServer,
     *,
-    seed: int,
     progress: CaseProgress,
     between: Callable[[], None] = lambda: None,
 ) -> list[Replayed]:
@@ -66,7 +63,6 @@ def replay_suite(
         suite: with stock and fixed arms.
         workloads: of the suite's scenarios.
         server: runs vLLM with a step log.
-        seed: of the live prompts.
         progress: gets a bar for each case.
         between: called before the first case and after each.
 
@@ -79,19 +75,18 @@ def replay_suite(
             f"suite {suite.name!r}: the arm {moving[0]!r} goes its own way in each run: fidelity "
             "wants arms that stay as they are, such as 'vllm-fcfs' and 'fixed-edf+rules'"
         )
+    live = LiveRun(suite, server.live, (), LiveOptions(ControllerOptions()), progress)
     replayed: list[Replayed] = []
-    for workload in workloads:
-        most_rps = capacity_rps(server.live, workload, seconds=_CAPACITY_S, progress=progress)
-        facts = {"trace": workload.provenance, "capacity_rps": most_rps}
-        for load, arm in product(suite.loads, suite.arms):
-            if not replayed:
-                between()
-            case = LiveCase(
-                workload.scenario, load, arm, offer(workload, load * most_rps).requests,
-                suite.settings, workload.span, RecordedEngine(server.engine),
-            )  # fmt: skip
-            replayed.append(_replay(case, server, facts, seed, progress))
-            between()
+    between()
+    others = OtherLoad(server.pid)
+    for played in play(live, workloads):
+        share = others.share()
+        if line := warning(share):
+            progress.warn(line)
+        steps = server.steps(*_time_of(played.run))
+        replayed.append(Replayed(played, suite.settings, steps, share))
+        between()
+        others = OtherLoad(server.pid)
     return replayed
 
 
@@ -111,31 +106,18 @@ def compare_on(
         progress: gets a line for each case.
     """
     comparisons = []
-    for live in replayed:
-        case = live.simulated_on(profile)
-        title = live.case.title
+    for each in replayed:
+        case = each.simulated_on(profile)
         simulated, steps = simulate(case)
-        comparison = compare(case, live.run, simulated, live.steps, steps, overhead_s=overhead_s)
-        comparison.result.update(live.facts, others_cpu_share=live.others_cpu_share)
+        comparison = compare(
+            case, each.live.run, simulated, each.steps, steps, overhead_s=overhead_s
+        )
+        told = {key: each.live.result[key] for key in FROM_LIVE if key in each.live.result}
+        comparison.result.update(told, others_cpu_share=each.others_cpu_share)
         comparisons.append(comparison)
         error = comparison.result["error"]["attainment_points"]
-        progress.note(f"{title}: simulated attainment off by {error:+.1f} points")
+        progress.note(f"{case.title}: simulated attainment off by {error:+.1f} points")
     return comparisons
-
-
-def _replay(
-    case: LiveCase, server: MeasuredServer, facts: dict[str, Any], seed: int,
-    progress: CaseProgress,
-) -> Replayed:  # fmt: skip
-    others = OtherLoad(server.pid)
-    run, played = run_live_case(
-        case, server.live, seed=seed, options=LiveOptions(ControllerOptions()), progress=progress
-    )
-    share = others.share()
-    if line := warning(share):
-        progress.warn(line)
-    facts = facts | played.client
-    return Replayed(case, run, server.steps(*_time_of(run)), share, facts)
 
 
 def sized_as(profile: EngineProfile, snapshot: Snapshot) -> EngineProfile:

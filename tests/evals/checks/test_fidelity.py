@@ -18,11 +18,11 @@ from evals.checks.fidelity.fidelity import (
 )
 from evals.checks.fidelity.report import fidelity_plot, fidelity_sheet
 from evals.checks.fidelity.server import MeasuredServer, ServerChoice, measured_server
-from evals.live.run import LiveCase
+from evals.live.run import Played
 from evals.live.server import Server
 from evals.machines.steps import CalibrationError, steps_of
 from evals.progress import CaseProgress
-from evals.result.recording import RecordedEngine
+from evals.requests.offer import Offered, Workload
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.span import Span
 from evals.suite.suite import load_suite
@@ -137,18 +137,17 @@ def test_an_arm_that_decides_for_itself_is_refused(tmp_path):
     suite = load_suite(Path("evals/suites/demo.toml"))
     server = MeasuredServer(Server("http://none", "m"), FakeEngine(), tmp_path / "s")
     with CaseProgress() as progress, pytest.raises(CalibrationError, match="the arm 'hmas' goes"):
-        replay_suite(suite, [], server, seed=0, progress=progress)
+        replay_suite(suite, [], server, progress=progress)
 
 
 def test_a_replay_is_simulated_with_its_own_requests_arm_and_settings(ran):
     run, steps = ran
     of = case()
-    live = LiveCase(
-        of.scenario, of.load, of.arm.name, of.requests, of.settings, of.span,
-        RecordedEngine(FakeEngine()),
-    )  # fmt: skip
-    facts = {"trace": "a trace", "capacity_rps": 3.0}
-    replayed = Replayed(live, run, steps, 0.02, facts)
+    workload = Workload(of.scenario, load_suite(Path(SUITE)).scenarios[0], "any", 0, "", (),
+                        of.span, 2048, (), "a trace")  # fmt: skip
+    live = Played(workload, of.load, of.arm.name, Offered(of.requests, 1.0), run,
+                  {"trace": "a trace", "capacity_rps": 3.0})  # fmt: skip
+    replayed = Replayed(live, of.settings, steps, 0.02)
     assert replayed.simulated_on(MACHINE) == of
     with CaseProgress() as progress:
         (only,) = compare_on(MACHINE, [replayed], overhead_s=0.0, progress=progress)
