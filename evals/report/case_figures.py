@@ -1,4 +1,4 @@
-"""How did one case go, arm by arm? Attainment over time and by group, and latencies, as SVG.
+"""How did one case go, arm by arm? Attainment over time, and latencies, as SVG.
 
 A case is a scenario at a load; all arms served the same requests. Called by `case_section`.
 """
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from evals.report.figures import HMAS_COLOUR, INK, Palette, legend, logarithmic, svg_of_axes
-from evals.result.metrics import attainment_by, windowed_attainment
+from evals.result.metrics import windowed_attainment
 from serving.contracts import Outcome
 
 LATENCIES = {"ttft_s": ("time to first token (s)", 1.0), "tpot_s": ("time per token (ms)", 1e3)}
@@ -86,25 +86,6 @@ def latency_figure(name: str, by_arm: OutcomesByArm, which: str, palette: Palett
         legend(axes)
 
     return svg_of_axes(name, 3.0, draw)
-
-
-def attainment_by_figure(name: str, by_arm: OutcomesByArm, which: str, palette: Palette) -> str:
-    """Bars of attainment per `tenant` or `slo_class`, one colour per arm."""
-    shares = {arm: attainment_by(outcomes, which) for arm, outcomes in by_arm.items()}
-    groups = sorted({group for share in shares.values() for group in share})
-    width = 0.8 / len(shares) if shares else 0.8
-
-    def draw(axes: Axes) -> None:
-        for i, (arm, share) in enumerate(shares.items()):
-            positions = [x + (i - (len(shares) - 1) / 2) * width for x in range(len(groups))]
-            heights = [share.get(group, 0.0) for group in groups]
-            axes.bar(positions, heights, width * 0.92, label=arm, color=palette[arm])
-        axes.set_xticks(range(len(groups)), groups)
-        axes.set_ylim(0, 1.02)
-        axes.set_ylabel("SLO attainment")
-        legend(axes)
-
-    return svg_of_axes(name, 2.8, draw)
 
 
 def _mark_switches(axes: Axes, switches: Sequence[tuple[float, str]], end_s: float) -> None:

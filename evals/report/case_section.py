@@ -7,11 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evals.report.case_figures import (
-    attainment_by_figure,
-    attainment_over_time_figure,
-    latency_figure,
-)
+from evals.report.case_figures import attainment_over_time_figure, latency_figure
 from evals.report.controller_figure import controller_figure
 from evals.report.figures import Palette
 from evals.result.metrics import windowed_attainment
@@ -70,10 +66,6 @@ def _figures(case: CaseReport, palette: Palette, start_s: float) -> list[tuple[s
         )  # fmt: skip
         figures = [
             ("Attainment over time", over_time),
-            ("Attainment per tenant",
-             attainment_by_figure(f"tenant-{where}", by_arm, "tenant", palette)),
-            ("Attainment per SLO class",
-             attainment_by_figure(f"class-{where}", by_arm, "slo_class", palette)),
             ("Time to first token", latency_figure(f"ttft-{where}", by_arm, "ttft_s", palette)),
             ("Time per output token", latency_figure(f"tpot-{where}", by_arm, "tpot_s", palette)),
         ]  # fmt: skip

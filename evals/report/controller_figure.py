@@ -9,7 +9,7 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evals.report.figures import HMAS_COLOUR, INK, OTHERS, svg
+from evals.report.figures import HMAS_COLOUR, INK, OTHERS, inline, svg_file
 from evals.result.recording import AppliedDecision
 from serving.contracts import Limits
 from serving.contracts.rules import RULES, rules_in_force
@@ -65,7 +65,7 @@ def controller_figure(
         panels[-1].set_xlabel("time (s); dashed: traffic changes" if moments_s else "time (s)")
         figure.align_ylabels(panels)
 
-    return svg(name, 0.7 + sum(heights), draw)
+    return inline(svg_file(name, 0.7 + sum(heights), draw))
 
 
 def _acting(limits: Limits) -> list[str]:

@@ -70,18 +70,11 @@ def colours(arms: Sequence[str]) -> dict[str, str]:
     return chosen | {arm: left[i % len(left)] for i, arm in enumerate(rest)}
 
 
-def svg(name: str, height: float, draw: Callable[[Figure], None]) -> str:
-    """What `draw` puts on a figure of `height` inches, as inline SVG.
+def svg_file(name: str, height: float, draw: Callable[[Figure], None]) -> str:
+    """What `draw` puts on a figure of `height` inches, as the text of an SVG file.
 
     Ids are hashed with `name`, so that two figures on a page never share one.
     """
-    text = svg_file(name, height, draw)
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
-
-
-def svg_file(name: str, height: float, draw: Callable[[Figure], None]) -> str:
-    """The same as the text of a file of its own."""
     with style.context({**STYLE, "svg.hashsalt": f"hmas-{name}"}):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         figure.patch.set_alpha(0)
@@ -89,6 +82,12 @@ def svg_file(name: str, height: float, draw: Callable[[Figure], None]) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
+
+
+def inline(text: str) -> str:
+    """An SVG file as a part of the page, in the page's colours and as wide as there is room."""
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
 
 
 def svg_of_axes(name: str, height: float, draw: Callable[[Axes], None]) -> str:
@@ -99,7 +98,7 @@ def svg_of_axes(name: str, height: float, draw: Callable[[Axes], None]) -> str:
         plain(axes)
         draw(axes)
 
-    return svg(name, height, on_one_pair)
+    return inline(svg_file(name, height, on_one_pair))
 
 
 def plain(axes: Axes) -> None:

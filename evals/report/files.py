@@ -10,8 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from evals.report.case_section import CaseReport
-from evals.report.figures import drawn_arms
-from evals.report.page import sources_of, write_load_figures, write_report
+from evals.report.figures import colours, drawn_arms
+from evals.report.page import sources_of, write_report
+from evals.report.plots import goodput_svg, ratio_svg
 from evals.report.sheet import markdown
 from evals.report.summary import Summary
 from evals.report.tables import case_sheets, summary_sheets
@@ -38,20 +39,24 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
     outcomes.unlink(missing_ok=True)
     if drawn:
         _write_outcomes([case for case, _ in drawn], outcomes)
-    write_report(
-        out / "report.html",
-        f"Eval {run.suite}",
-        _subtitle(run, description),
-        run.results,
-        _cases(drawn),
-    )
+    subtitle = _subtitle(run, description)
+    write_report(out / "report.html", f"Eval {run.suite}", subtitle, run.results, _cases(drawn))
 
 
 def write_tables(results: Sequence[Result], out: Path) -> None:
     """Write what needs no single request: summary.csv, results.md, goodput.svg, ratio.svg."""
     summary = Summary.of(results)
     (out / "summary.csv").write_text(summary.csv(), encoding="utf-8")
-    figures = [f"![{title}]({name})\n" for title, name in write_load_figures(out, results)]
+    stretches, palette = summary.stretches(), colours(summary.each("arm"))
+    figures = []
+    for title, name, text in (
+        ("Goodput over load", "goodput.svg", goodput_svg(stretches, palette)),
+        ("Goodput over the baselines", "ratio.svg", ratio_svg(stretches, palette)),
+    ):
+        (out / name).unlink(missing_ok=True)
+        if text:
+            (out / name).write_text(text, encoding="utf-8")
+            figures.append(f"![{title}]({name})\n")
     tables = [markdown(sheet) for sheet in (*summary_sheets(summary), *case_sheets(summary))]
     (out / "results.md").write_text("\n".join([*figures, *tables]), encoding="utf-8")
 
@@ -73,15 +78,11 @@ def _cases(drawn: Sequence[tuple[CaseRun, Result]]) -> list[CaseReport]:
         of_case = [pair for pair in drawn if (pair[0].scenario, pair[0].load) == (scenario, load)]
         arms = [case for case, _ in of_case]
         recovery = of_case[0][1].get("stability", {}).get("recovery", ())
-        cases.append(
-            CaseReport(
-                scenario,
-                load,
-                {case.arm: case.outcomes for case in arms},
-                next((case.decisions for case in arms if case.arm == "hmas"), ()),
-                [moment["at_s"] for moment in recovery],
-            )
-        )
+        cases.append(CaseReport(
+            scenario, load, {case.arm: case.outcomes for case in arms},
+            next((case.decisions for case in arms if case.arm == "hmas"), ()),
+            [moment["at_s"] for moment in recovery],
+        ))  # fmt: skip
     return cases
 
 

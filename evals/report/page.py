@@ -2,17 +2,28 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from evals.report.case_section import CaseReport, case_section
-from evals.report.figures import Palette, colours
-from evals.report.plots import goodput_figure, goodput_file, ratio_figure, ratio_file
+from evals.report.figures import Palette, colours, inline
+from evals.report.plots import goodput_svg, ratio_svg
 from evals.report.summary import Summary
 from evals.report.tables import case_sheets, details, over_loads, whole_suite
 from evals.result.metrics import Result
 
 MOST_ROWS_OPEN = 100  # a longer table is folded
+
+
+def rendered(template: str, **said: Any) -> str:
+    """A template of this folder; in HTML, what is said is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html.j2"), undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(said)
 
 
 def write_report(
@@ -25,18 +36,12 @@ def write_report(
         title: of the page.
         subtitle: of the page.
         results: of every seed, one each.
-        cases: those to draw.
+        cases: those to draw, of arms that have results.
     """
     summary = Summary.of(results)
-    palette = _palette(summary, cases)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("page.html.j2").render(
+    palette = colours(summary.each("arm"))
+    html = rendered(
+        "page.html.j2",
         title=title,
         subtitle=subtitle,
         notes=sources_of(results),
@@ -56,42 +61,12 @@ def write_report(
     path.write_text(html, encoding="utf-8")
 
 
-def write_load_figures(folder: Path, results: Sequence[Result]) -> list[tuple[str, str]]:
-    """Write goodput.svg and, where a baseline ran at several loads, ratio.svg.
-
-    Args:
-        folder: an existing one.
-        results: of every seed.
-
-    Returns:
-        (title, file name) of what was written.
-    """
-    summary = Summary.of(results)
-    stretches, palette = summary.stretches(), _palette(summary, ())
-    written = []
-    for title, name, text in (
-        ("Goodput over load", "goodput.svg", goodput_file(stretches, palette)),
-        ("Goodput over the baselines", "ratio.svg", ratio_file(stretches, palette)),
-    ):
-        path = folder / name
-        path.unlink(missing_ok=True)
-        if text:
-            path.write_text(text, encoding="utf-8")
-            written.append((title, name))
-    return written
-
-
 def _figures(name: str, cases: Summary, palette: Palette) -> list[tuple[str, str]]:
     drawn = [
-        ("Goodput", goodput_figure((name, cases), palette)),
-        ("Goodput of H-MAS over the baselines", ratio_figure((name, cases), palette)),
+        ("Goodput", goodput_svg([(name, cases)], palette)),
+        ("Goodput of H-MAS over the baselines", ratio_svg([(name, cases)], palette)),
     ]
-    return [(f"{title}, {name}", svg) for title, svg in drawn if svg]
-
-
-def _palette(summary: Summary, cases: Sequence[CaseReport]) -> Palette:
-    """One colour per arm on the whole page."""
-    return colours([*summary.each("arm"), *(arm for case in cases for arm in case.outcomes_by_arm)])
+    return [(f"{title}, {name}", inline(text)) for title, text in drawn if text]
 
 
 def sources_of(results: Sequence[Result]) -> list[str]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from evals.report.page import rendered
 from evals.report.sheet import Sheet, markdown
 from evals.report.summary import Summary
 from evals.report.tables import over_loads, percent, points, times, whole_suite
@@ -80,17 +79,12 @@ def pages_of(every: Sequence[Evidence]) -> dict[Path, str]:
 
 def page_of(evidence: Evidence) -> str:
     """Question, answer, where it loses, tables, plots, conditions, caveats."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    text: str = environment.get_template("answer.md.j2").render(
-        run=evidence.run, name=evidence.name, config=evidence.run["config"],
+    return rendered(
+        "answer.md.j2", run=evidence.run, name=evidence.name, config=evidence.run["config"],
         answer=answer(evidence), losses=markdown(losses(evidence)),
         tables=[markdown(sheet) for sheet in _tables(evidence.summary)],
         plots=sorted(path.name for path in (RESULTS / evidence.name).glob("*.svg")),
     )  # fmt: skip
-    return text
 
 
 def answer(evidence: Evidence) -> list[str]:

@@ -1,10 +1,9 @@
 """How does goodput move with load? In requests per second, and over the baselines.
 
-Lines with bands (95% intervals over seeds), bars where there is one load only. For the page one
-figure per scenario, and all of them as files of their own.
+Lines with bands (95% intervals over seeds), bars where there is one load only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +16,6 @@ from evals.report.figures import (
     legend,
     logarithmic,
     plain,
-    svg,
     svg_file,
 )
 from evals.report.summary import Summary
@@ -35,54 +33,17 @@ MOST_DRAWN = 2.0  # times its mean: intervals of very few seeds would hide all e
 SHARED = (("bound_rps", "--", "upper bound"), ("offered_rps", ":", "offered"))
 
 Stretch = tuple[str, Summary]
-Draw = Callable[[Figure], None]
 
 
-def goodput_figure(stretch: Stretch, palette: Palette) -> str:
-    """Goodput over load of every arm, the offered rate and the upper bound, as inline SVG."""
-    return svg(f"goodput-{stretch[0]}", _height(stretch), _goodput([stretch], palette))
+def goodput_svg(stretches: Sequence[Stretch], palette: Palette) -> str:
+    """Goodput over load of every arm, the offered rate and the upper bound, as an SVG file.
 
+    Scenarios are below each other.
+    """
+    heights = [_height(cases) for _, cases in stretches]
 
-def ratio_figure(stretch: Stretch, palette: Palette) -> str:
-    """Goodput of H-MAS over each baseline that ran; empty where a table says it better."""
-    if not _has_ratios(stretch):
-        return ""
-    return svg(f"ratio-{stretch[0]}", 3.0, _ratios([stretch], palette))
-
-
-def goodput_file(stretches: Sequence[Stretch], palette: Palette) -> str:
-    """All scenarios below each other, as the text of an SVG file."""
-    return svg_file("goodput", sum(map(_height, stretches)), _goodput(stretches, palette))
-
-
-def ratio_file(stretches: Sequence[Stretch], palette: Palette) -> str:
-    """The same of ratios; empty where no scenario has a baseline and several loads."""
-    drawn = [stretch for stretch in stretches if _has_ratios(stretch)]
-    return svg_file("ratio", 3.0 * len(drawn), _ratios(drawn, palette)) if drawn else ""
-
-
-def _height(stretch: Stretch) -> float:
-    cases = stretch[1]
-    return 3.4 if len(cases.each("load")) > 1 else 1.0 + 0.19 * len(cases.each("arm"))
-
-
-def _has_ratios(stretch: Stretch) -> bool:
-    arms = stretch[1].each("arm")
-    return HMAS in arms and len(stretch[1].each("load")) > 1 and bool({*BASELINES} & {*arms})
-
-
-def _panels(figure: Figure, heights: Sequence[float]) -> list[Axes]:
-    grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=list(heights))
-    panels: list[Axes] = list(grid[:, 0])
-    for axes in panels:
-        plain(axes)
-    return panels
-
-
-def _goodput(stretches: Sequence[Stretch], palette: Palette) -> Draw:
     def draw(figure: Figure) -> None:
-        panels = _panels(figure, [_height(stretch) for stretch in stretches])
-        for axes, (name, cases) in zip(panels, stretches, strict=True):
+        for axes, (name, cases) in zip(_panels(figure, heights), stretches, strict=True):
             if len(cases.each("load")) > 1:
                 _lines(axes, cases, palette)
                 legend(axes)
@@ -92,7 +53,41 @@ def _goodput(stretches: Sequence[Stretch], palette: Palette) -> Draw:
             if len(stretches) > 1:
                 axes.set_title(name, loc="left")
 
-    return draw
+    return svg_file(_name("goodput", stretches), sum(heights), draw)
+
+
+def ratio_svg(stretches: Sequence[Stretch], palette: Palette) -> str:
+    """Goodput of H-MAS over each baseline that ran; empty where a table says it better."""
+    drawn = [stretch for stretch in stretches if _has_ratios(stretch[1])]
+    heights = [3.0] * len(drawn)
+
+    def draw(figure: Figure) -> None:
+        for axes, (name, cases) in zip(_panels(figure, heights), drawn, strict=True):
+            _ratios(axes, cases, palette)
+            axes.set_title(f"H-MAS, {name}", loc="left")
+
+    return svg_file(_name("ratio", drawn), sum(heights), draw) if drawn else ""
+
+
+def _name(what: str, stretches: Sequence[Stretch]) -> str:
+    return "-".join([what, *(name for name, _ in stretches)])
+
+
+def _height(cases: Summary) -> float:
+    return 3.4 if len(cases.each("load")) > 1 else 1.0 + 0.19 * len(cases.each("arm"))
+
+
+def _has_ratios(cases: Summary) -> bool:
+    arms = cases.each("arm")
+    return HMAS in arms and len(cases.each("load")) > 1 and bool({*BASELINES} & {*arms})
+
+
+def _panels(figure: Figure, heights: Sequence[float]) -> list[Axes]:
+    grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=list(heights))
+    panels: list[Axes] = list(grid[:, 0])
+    for axes in panels:
+        plain(axes)
+    return panels
 
 
 def _lines(axes: Axes, cases: Summary, palette: Palette) -> None:
@@ -143,37 +138,28 @@ def _bars(axes: Axes, cases: Summary, palette: Palette) -> None:
     axes.set_xlabel(f"goodput (requests/s) at {cases.each('load')[0]:g}x capacity")
 
 
-def _ratios(stretches: Sequence[Stretch], palette: Palette) -> Draw:
-    def draw(figure: Figure) -> None:
-        for axes, (name, cases) in zip(
-            _panels(figure, [3.0] * len(stretches)), stretches, strict=True
-        ):
-            seen: list[Interval] = []
-            for base in BASELINES:
-                points = [
-                    (load, value)
-                    for load in sorted(cases.each("load"))
-                    if (value := cases.only(load=load).ratio(HMAS, base)) is not None
-                ]
-                if points:
-                    seen += [value for _, value in points]
-                    _line(axes, points, palette[base], f"over {base}", strong=False)
-            _scale(axes, seen)
-            axes.set_title(f"H-MAS, {name}", loc="left")
-            axes.set_ylabel("goodput ratio")
-            axes.set_xlabel("offered load, times capacity")
-            legend(axes, x=1.1)
-
-    return draw
+def _ratios(axes: Axes, cases: Summary, palette: Palette) -> None:
+    seen: list[Interval] = []
+    for base in BASELINES:
+        points = [
+            (load, value)
+            for load in sorted(cases.each("load"))
+            if (value := cases.only(load=load).ratio(HMAS, base)) is not None
+        ]
+        if points:
+            seen += [value for _, value in points]
+            _line(axes, points, palette[base], f"over {base}", strong=False)
+    _scale(axes, seen)
+    axes.set_ylabel("goodput ratio")
+    axes.set_xlabel("offered load, times capacity")
+    legend(axes, x=1.1)
 
 
 def _scale(axes: Axes, seen: Sequence[Interval]) -> None:
     """The paper's range; from 0, or logarithmic where ratios are large."""
     axes.axhline(1.0, color=STOCK_COLOUR, lw=0.8)
     for i, ratio in enumerate(PAPER):
-        axes.axhline(
-            ratio, color=INK, lw=0.8, ls=(0, (1, 2)), label=None if i else PAPER_LABEL
-        )
+        axes.axhline(ratio, color=INK, lw=0.8, ls=(0, (1, 2)), label=None if i else PAPER_LABEL)
     lows, highs = zip(*map(_ends, seen), strict=True)
     most, least = max(*PAPER, *highs), min(1.0, *lows)
     if most > LOG_ABOVE and least > 0:

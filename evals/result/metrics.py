@@ -120,11 +120,6 @@ def columns(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return rows.astype({"met": bool, "ttft_s": float, "tpot_s": float, "e2e_s": float})
 
 
-def attainment_by(outcomes: Sequence[Outcome], column: str) -> dict[str, float]:
-    """Share of requests that met all their SLOs, per `tenant` or `slo_class`, sorted."""
-    return _shares(columns(outcomes), column)
-
-
 def percentiles(values: "pd.Series[float]") -> dict[str, float | int | None]:
     """p50, p90, p99 (linear interpolation) of the values there are; `none`: how many are NaN."""
     known = values.dropna()

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from evals.report.case_section import CaseReport
-from evals.report.figures import OTHERS, colours, drawn_arms
+from evals.report.figures import OTHERS, colours, drawn_arms, inline
 from evals.report.page import write_report
-from evals.report.plots import goodput_figure, goodput_file, ratio_figure
+from evals.report.plots import goodput_svg, ratio_svg
 from evals.report.sheet import markdown, terminal
 from evals.report.summary import Summary
 from evals.report.tables import case_sheets, one_load, over_loads, summary_sheets, whole_suite
@@ -79,12 +79,11 @@ def words(svg):
 def test_the_page_has_every_plot_as_valid_svg(tmp_path):
     html = html_of(tmp_path, [case()])
     svgs = re.findall(r"<svg.*?</svg>", html, flags=re.S)
-    assert len(svgs) == 1 + 6
+    assert len(svgs) == 1 + 4
     for svg in svgs:
         ElementTree.fromstring(svg)
         assert "currentColor" in svg
-    for caption in ("Goodput", "Attainment over time", "per tenant",
-                    "per SLO class", "What the controller did"):  # fmt: skip
+    for caption in ("Goodput", "Attainment over time", "What the controller did"):
         assert caption in html
 
 
@@ -105,7 +104,7 @@ def test_the_same_run_gives_the_same_page(tmp_path):
 def test_a_page_with_few_decisions_or_nobody_served_is_still_written(tmp_path, decisions):
     lost = [outcome(i, met=False, finish="error", ttft_s=None, tpot_s=None) for i in range(3)]
     html = html_of(tmp_path, [case(by_arm={"vllm-fcfs": lost, "hmas": lost}, decisions=decisions)])
-    assert html.count("<svg") == 1 + 5 + bool(decisions)
+    assert html.count("<svg") == 1 + 3 + bool(decisions)
 
 
 def test_page_markdown_and_terminal_have_the_same_sheets(tmp_path):
@@ -164,7 +163,7 @@ def test_a_seed_that_only_one_arm_ran_counts_for_no_pair():
 def test_where_the_baseline_has_no_goodput_there_is_a_gap_and_no_error():
     found = summary({"vllm-fcfs": (0.8, 0.4, 0.0), "hmas": (0.8, 0.6, 0.4)})
     assert table(over_loads("conv", found), "Goodput of H-MAS over")["vllm-fcfs"][2] == "-"
-    assert ratio_figure(("conv", found), colours(found.each("arm"))).startswith("<svg")
+    assert ratio_svg([("conv", found)], colours(found.each("arm"))).startswith("<?xml")
 
 
 def test_the_whole_suite_counts_every_case_the_same_and_names_the_best_first():
@@ -242,7 +241,7 @@ def test_the_share_of_the_bound_is_in_tables_and_plot():
     found = Summary.of(bounded())
     rows = table(over_loads("conv", found), "Share of the upper bound")
     assert [cell.split()[0] for cell in rows["hmas"]] == ["100.0%", "100.0%", "70.0%"]
-    assert "upper bound" in words(goodput_figure(("conv", found), colours(found.each("arm"))))
+    assert "upper bound" in words(goodput_svg([("conv", found)], colours(found.each("arm"))))
     assert "upper bound 12.00/s" in " ".join(shown(found).split())
 
 
@@ -252,7 +251,7 @@ def test_results_without_a_bound_say_nothing_of_it():
     for every in (plain, half):
         found = Summary.of(every)
         assert "bound" not in "".join(map(markdown, sheets_of(found)))
-        assert "upper bound" not in words(goodput_figure(("conv", found), colours(["vllm-fcfs"])))
+        assert "upper bound" not in words(goodput_svg([("conv", found)], colours(["vllm-fcfs"])))
 
 
 # --- plots
@@ -271,29 +270,30 @@ def test_no_two_drawn_arms_share_a_colour():
 
 def test_with_many_arms_the_rest_is_one_entry_and_one_load_gives_bars():
     found = summary(dict.fromkeys(MANY, (0.9, 0.5, 0.2)))
-    drawn = words(goodput_figure(("conv", found), colours(MANY)))
+    drawn = words(goodput_svg([("conv", found)], colours(MANY)))
     assert f"{len(MANY) - 2} other arms" in drawn
     assert "fixed-edf" not in drawn
     one = summary(dict.fromkeys(MANY, (0.5,)), loads=(1.0,))
-    assert set(MANY) <= set(words(goodput_figure(("conv", one), colours(MANY))))
+    assert set(MANY) <= set(words(goodput_svg([("conv", one)], colours(MANY))))
 
 
 def test_large_ratios_are_drawn_logarithmically_and_without_a_baseline_nothing():
     far = summary({"vllm-fcfs": (0.8, 0.1, 0.02), "hmas": (0.8, 0.9, 0.5)})
     near = summary({"vllm-fcfs": (0.8, 0.5, 0.3), "hmas": (0.8, 0.9, 0.5)})
-    ticks = [words(ratio_figure(("c", found), colours(ARMS))) for found in (far, near)]
+    ticks = [words(ratio_svg([("c", found)], colours(ARMS))) for found in (far, near)]
     assert "20x" in ticks[0]
     assert "0x" not in ticks[0]  # nowhere on a logarithmic axis
     assert "0x" in ticks[1]
     assert "paper, abstract: 1.2x-3.0x," in ticks[1]
-    assert ratio_figure(("c", summary({"hmas": (1, 1, 1)})), colours(["hmas"])) == ""
+    assert ratio_svg([("c", summary({"hmas": (1, 1, 1)}))], colours(["hmas"])) == ""
     one = summary({"vllm-fcfs": (0.8,), "hmas": (0.9,)}, loads=(1.0,))
-    assert ratio_figure(("c", one), colours(ARMS)) == "", "a dot: the table says it better"
+    assert ratio_svg([("c", one)], colours(ARMS)) == "", "a dot: the table says it better"
 
 
 def test_a_file_of_its_own_has_every_scenario_and_needs_no_page():
     found = Summary.of([each | {"scenario": name} for name in "ab" for each in bounded()])
-    text = goodput_file(found.stretches(), colours(found.each("arm")))
+    text = goodput_svg(found.stretches(), colours(found.each("arm")))
     ElementTree.fromstring(text[text.index("<svg") :])
     assert "currentColor" not in text
+    assert "currentColor" in inline(text)
     assert {"a", "b"} <= set(words(text))
