@@ -3,7 +3,6 @@
 Wiring only. Heavy imports (vLLM, matplotlib) stay inside the functions that need them.
 """
 
-import os
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -20,11 +19,10 @@ from evals.report_command import pages, report
 from evals.requests.options import DrawOption, FormatOption, trace_file
 from evals.tune_command import tune
 from hmas_agents.commands.exits import FAILED, CommandError
+from hmas_agents.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
-
-    from evals.result.run_result import SuiteRun
 
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
@@ -90,9 +88,7 @@ def run(
     ] = None,
     trace_format: FormatOption = None,
     draw: DrawOption = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    json_output: JsonOption = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for results.json, results.md, report.html, outcomes, ledgers."),
@@ -141,6 +137,10 @@ def run(
     """
     from evals.eval_run import EvalRequest, LiveTarget, run_eval
     from evals.progress import CaseProgress
+    from evals.report.sheet import show
+    from evals.report.summary import Summary
+    from evals.report.tables import case_sheets, summary_sheets
+    from evals.result.run_result import to_json
     from evals.suite.arms import ControllerOptions
 
     if trace is None:
@@ -160,12 +160,15 @@ def run(
         trace_file=None if trace is None else trace_file(trace, trace_format, draw),
         controller=ControllerOptions(config_path=config, model_url=model_url, cassette=cassette),
         out=out,
-        jobs=jobs or os.cpu_count() or 1,
+        jobs=jobs,
         live=LiveTarget(url, model, token_file, serve, tuple(server or ())) if live else None,
     )
     with CaseProgress() as progress:
         result = run_eval(request, progress)
-    _show(result, json_output, out)
+    summary = Summary.of(result.results)
+    show(to_json(result), json_output, *case_sheets(summary), *summary_sheets(summary))
+    if out is not None:
+        typer.echo(f"report: {out / 'report.html'}", err=True)
 
 
 class TraceSource(StrEnum):
@@ -221,21 +224,3 @@ def fetch(
 
 def _advance(bars: "Progress", bar: "TaskID", done: int, total: int | None) -> None:
     bars.update(bar, completed=done, total=total)
-
-
-def _show(run: "SuiteRun", json_output: bool, out: Path | None) -> None:
-    from rich.console import Console
-
-    from evals.report.sheet import terminal
-    from evals.report.summary import Summary
-    from evals.report.tables import case_sheets, summary_sheets
-    from evals.result.run_result import to_json
-
-    if json_output:
-        typer.echo(to_json(run))
-    else:
-        summary = Summary.of(run.results)
-        for sheet in (*case_sheets(summary), *summary_sheets(summary)):
-            Console().print(terminal(sheet))
-    if out is not None:
-        typer.echo(f"report: {out / 'report.html'}", err=True)

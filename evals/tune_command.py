@@ -1,6 +1,5 @@
 """How is `hmas eval tune` called? Tunes on the development half, and writes the file."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +39,7 @@ def tune(
 
     suite = for_tuning(load_suite(suite_file), seeds)
     profiles = {name: machine_of(suite, name) for name in suite.profiles}
-    options = RunOptions(jobs or os.cpu_count() or 1, ControllerOptions(config_path=config))
+    options = RunOptions(jobs, ControllerOptions(config_path=config))
     with CaseProgress() as progress:
         longest = {name: profile.max_model_len for name, profile in profiles.items()}
         workloads = build_workloads(suite, None, longest, progress.warn)

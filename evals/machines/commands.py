@@ -1,41 +1,35 @@
 """`hmas profile`: which machines are there, and how is one made from measured kernels?"""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hmas_agents.commands.options import JsonOption
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
     help="Machine profiles: list them, make one from measured kernels.",
 )  # fmt: skip
-JsonOutput = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output.")
-]
 
 
 @app.command("list")
-def list_profiles(*, json_output: JsonOutput = False) -> None:
+def list_profiles(*, json_output: JsonOption = False) -> None:
     """Show the profiles in evals/profiles: step times, KV cache, origin (`--json`).
 
     hmas profile list
     """
-    from rich.console import Console
-
     from evals.machines.profile_file import load_profile, profile_names
     from evals.machines.step_times import profiles_sheet, step_times_ms
-    from evals.report.sheet import terminal
+    from evals.report.sheet import show
 
     profiles = [load_profile(name) for name in profile_names()]
-    if json_output:
-        typer.echo(json.dumps([
-            {"name": each.name, "provenance": each.provenance, "kv_blocks": each.kv_blocks,
-             "block_size": each.block_size, "step_ms": step_times_ms(each)}
-            for each in profiles
-        ], indent=2))  # fmt: skip
-        return
-    Console(highlight=False).print(terminal(profiles_sheet(profiles)))
+    document = [
+        {"name": each.name, "provenance": each.provenance, "kv_blocks": each.kv_blocks,
+         "block_size": each.block_size, "step_ms": step_times_ms(each)}
+        for each in profiles
+    ]  # fmt: skip
+    show(document, json_output, profiles_sheet(profiles))
 
 
 @app.command()
@@ -60,7 +54,7 @@ def silicon(
         bool, typer.Option("--check", help="Write nothing: compare with the profile of that name.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder for GPU_MODEL.toml.")] = Path("var/profiles"),
-    json_output: JsonOutput = False,
+    json_output: JsonOption = False,
 ) -> None:
     """Make a profile of a GPU that is not at hand, from kernels that NVIDIA measured on it.
 
@@ -73,6 +67,7 @@ def silicon(
     from evals.machines.profile_file import PROFILES, profile_text
     from evals.machines.silicon import Wanted, silicon_profile
     from evals.machines.step_times import step_times_ms
+    from evals.report.sheet import show
     from hmas_agents.commands.exits import FAILED, CommandError
 
     wanted = Wanted(gpu, model, tp, vllm, host_ms / 1000, max_model_len)
@@ -87,10 +82,10 @@ def silicon(
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    if json_output:
-        typer.echo(json.dumps({
-            "name": wanted.name, "file": str(path), "provenance": made.profile.provenance,
-            "kv_blocks": made.profile.kv_blocks, "step_ms": step_times_ms(made.profile),
-            "kernels_ms": made.kernels_ms,
-        }, indent=2))  # fmt: skip
+    document = {
+        "name": wanted.name, "file": str(path), "provenance": made.profile.provenance,
+        "kv_blocks": made.profile.kv_blocks, "step_ms": step_times_ms(made.profile),
+        "kernels_ms": made.kernels_ms,
+    }  # fmt: skip
+    show(document, json_output)
     typer.echo(f"{'the same' if check else 'written'}: {path}", err=True)

@@ -12,6 +12,7 @@ from evals.progress import progress_bar
 from evals.requests.options import DrawOption, FormatOption, trace_file
 from evals.suite.arms import Arm, parse_arm
 from evals.suite.contenders import STOCK
+from hmas_agents.commands.options import JsonOption
 
 FEW = 7  # loads of a range
 
@@ -48,9 +49,7 @@ def plan(
         float, typer.Option(min=0, max=1, help="Share of requests that shall meet all SLOs.")
     ] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Decides what is drawn.")] = 0,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on standard output.")
-    ] = False,
+    json_output: JsonOption = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for plan.json, plan.md and plan.svg.")
     ] = None,
@@ -72,19 +71,16 @@ def plan(
 
     hmas plan servegen/deepseek-r1 --draw hours=9..17 --replicas 2..8
     """
-    from rich.console import Console
-
     from evals.plan import report
     from evals.plan.plan import PlanOptions, needed, run_plan
     from evals.plan.traffic import read_traffic
-    from evals.report.sheet import markdown, terminal
+    from evals.report.sheet import markdown, show
 
     names = [STOCK, *(policy or [_start_setting()])]
     options = PlanOptions(
         _loads(load), _replicas(replicas), tuple(_arm(name) for name in dict.fromkeys(names)),
         meet, seed,
     )  # fmt: skip
-    console = Console(highlight=False)
     planned = read_traffic(
         trace_file(traffic, trace_format, draw), profile=profile, slo_class=slo_class, seed=seed,
         warn=lambda line: typer.echo(f"warning: {line}", err=True),
@@ -99,11 +95,7 @@ def plan(
         indent=1,
     )  # fmt: skip
     tables, said = report.sheets(results, meet), report.sentences(results, meet)
-    if json_output:
-        typer.echo(document)
-    else:
-        console.print(*map(terminal, tables), sep="\n")
-        console.print(*said, sep="\n", markup=False)
+    show(document, json_output, *tables, *said)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "plan.json").write_text(document + "\n", encoding="utf-8")

@@ -1,5 +1,7 @@
 """Do intervals hold the truth as often as they say, and do arms differ only where they do?"""
 
+import re
+
 import pytest
 
 from evals.checks.coverage import FAMILIES, coverage, coverage_of_runs
@@ -44,5 +46,5 @@ def test_two_runs_of_one_arm_differ_as_the_intervals_say():
 def test_the_command_prints_the_table():
     result = run_hmas("eval", "coverage", "--draws", "100", "--comparisons", "10")
     assert result.exit_code == 0, result.output
-    assert "| normal | 20 |" in result.output
+    assert re.search(r"normal +20 +\d", result.output)
     assert "hold 0" in result.output
