@@ -3,10 +3,9 @@
 Wiring only. Heavy imports (vLLM, matplotlib) stay inside the functions that need them.
 """
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,13 +35,6 @@ app.add_typer(agent_app, name="agent")
 traces_app = typer.Typer(help="The public traces that evals replay.")
 
 
-class EngineKind(StrEnum):
-    """Where a suite runs."""
-
-    SIM = "sim"
-    LIVE = "live"
-
-
 @app.callback()
 def evals() -> None:
     """Does it pay? Replay traces against policies and H-MAS."""
@@ -60,8 +52,9 @@ def run(
     ],
     *,
     engine: Annotated[
-        EngineKind, typer.Option(help="sim: in virtual time, no server. live: a running server.")
-    ] = EngineKind.SIM,
+        Literal["sim", "live"],
+        typer.Option(help="sim: in virtual time, no server. live: a running server."),
+    ] = "sim",
     url: Annotated[str, typer.Option(help="live: the server.")] = "http://127.0.0.1:8000",
     model: Annotated[str, typer.Option(help="live: model to load; default: the first.")] = "",
     token_file: Annotated[
@@ -147,7 +140,7 @@ def run(
         for option, value in (("--format", trace_format), ("--draw", draw)):
             if value is not None:
                 raise typer.BadParameter(f"{option} {value}: goes with --trace")
-    live = serve or engine is EngineKind.LIVE
+    live = serve or engine == "live"
     if live and cassette is not None:
         raise typer.BadParameter("--cassette: a live run asks the model itself")
     if server and not live:
@@ -171,18 +164,12 @@ def run(
         typer.echo(f"report: {out / 'report.html'}", err=True)
 
 
-class TraceSource(StrEnum):
-    """What `hmas traces fetch` can bring."""
-
-    AZURE = "azure"
-    SERVEGEN = "servegen"
-
-
 @traces_app.command()
 def fetch(
     source: Annotated[
-        TraceSource, typer.Argument(help="servegen: the clients of deepseek-r1.")
-    ] = TraceSource.AZURE,
+        Literal["azure", "servegen"],
+        typer.Argument(help="servegen: the clients of deepseek-r1."),
+    ] = "azure",
     *,
     folder: Annotated[
         Path, typer.Option("--dir", help="Where to put them; evals look in var/traces.")
@@ -211,9 +198,9 @@ def fetch(
             Progress(console=console) as bars,
             httpx.Client(follow_redirects=True, timeout=30) as client,
         ):
-            for name in AZURE_FILES if source is TraceSource.AZURE else FETCHED:
+            for name in AZURE_FILES if source == "azure" else FETCHED:
                 on_progress = partial(_advance, bars, bars.add_task(name, total=None))
-                if source is TraceSource.AZURE:
+                if source == "azure":
                     fetch_azure(AZURE_FILES[name], folder, on_progress, client)
                 else:
                     fetch_servegen(name, folder, on_progress, client)

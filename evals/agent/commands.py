@@ -159,37 +159,6 @@ def build(
     typer.echo(f"{out}: {len(built)} cases")
 
 
-@app.command("label")
-def label(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of `hmas trace export --cases`.")],
-    *,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: the same file, rewritten.")
-    ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Futures behind each label.")] = 4,
-    horizon: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="How far labels look ahead.")
-    ] = 30.0,
-    jobs: JobsOption = 0,
-) -> None:
-    """Label the cases of a file that have no labels yet.
-
-    hmas trace export --run 3 --cases run3.jsonl.gz
-
-    hmas eval agent label run3.jsonl.gz
-    """
-    from evals.agent.build import LABEL_SEED
-    from evals.agent.labels import label_cases
-    from evals.progress import CaseProgress
-    from hmas_agents.case_file import Plan, read_cases, write_cases
-
-    plan = Plan(draws, LABEL_SEED, horizon)
-    with CaseProgress() as progress:
-        cases = label_cases(read_cases(file), {}, lambda _: plan, jobs, progress)
-    count = write_cases(out or file, cases)
-    typer.echo(f"{out or file}: {count} cases")
-
-
 def _model_config(config: Path | None, url: str | None, name: str) -> "ModelConfig":
     from hmas_agents.commands.options import read_config
 

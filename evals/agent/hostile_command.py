@@ -1,21 +1,14 @@
 """What if the policy agent's model were out to harm? `hmas eval hostile` is such a model."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-
-class HostileKind(StrEnum):
-    """What the model says (`evals.agent.hostile.replies`)."""
-
-    WORST = "worst"
-    GARBAGE = "garbage"
-    INJECTION = "injection"
+from evals.agent.hostile import Kind
 
 
 def hostile(
-    kind: Annotated[HostileKind, typer.Argument(help="What it answers.")],
+    kind: Annotated[Kind, typer.Argument(help="What it answers.")],
     *,
     policy: Annotated[str, typer.Option(help="Policy to propose, with parameters.")] = "fcfs",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8399,
@@ -40,8 +33,8 @@ def hostile(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--policy") from error
     try:
-        with serving(replies(kind.value, name, params), port=port) as model:
-            typer.echo(f"{kind.value}, proposing {policy}, at {model.url}", err=True)
+        with serving(replies(kind, name, params), port=port) as model:
+            typer.echo(f"{kind}, proposing {policy}, at {model.url}", err=True)
             try:
                 threading.Event().wait()
             finally:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evals.live.capacity import capacity_rps
 from evals.live.own_server import own_server
-from evals.live.run import LiveOptions, LiveRun, capacity_rps, run_live_suite
+from evals.live.run import LiveOptions, LiveRun, run_live_suite
 from evals.live.server import connect, wait_until_idle
 from evals.live.totals import Totals, engine_totals, exported_totals
 from evals.progress import CaseProgress
@@ -70,7 +71,7 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
         own.engine() as engine,
     ):
         server = connect(own.url, engine)
-        most_rps = capacity_rps(server, workload, seconds=CAPACITY_S, progress=progress)
+        most_rps = capacity_rps(server, workload, CAPACITY_S, progress)
         progress.note(
             f"replaying {workload.provenance} at {options.load:g} times the capacity, twice: in "
             "vLLM's default order, then with H-MAS acting (15 s more to take charge)"

@@ -5,7 +5,8 @@ the demo. They hold a lease, so a crash here lets the engine go back by itself.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -69,23 +70,21 @@ def steered(
         yield
         return
     stop = threading.Event()
-    crashes: list[Exception] = []
     if arm.kind == "fixed":
         _apply_fixed(arm, engine)
         steer = partial(_hold_fixed, engine, stop)
     else:
         config = controller_config(controller, overrides, arm)
-        loop = _take_charge(engine, config, controller, run_label)
-        steer = partial(_control, loop, stop)
-    worker = threading.Thread(target=_catching(steer, crashes), name=arm.name)
-    worker.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        worker.join()
-    if crashes:
-        raise ArmError(f"{arm.name}: the controller stopped early: {crashes[0]}") from crashes[0]
+        steer = partial(_control, _take_charge(engine, config, controller, run_label), stop)
+    with ThreadPoolExecutor(1, arm.name) as pool:
+        steering = pool.submit(steer)
+        try:
+            yield
+        finally:
+            stop.set()
+            crash = steering.exception()
+    if crash is not None:
+        raise ArmError(f"{arm.name}: the controller stopped early: {crash}") from crash
 
 
 def _apply_fixed(arm: Arm, engine: Engine) -> None:
@@ -129,13 +128,3 @@ def _take_charge(
 def _control(loop: "ControlLoop", stop: threading.Event) -> None:
     with loop:
         loop.run_forever(stop)
-
-
-def _catching(steer: Callable[[], None], crashes: list[Exception]) -> Callable[[], None]:
-    def run() -> None:
-        try:
-            steer()
-        except Exception as error:  # noqa: BLE001  raised again in the thread of the arm
-            crashes.append(error)
-
-    return run

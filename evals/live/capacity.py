@@ -6,12 +6,13 @@ are through.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from evals.live.load_generator import bodies_for, closed_loop
 from evals.live.server import Server
+from evals.progress import CaseProgress
+from evals.requests.offer import Workload
 from evals.requests.scenario import LEAST_COMPLETIONS
-from serving.contracts import TraceRequest
 from serving.engines.ranks import rank_count
 
 
@@ -19,17 +20,13 @@ class CapacityError(RuntimeError):
     """The server's capacity could not be measured; says why and what to do."""
 
 
-def measure_capacity(
-    server: Server,
-    requests: Sequence[TraceRequest],
-    *,
-    seconds: float,
-    token_seed: int,
-    on_tick: Callable[[float], None] = lambda _elapsed_s: None,
+def capacity_rps(
+    server: Server, workload: Workload, seconds: float, progress: CaseProgress
 ) -> float:
     """Requests per second that a server with the hook completes when all its slots are taken.
 
-    Requests are taken in order, again from the start when used up, arrival times ignored.
+    Requests are taken in order, again from the start when used up, arrival times ignored; with a
+    bar of seconds.
 
     Raises:
         CapacityError: the server refused everything, or is too slow for `seconds`.
@@ -38,11 +35,15 @@ def measure_capacity(
         raise CapacityError(f"{server.url}: how many slots it has is only known with the hook")
     snapshot = server.engine.snapshot()
     concurrency = snapshot.envelope.max_active_requests * rank_count(snapshot)
+    bar = progress.add(f"{workload.scenario} capacity (seconds)", round(seconds))
     finished_s, failures = asyncio.run(closed_loop(
-        server, bodies_for(server, requests, token_seed), concurrency=concurrency,
-        seconds=seconds, run_id="capacity-", failures_allowed=concurrency, on_tick=on_tick,
+        server, bodies_for(server, workload.requests, workload.seed), concurrency=concurrency,
+        seconds=seconds, run_id="capacity-", failures_allowed=concurrency,
+        on_tick=lambda elapsed_s: progress.update(bar, int(elapsed_s)),
     ))  # fmt: skip
-    return rate_rps(finished_s, seconds / 2, seconds, failures)
+    found_rps = rate_rps(finished_s, seconds / 2, seconds, failures)
+    progress.done(bar, f"{workload.scenario}: capacity {found_rps:.2f} requests/s (closed loop)")
+    return found_rps
 
 
 def rate_rps(

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from evals.live.arm import steered
-from evals.live.capacity import measure_capacity
+from evals.live.capacity import capacity_rps
 from evals.live.clients import played_apart
 from evals.live.load_generator import Replay, replay
 from evals.live.server import Server, check_lengths, wait_until_at_rest
@@ -126,7 +126,7 @@ def play(
         if scenario not in capacities_rps:
             _wait_until_all_rest(live)
             capacities_rps[scenario] = capacity_rps(
-                live.server, workload, seconds=live.options.capacity_s, progress=live.progress
+                live.server, workload, live.options.capacity_s, live.progress
             )
         for load in live.suite.loads:
             for arm in in_turn(list(live.servers), next(turns)):
@@ -138,23 +138,6 @@ def in_turn(arms: Sequence[str], turn: int) -> list[str]:
     """The arms in order, begun `turn` places later and round again."""
     first = turn % len(arms)
     return [*arms[first:], *arms[:first]]
-
-
-def capacity_rps(
-    server: Server, workload: Workload, *, seconds: float, progress: CaseProgress
-) -> float:
-    """Requests per second that the server completes of a scenario's, with a bar of seconds.
-
-    Raises:
-        CapacityError: it could not be measured.
-    """
-    bar = progress.add(f"{workload.scenario} capacity (seconds)", round(seconds))
-    rate_rps = measure_capacity(
-        server, workload.requests, seconds=seconds, token_seed=workload.seed,
-        on_tick=lambda elapsed_s: progress.update(bar, int(elapsed_s)),
-    )  # fmt: skip
-    progress.done(bar, f"{workload.scenario}: capacity {rate_rps:.2f} requests/s (closed loop)")
-    return rate_rps
 
 
 def _wait_until_all_rest(live: LiveRun) -> None:

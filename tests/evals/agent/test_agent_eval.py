@@ -188,27 +188,6 @@ def test_a_limit_takes_cases_from_the_whole_file(capsys, tmp_path):
     assert scores(out)["rules", "development"]["scenarios"] == 3
 
 
-def test_label_fills_in_what_has_no_labels_and_leaves_the_rest(capsys, tmp_path, monkeypatch):
-    path = tmp_path / "run3.jsonl.gz"
-    bare = case("new", labels={}, plan=None, twin={})
-    write_cases(path, [case("old"), bare])
-    asked = []
-
-    def label_all(questions, **_):
-        asked.extend(questions)
-        return [{candidate_key(*c): (0.5,) * q.plan.draws for c in q.candidates} for q in questions]
-
-    monkeypatch.setattr(labelling, "label_all", label_all)
-    code, out, _ = agent(capsys, "label", path, "--draws", 3, "--horizon", 12)
-    assert (code, out) == (0, f"{path}: 2 cases\n")
-    assert [question.title for question in asked] == ["new"]
-    old, new = read_cases(path)
-    assert old == case("old")
-    assert new.labels == {"fcfs": (0.5,) * 3, "edf": (0.5,) * 3, "slide": (0.5,) * 3}
-    assert new.plan is not None
-    assert (new.plan.draws, new.plan.horizon_s) == (3, 12.0)
-
-
 def test_asked_at_the_same_time_it_scores_the_same(capsys, cases, tmp_path):
     args = ["--cases", cases, "--model", "tiny", "--rotations", 3, "--json"]
     with serving(completion(proposals("edf"))) as server:

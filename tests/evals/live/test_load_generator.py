@@ -10,13 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from evals.live.capacity import CapacityError, measure_capacity, rate_rps
+from evals.live.capacity import CapacityError, capacity_rps, rate_rps
 from evals.live.completion_stream import Served, stream_completion
 from evals.live.load_generator import client_outcome, replay
 from evals.live.request_body import completion_body, prompt_ids
 from evals.live.server import Server as RunningServer
+from evals.progress import CaseProgress
 from serving.contracts import SLO, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
+from tests.evals.live.test_live_suite import WORKLOADS
 from tests.evals.samples import offered
 from tests.fakes import ENVELOPE, FakeEngine
 
@@ -347,8 +349,8 @@ def capacity(server, seconds):
     async def go():
         async with serving(server) as url:
             measuring = functools.partial(
-                measure_capacity, RunningServer(url, "tiny", engine), offered(0.0, 9.0),
-                seconds=seconds, token_seed=1,
+                capacity_rps, RunningServer(url, "tiny", engine), WORKLOADS[0], seconds,
+                CaseProgress(),
             )  # fmt: skip
             return await asyncio.to_thread(measuring)
 
