@@ -90,12 +90,8 @@ def fixed(candidate: str) -> Contender:
 class Model:
     """A model with one version of the prompt, its options in `rotations` different orders.
 
-    Args:
-        config: endpoint, model and limits.
-        prompt: the version to ask with.
-        rotations: how many orders; the first is that of the case.
-        cassette: replies instead of, or recorded from, the endpoint.
-        at_once: calls that may be made at the same time, from as many threads.
+    The first order is that of the case. Up to `at_once` cases may be asked about at a time, from
+    as many threads; with a cassette replies come from it, or are recorded.
     """
 
     def __init__(

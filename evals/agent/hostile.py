@@ -25,11 +25,8 @@ _DEEP = "[" * 100_000
 def replies(kind: Kind, worst: str, params: Mapping[str, float] | None = None) -> Replies:
     """An endless supply of replies, for `evals.agent.model_double.serving`.
 
-    Args:
-        kind: `worst`: always the same proposal, with confidence 1; `garbage`: nothing that
-            can be read; `injection`: proposals dressed up to be believed, or run.
-        worst: the policy that is proposed.
-        params: its parameters.
+    `worst`: always the same proposal, with confidence 1; `garbage`: nothing that can be read;
+    `injection`: proposals dressed up to be believed, or run.
     """
     proposal = {"policy": worst, "params": dict(params or {}), "confidence": 1.0}
     if kind == "worst":

@@ -32,11 +32,6 @@ def label_all(
 ) -> list[Labels]:
     """Attainment per future of each candidate, by `candidate_key`; one result per question.
 
-    Args:
-        questions: a worker takes one at a time.
-        jobs: worker processes.
-        progress: a line per question.
-
     Raises:
         WorkerError: a forecast failed.
     """
@@ -53,12 +48,8 @@ def label_cases(
 ) -> list[Case]:
     """The cases with labels for each allowed policy, the incumbent and what is wanted beside.
 
-    Args:
-        cases: labels that are there stay, and further ones follow their plan.
-        wanted: further candidates by case id.
-        plan_of: the plan of a case without labels.
-        jobs: as `label_all` takes it.
-        progress: likewise.
+    Labels that are there stay, and further ones follow their plan; `plan_of` is asked for the plan
+    of a case without labels. `wanted` are further candidates by case id.
 
     Raises:
         WorkerError: a forecast failed.

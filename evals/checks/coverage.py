@@ -60,9 +60,7 @@ FAMILIES: dict[str, tuple[Callable[[Floats, Generator], Floats], float]] = {
 def coverage(draws: int, seed: int = 0) -> pd.DataFrame:
     """Shares of intervals that hold the truth; columns data, n, mean, difference, ratio.
 
-    Args:
-        draws: of `n` pairs, for each family and n.
-        seed: of the draws.
+    Of `draws` experiments for each family and n.
     """
     draw = np.random.default_rng(seed)
     rows = [

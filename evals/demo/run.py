@@ -93,11 +93,7 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
 def check_books(before: Totals, exported: Totals, runs: Sequence[CaseRun]) -> list[str]:
     """Where /metrics says otherwise than the clients: each request is received and ends once.
 
-    Args:
-        before: the engine's totals before the first arm.
-        exported: those on /metrics now. They may have tenants that the clients do not know: the
-            policy agent's own requests.
-        runs: both arms.
+    `exported` may have tenants that the clients do not know: the policy agent's own requests.
     """
     sent = Counter(outcome.tenant for run in runs for outcome in run.outcomes)
     counted = {name: tenants - before[name] for name, tenants in exported.items()}

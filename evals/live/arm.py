@@ -44,12 +44,8 @@ def steered(
 ) -> Iterator[None]:
     """Steer `engine` as the arm says until the block ends; then the lease is released.
 
-    Args:
-        arm: `stock` means no lease: the engine's default policy and its start-up limits.
-        engine: the running one.
-        controller: for the arms with the control loop.
-        overrides: dotted configuration keys for them.
-        run_label: name of their run in the ledger.
+    `stock` means no lease: the engine's default policy and its start-up limits. `overrides` are
+    dotted configuration keys of an arm with the control loop.
 
     Raises:
         ArmError: somebody else's controller owns the engine, or a decision was refused,

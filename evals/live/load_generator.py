@@ -122,14 +122,8 @@ async def closed_loop(
 ) -> tuple[list[float], list[str]]:
     """Keep `concurrency` requests under way for `seconds`; what is left then is cancelled.
 
-    Args:
-        server: gets them.
-        bodies: in order; as many as it takes.
-        concurrency: so many clients, each sends its next request when the last is answered.
-        seconds: how long; less where more requests fail than `failures_allowed`.
-        run_id: put before each request id.
-        failures_allowed: requests.
-        on_tick: told the seconds since the start, twice a second.
+    Each of so many clients sends its next request when the last is answered. It ends early where
+    more requests fail than `failures_allowed`; `on_tick` is told the seconds, twice a second.
 
     Returns:
         Seconds after the start at which requests were completed, in order, and what failed.

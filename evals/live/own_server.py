@@ -53,14 +53,8 @@ def own_server(
 
     SIGTERM stops the server, as Ctrl-C does.
 
-    Args:
-        settings: of the engine.
-        out: folder that gets log and token.
-        note: told that one has to wait.
-        port: to serve at.
-        model: empty means SmolLM2.
-        arguments: vLLM's.
-        step_log: gets a line for each step; None logs none.
+    SmolLM2 where no model is named. `out` gets log and token, `step_log` a line for each step;
+    `note` is told that one has to wait.
 
     Raises:
         ServerError: no model, the port is taken, or vLLM did not start.

@@ -33,16 +33,9 @@ def completion_body(
 ) -> dict[str, Any]:
     """A streaming completion that yields exactly `output_tokens` tokens.
 
-    Args:
-        model: as the server names it.
-        request: of the trace.
-        token_seed: with `index` it decides the prompt.
-        index: of the request.
-        max_tokens: what the engine is told of the answer's length, where the server has
-            `AnswerLength` to end it. None: the true length.
-        dialect: what the server understands.
-        cache_salt: requests with different salts share no cached prefix; an empty one is not
-            sent.
+    `token_seed` and `index` decide the prompt. `max_tokens` is what the engine is told of the
+    answer's length, where the server has `AnswerLength` to end it; None: the true length. Requests
+    with different salts share no cached prefix.
     """
     body: dict[str, Any] = {
         "model": model,

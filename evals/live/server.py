@@ -89,9 +89,7 @@ class Server:
 def named_urls(options: Iterable[str], arms: Collection[str]) -> dict[str, str]:
     """The URLs, without `/v1`, by name, of the servers that `--server` names.
 
-    Args:
-        options: each NAME=URL.
-        arms: of the suite; a name must differ from them, and from every arm there could be.
+    Each option is NAME=URL; a name must differ from `arms` and from every arm there could be.
 
     Raises:
         SuiteError: names the option and its value.
@@ -188,10 +186,7 @@ def wait_until_at_rest(
 ) -> None:
     """Wait until a server has no request left and answers a new one.
 
-    Args:
-        server: the one that was driven, or shares the machine with it.
-        wait_s: how long at most.
-        settle_s: how long one is left alone that does not say what it holds.
+    One that does not say what it holds is left alone for `settle_s`.
 
     Raises:
         ArmError: it does not answer, or still has requests after `wait_s`.

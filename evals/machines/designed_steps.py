@@ -42,10 +42,7 @@ class DesignedStep:
 def designed_steps(count: int, machine: EngineProfile, seed: int) -> list[DesignedStep]:
     """A third decodes alone, a third prompts alone, a third both; half of the prompts begin here.
 
-    Args:
-        count: number of steps.
-        machine: whose sizes bound a step: its batch, its tokens, its KV cache.
-        seed: decides all.
+    The machine's batch, step and KV cache bound a step.
     """
     rng, kv_tokens = random.Random(seed), machine.kv_blocks * machine.block_size
     steps = []

@@ -55,12 +55,8 @@ def read_traffic(
 ) -> Traffic:  # fmt: skip
     """A suite's first scenario (`.toml`), or a trace.
 
-    Args:
-        file: of a suite only the path counts.
-        profile: name of the machine; None: the suite's first, or the suites' default.
-        slo_class: of all requests of a trace that names no tenants.
-        seed: of what is drawn.
-        warn: gets a line for each thing that the reader of the plan must know.
+    Without a profile it is the suite's first, or the suites' default; `slo_class` is of all
+    requests of a trace that names no tenants.
 
     Raises:
         SuiteError, TraceError: the file cannot be used; names file, line and key.

@@ -31,14 +31,8 @@ def attainment_over_time_figure(
 ) -> str:
     """Attainment of the requests that arrived in each window, per arm.
 
-    Args:
-        name: of the figure.
-        by_arm: outcomes, on each arm's own clock.
-        palette: colours.
-        window_s: width.
-        switches: of the arm `hmas`: (seconds after its first arrival, policy from then on), the
-            start first.
-        moments_s: when traffic changes, seconds after the first arrival.
+    Times are seconds after the first arrival: `moments_s` of changes of traffic, and those of
+    `switches`, the policies of the arm `hmas` from then on, the start first.
     """
 
     def draw(axes: Axes) -> None:

@@ -27,12 +27,8 @@ def controller_figure(
 ) -> str:
     """The policy in force, the limits, and which rules act, as inline SVG.
 
-    Args:
-        name: of the figure.
-        decisions: accepted ones, in order, at least one.
-        start_s: what becomes 0 on the time axis, on the engine's clock.
-        end_s: the last decision holds until then, on the engine's clock.
-        moments_s: when traffic changes, seconds after the start.
+    Decisions are accepted ones, in order, at least one; the last holds until `end_s`. These times
+    are on the engine's clock, on which the axis begins at `start_s`; `moments_s` are on the axis.
     """
     times = [each.at_s - start_s for each in decisions] + [end_s - start_s]
     policies = list(dict.fromkeys(each.policy for each in decisions))

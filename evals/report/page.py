@@ -31,12 +31,7 @@ def write_report(
 ) -> None:
     """Write the page of a run: what sums it up per scenario, the tables, then single cases.
 
-    Args:
-        path: of the page; its folder is made.
-        title: of the page.
-        subtitle: of the page.
-        results: of every seed, one each.
-        cases: those to draw, of arms that have results.
+    Results are of every seed; `cases` are those to draw, of arms that have results.
     """
     summary = Summary.of(results)
     palette = colours(summary.each("arm"))

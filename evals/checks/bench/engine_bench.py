@@ -135,12 +135,7 @@ def time_case(
     whose outcome is not the oracle's. The compiled engine is timed from columns to columns;
     `outcomes_per_s` is how many outcome objects are made of these in a second.
 
-    Args:
-        case: what to serve.
-        settings: of both engines.
-        oracle_requests: vLLM's scheduler goes on until so many have left.
-        rounds: runs of the compiled engine; figures are medians.
-        on_progress: told of the oracle, which is the slow one.
+    The oracle goes on until `oracle_requests` have left; figures are medians of `rounds`.
     """
     on_progress(case.name, 0, oracle_requests)
     _, served = _time(case, case.requests, None, settings)  # compiles, or reads code from disk

@@ -33,11 +33,6 @@ class SyntheticEngine(CompiledEngine):
     """Requests at a steady rate, a steady queue, and troubled minutes in turn with calm ones.
 
     It takes decisions, and serves nothing.
-
-    Args:
-        rate_rps: arrivals per second; as many leave.
-        waiting: requests in the queue.
-        seed: decides lengths and misses.
     """
 
     def __init__(self, rate_rps: float, waiting: int, seed: int) -> None:

@@ -61,11 +61,7 @@ class Calibrator:
     The speed of a shared machine drifts by a tenth within minutes. Parts before, between and
     after what is to be foretold see the same machine.
 
-    Args:
-        server: with a step log.
-        seconds: of load, in all parts together.
-        seed: decides requests and prompts.
-        progress: gets a bar of the seconds.
+    `seconds` are of load, in all parts together.
 
     Raises:
         ArmError: another controller owns the engine, or it does not come to rest.

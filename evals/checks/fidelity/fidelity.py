@@ -59,12 +59,7 @@ def replay_suite(
 ) -> list[Replayed]:
     """Run scenarios x loads x arms live.
 
-    Args:
-        suite: with stock and fixed arms.
-        workloads: of the suite's scenarios.
-        server: runs vLLM with a step log.
-        progress: gets a bar for each case.
-        between: called before the first case and after each.
+    `between` is called before the first case and after each.
 
     Raises:
         ArmError, CapacityError, CalibrationError: the server is not fit for it.
@@ -99,11 +94,8 @@ def compare_on(
 ) -> list[Comparison]:
     """Simulate each replayed case on `profile`, and compare.
 
-    Args:
-        profile: with the sizes of the engine that was replayed on (`sized_as`).
-        replayed: live.
-        overhead_s: added to each simulated time to first token, and to its end.
-        progress: gets a line for each case.
+    `profile` has the sizes of the engine that was replayed on (`sized_as`); `overhead_s` is added
+    to each simulated time to first token, and to its end.
     """
     comparisons = []
     for each in replayed:

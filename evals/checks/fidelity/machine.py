@@ -29,8 +29,7 @@ def machine_facts(snapshot: Snapshot) -> dict[str, Any]:
 class OtherLoad:
     """What share of the CPUs others took since this was made.
 
-    Args:
-        server_pid: of the measured server; None where it is not known.
+    Not known without the pid of the measured server.
     """
 
     def __init__(self, server_pid: int | None) -> None:

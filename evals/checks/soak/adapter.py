@@ -18,10 +18,6 @@ _SMALL = 1e-3  # answers stay answers
 def write_adapters(model: Path, out: Path) -> list[str]:
     """Write the adapters for a Llama-shaped checkpoint; the arguments that make vLLM serve both.
 
-    Args:
-        model: folder with the checkpoint's config.json.
-        out: folder for the adapters.
-
     Raises:
         OSError: a folder cannot be read or written.
     """

@@ -57,13 +57,8 @@ def check_books(
 ) -> SoakBooks:
     """Compare clients, journal and totals of an engine at rest.
 
-    Args:
-        visits: of all clients.
-        sent: requests that were sent.
-        journal: the engine's, since before the first request.
-        index_of: which of the soak's requests an engine's request id means.
-        before: the engine's totals when the journal began.
-        after: and now.
+    `journal` is since before the first request, `before` and `after` are the engine's totals then
+    and now; `index_of` says which of the soak's requests an engine's request id means.
     """
     arrived = Counter(index_of(arrival.request_id) for arrival in journal.arrivals)
     left: dict[int | None, list[str]] = {}

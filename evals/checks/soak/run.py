@@ -72,12 +72,6 @@ def soak_on(
 ) -> SoakReport:
     """Soak a running server that has no controller and no other clients.
 
-    Args:
-        server: vLLM with the hook.
-        options: length, rate, seed.
-        progress: gets a bar of seconds, and counts of requests and calls.
-        adapters: names of the LoRA adapters that it has.
-
     Raises:
         ArmError, EngineUnavailable: it could not begin.
     """
