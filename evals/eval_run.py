@@ -183,7 +183,7 @@ def _run_live(
     plain: Sequence[Server],
     progress: CaseProgress,
 ) -> SuiteRun:
-    from evals.live.run import LiveOptions, LiveRun, run_live_suite
+    from evals.live.run import LiveRun, run_live_suite
     from serving.engines.live import LiveEngine, read_token
 
     url = target.url.rstrip("/").removesuffix("/v1")
@@ -196,10 +196,13 @@ def _run_live(
             f"{url} does not end answers at a length of the client's choosing: it is told how "
             "long each is; start it with --logits-processors evals.live.answer_length:AnswerLength"
         )
-    options = LiveOptions(request.controller, ledger_dir=_fresh_ledgers(suite, request.out))
     longest = engine.snapshot().envelope.max_model_len
     workloads = build_workloads(suite, request.trace_file, {"": longest}, progress.warn)
-    return run_live_suite(LiveRun(suite, server, plain, options, progress), workloads)
+    live = LiveRun(
+        suite, server, progress, plain, request.controller,
+        ledger_dir=_fresh_ledgers(suite, request.out),
+    )  # fmt: skip
+    return run_live_suite(live, workloads)
 
 
 def _fresh_ledgers(suite: Suite, out: Path | None) -> Path | None:

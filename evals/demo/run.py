@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evals.live.capacity import capacity_rps
 from evals.live.own_server import own_server
-from evals.live.run import LiveOptions, LiveRun, run_live_suite
+from evals.live.run import LiveRun, run_live_suite
 from evals.live.server import connect, wait_until_idle
 from evals.live.totals import Totals, engine_totals, exported_totals
 from evals.progress import CaseProgress
@@ -78,7 +78,7 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
         )
         controller = ControllerOptions(CONTROLLER, f"{own.url}/v1", own.model, options.ledger)
         live = LiveRun(
-            suite, server, (), LiveOptions(controller, timeout_s=REQUEST_LIMIT_S), progress
+            suite, server, progress, controller=controller, timeout_s=REQUEST_LIMIT_S
         )
         wait_until_idle(engine)
         before = engine_totals(engine.snapshot().counters)

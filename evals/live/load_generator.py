@@ -198,26 +198,11 @@ def client_outcome(
     if served.finish not in ("stop", "length"):
         met, miss = False, miss or "not_served"
     return Outcome(
-        seq=index,
-        request_id=request_id,
-        arrival_s=due_mono + to_unix_s,
-        finished_s=served.end_s + to_unix_s,
-        tenant=request.tenant,
-        slo_class=request.slo_class,
-        slo=slo,
-        prompt_tokens=request.prompt_tokens,
-        output_tokens=served.output_tokens,
-        queue_s=None,
-        ttft_s=ttft_s,
-        tpot_s=tpot_s,
-        e2e_s=e2e_s,
-        met=met,
-        miss=miss,
-        finish=served.finish,
-        policy="",
-        epoch=0,
-        late_gaps=late_gaps,
-    )
+        index, request_id, due_mono + to_unix_s, served.end_s + to_unix_s, request.tenant,
+        request.slo_class, slo, request.prompt_tokens, served.output_tokens, queue_s=None,
+        ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s, met=met, miss=miss, finish=served.finish,
+        policy="", epoch=0, late_gaps=late_gaps,
+    )  # fmt: skip
 
 
 async def _serve(

@@ -30,39 +30,28 @@ LATE_S = 0.1  # of a request's sending, from where on a reader must be warned
 
 
 @dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """How to run on the servers.
-
-    Attributes:
-        controller: for the arms with a control loop.
-        capacity_s: length of the capacity measurement.
-        timeout_s: longest life of one request.
-        ledger_dir: gets the decision ledgers; None records none.
-    """
-
-    controller: ControllerOptions
-    capacity_s: float = 60.0
-    timeout_s: float = 300.0
-    ledger_dir: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class LiveRun:
     """One suite, and on what it runs.
 
     Attributes:
         suite: its arms run on `server`.
         server: with the hook; capacity is measured on it.
-        plain: further servers without it.
-        options: how to run on the servers.
         progress: gets a bar for each case.
+        plain: further servers without the hook.
+        controller: for the arms with a control loop.
+        capacity_s: length of the capacity measurement.
+        timeout_s: longest life of one request.
+        ledger_dir: gets the decision ledgers; None records none.
     """
 
     suite: Suite
     server: Server
-    plain: Sequence[Server]
-    options: LiveOptions
     progress: CaseProgress
+    plain: Sequence[Server] = ()
+    controller: ControllerOptions = ControllerOptions()  # noqa: RUF009  frozen
+    capacity_s: float = 60.0
+    timeout_s: float = 300.0
+    ledger_dir: Path | None = None
 
     @property
     def servers(self) -> dict[str, Server]:
@@ -126,7 +115,7 @@ def play(
         if scenario not in capacities_rps:
             _wait_until_all_rest(live)
             capacities_rps[scenario] = capacity_rps(
-                live.server, workload, live.options.capacity_s, live.progress
+                live.server, workload, live.capacity_s, live.progress
             )
         for load in live.suite.loads:
             for arm in in_turn(list(live.servers), next(turns)):
@@ -170,7 +159,7 @@ def _serve(
     live: LiveRun, server: Server, arm: str, workload: Workload, load: float, offered: Offered
 ) -> tuple[CaseRun, Replay]:
     """What clients saw of one arm, with a bar, and what the arm did."""
-    options, progress, scenario = live.options, live.progress, workload.scenario
+    progress, scenario = live.progress, workload.scenario
     engine = None if server.engine is None else RecordedEngine(server.engine)
     title = f"{scenario} {load:g}x {arm} seed {workload.seed}"
     bar, met = progress.add(title, len(offered.requests)), Counter[bool]()
@@ -183,16 +172,16 @@ def _serve(
     name = arm if engine is None else parse_arm(arm).id_text
     playing = partial(
         replay, replace(server, engine=None), offered.requests, settings=live.suite.settings,
-        token_seed=workload.seed, timeout_s=options.timeout_s, until_s=workload.span.until_s,
+        token_seed=workload.seed, timeout_s=live.timeout_s, until_s=workload.span.until_s,
         run_id=f"{scenario}-{load:g}-{name}-", counts=workload.span.counts,
     )  # fmt: skip
     if engine is None:
         played = played_apart(playing, on_left)
         run = CaseRun(scenario, load, arm, played.outcomes, ())
     else:
-        controller, before = options.controller, engine.snapshot().kv
-        if options.ledger_dir is not None:
-            path = options.ledger_dir / f"ledger-{scenario}-{load:g}x.sqlite"
+        controller, before = live.controller, engine.snapshot().kv
+        if live.ledger_dir is not None:
+            path = live.ledger_dir / f"ledger-{scenario}-{load:g}x.sqlite"
             controller = replace(controller, ledger_path=path)
         overrides, label = {"engine.url": server.url}, f"{scenario} {load:g}x {arm} live"
         with steered(parse_arm(arm), engine, controller, overrides, label):

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,20 +19,19 @@ from evals.checks.fidelity.designed_load import Rung, bodies_of, rungs
 from evals.checks.fidelity.machine import OtherLoad, machine_facts, warning
 from evals.checks.fidelity.server import MeasuredServer
 from evals.live.arm import ArmError
-from evals.live.completion_stream import Served, StreamError, stream_completion
-from evals.live.load_generator import closed_loop
-from evals.live.request_body import completion_body
+from evals.live.load_generator import closed_loop, replay
 from evals.live.server import wait_until_idle
 from evals.machines.fit import Fit, fit_cost, residuals
 from evals.machines.steps import CalibrationError, Steps, joined
 from evals.progress import CaseProgress
 from serving.contracts import Decision, Limits, TraceRequest
+from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile, profile_from_snapshot
 from serving.engines.protocol import Engine
 
 _CONTROLLER = "calibrate"
 _WARM_UP_S = 10.0
-_PROBES = 20
+_PROBES, _PROBE_EVERY_S = 20, 1.0
 _PROBE = TraceRequest(0.0, 16, 4)
 
 @dataclass(frozen=True, slots=True)
@@ -144,37 +142,26 @@ def idle_overhead_s(server: MeasuredServer, seed: int) -> float:
         CalibrationError: the server failed a request, or logged no step for it.
     """
     wait_until_idle(server.engine)
-    seen = asyncio.run(_probe(server, seed))
+    probes = [replace(_PROBE, arrival_s=_PROBE_EVERY_S * i) for i in range(_PROBES + 1)]
+    seen = asyncio.run(replay(
+        server.live, probes, settings=EngineSettings(), token_seed=seed, timeout_s=60.0,
+        run_id=f"probe-{seed}-",
+    )).outcomes[1:]  # the first one warms up  # fmt: skip
     overheads = []
-    steps = server.steps(seen[0][0], seen[-1][1])
+    steps = server.steps(seen[0].arrival_s, seen[-1].finished_s)
     prefills = steps.chosen(steps.shapes[:, 0] > 0)
-    for sent_s, first_s in seen:
-        prefill = prefills.between(sent_s, first_s)
-        if len(prefill) == 1:  # else somebody else's request came in between
-            overheads.append(first_s - sent_s - float(prefill.seconds[0]))
+    for probe in seen:
+        if probe.ttft_s is None:
+            raise CalibrationError(f"{server.live.url} failed a probe: {probe.finish}")
+        prefill = prefills.between(probe.arrival_s, probe.arrival_s + probe.ttft_s)
+        if len(prefill) == 1:  # else another request came in between
+            overheads.append(probe.ttft_s - float(prefill.seconds[0]))
     if not overheads:
         raise CalibrationError(
             f"{server.step_log} has no step for the probes: does the server at "
             f"{server.live.url} write there, and has nobody else requests in it?"
         )
     return float(np.median(overheads))
-
-
-async def _probe(server: MeasuredServer, seed: int) -> list[tuple[float, float]]:
-    """(sent, first token) of lone requests in Unix seconds; the first one warms up."""
-    seen = []
-    async with httpx.AsyncClient(base_url=server.live.url, timeout=60.0) as client:
-        for index in range(_PROBES + 1):
-            body = json.dumps(completion_body(server.live.model, _PROBE, seed + 1, index)).encode()
-            served, to_unix_s = Served(), time.time() - time.monotonic()
-            sent_s = time.time()
-            try:
-                await stream_completion(client, body, f"probe-{seed}-{index}", served)
-            except StreamError as error:
-                raise CalibrationError(f"a probe failed: {error}") from error
-            if served.first_s is not None and index:
-                seen.append((sent_s, served.first_s + to_unix_s))
-    return seen
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from evals.arms.engine import RunnableEngine
 from evals.checks.fidelity.comparison import Comparison, compare
 from evals.checks.fidelity.machine import OtherLoad, warning
 from evals.checks.fidelity.server import MeasuredServer
-from evals.live.run import LiveOptions, LiveRun, Played, play
+from evals.live.run import LiveRun, Played, play
 from evals.machines.steps import CalibrationError, Steps, steps_of
 from evals.progress import CaseProgress
 from evals.requests.offer import Workload
@@ -23,7 +23,7 @@ from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.suite import Suite
 from serving.contracts import Outcome, Snapshot
 from serving.contracts.settings import EngineSettings
-from serving.engines.profile import EngineProfile
+from serving.engines.profile import EngineProfile, profile_from_snapshot
 
 # What a result says beside the figures that are compared.
 FROM_LIVE = ("trace", "capacity_rps", "lateness_s", "itl_s", "longest_gap_s", "wrong_lengths",
@@ -70,7 +70,7 @@ def replay_suite(
             f"suite {suite.name!r}: the arm {moving[0]!r} goes its own way in each run: fidelity "
             "wants arms that stay as they are, such as 'vllm-fcfs' and 'fixed-edf+rules'"
         )
-    live = LiveRun(suite, server.live, (), LiveOptions(ControllerOptions()), progress)
+    live = LiveRun(suite, server.live, progress)
     replayed: list[Replayed] = []
     between()
     others = OtherLoad(server.pid)
@@ -117,12 +117,9 @@ def sized_as(profile: EngineProfile, snapshot: Snapshot) -> EngineProfile:
 
     Without its residuals: the cost model is what is compared.
     """
-    envelope = snapshot.envelope
     return replace(
-        profile,
-        max_active_requests=envelope.max_active_requests, token_budget=envelope.token_budget,
-        kv_blocks=envelope.kv_blocks, block_size=envelope.block_size,
-        max_model_len=envelope.max_model_len, residuals=(),
+        profile_from_snapshot(snapshot), name=profile.name, provenance=profile.provenance,
+        cost=profile.cost,
     )  # fmt: skip
 
 

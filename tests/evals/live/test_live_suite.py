@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from evals.live.arm import ArmError
-from evals.live.run import LiveOptions, LiveRun, in_turn, run_live_suite
+from evals.live.run import LiveRun, in_turn, run_live_suite
 from evals.live.server import connect
 from evals.progress import CaseProgress
 from evals.report.sheet import markdown
@@ -15,7 +15,6 @@ from evals.report.tables import summary_sheets
 from evals.requests.columns import RequestColumns
 from evals.requests.offer import Workload
 from evals.requests.rows import Rows
-from evals.suite.arms import ControllerOptions
 from evals.suite.span import Span
 from evals.suite.suite import Suite
 from serving.contracts import TraceRequest
@@ -74,12 +73,9 @@ def played():
 
 def play(hooked, other):
     live = LiveRun(
-        SUITE,
-        connect(hooked.url, FakeEngine()),
-        [connect(other.url, name="sglang")],
-        options=LiveOptions(ControllerOptions(), capacity_s=3.0),
-        progress=CaseProgress(),
-    )
+        SUITE, connect(hooked.url, FakeEngine()), CaseProgress(),
+        [connect(other.url, name="sglang")], capacity_s=3.0,
+    )  # fmt: skip
     return run_live_suite(live, WORKLOADS)
 
 
