@@ -169,7 +169,8 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch):
     assert "pip install aiconfigurator-core==0.12.0" in done.stderr
 
 
-def test_the_list_has_every_profile_with_its_step_times():
+def test_the_list_has_every_profile_with_its_step_times(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     shown = run_hmas("profile", "list")
     listed = json.loads(run_hmas("profile", "list", "--json").stdout)
     assert [each["name"] for each in listed] == sorted(p.stem for p in PROFILES.glob("*.toml"))
