@@ -8,7 +8,7 @@ from pathlib import Path
 from evals.live.capacity import capacity_rps
 from evals.live.own_server import own_server
 from evals.live.run import LiveRun, run_live_suite
-from evals.live.server import connect, wait_until_idle
+from evals.live.server import connect, wait_until_at_rest
 from evals.live.totals import Totals, engine_totals, exported_totals
 from evals.progress import CaseProgress
 from evals.report.files import write_files
@@ -80,10 +80,10 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
         live = LiveRun(
             suite, server, progress, controller=controller, timeout_s=REQUEST_LIMIT_S
         )
-        wait_until_idle(engine)
+        wait_until_at_rest(server)
         before = engine_totals(engine.snapshot().counters)
         run = run_live_suite(live, [workload], {workload.scenario: most_rps})
-        wait_until_idle(engine)
+        wait_until_at_rest(server)
         mismatches = check_books(before, exported_totals(own.url), run.runs)
     text = f"{suite.description}. {options.load:g} times the measured capacity"
     write_files(run, options.out, text)

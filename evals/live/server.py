@@ -111,25 +111,7 @@ def named_urls(options: Iterable[str], arms: Collection[str]) -> dict[str, str]:
 
 
 def connect(url: str, engine: Engine | None = None, name: str = "") -> Server:
-    """Ask a running server what it is, and try whether it ends answers.
-
-    Raises:
-        ArmError: it does not answer, or lists no model.
-    """
-    listed = listed_model(url, name)
-    answered = {"max_tokens": 3, "stop_token_ids": [STOP_TOKEN], "ignore_eos": True,
-                "vllm_xargs": {ANSWER_TOKENS: 2}}  # fmt: skip
-    try:
-        said = _ask(listed, answered).raise_for_status().json()
-        ends_answers = said["usage"]["completion_tokens"] == 2
-    except (httpx.HTTPError, ValueError, LookupError, TypeError):
-        ends_answers = False
-    dialect: Dialect = "openai" if engine is None else "vllm"
-    return replace(listed, engine=engine, ends_answers=ends_answers, dialect=dialect)
-
-
-def listed_model(url: str, name: str = "") -> Server:
-    """A running server as its lists describe it, the first of its models; no request is sent.
+    """Ask a running server what it is, and try whether it ends answers; of its models the first.
 
     Raises:
         ArmError: it does not answer, or lists no model.
@@ -137,17 +119,24 @@ def listed_model(url: str, name: str = "") -> Server:
     try:
         response = httpx.get(f"{url}/v1/models", timeout=10)
         card = response.raise_for_status().json()["data"][0]
-        length = card.get("max_model_len")
-        return Server(
-            url, str(card["id"]), name=name,
-            max_model_len=None if length is None else int(length),
-            software=f"{card.get('owned_by') or 'unknown'} {_version(url)}",
-        )  # fmt: skip
+        model, length = str(card["id"]), card.get("max_model_len")
+        most = None if length is None else int(length)
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         where = f"--server {name}={url}: " if name else f"{url}"
         raise ArmError(
             f"{where}/v1/models: no usable answer ({error}): is the server up?"
         ) from error
+    listed = Server(
+        url, model, engine, name, most, f"{card.get('owned_by') or 'unknown'} {_version(url)}",
+        dialect="openai" if engine is None else "vllm",
+    )  # fmt: skip
+    answered = {"max_tokens": 3, "stop_token_ids": [STOP_TOKEN], "ignore_eos": True,
+                "vllm_xargs": {ANSWER_TOKENS: 2}}  # fmt: skip
+    try:
+        said = _ask(listed, answered).raise_for_status().json()
+        return replace(listed, ends_answers=said["usage"]["completion_tokens"] == 2)
+    except (httpx.HTTPError, ValueError, LookupError, TypeError):
+        return listed
 
 
 def check_lengths(server: Server, requests: Sequence[TraceRequest]) -> None:
@@ -164,52 +153,38 @@ def check_lengths(server: Server, requests: Sequence[TraceRequest]) -> None:
         )
 
 
-def wait_until_idle(engine: Engine, wait_s: float = IDLE_WAIT_S) -> None:
-    """Wait until the engine has neither waiting nor running requests.
-
-    Raises:
-        ArmError: it still has some after `wait_s`.
-    """
-    until = time.monotonic() + wait_s
-    while True:
-        snapshot = engine.snapshot()
-        inside = snapshot.queue.waiting + snapshot.batch.running
-        if inside == 0:
-            return
-        if time.monotonic() > until:
-            raise ArmError(f"{inside} requests still in the engine after {wait_s:g} s")
-        time.sleep(_POLL_S)
-
-
 def wait_until_at_rest(
     server: Server, wait_s: float = IDLE_WAIT_S, settle_s: float = SETTLE_S
 ) -> None:
-    """Wait until a server has no request left and answers a new one.
+    """Wait until a server has no request left; without the hook, also until it answers a new one.
 
     One that does not say what it holds is left alone for `settle_s`.
 
     Raises:
         ArmError: it does not answer, or still has requests after `wait_s`.
     """
-    if server.engine is not None:
-        wait_until_idle(server.engine, wait_s)
-        return
     until = time.monotonic() + wait_s
-    while True:
-        # First a request of our own: engines count when they step, and one that had all its
-        # requests aborted steps no more, so its last figures would stand for ever.
-        _check_answer(server)
-        inside = _requests_inside(server.url)
-        if inside is None:
-            time.sleep(settle_s)
-            _check_answer(server)
-        if not inside:
-            return
+    while inside := _inside(server, settle_s):
         if time.monotonic() > until:
             raise ArmError(
-                f"{server.name}: {inside:g} requests still in {server.url} after {wait_s:g} s"
+                f"{server.name or server.model}: {inside:g} requests still in {server.url} after "
+                f"{wait_s:g} s"
             )
         time.sleep(_POLL_S)
+
+
+def _inside(server: Server, settle_s: float) -> float:
+    """Requests that a server holds."""
+    if server.engine is not None:
+        snapshot = server.engine.snapshot()
+        return snapshot.queue.waiting + snapshot.batch.running
+    # First a request of our own: engines count when they step, and one that had all its
+    # requests aborted steps no more, so its last figures would stand for ever.
+    _check_answer(server)
+    if (inside := _requests_inside(server.url)) is None:
+        time.sleep(settle_s)
+        _check_answer(server)
+    return inside or 0
 
 
 def _check_answer(server: Server) -> None:

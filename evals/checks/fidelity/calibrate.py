@@ -20,7 +20,7 @@ from evals.checks.fidelity.machine import OtherLoad, machine_facts, warning
 from evals.checks.fidelity.server import MeasuredServer
 from evals.live.arm import ArmError
 from evals.live.load_generator import closed_loop, replay
-from evals.live.server import wait_until_idle
+from evals.live.server import wait_until_at_rest
 from evals.machines.fit import Fit, fit_cost, residuals
 from evals.machines.steps import CalibrationError, Steps, joined
 from evals.progress import CaseProgress
@@ -71,7 +71,7 @@ class Calibrator:
     ) -> None:
         self._server, self._seed, self._progress = server, seed, progress
         self._bar = progress.add("calibration (seconds)", round(seconds + _WARM_UP_S))
-        wait_until_idle(server.engine)
+        wait_until_at_rest(server.live)
         self._snapshot = server.engine.snapshot()
         self._bodies = bodies_of(server.live.model, self._snapshot.envelope.max_model_len, seed)
         self._plan = rungs(self._snapshot.envelope)
@@ -85,7 +85,7 @@ class Calibrator:
         began_s, others = time.time(), OtherLoad(self._server.pid)
         for rung in self._plan:
             self._climb(rung, seconds / len(self._plan))
-            wait_until_idle(self._server.engine)
+            wait_until_at_rest(self._server.live)
         self._parts.append((self._server.steps(began_s, time.time()), others.share()))
 
     def finish(self, name: str) -> Calibration:
@@ -141,7 +141,7 @@ def idle_overhead_s(server: MeasuredServer, seed: int) -> float:
         ArmError: the engine does not come to rest.
         CalibrationError: the server failed a request, or logged no step for it.
     """
-    wait_until_idle(server.engine)
+    wait_until_at_rest(server.live)
     probes = [replace(_PROBE, arrival_s=_PROBE_EVERY_S * i) for i in range(_PROBES + 1)]
     seen = asyncio.run(replay(
         server.live, probes, settings=EngineSettings(), token_seed=seed, timeout_s=60.0,

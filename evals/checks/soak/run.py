@@ -21,7 +21,7 @@ from evals.checks.soak.server_log import read_complaints
 from evals.checks.soak.steering import Steering
 from evals.live.arm import ArmError
 from evals.live.own_server import OwnServer, own_server
-from evals.live.server import wait_until_idle
+from evals.live.server import Server, wait_until_at_rest
 from evals.live.totals import Totals, engine_totals, exported_totals
 from evals.progress import CaseProgress
 from evals.suite.suite import SMALL_MACHINE
@@ -77,7 +77,8 @@ def soak_on(
     """
     token = read_token(server.token_file)
     engine = LiveEngine(server.url, token)
-    wait_until_idle(engine)
+    live = Server(server.url, server.model, engine)
+    wait_until_at_rest(live)
     before = engine.snapshot()
     if before.controller_id:
         raise ArmError(f"controller {before.controller_id!r} owns the engine: stop it first")
@@ -99,7 +100,7 @@ def soak_on(
     broken = steering.broken
     after = before
     try:
-        wait_until_idle(engine, REST_S)
+        wait_until_at_rest(live, REST_S)
         after = engine.snapshot()
         steering.follow()
         broken.update(_metrics_that_differ(server.url, engine_totals(after.counters)))

@@ -7,7 +7,7 @@ import pytest
 
 from evals.live.arm import ArmError, steered
 from evals.live.own_server import own_server
-from evals.live.server import wait_until_idle
+from evals.live.server import Server, wait_until_at_rest
 from evals.suite.arms import ControllerOptions, parse_arm
 from hmas_agents.ledger.reader import LedgerReader
 from serving.contracts import Ack, QueueState
@@ -158,7 +158,8 @@ def test_without_a_model_no_server_is_started_and_the_error_says_what_to_do(tmp_
 
 def test_an_engine_at_work_is_not_idle():
     engine = FakeEngine()
-    wait_until_idle(engine)
+    server = Server("http://none", "m", engine)
+    wait_until_at_rest(server)
     engine.queue = replace(QueueState(), waiting=3)
-    with pytest.raises(ArmError, match="3 requests still in the engine"):
-        wait_until_idle(engine, wait_s=0.0)
+    with pytest.raises(ArmError, match="3 requests still in http://none"):
+        wait_until_at_rest(server, wait_s=0.0)
