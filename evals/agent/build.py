@@ -53,6 +53,8 @@ def build(request: BuildRequest, progress: CaseProgress) -> list[Case]:
         WorkerError: a simulation failed.
     """
     suite = load_case_suite(request.suite_file)
+    if request.minutes is not None:
+        suite = suite.with_minutes(request.minutes)
     recorded = [case for path in request.ledgers for case in _from_ledger(path)]
     taken = _taken(suite, request, progress) if request.count > len(recorded) else []
     cases = [*recorded, *evenly(taken, request.count - len(recorded))]
@@ -97,7 +99,7 @@ def _worth(case: Case) -> float:
 
 
 def _taken(suite: CaseSuite, request: BuildRequest, progress: CaseProgress) -> list[list[Case]]:
-    scenes = scenes_of(request.suite_file, suite, request.minutes)
+    scenes = scenes_of(suite)
     progress.note(f"taking situations from {len(scenes)} simulated runs")
     with Workers(request.jobs, progress) as workers:
         return workers.run(

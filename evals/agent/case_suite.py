@@ -51,24 +51,18 @@ class CaseSuite(Suite):
         for key, names in (("held_out", self.held_out), ("machines", tuple(self.machines))):
             if unknown := [name for name in names if name not in scenarios]:
                 raise ValueError(f"{key}: no scenario {unknown[0]!r} in this suite")
-        if self.held_out and not scenarios - set(self.held_out):
+        if scenarios == set(self.held_out):
             raise ValueError("held_out: at least one scenario must be left to develop with")
         if unknown := [name for name in self.allow_policies if name not in POLICIES]:
             raise ValueError(f"allow_policies: there is no policy {unknown[0]!r}")
-        for scenario in self.scenarios:
-            for tenant in scenario.tenants:
-                if self.settings.slo_of(tenant.slo_class) is None:
-                    raise ValueError(
-                        f"scenarios: {scenario.name}: {tenant.name}: unknown class "
-                        f"{tenant.slo_class!r}; define it under [settings.contract.classes]"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _arms_are_fixed(self) -> Self:
-        for arm in self.arms:
-            if parse_arm(arm).kind != "fixed":
-                raise ValueError(f"arms: {arm!r} is no fixed arm; situations need one in force")
+        if moving := [arm for arm in self.arms if parse_arm(arm).kind != "fixed"]:
+            raise ValueError(f"arms: {moving[0]!r} is no fixed arm; situations need one in force")
+        for name, tenant in ((each.name, one) for each in self.scenarios for one in each.tenants):
+            if self.settings.slo_of(tenant.slo_class) is None:
+                raise ValueError(
+                    f"scenarios: {name}: {tenant.name}: unknown class {tenant.slo_class!r}; "
+                    "define it under [settings.contract.classes]"
+                )
         return self
 
     def profile_of(self, scenario: Scenario) -> EngineProfile:

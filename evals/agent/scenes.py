@@ -6,9 +6,9 @@ the functions take one picklable item, because they run in worker processes.
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import product
 
-from evals.agent.case_suite import CaseSuite, load_case_suite
+from evals.agent.case_suite import CaseSuite
 from evals.arms.engine import build_simulated
 from evals.arms.steering import Steering
 from evals.requests.offer import offer
@@ -17,7 +17,7 @@ from evals.sim.capacity import simulated_capacity_rps
 from evals.suite.arms import parse_arm
 from evals.suite.suite import Scenario
 from hmas_agents.case_file import Case
-from hmas_agents.config import Config, load_config
+from hmas_agents.config import load_config
 from hmas_agents.engine_watch import EngineWatch
 from serving.engines.tickers import Ticker
 
@@ -27,39 +27,23 @@ CAPACITY_REQUESTS = 400  # enough to measure what the engine completes per secon
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One run to take situations from, by names: workers build the rest themselves."""
+    """One run to take situations from."""
 
-    suite_file: Path
-    scenario: str
+    suite: CaseSuite
+    scenario: Scenario
     load: float
     seed: int
-    minutes: float | None = None
 
     @property
     def title(self) -> str:
         """How progress and the ids of its cases name it."""
-        return f"{self.scenario}-{self.load:g}x-{self.seed}"
-
-    def parts(self) -> tuple[CaseSuite, Scenario]:
-        """The suite, cut to size, and the scenario.
-
-        Raises:
-            SuiteError: the suite file is broken; names file, line and key.
-        """
-        suite = load_case_suite(self.suite_file)
-        if self.minutes is not None:
-            suite = suite.with_minutes(self.minutes)
-        return suite, next(each for each in suite.scenarios if each.name == self.scenario)
+        return f"{self.scenario.name}-{self.load:g}x-{self.seed}"
 
 
-def scenes_of(suite_file: Path, suite: CaseSuite, minutes: float | None) -> list[Scene]:
+def scenes_of(suite: CaseSuite) -> list[Scene]:
     """Every run of a suite, scenario by scenario."""
-    return [
-        Scene(suite_file, scenario.name, load, seed, minutes)
-        for scenario in suite.scenarios
-        for load in suite.loads
-        for seed in suite.every_seed
-    ]
+    return [Scene(suite, *each)
+            for each in product(suite.scenarios, suite.loads, suite.every_seed)]  # fmt: skip
 
 
 def take(scene: Scene) -> list[Case]:
@@ -68,7 +52,7 @@ def take(scene: Scene) -> list[Case]:
     Raises:
         WorkloadError, TraceError, SuiteError: the scenario has no usable workload.
     """
-    suite, scenario = scene.parts()
+    suite, scenario = scene.suite, scene.scenario
     profile = suite.profile_of(scenario)
     workload = build_workload(suite, scenario, scene.seed, profile.max_model_len)
     settings = workload.settings(suite.settings)
@@ -76,7 +60,15 @@ def take(scene: Scene) -> list[Case]:
     capacity_rps = simulated_capacity_rps(profile, settings, measured)
     offered = offer(workload, scene.load * capacity_rps)
     engine = build_simulated(profile, settings, False)
-    watch = EngineWatch(engine, _config(suite), None)
+    config = load_config(
+        None,
+        {
+            "control.allow_policies": suite.allow_policies,
+            "control.start_policy": suite.allow_policies[0],
+            "twin.window_s": suite.window_s,
+        },
+    )
+    watch = EngineWatch(engine, config, None)
     steering = Steering(engine, profile, scene.title)
     taken: list[Case] = []
 
@@ -92,38 +84,19 @@ def take(scene: Scene) -> list[Case]:
         if engine.now() < at_s:
             return
         situation = watch.situation()
-        taken.append(
-            Case(
-                id=f"{scene.title}-{len(taken)}",
-                scenario=scenario.name,
-                split="development",  # until `build` knows better
-                situation=replace(situation, served=situation.served[-suite.max_served :]),
-                allowed=suite.allow_policies,
-                provenance={
-                    "kind": "simulated",
-                    "suite": suite.name,
-                    "profile": profile.name,
-                    "load": scene.load,
-                    "seed": scene.seed,
-                    "workload": workload.provenance,
-                },
-            )
-        )
+        taken.append(Case(
+            f"{scene.title}-{len(taken)}", scenario.name,
+            "development",  # until `build` knows better
+            replace(situation, served=situation.served[-suite.max_served :]),
+            suite.allow_policies,
+            provenance={
+                "kind": "simulated", "suite": suite.name, "profile": profile.name,
+                "load": scene.load, "seed": scene.seed, "workload": workload.provenance,
+            },
+        ))  # fmt: skip
         next_arm()
 
     next_arm()
     tickers: tuple[Ticker, ...] = ((LOOK_S, look),)
     engine.run(offered.requests, tickers, workload.span.until_s)
     return taken
-
-
-def _config(suite: CaseSuite) -> Config:
-    """How the controller that looks would be configured."""
-    return load_config(
-        None,
-        {
-            "control.allow_policies": suite.allow_policies,
-            "control.start_policy": suite.allow_policies[0],
-            "twin.window_s": suite.window_s,
-        },
-    )

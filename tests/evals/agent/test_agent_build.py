@@ -29,9 +29,14 @@ def rewritten(tmp_path, *pairs):
     return path
 
 
+def chat():
+    suite = load_case_suite(SUITE)
+    return Scene(suite, suite.scenarios[0], 1.6, 1)
+
+
 @pytest.fixture(scope="module")
 def taken():
-    return take(Scene(SUITE, "chat", 1.6, 1))
+    return take(chat())
 
 
 def test_situations_are_what_the_controller_would_see(taken):
@@ -51,7 +56,7 @@ def test_situations_are_what_the_controller_would_see(taken):
 
 
 def test_the_same_run_gives_the_same_cases(taken):
-    assert take(Scene(SUITE, "chat", 1.6, 1)) == taken
+    assert take(chat()) == taken
 
 
 def test_labels_repeat_themselves_and_share_their_futures(taken):
@@ -73,7 +78,7 @@ def test_every_scenario_of_the_suites_can_be_run():
         for scenario in suite.scenarios:
             assert scenario.trace == "synthetic"
             suite.profile_of(scenario)
-        assert len(scenes_of(path, suite, None)) == scenarios * len(suite.loads)
+        assert len(scenes_of(suite)) == scenarios * len(suite.loads)
 
 
 @pytest.mark.parametrize(
