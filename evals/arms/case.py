@@ -134,18 +134,18 @@ class SimulatedCase:
         return sum(one.met for one in run.outcomes if self.span.counts(one.arrival_s))
 
     def cut_off(self, run: CaseRun) -> int:
-        """Requests that count and at the end were neither finished nor due: the tail was short."""
-        left = [one.seq for one in run.outcomes if one.finish == "unfinished"]
-        if not left:
-            return 0
-        ttft_ms, tpot_ms, e2e_ms = self.targets_ms()[left].T
-        answers = np.array([self.requests[row].output_tokens for row in left])
-        paced_ms = np.where(answers > 1, tpot_ms, 0.0) * np.maximum(answers - 1, 1)
-        arrival_s = np.array([self.requests[row].arrival_s for row in left])
-        due_s = arrival_s + np.minimum(e2e_ms, ttft_ms + paced_ms) / 1000
-        return int((self.counted[left] & (due_s > self.span.until_s)).sum())
+        """Requests that count and at the end were unfinished, but not late: the tail was short."""
+        return sum(self.span.counts(one.arrival_s) and _not_late(one) for one in run.outcomes)
 
     def share_met(self, run: CaseRun) -> float:
         """The same as a share of the requests that count."""
         counted = sum(self.span.counts(one.arrival_s) for one in run.outcomes)
         return self.met(run) / counted if counted else 0.0
+
+
+def _not_late(one: Outcome) -> bool:
+    """Whether a request was unfinished at the end of a run, and had missed nothing by then."""
+    if one.finish != "unfinished" or one.miss != "not_served":
+        return False
+    due_s = min(seconds(one.slo.ttft_ms), seconds(one.slo.e2e_ms))
+    return one.ttft_s is not None or one.e2e_s < due_s

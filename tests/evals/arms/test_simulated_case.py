@@ -11,7 +11,8 @@ from evals.machines.profile_file import load_profile
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.span import Span
 from hmas_agents.config import ControlConfig
-from serving.contracts import Ack, Limits, TraceRequest
+from serving.contracts import Ack, Limits
+from serving.contracts.contract import SLO_CLASSES
 from serving.contracts.rules import RULES, with_rules
 from serving.contracts.settings import EngineSettings
 from serving.policies import format_policy
@@ -110,19 +111,26 @@ def test_what_arrives_in_warm_up_and_tail_counts_for_nothing():
     assert item.share_met(item.ran(outcomes)) == 0.5
 
 
-def test_what_was_not_due_at_the_end_is_cut_off():
-    """Promised: 0.5 s to the first token, and 30 ms for each of the further ones."""
-    requests = [
-        TraceRequest(20.0, 10, tokens, "a", slo_class)
-        for tokens, slo_class in [(1, "interactive"), (640, "interactive"), (700, "interactive"),
-                                  (1, "batch"), (1, "best_effort")]
-    ]  # fmt: skip
-    item = replace(case("vllm-fcfs", tuple(requests)), span=Span(20.0, tail_s=20.0))
-    outcomes = [outcome(i, arrival_s=20.0, finish="unfinished") for i in range(len(requests))]
+def test_what_was_under_way_and_not_late_at_the_end_is_cut_off():
+    """Promised: 0.5 s to the first token and 30 ms for each further one, or 600 s for all."""
+
+    def left(seq, arrival_s, slo_class="interactive", **keys):
+        keys = {"finish": "unfinished", "miss": "not_served", **keys}
+        one = outcome(seq, arrival_s=arrival_s, met=False)
+        return replace(one, e2e_s=40.0 - arrival_s, slo=SLO_CLASSES[slo_class], **keys)
+
+    item = replace(case("vllm-fcfs"), span=Span(39.8, tail_s=0.2))
+    outcomes = [
+        left(0, 20.0),  # being answered
+        left(1, 20.0, ttft_s=None),  # its first token is late
+        left(2, 39.7, ttft_s=None),  # not yet
+        left(3, 20.0, "batch", ttft_s=None),
+        left(4, 20.0, miss="tpot"),
+        left(5, 39.9, ttft_s=None),  # does not count
+        left(6, 20.0, finish="rejected", ttft_s=None),
+        outcome(7, arrival_s=20.0),
+    ]
     assert item.cut_off(item.ran(outcomes)) == 3
-    outcomes[2] = replace(outcomes[2], finish="length")
-    assert item.cut_off(item.ran(outcomes)) == 2
-    assert replace(item, span=Span(19.0, tail_s=21.0)).cut_off(item.ran(outcomes)) == 0
 
 
 def test_a_lost_lease_is_an_error():
