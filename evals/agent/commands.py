@@ -4,21 +4,27 @@ Wiring only. Heavy imports stay inside the functions that need them.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hmas_agents.commands.exits import FAILED
-from hmas_agents.commands.options import JsonOption
-
-if TYPE_CHECKING:
-    from hmas_agents.config import ModelConfig
+from hmas_agents.commands.options import (
+    ConfigOption,
+    JsonOption,
+    ModelOption,
+    ModelUrlOption,
+    read_config,
+)
 
 SMALL_SET = Path("evals/cases/small.jsonl.gz")
 SUITE = Path("evals/cases/scenes.toml")
 
 app = typer.Typer()
 
+CassetteOption = Annotated[
+    Path | None, typer.Option(help="File of replies: with --model-url recorded, without it played.")
+]
 JobsOption = Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")]
 
 
@@ -29,10 +35,8 @@ def agent(
     cases: Annotated[
         Path, typer.Option(metavar="FILE", help="Case file; `build` makes one.")
     ] = SMALL_SET,
-    model_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask the model at this endpoint.")
-    ] = None,
-    model: Annotated[str, typer.Option(help="Model to ask there; default: the first.")] = "",
+    model_url: ModelUrlOption = None,
+    model: ModelOption = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(help="Label or version to ask with. Repeatable; default: current."),
@@ -44,19 +48,14 @@ def agent(
         int,
         typer.Option(min=1, help="Questions asked at a time; the latency is then under that load."),
     ] = 1,
-    cassette: Annotated[
-        Path | None,
-        typer.Option(help="File of replies: with --model-url recorded, without it played."),
-    ] = None,
+    cassette: CassetteOption = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Exit 1 if a mean regret is above it; see above.")
     ] = 1.0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many cases of each split.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Its table `model`: limits, extra fields.")
-    ] = None,
+    config: ConfigOption = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="For agent.json, agent.md, agent.svg.")
     ] = None,
@@ -91,8 +90,11 @@ def agent(
     asks = model_url is not None or cassette is not None
     if prompt and not asks:
         raise typer.BadParameter("--prompt asks a model: give --model-url or --cassette")
+    named = {"base_url": model_url, "name": model}
+    given = {key: value for key, value in named.items() if value is not None}
+    asked = read_config(config).model.model_copy(update=given)
     request = AgentEval(
-        cases=cases, model=_model_config(config, model_url, model) if asks else None,
+        cases=cases, model=asked if asks else None,
         prompts=tuple(("policy", each) for each in prompt or ["current"]), rotations=rotations,
         cassette=cassette, record=model_url is not None, jobs=jobs, limit=limit, at_once=at_once,
     )  # fmt: skip
@@ -157,11 +159,3 @@ def build(
     if len(built) < cases:
         typer.echo(f"warning: {cases} cases asked, the runs have {len(built)}", err=True)
     typer.echo(f"{out}: {len(built)} cases")
-
-
-def _model_config(config: Path | None, url: str | None, name: str) -> "ModelConfig":
-    from hmas_agents.commands.options import read_config
-
-    named = {"base_url": url, "name": name or None}
-    given = {key: value for key, value in named.items() if value is not None}
-    return read_config(config).model.model_copy(update=given)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from evals.agent.commands import JobsOption
+from evals.agent.commands import CassetteOption, JobsOption
 from hmas_agents.commands.options import (
     ConfigOption,
     JsonOption,
@@ -41,10 +41,7 @@ def replay(
         int, typer.Option(min=0, help="Futures behind each figure of the twin; 0: no twin.")
     ] = 3,
     jobs: JobsOption = 0,
-    cassette: Annotated[
-        Path | None,
-        typer.Option(help="File of replies: with --model-url recorded, without it played."),
-    ] = None,
+    cassette: CassetteOption = None,
     as_json: JsonOption = False,
     ledger: LedgerOption = None,
     config: ConfigOption = None,

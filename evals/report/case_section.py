@@ -10,7 +10,6 @@ from typing import Any
 from evals.report.case_figures import attainment_over_time_figure, latency_figure
 from evals.report.controller_figure import controller_figure
 from evals.report.figures import Palette
-from evals.result.metrics import windowed_attainment
 from evals.result.recording import AppliedDecision
 from serving.contracts import Limits, Outcome
 from serving.contracts.rules import rules_in_force
@@ -96,9 +95,6 @@ def _start_s(case: CaseReport) -> float:
 
 def _window_s(by_arm: Mapping[str, Sequence[Outcome]]) -> float:
     """30 s, or less where that would leave fewer than six windows."""
-    for width_s in (30.0, 10.0, 5.0):
-        for outcomes in by_arm.values():
-            start_s = min(outcome.arrival_s for outcome in outcomes)
-            if len(windowed_attainment(outcomes, start_s, width_s)) >= 6:
-                return width_s
-    return 5.0
+    arrivals_s = [outcome.arrival_s for outcomes in by_arm.values() for outcome in outcomes]
+    sixth_s = (max(arrivals_s) - min(arrivals_s)) / 6
+    return next((width_s for width_s in (30.0, 10.0) if width_s <= sixth_s), 5.0)

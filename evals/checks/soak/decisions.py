@@ -91,22 +91,16 @@ def _outside(rng: random.Random, view: EngineView) -> Action:
     return Action("limits far outside", "/hmas/apply", _json(body), ttl_s=good.ttl_s)
 
 
-def _stale(rng: random.Random, view: EngineView) -> Action:
-    epoch = rng.choice((view.epoch, view.epoch - 1, 0, -_HUGE))
-    good = replace(_decision(rng, view), epoch=epoch)
-    return _apply("stale epoch", good, must_be_refused=True)
-
-
-def _endless(rng: random.Random, view: EngineView) -> Action:
-    ttl_s = rng.choice((0.0, -5.0, 1e12, float("nan"), float("inf")))
-    decision = replace(_decision(rng, view), ttl_s=ttl_s)
-    return _apply("absurd lease", decision, must_be_refused=True)
-
-
-def _unknown_policy(rng: random.Random, view: EngineView) -> Action:
-    names = ("", "magic", "fcfs ", "__class__")
-    good = replace(_decision(rng, view), policy=rng.choice(names), params={})
-    return _apply("unknown policy", good, must_be_refused=True)
+def _unacceptable(rng: random.Random, view: EngineView) -> Action:
+    """A good decision but for one thing: its epoch, its lease, or its policy."""
+    good = _decision(rng, view)
+    name, changes = rng.choice((
+        ("stale epoch", {"epoch": rng.choice((view.epoch, view.epoch - 1, 0, -_HUGE))}),
+        ("absurd lease", {"ttl_s": rng.choice((0.0, -5.0, 1e12, float("nan"), float("inf")))}),
+        ("unknown policy",
+         {"policy": rng.choice(("", "magic", "fcfs ", "__class__")), "params": {}}),
+    ))  # fmt: skip
+    return _apply(name, replace(good, **changes), must_be_refused=True)
 
 
 def _intrusion(rng: random.Random, view: EngineView) -> Action:
@@ -141,9 +135,10 @@ def _wrong_token(rng: random.Random, view: EngineView) -> Action:
     return Action("wrong token", "/hmas/apply", body, must_be_refused=True, token=token)
 
 
+# One thing out of three is wrong with what is unacceptable, so it comes up thrice as often.
 _OTHERS: tuple[Callable[[random.Random, EngineView], Action], ...] = (
-    _renew, _release, _outside, _stale, _endless, _unknown_policy, _intrusion, _malformed,
-    _wrong_token,
+    _renew, _release, _outside, _unacceptable, _unacceptable, _unacceptable, _intrusion,
+    _malformed, _wrong_token,
 )  # fmt: skip
 
 
