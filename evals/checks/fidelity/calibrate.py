@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import numpy as np
 
-from evals.checks.fidelity.designed_load import Rung, bodies_of, rungs
+from evals.checks.fidelity.designed_load import Rung, cells, rungs
 from evals.checks.fidelity.machine import OtherLoad, machine_facts, warning
 from evals.checks.fidelity.server import MeasuredServer
 from evals.live.arm import ArmError
-from evals.live.load_generator import closed_loop, replay
+from evals.live.load_generator import bodies_for, closed_loop, replay
 from evals.live.server import wait_until_at_rest
 from evals.machines.fit import Fit, fit_cost, residuals
 from evals.machines.steps import CalibrationError, Steps, joined
@@ -73,7 +73,8 @@ class Calibrator:
         self._bar = progress.add("calibration (seconds)", round(seconds + _WARM_UP_S))
         wait_until_at_rest(server.live)
         self._snapshot = server.engine.snapshot()
-        self._bodies = bodies_of(server.live.model, self._snapshot.envelope.max_model_len, seed)
+        designed = cells(self._snapshot.envelope.max_model_len, seed)
+        self._bodies = bodies_for(server.live, designed, seed)
         self._plan = rungs(self._snapshot.envelope)
         self._parts: list[tuple[Steps, float | None]] = []
         self._loaded_s = 0.0
