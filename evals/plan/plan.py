@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from evals.arms.steering import Steering
 from evals.plan.traffic import Traffic, at_load, targets_ms
-from evals.result.metrics import PERCENTILES
+from evals.result.metrics import percentiles
 from evals.suite.arms import Arm
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import Workload, columns, promised_to
@@ -42,21 +45,20 @@ def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) ->
     done, results = 0, list[Result]()
     for load in options.loads:
         offered = at_load(traffic, load, options.seed)
-        for count in options.replicas:
-            for arm in options.arms:
-                title = f"load {load:g}x, {count} replicas, {policy_of(arm)}"
-                before = done
-
-                def tell(left: int, title: str = title, before: int = before) -> None:
-                    on_progress(title, before + left, total)
-
-                served = serve_on_replicas(
-                    traffic.profile, offered, count, hooks[arm.name], slos, tell
-                )
-                head = {"load": load, "replicas": count, "policy": policy_of(arm)}
-                results.append(head | figures(offered, served, targets[offered.sender], count))
-                done += len(offered)
+        for count, arm in product(options.replicas, options.arms):
+            title = f"load {load:g}x, {count} replicas, {policy_of(arm)}"
+            served = serve_on_replicas(
+                traffic.profile, offered, count, hooks[arm.name], slos,
+                partial(_tell, on_progress, title, done, total),
+            )  # fmt: skip
+            head = {"load": load, "replicas": count, "policy": policy_of(arm)}
+            results.append(head | figures(offered, served, targets[offered.sender], count))
+            done += len(offered)
     return results
+
+
+def _tell(on_progress: OnProgress, title: str, before: int, total: int, left: int) -> None:
+    on_progress(title, before + left, total)
 
 
 def hook_of(traffic: Traffic, arm: Arm) -> Hooks | None:
@@ -91,8 +93,8 @@ def figures(
         "attainment": met / len(arrival_s),
         "goodput_rps": met / span_s,
         "goodput_per_replica_rps": met / span_s / replicas,
-        "ttft_s": _percentiles(served.ttft_s),
-        "tpot_s": _percentiles(served.tpot_s),
+        "ttft_s": percentiles(pd.Series(served.ttft_s)),
+        "tpot_s": percentiles(pd.Series(served.tpot_s)),
         "waiting_peak": run.waiting_peak,
         "preemptions": int(served.preemptions.sum()),
     }
@@ -116,10 +118,3 @@ def needed(results: Sequence[Result], meet: float) -> list[Result]:
             {"load": load, "policy": policy, "replicas": enough, "too_few": too_few}
         )
     return answers
-
-
-def _percentiles(values: np.ndarray) -> dict[str, float | None]:
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return {f"p{p}": None for p in PERCENTILES}
-    return {f"p{p}": float(np.percentile(known, p)) for p in PERCENTILES}
