@@ -27,9 +27,7 @@ class Question:
     plan: Plan
 
 
-def label_all(
-    questions: Sequence[Question], *, jobs: int, progress: CaseProgress
-) -> list[Labels]:
+def label_all(questions: Sequence[Question], *, jobs: int, progress: CaseProgress) -> list[Labels]:
     """Attainment per future of each candidate, by `candidate_key`; one result per question.
 
     Raises:

@@ -120,9 +120,7 @@ def _arbiter(agents: AgentsConfig, before: Sequence[StoredDecision], now_s: floa
 def _went_through(stored: StoredDecision) -> list[tuple[str, dict[str, Any]]]:
     """What the arbiter let through: applied, or in advise mode what would have been."""
     return [
-        (call.tool, call.args)
-        for call in stored.record.tool_calls
-        if call.accepted or call.ack
+        (call.tool, call.args) for call in stored.record.tool_calls if call.accepted or call.ack
     ]
 
 

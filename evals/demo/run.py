@@ -77,9 +77,7 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
             "vLLM's default order, then with H-MAS acting (15 s more to take charge)"
         )
         controller = ControllerOptions(CONTROLLER, f"{own.url}/v1", own.model, options.ledger)
-        live = LiveRun(
-            suite, server, progress, controller=controller, timeout_s=REQUEST_LIMIT_S
-        )
+        live = LiveRun(suite, server, progress, controller=controller, timeout_s=REQUEST_LIMIT_S)
         wait_until_at_rest(server)
         before = engine_totals(engine.snapshot().counters)
         run = run_live_suite(live, [workload], {workload.scenario: most_rps})

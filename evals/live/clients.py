@@ -59,6 +59,5 @@ def _play(playing: Playing, pipe: Connection) -> None:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     threading.Thread(target=end_with_parent, daemon=True).start()
     with ThreadPoolExecutor(1) as teller:  # a full pipe holds up this thread, not the clients
-
         played = asyncio.run(playing(on_left=lambda each: teller.submit(pipe.send, each)))
         teller.submit(pipe.send, played).result()

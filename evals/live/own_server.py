@@ -76,9 +76,7 @@ def own_server(
         arguments += ["--scheduler-cls", _STEP_LOG]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with running_server(
-            settings, model, arguments, port=port, token=token, log=log
-        ) as process:
+        with running_server(settings, model, arguments, port=port, token=token, log=log) as process:
             yield OwnServer(f"http://127.0.0.1:{port}", MODEL_NAME, token_file, log, process.pid)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -135,9 +135,7 @@ def _wait_until_all_rest(live: LiveRun) -> None:
         wait_until_at_rest(server)
 
 
-def _play_case(
-    live: LiveRun, arm: str, workload: Workload, load: float, most_rps: float
-) -> Played:
+def _play_case(live: LiveRun, arm: str, workload: Workload, load: float, most_rps: float) -> Played:
     offered, span = offer(workload, load * most_rps), workload.span
     server = live.servers[arm]
     run, replayed = _serve(live, server, arm, workload, load, offered)

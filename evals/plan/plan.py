@@ -80,9 +80,7 @@ def policy_of(arm: Arm) -> str:
     return arm.name.removeprefix("fixed-")
 
 
-def figures(
-    offered: Workload, run: ReplicasServed, targets: np.ndarray, replicas: int
-) -> Result:
+def figures(offered: Workload, run: ReplicasServed, targets: np.ndarray, replicas: int) -> Result:
     """What a run came to; every request counts, one that was turned away as a miss."""
     arrival_s, served = offered.arrival_s, run.served
     span_s = float(arrival_s[-1] - arrival_s[0])
@@ -114,7 +112,5 @@ def needed(results: Sequence[Result], meet: float) -> list[Result]:
                 too_few = one["replicas"]
                 break
             enough = one["replicas"]
-        answers.append(
-            {"load": load, "policy": policy, "replicas": enough, "too_few": too_few}
-        )
+        answers.append({"load": load, "policy": policy, "replicas": enough, "too_few": too_few})
     return answers

@@ -70,9 +70,7 @@ def plot(results: Sequence[Result], meet: float) -> str:
     rows = -(-len(loads) // COLUMNS)
 
     def draw(figure: Figure) -> None:
-        grid = figure.subplots(
-            rows, min(COLUMNS, len(loads)), squeeze=False, sharey=True
-        )
+        grid = figure.subplots(rows, min(COLUMNS, len(loads)), squeeze=False, sharey=True)
         panels = grid.ravel()
         for axes in panels[len(loads) :]:
             axes.set_axis_off()

@@ -57,9 +57,7 @@ def read_evidence(results: Path = RESULTS) -> list[Evidence]:
     for file in sorted(results.glob("*/run.json")):
         try:
             run = json.loads(file.read_bytes())
-            found.append(
-                Evidence(file.parent.name, run, Summary.read(file.parent / "summary.csv"))
-            )
+            found.append(Evidence(file.parent.name, run, Summary.read(file.parent / "summary.csv")))
         except (OSError, ValueError) as error:
             raise PageError(f"{file.parent}: {error}: run `hmas eval run --out` again") from error
     commits = {each.run.get("git", {}).get("commit", "")[:12] for each in found}

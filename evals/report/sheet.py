@@ -1,7 +1,7 @@
 """What is a table, before anyone prints it? Title, columns, rows and a note.
 
-The files of this folder that compare results build sheets; here they become Markdown
-and terminal tables, and page.html.j2 draws them in HTML.
+Whoever has figures to show builds sheets; here they become Markdown and terminal tables, and
+page.html.j2 draws them in HTML. `show` prints what a command found.
 """
 
 import json

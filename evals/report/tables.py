@@ -205,11 +205,8 @@ def _spread(
     return "/".join("-" if each is None else f"{factor * each.mean:.{digits}f}" for each in found)
 
 
-def _text(
-    value: Interval, form: str, side: Callable[[float], str], factor: float = 1.0
-) -> str:
+def _text(value: Interval, form: str, side: Callable[[float], str], factor: float = 1.0) -> str:
     mean = form.format(factor * value.mean)
     if value.n == 1:
         return mean
     return f"{mean} ({side(factor * value.low)} to {side(factor * value.high)})"
-

@@ -100,8 +100,7 @@ def engine(
         int, typer.Option(min=100, help="Requests of the trace, for the compiled engine.")
     ] = 19_366,
     oracle_requests: Annotated[
-        int,
-        typer.Option(min=10, help="vLLM's own scheduler goes on until so many have left."),
+        int, typer.Option(min=10, help="vLLM's own scheduler goes on until so many have left.")
     ] = 1000,
     trace: Annotated[
         Path | None, typer.Option(help="Trace to serve. Default: the Azure conversation trace.")
@@ -156,9 +155,7 @@ def engine(
             time_case(cases[name], loaded.settings, oracle_requests, rounds, on_progress)
             for name in case or cases
         ]
-    show(
-        {"trace": workload.provenance, "results": results}, json_output, engine_sheet(results)
-    )
+    show({"trace": workload.provenance, "results": results}, json_output, engine_sheet(results))
     if check and (found := shortfalls(results)):
         for line in found:
             typer.echo(line, err=True)

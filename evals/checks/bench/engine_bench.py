@@ -159,9 +159,7 @@ def time_case(
     count = first
     if not case.at_once and len(case.requests) > first:
         count = len(case.requests)
-        rate = median(
-            count / _time(case, case.requests, None, settings)[0] for _ in range(rounds)
-        )
+        rate = median(count / _time(case, case.requests, None, settings)[0] for _ in range(rounds))
     return {
         "case": case.name, "requests": count, "requests_per_s": round(rate, 1),
         "oracle_requests": first, "oracle_requests_per_s": round(oracle_rate, 1),

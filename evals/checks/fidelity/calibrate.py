@@ -34,6 +34,7 @@ _WARM_UP_S = 10.0
 _PROBES, _PROBE_EVERY_S = 20, 1.0
 _PROBE = TraceRequest(0.0, 16, 4)
 
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What came of it.

@@ -110,9 +110,7 @@ def _figures(case: SimulatedCase, run: CaseRun, steps: Steps) -> Result:
     """As a suite counts them, live or simulated; steps are of the whole run."""
     # Clocks differ: both sides' time begins with their first arrival.
     span_s = case.span.counted_until_s - case.requests[0].arrival_s
-    summary = summarise(
-        run, span_s, warmup_s=case.span.warmup_s, contract=case.settings.contract
-    )
+    summary = summarise(run, span_s, warmup_s=case.span.warmup_s, contract=case.settings.contract)
     p50, p90 = np.percentile(steps.seconds, (50, 90))
     return {
         key: summary[key]

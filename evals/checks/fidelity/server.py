@@ -68,6 +68,4 @@ def measured_server(
             model=choice.model, arguments=arguments, step_log=log,
         ))  # fmt: skip
         engine = stack.enter_context(own.engine())
-        yield MeasuredServer(
-            connect(own.url, engine), engine, log, tuple(arguments), own.pid
-        )
+        yield MeasuredServer(connect(own.url, engine), engine, log, tuple(arguments), own.pid)

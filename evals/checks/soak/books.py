@@ -86,9 +86,7 @@ def check_books(
         wrong.append(f"{journal.lost} journal events were overwritten before they were read")
     if len(visits) != sent:
         wrong.append(f"{sent} requests were sent, {len(visits)} have ended")
-    unseen = sum(
-        visit.answers - arrived[visit.index] for visit in visits if visit.end == "left"
-    )
+    unseen = sum(visit.answers - arrived[visit.index] for visit in visits if visit.end == "left")
     more = [f"... and {len(wrong) - MOST_NAMED} more"] if len(wrong) > MOST_NAMED else []
     return SoakBooks(
         sent=sent,

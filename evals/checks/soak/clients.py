@@ -144,9 +144,7 @@ class Clients:
                 end, detail = await self._stream(client, request_id, errand)
         except httpx.HTTPError as error:
             end, detail = "failed", f"{type(error).__name__}: {error}"
-        self.visits.append(
-            Visit(index, errand.kind, end, detail, errand.flavour, errand.answers)
-        )
+        self.visits.append(Visit(index, errand.kind, end, detail, errand.flavour, errand.answers))
 
     async def _stream(
         self, client: httpx.AsyncClient, request_id: str, errand: Errand

@@ -14,9 +14,7 @@ def soak(
     minutes: Annotated[
         float, typer.Option(min=0.1, help="How long clients send; the end takes a little more.")
     ] = 20.0,
-    rate: Annotated[
-        float, typer.Option(min=0.1, help="Requests per second, on average.")
-    ] = 2.5,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second, on average.")] = 2.5,
     seed: Annotated[int, typer.Option(min=0, help="Decides requests and decisions.")] = 1,
     port: Annotated[int, typer.Option(help="Port of the server on 127.0.0.1.")] = 8000,
     model: Annotated[

@@ -36,6 +36,7 @@ _METRICS_LOOKS = 10
 # Small sizes, so that a soak of minutes goes round the journal and past the tenants' bound.
 SETTINGS = EngineSettings(slo_scale=4.0, max_tenants=32, journal_size=2000)
 
+
 @dataclass(frozen=True, slots=True)
 class SoakOptions:
     """How long, how much, and by which seed."""

@@ -54,7 +54,5 @@ def _summed_up(texts: list[str]) -> Complaints:
     kinds: dict[str, list[str]] = {}
     for text in texts:
         kinds.setdefault(re.sub(r"\d+(\.\d+)?", "N", text), []).append(text[:300])
-    first = [
-        f"{len(same)} x {same[0]}" if len(same) > 1 else same[0] for same in kinds.values()
-    ]
+    first = [f"{len(same)} x {same[0]}" if len(same) > 1 else same[0] for same in kinds.values()]
     return Complaints(len(texts), tuple(first[:MOST_SHOWN]))
