@@ -5,7 +5,7 @@ Wiring only. Heavy imports (vLLM, matplotlib) stay inside the functions that nee
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,9 +19,6 @@ from evals.requests.options import DrawOption, FormatOption, trace_file
 from evals.tune_command import tune
 from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import JsonOption
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
 app.command()(compare)
@@ -185,29 +182,22 @@ def fetch(
     Apache-2.0) are 146 small files; interrupted, the same command goes on.
     """
     import httpx
-    from rich.console import Console
-    from rich.progress import Progress
 
+    from evals.progress import progress_bar
     from evals.requests.azure_files import AZURE_FILES, fetch_azure
     from evals.requests.servegen_files import FETCHED, fetch_servegen
     from evals.requests.trace import TraceError
 
-    console = Console(stderr=True)
     try:
         with (
-            Progress(console=console) as bars,
+            progress_bar() as on_progress,
             httpx.Client(follow_redirects=True, timeout=30) as client,
         ):
             for name in AZURE_FILES if source == "azure" else FETCHED:
-                on_progress = partial(_advance, bars, bars.add_task(name, total=None))
                 if source == "azure":
-                    fetch_azure(AZURE_FILES[name], folder, on_progress, client)
+                    fetch_azure(AZURE_FILES[name], folder, partial(on_progress, name), client)
                 else:
-                    fetch_servegen(name, folder, on_progress, client)
+                    fetch_servegen(name, folder, partial(on_progress, name), client)
     except TraceError as error:
         raise CommandError(str(error), FAILED) from error
     typer.echo(f"{source} traces are in {folder}")
-
-
-def _advance(bars: "Progress", bar: "TaskID", done: int, total: int | None) -> None:
-    bars.update(bar, completed=done, total=total)

@@ -30,6 +30,7 @@ class CaseProgress:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=self.console,
+            transient=True,
             disable=not self.console.is_terminal,
         )
 
@@ -58,10 +59,12 @@ class CaseProgress:
         """A bar for a case that will start; returns its id."""
         return self._bars.add_task(title, total=requests, start=False, visible=False)
 
-    def update(self, bar: TaskID, finished: int, title: str | None = None) -> None:
+    def update(
+        self, bar: TaskID, finished: int, title: str | None = None, total: int | None = None
+    ) -> None:
         """`finished` requests of the case are through; without a terminal a new title is a line."""
         self._bars.start_task(bar)
-        self._bars.update(bar, completed=finished, visible=True, description=title)
+        self._bars.update(bar, completed=finished, visible=True, description=title, total=total)
         now_s = time.monotonic()
         if title and not self.console.is_terminal and now_s - self._said_s >= _LINE_EVERY_S:
             self._said_s = now_s
@@ -82,11 +85,8 @@ class CaseProgress:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """One bar, described anew at each call (what, done, of how many); none without a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task("building")
-        yield lambda title, done, total: bars.update(
-            bar, description=title, completed=done, total=total
-        )
+def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """One bar, described anew at each call: what, done, of how many if that is known."""
+    with CaseProgress() as progress:
+        bar = progress.add("building", 0)
+        yield lambda title, done, total: progress.update(bar, done, title, total)
