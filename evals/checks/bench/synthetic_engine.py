@@ -42,10 +42,9 @@ class SyntheticEngine(CompiledEngine):
         self._came, self._left, self._preemptions = 0, 0, 0
         self._events: list[Arrival | Outcome] = []  # that nobody has read yet
         self._first = 0  # sequence number of the first of them
-        self._troubled = False
 
     def advance(self, until_s: float, *, troubled: bool) -> None:
-        """Let time pass; in troubled times requests miss and are preempted."""
+        """Let time pass; in troubled times first tokens are late, and requests are preempted."""
         self._now_s = until_s
         self._first += len(self._events)
         self._events.clear()
@@ -54,17 +53,18 @@ class SyntheticEngine(CompiledEngine):
         while self._left < self._came and self._left / self._rate_rps + _AFTER_S <= until_s:
             self._leave(self._left / self._rate_rps, troubled=troubled)
         self._preemptions += 3 * troubled
-        self._troubled = troubled
 
     def snapshot(self) -> Snapshot:
-        """The decision in force, over a state that is made up."""
-        waiting, slack_s = self._waiting, -0.01 if self._troubled else 0.01
+        """The decision in force, over a state that is made up.
+
+        What waits can be served in time, but not behind the whole queue: then the rule agent
+        `prefill` acts where first tokens are late.
+        """
+        waiting = self._waiting
         return replace(
             super().snapshot(),
-            queue=QueueState(
-                waiting, 500 * waiting, 0.02 * waiting, 30.0, -20.0, 0.2, waiting // 10
-            ),
-            batch=BatchState(256, 250, 6, slack_s, self._came, 0.02),
+            queue=QueueState(waiting, 500 * waiting, 0.02 * waiting, 30.0, 0.1, 0.01 * waiting),
+            batch=BatchState(256, 250, 6, 0.01, self._came, 0.02),
             kv=KVState(28_000, 21_000, 27_000, self._preemptions, 900 * self._preemptions),
             journal_head=self._head,
         )
@@ -98,7 +98,7 @@ class SyntheticEngine(CompiledEngine):
         self._left += 1
         self._events.append(Outcome(
             self._head, f"r{number}", arrival_s, arrival_s + _AFTER_S,
-            f"t{number % _TENANTS}", _CLASSES[number % len(_CLASSES)], _SLO, 700, 200, 0.1, 0.3,
-            0.05 if missed else 0.02, _AFTER_S, not missed, "tpot" if missed else "", "stop",
-            "slide", 1,
+            f"t{number % _TENANTS}", _CLASSES[number % len(_CLASSES)], _SLO, 700, 200, 0.1,
+            0.9 if missed else 0.3, 0.02, _AFTER_S, not missed,
+            "ttft_execution" if missed else "", "stop", "slide", 1,
         ))  # fmt: skip
