@@ -6,6 +6,7 @@ at k * step modulo their number, with a step near 0.618 of it that has no diviso
 """
 
 import math
+from collections.abc import Callable
 
 from evals.requests.scaling import WorkloadError
 from evals.suite.traffic_spec import Half
@@ -22,8 +23,9 @@ def half_of(from_s: float, until_s: float, half: Half) -> tuple[float, float]:
 
 
 def block_start_s(
-    name: str, within_s: tuple[float, float], length_s: float, seeds: int, seed: int
-) -> float:
+    name: str, within_s: tuple[float, float], length_s: float, seeds: int, seed: int,
+    is_sent: Callable[[float, float], bool] = lambda _from_s, _until_s: True,
+) -> float:  # fmt: skip
     """When the block of a seed begins.
 
     Args:
@@ -32,19 +34,21 @@ def block_start_s(
         length_s: of a block.
         seeds: so many are asked for: seeds 0 to seeds - 1.
         seed: which of them.
+        is_sent: whether anybody sends between two moments; other blocks are left out.
 
     Raises:
         WorkloadError: there are more seeds than blocks.
     """
     from_s, until_s = within_s
-    blocks = int((until_s - from_s) / length_s + 1e-9)
-    if seeds > blocks:
+    all_s = [from_s + length_s * k for k in range(int((until_s - from_s) / length_s + 1e-9))]
+    starts_s = [start_s for start_s in all_s if is_sent(start_s, start_s + length_s)]
+    if seeds > len(starts_s):
+        blocks = "1 block" if len(starts_s) == 1 else f"{len(starts_s)} blocks"
         raise WorkloadError(
-            f"{name}: {seeds} seeds are asked for, and this half has {blocks} blocks of "
-            f"{length_s:g} s ({(until_s - from_s) / 3600:.3g} h): take fewer seeds or minutes, "
-            "or a shorter tail_s"
+            f"{name}: {seeds} seeds are asked for, and this half has {blocks} of {length_s:g} s "
+            f"({(until_s - from_s) / 3600:.3g} h): take fewer seeds or minutes, or a shorter tail_s"
         )
-    return from_s + length_s * place(seed, blocks)
+    return starts_s[place(seed, len(starts_s))]
 
 
 def place(seed: int, blocks: int) -> int:

@@ -172,7 +172,9 @@ def _of_clients(workload: Workload, seeds: int, file: TraceFile, warn: Warn) -> 
     from_s, until_s = (hour * 3600 for hour in file.draw.hours or model.hours)
     half = half_of(from_s, until_s, workload.half)
     length_s = workload.span.until_s
-    start_s = block_start_s(workload.scenario, half, length_s, seeds, workload.seed)
+    start_s = block_start_s(
+        workload.scenario, half, length_s, seeds, workload.seed, model.is_sent
+    )
     senders = model.senders(start_s, start_s + length_s, file.draw.clients, workload.seed)
     return replace(
         workload,

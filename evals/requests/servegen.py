@@ -5,6 +5,7 @@ counted; the gaps between them are of the published family and shape (`evals.req
 Lengths are drawn from the published shares, prompts and answers independently.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,6 +102,7 @@ class Model:
     hours: tuple[float, float]
     malformed: tuple[str, ...]
     notes: tuple[str, ...]
+    _sent: frozenset[int] = frozenset()  # the ten minutes in which any client sends
     _clients: dict[int, tuple[Client, str]] = field(default_factory=dict)
 
     @classmethod
@@ -128,7 +130,14 @@ class Model:
             raise TraceError(f"{folder}: no usable request{first}")
         starts_s = [window.start_s for each in windows.values() for window in each]
         hours = (min(starts_s) / 3600, (max(starts_s) + WINDOW_S) / 3600)
-        return cls(folder, windows, hours, tuple(malformed), tuple(notes))
+        sent_in = frozenset(int(start_s // WINDOW_S) for start_s in starts_s)
+        return cls(folder, windows, hours, tuple(malformed), tuple(notes), sent_in)
+
+    def is_sent(self, from_s: float, until_s: float) -> bool:
+        """Whether any client sends then: the second week of m-small has hours without."""
+        return not self._sent.isdisjoint(
+            range(int(from_s // WINDOW_S), math.ceil(until_s / WINDOW_S))
+        )
 
     def senders(
         self, from_s: float, until_s: float, clients: int | None, seed: int

@@ -43,6 +43,16 @@ def test_a_few_seeds_are_spread_over_the_half():
     assert [place(0, 1), place(1, 2), place(0, 2)] == [0, 1, 0]
 
 
+def test_blocks_in_which_nobody_sends_are_left_out():
+    def is_sent(from_s, until_s):
+        return (from_s, until_s) not in ((600.0, 1200.0), (1200.0, 1800.0))
+
+    starts_s = {block_start_s("t", (0.0, 3000.0), 600.0, 3, seed, is_sent) for seed in range(3)}
+    assert starts_s == {0.0, 1800.0, 2400.0}
+    with pytest.raises(WorkloadError, match=r"4 seeds are asked for, and .* has 3 blocks"):
+        block_start_s("t", (0.0, 3000.0), 600.0, 4, 0, is_sent)
+
+
 def test_more_seeds_than_blocks_are_refused_with_both_numbers():
     with pytest.raises(WorkloadError, match=r"t: 8 seeds are asked for, and .* has 7 blocks"):
         block_start_s("t", (0.0, 4500.0), 600.0, 8, 0)
