@@ -4,7 +4,7 @@ import pytest
 
 from graphs.control_loop import ControlLoop
 from hmas_agents.config import load_config
-from serving.contracts import SLO, Arrival, KVState
+from serving.contracts import SLO, Arrival
 from serving.engines.protocol import EngineUnavailable
 from tests.agents.model_server import completion, proposals, serving
 from tests.fakes import FakeEngine
@@ -38,14 +38,13 @@ def test_a_short_tick_is_a_tree_of_nodes_agents_and_tools(kept):
     with loop_of(engine, kept) as loop:
         loop.short_tick()
         engine.now_s = 100.0
-        engine.kv = KVState(total_blocks=1000, used_blocks=950, preemptions=30)
         loop.short_tick()
     paths = kept.paths()
     assert {
         "short_tick",
         "short_tick/observe",
         "short_tick/rule_agents",
-        "short_tick/rule_agents/invoke_agent memory",
+        "short_tick/rule_agents/invoke_agent admission",
         "short_tick/tools",
         "short_tick/tools/execute_tool switch_policy",
     } <= paths

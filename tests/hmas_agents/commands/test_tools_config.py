@@ -12,7 +12,7 @@ def test_tools_list_shows_every_tool_with_its_bounds(hmas):
     _, out, _ = hmas("tools", "list")
     for tool in describe_tools():
         assert f"{tool['name']}  {tool['file']}" in out
-    assert "0.0 .. 0.5" in out
+    assert "0.0 .. 0.6" in out
     assert json.loads(hmas("tools", "list", "--json")[1]) == describe_tools()
 
 
