@@ -26,6 +26,7 @@ KNOWN_ERRORS = {
     "CalibrationError": UNUSABLE,
     "CaseError": UNUSABLE,
     "CassetteError": UNUSABLE,
+    "ChangeError": UNUSABLE,
     "CompareError": UNUSABLE,
     "ConfigError": UNUSABLE,
     "ContractError": UNUSABLE,

@@ -1,0 +1,1 @@
+"""What do operators want, in their own words? Their texts become typed changes."""
