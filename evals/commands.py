@@ -17,6 +17,7 @@ from evals.compare_command import compare
 from evals.report_command import pages, report
 from evals.requests.options import DrawOption, FormatOption, trace_file
 from evals.tune_command import tune
+from evals.words.words_command import words
 from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import JsonOption
 
@@ -28,6 +29,7 @@ app.command()(hostile)
 app.command()(pages)
 app.command()(report)
 app.command()(tune)
+app.command()(words)
 app.add_typer(agent_app, name="agent")
 traces_app = typer.Typer(help="The public traces that evals replay.")
 

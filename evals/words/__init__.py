@@ -1,0 +1,1 @@
+"""How well are operators' words understood? Cases, scores and `hmas eval words`."""

@@ -1,0 +1,63 @@
+"""Does `hmas eval words` keep its promises from the command line?"""
+
+import json
+
+import pytest
+
+from tests.command_line import run_hmas
+from tests.source_tree import ROOT
+
+DEVELOPMENT = ROOT / "evals/cases/words_dev.jsonl"
+ROW = {
+    "text": "acme first", "now": "12:00",
+    "contract": {"tenants": ["acme"], "slo_classes": ["batch"]},
+    "expected": [{"kind": "weight", "tenant": "acme", "factor": 3}],
+}  # fmt: skip
+
+
+def words(*args):
+    return run_hmas("eval", "words", *args)
+
+
+def test_json_is_one_object_with_a_row_for_each_contender():
+    result = words("--cases", DEVELOPMENT, "--json")
+    assert result.exit_code == 0, result.output
+    [row] = json.loads(result.stdout)["contenders"]
+    assert list(row) == [
+        "name", "cases", "exact", "valid", "asked", "wrong_confident", "by_field", "latency_s"
+    ]  # fmt: skip
+    assert (row["name"], row["cases"]) == ("grammar", len(DEVELOPMENT.read_text().splitlines()))
+    assert set(row["latency_s"]) == {"p50", "p99"}
+    assert set(row["by_field"]) == {
+        "kind", "tenant", "slo_class", "factor", "share", "from", "until", "for_min", "question"
+    }  # fmt: skip
+
+
+def test_the_grammar_reads_the_cases_that_it_was_written_with():
+    [row] = json.loads(words("--cases", DEVELOPMENT, "--json").stdout)["contenders"]
+    assert row["exact"] >= 0.94
+    assert row["valid"] == 1
+    assert row["wrong_confident"] <= 0.04
+
+
+def test_the_table_has_the_contender_and_misses_are_told_on_request(tmp_path):
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps(ROW | {"expected": {"question": True}}))
+    table = words("--cases", path).stdout
+    assert "grammar" in table
+    assert "50.0%" in table
+    assert "means question" not in table
+    assert "12:00 acme first\n  means question\n" in words("--cases", path, "--misses").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "holds no case"), ("{", "cases.jsonl:1: "), (None, "cannot be read")],
+)
+def test_cases_that_cannot_be_used_end_it_with_what_is_wrong(tmp_path, text, told):
+    path = tmp_path / "cases.jsonl"
+    if text is not None:
+        path.write_text(text)
+    result = words("--cases", path)
+    assert result.exit_code == 2
+    assert told in result.output
