@@ -14,7 +14,7 @@ from evals.plan.traffic import Traffic, at_load, targets_ms
 from evals.result.metrics import percentiles
 from evals.suite.arms import Arm
 from serving.engines.compiled import CompiledEngine
-from serving.engines.offered import Workload, columns, promised_to
+from serving.engines.offered import Workload, columns, slos_of
 from serving.engines.replica_steps import Hooks
 from serving.engines.replicas import ReplicasServed, serve_on_replicas
 from serving.engines.step_state import new_state
@@ -37,7 +37,7 @@ class PlanOptions:
 def run_plan(traffic: Traffic, options: PlanOptions, on_progress: OnProgress) -> list[Result]:
     """A result for each load, number of replicas and policy; all see the same arrivals."""
     settings = CompiledEngine(traffic.profile, traffic.settings, stock=True).settings
-    slos = [promised_to(one, settings)[1] for one in traffic.columns.senders]
+    slos = slos_of(traffic.columns.senders, settings)
     targets = targets_ms(slos)
     hooks = {arm.name: hook_of(traffic, arm) for arm in options.arms}
     runs = len(options.replicas) * len(options.arms)

@@ -28,7 +28,7 @@ from serving.engines.block_contents import gather
 from serving.engines.gaps import promise
 from serving.engines.hooked_steps import put_back_hooked, run_hooked
 from serving.engines.notes import Notes, new_notes
-from serving.engines.offered import Workload, as_the_trace_says, columns, promised_to
+from serving.engines.offered import Workload, as_the_trace_says, columns, slos_of
 from serving.engines.profile import EngineProfile
 from serving.engines.put_back import begun_rows
 from serving.engines.resumed import Begun
@@ -120,7 +120,7 @@ class Branches:
         self._lengths = notes.lengths, notes.histograms
         self._rows = hook.core.requests[: len(self._source)].copy()
         self._known = hook.core
-        self._slos = [promised_to(one, hook.settings)[1] for one in self._source.senders]
+        self._slos = slos_of(self._source.senders, hook.settings)
 
     def trial(self, drawn: Drawn) -> Trial:
         """This future, with nothing served yet. O(requests)."""

@@ -26,7 +26,7 @@ from serving.contracts import (
 )
 from serving.contracts.settings import EngineSettings
 from serving.engines.gaps import BINS, NEVER, count_gaps, promise
-from serving.engines.offered import Workload, as_the_trace_says, columns, promised_to
+from serving.engines.offered import Workload, as_the_trace_says, columns, slos_of
 from serving.engines.profile import EngineProfile
 from serving.engines.protocol import EngineUnavailable
 from serving.engines.put_back import put_back
@@ -239,8 +239,7 @@ class CompiledEngine:
         self.gap_counts = count_gaps(state.gaps, workload, self.gaps_of_s)
         if hook is None:
             put_back(state, self._begun or ())
-            slos = [promised_to(one, self.settings)[1] for one in workload.senders]
-            promise(state.gaps, slos, workload.sender)
+            promise(state.gaps, slos_of(workload.senders, self.settings), workload.sender)
         else:
             serve = hook.run
             hook.begin(state, workload, self._begun, requests, self._prefill_s_per_token)

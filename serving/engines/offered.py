@@ -90,6 +90,11 @@ def promised_to(offered: TraceRequest, settings: EngineSettings) -> tuple[str, S
     return slo_of({"slo_class": offered.slo_class}, settings, offered.tenant)
 
 
+def slos_of(senders: Sequence[TraceRequest], settings: EngineSettings) -> list[SLO]:
+    """The targets of each, as `promised_to` has them."""
+    return [promised_to(one, settings)[1] for one in senders]
+
+
 def track_of(
     index: int, offered: TraceRequest, max_tokens: int, promised: tuple[str, SLO]
 ) -> RequestTrack:

@@ -17,7 +17,7 @@ from serving.contracts import SLO, Contract, CostCoefficients, TraceRequest
 from serving.contracts.contract import ClassTerms
 from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
-from serving.engines.offered import columns, promised_to
+from serving.engines.offered import columns, slos_of
 from serving.engines.profile import EngineProfile
 from serving.engines.replicas import serve_on_replicas
 from tests.command_line import run_hmas
@@ -62,10 +62,6 @@ def on_replicas(requests, machine, arm, count):
 def each_target_ms(requests, settings):
     sent = traffic_of(requests, MACHINE).columns
     return targets_ms(slos_of(sent.senders, settings))[sent.sender]
-
-
-def slos_of(senders, settings):
-    return [promised_to(one, settings)[1] for one in senders]
 
 
 def engine_of(machine, arm):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.engines.offered import columns, promised_to
+from serving.engines.offered import columns, slos_of
 from serving.engines.served import Served
 from tests.serving.engines.both_engines import (
     GAPS_OF_S,
@@ -137,7 +137,7 @@ def story(case: Case, loop: dict[str, Any]) -> Story:
         pool=state.kv.pool.view(np.recarray), blocks=state.kv.blocks.view(np.recarray),
         contents=state.kv.contents._replace(names=state.kv.contents.names.view(np.recarray)),
     )  # fmt: skip
-    slos = [promised_to(one, SETTINGS)[1] for one in workload.senders]
+    slos = slos_of(workload.senders, SETTINGS)
     loop["promise"](state.gaps, slos, workload.sender)
     loop["count_gaps"](state.gaps, workload, GAPS_OF_S)
     gaps = state.gaps._replace(watched=state.gaps.watched.view(np.recarray))
