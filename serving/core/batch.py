@@ -151,8 +151,6 @@ def note_scheduled(
             context += one.computed_tokens
             answering += 1
     full = False
-    for i in range(len(rows)):
-        full = full or _is_partial(core, rows[i])
     for i in range(engine.running):
         one = requests[core.running[i]]
         full = full or _is_partial(core, core.running[i])
