@@ -133,23 +133,6 @@ def leave_queue(at: np.ndarray, row: int) -> None:
 
 
 @compiled
-def begin_step(at: np.ndarray, now_s: float) -> tuple[bool, int, bool]:
-    """As `control.begin_step`.
-
-    Returns:
-        whether a key was no number, how many run as far as we know, and whether some of these are
-        prompts that have begun.
-    """
-    core = core_at(at)
-    control.begin_step(core, now_s)
-    engine = core.engine[0]
-    for i in range(engine.running):
-        if control.is_partial(core, core.running[i]):
-            return bool(engine.broken), engine.running, True
-    return bool(engine.broken), engine.running, False
-
-
-@compiled
 def busy_until_s(at: np.ndarray, now_s: float, began_s: float, shape: Shape) -> float:
     """When a step of this shape will probably end, which began at `began_s`; at least `now_s`."""
     took_s = step_seconds(core_at(at).cost, shape[0], shape[1], shape[2], shape[3])
@@ -180,16 +163,26 @@ def plan(
 def step(
     at: np.ndarray, now_s: float, count: int, asks_head: bool, began_s: float, in_flight: Shape,
     free_blocks: int, silent: int, ready_elsewhere: int,
-) -> tuple[bool, Plan]:  # fmt: skip
-    """`begin_step` and `plan` in one, where nobody has to be asked between the two.
+) -> tuple[bool, int, bool, bool, Plan]:  # fmt: skip
+    """`control.begin_step`, and `plan` too, unless somebody has to be asked between the two.
 
-    `count` run. `asks_head`: whether, once prompts have begun, it matters if the waiting head can
-    start. Returns whether the step is planned, and how; if not, both are to be called.
+    `count` run, and where it is NONE nothing is planned. `asks_head`: whether, once prompts have
+    begun, it matters if the waiting head can start.
+
+    Returns:
+        whether a key was no number, how many run as far as we know, whether some of these are
+        prompts that have begun, whether the step is planned (if not, `plan` is to be called), and
+        how.
     """
-    broken, running, partial = begin_step(at, now_s)
-    if broken or running != count or (partial and asks_head):
-        return False, NO_PLAN
-    return True, plan(at, began_s, in_flight, free_blocks, silent, ready_elsewhere, False)
+    core = core_at(at)
+    control.begin_step(core, now_s)
+    engine, partial = core.engine[0], False
+    for i in range(engine.running):
+        partial = partial or control.is_partial(core, core.running[i])
+    if engine.broken or engine.running != count or (partial and asks_head):
+        return bool(engine.broken), engine.running, partial, False, NO_PLAN
+    planned = plan(at, began_s, in_flight, free_blocks, silent, ready_elsewhere, False)
+    return False, count, partial, True, planned
 
 
 # -- after it --------------------------------------------------------------------------------

@@ -47,7 +47,6 @@ def warm_up() -> None:
     triage.forget_parked(core)
     tenants.level(core)
     tenants.count_decodes(core)
-    calls.begin_step(at, 0.0)
     calls.plan(at, 0.0, calls.NO_SHAPE, 8, 0, 0, False)
     calls.step(at, 0.0, 0, False, 0.0, calls.NO_SHAPE, 8, 0, 0)
     calls.busy_until_s(at, 0.0, 0.0, calls.NO_SHAPE)

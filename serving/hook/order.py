@@ -9,7 +9,7 @@ import numpy as np
 
 from serving.contracts import Decision, Envelope
 from serving.contracts.rules import COUNTERS
-from serving.core import calls, control, queue, tenants, triage
+from serving.core import control, queue, tenants, triage
 from serving.core.keys import NUMBERS
 from serving.core.state import Core
 from serving.perception.lanes import Lanes
@@ -129,17 +129,6 @@ class Order:
         triage.triage(self.core)
         self._fall_back_if_broken()
 
-    def begin_step(self, now_s: float) -> tuple[int, bool]:
-        """The same, with the load and the costs as measured by now.
-
-        Returns:
-            how many the core sees run, and whether some of them are prompts that have begun.
-        """
-        broken, running, partial = calls.begin_step(self.lanes.rows.at, now_s)
-        if broken:
-            self._fall_back()
-        return running, partial
-
     def _switch_triage(self, on: bool) -> None:
         self.core.engine["triage"], self.core.engine["triage_due_s"] = on, -np.inf
         triage.forget_parked(self.core)
@@ -159,9 +148,10 @@ class Order:
 
     def _fall_back_if_broken(self) -> None:
         if self.core.engine["broken"][0]:
-            self._fall_back()
+            self.fall_back()
 
-    def _fall_back(self) -> None:
+    def fall_back(self) -> None:
+        """A key was no number: from now on first come, first served."""
         self.core.engine["broken"] = 0
         failed, self.params = self.policy.name, {}
         self._order_by(POLICIES["fcfs"])

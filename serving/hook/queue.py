@@ -119,7 +119,7 @@ class PolicyQueue(Order, RequestQueue):
         """Queue a request behind all others of equal key."""
         self._head = None
         if calls.enter(self.rows.at, self._row_of(request)):
-            self._fall_back()
+            self.fall_back()
 
     def prepend_request(self, request: Request) -> None:
         """Queue a preempted or skipped request before all others of equal key."""
@@ -131,7 +131,7 @@ class PolicyQueue(Order, RequestQueue):
         else:
             broken = calls.enter_first(self.rows.at, self._row_of(request))
         if broken:
-            self._fall_back()
+            self.fall_back()
 
     def prepend_requests(self, requests: Iterable[Request]) -> None:
         """Prepend one after the other, so the last one ends up in front."""

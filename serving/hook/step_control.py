@@ -13,6 +13,7 @@ from vllm.v1.request import RequestStatus
 from serving import compat
 from serving.contracts import Envelope
 from serving.core import calls, decoding
+from serving.core.state import NONE
 from serving.hook.queue import Place, PolicyQueue
 
 _STARTABLE = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
@@ -52,24 +53,23 @@ class StepControl:
             self.reveal()
         running, limits = scheduler.running, scheduler.lease.decision.limits
         ready, silent = compat.ready_elsewhere(scheduler), compat.silent_sessions(scheduler)
-        free = compat.free_blocks(scheduler) if limits.pace_decodes else 0
+        free = compat.free_blocks(scheduler)
         self._steps += 1
-        asks, planned, plan = not self._steps % _ASK_STEPS, False, calls.NO_PLAN
-        if not (asks or self._asks_each or self._caches):
-            planned, plan = calls.step(
-                rows.at, now_s, len(running), limits.prefill_by_key, *in_flight, free, silent,
-                ready,
-            )  # fmt: skip
+        asks = self._asks_each or not self._steps % _ASK_STEPS
+        broken, seen, partial, planned, plan = calls.step(
+            rows.at, now_s, NONE if asks or self._caches else len(running),
+            limits.prefill_by_key, *in_flight, free, silent, ready,
+        )  # fmt: skip
+        if broken:
+            queue.fall_back()
         if not planned:
-            seen, heeds_head = queue.begin_step(now_s)
             if self._caches:
                 queue.refresh_cached()
-            if asks or self._asks_each or seen != len(running):
+            if asks or seen != len(running):
                 self._ask(running)
-                heeds_head = True
-            if heeds_head := heeds_head and limits.prefill_by_key:
-                free, heeds_head = compat.free_blocks(scheduler), self._head_can_start()
-            plan = calls.plan(rows.at, *in_flight, free, silent, ready, heeds_head)
+                partial = True
+            can_start = partial and limits.prefill_by_key and self._head_can_start()
+            plan = calls.plan(rows.at, *in_flight, free, silent, ready, can_start)
         reordered, hidden, budget, threshold, most, head = plan
         queue.foresee(head)
         if reordered:
