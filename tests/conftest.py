@@ -6,21 +6,31 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # as in the Makefile
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+SERVERS = "tests/real"
 PATIENCE_MS = 30_000  # what is waited for comes; a busy machine takes longer
 
 
 class _FilesAndServers(LoadScopeScheduling):
-    """Keeps together, where several run at a time, a file's tests and those of real servers."""
+    """Keeps together, where several run at a time, a file's tests and those of real servers.
+
+    Those of real servers begin, for they take longest; then files with many tests before others.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return "tests/real" if file.startswith("tests/real/") else file
+        return SERVERS if file.startswith(f"{SERVERS}/") else file
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if SERVERS in self.workqueue:
+            self.workqueue.move_to_end(SERVERS, last=False)
+        super()._assign_work_unit(node)
 
 
 def pytest_xdist_make_scheduler(config, log) -> LoadScopeScheduling:
