@@ -53,7 +53,8 @@ class StepControl:
             self.reveal()
         running, limits = scheduler.running, scheduler.lease.decision.limits
         ready, silent = compat.ready_elsewhere(scheduler), compat.silent_sessions(scheduler)
-        free = compat.free_blocks(scheduler)
+        asks_blocks = limits.pace_decodes or limits.prefill_by_key
+        free = compat.free_blocks(scheduler) if asks_blocks else 0
         self._steps += 1
         asks = self._asks_each or not self._steps % _ASK_STEPS
         broken, seen, partial, planned, plan = calls.step(

@@ -4,7 +4,7 @@ Driven by the scheduler hook (and by the simulator for stock vLLM, so that every
 arm is measured by the same code). All memory is bounded.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
@@ -63,6 +63,8 @@ class RequestTrack:
     cached_tokens: int = 0  # of the prompt, at arrival, then at the first admission
     prefix: tuple[int, ...] = ()  # as `Arrival` has it
     counted_as: str = ""  # the tenant in the totals
+    counts: dict[str, int] = field(default_factory=dict)  # those totals
+    histogram: int = 0  # of latencies
     admitted_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float = 0.0
@@ -143,6 +145,10 @@ class RequestTrack:
         return tpot_s
 
 
+def _no_counts() -> dict[str, int]:
+    return defaultdict(int)
+
+
 class Accounting:
     """Tracks requests inside the engine and keeps the journal, the totals and the histograms.
 
@@ -163,7 +169,8 @@ class Accounting:
         self.head = 0  # sequence number of the next event
         self._max_tenants = max_tenants
         self._inside: dict[str, int] = {}  # tenants counted apart, the last to arrive at the end
-        self._counters: dict[tuple[str, str], dict[str, int]] = {}  # by fields of TenantCounters
+        # By tenant and SLO class, then by the fields of TenantCounters.
+        self._counters: dict[tuple[str, str], dict[str, int]] = defaultdict(_no_counts)
         self.latencies = Latencies()
 
     def arrive(self, track: RequestTrack) -> None:
@@ -173,7 +180,9 @@ class Accounting:
         track.counted_as = name = self._counted(view.tenant)
         if name != OTHER:
             self._inside[name] = self._inside.pop(name) + 1
-        self._count(track.counted_as, view.slo_class, received=1)
+        track.counts = self._counters[name, view.slo_class]
+        track.histogram = self.latencies.group(name, view.slo_class)
+        track.counts["received"] += 1
         arrival = Arrival(
             self.head, view.request_id, view.arrival_s, view.tenant, view.slo_class,
             view.slo, track.prompt_tokens, track.max_tokens, view.priority, track.cached_tokens,
@@ -184,10 +193,8 @@ class Accounting:
     def admit(self, track: RequestTrack, cached_tokens: int) -> None:
         """A request was admitted for the first time; so much of its prompt was cached."""
         track.cached_tokens = cached_tokens
-        self._count(
-            track.counted_as, track.view.slo_class, prompt_tokens=track.prompt_tokens,
-            cached_prompt_tokens=cached_tokens,
-        )  # fmt: skip
+        track.counts["prompt_tokens"] += track.prompt_tokens
+        track.counts["cached_prompt_tokens"] += cached_tokens
 
     def leave(self, request_id: str, finish: Finish, now_s: float) -> Outcome | None:
         """A request left; None if it was not known (already left)."""
@@ -195,21 +202,16 @@ class Accounting:
         if track is None:
             return None
         outcome = track.outcome(self.head, finish, now_s)
-        served = finish in ("stop", "length")
-        self._count(
-            track.counted_as, track.view.slo_class, finished=int(served),
-            aborted=int(not served), met=int(outcome.met), withdrawn=int(outcome.withdrawn),
-            output_tokens=outcome.output_tokens,
-        )  # fmt: skip
+        counts = track.counts
+        counts["finished" if finish in ("stop", "length") else "aborted"] += 1
+        counts["met"] += outcome.met
+        counts["withdrawn"] += outcome.withdrawn
+        counts["output_tokens"] += outcome.output_tokens
         self.append(outcome)
-        self._measure(outcome, self.group_of(track))
+        self._measure(outcome, track.histogram)
         if track.counted_as != OTHER:
             self._inside[track.counted_as] -= 1
         return outcome
-
-    def group_of(self, track: RequestTrack) -> int:
-        """The histograms' number of what a request is counted under."""
-        return self.latencies.group(track.counted_as, track.view.slo_class)
 
     def refuse(self, refused: Arrival, policy: str, epoch: int) -> None:
         """A request was turned away before it reached the engine: an arrival, and a miss."""
@@ -222,7 +224,7 @@ class Accounting:
             finish="rejected", policy=policy, epoch=epoch,
         )  # fmt: skip
         self.append(outcome)
-        self._count(self._counted(refused.tenant), refused.slo_class, rejected=1)
+        self._counters[self._counted(refused.tenant), refused.slo_class]["rejected"] += 1
 
     def page(self, cursor: int, limit: int) -> JournalPage:
         """Events with seq >= cursor, oldest first; tells how many were overwritten."""
@@ -250,11 +252,6 @@ class Accounting:
         self._journal.append(event)
         self.head += 1
 
-    def _count(self, tenant: str, slo_class: str, **more: int) -> None:
-        counts = self._counters.setdefault((tenant, slo_class), {})
-        for name, value in more.items():
-            counts[name] = counts.get(name, 0) + value
-
     def _counted(self, tenant: str) -> str:
         """The name that a tenant is counted under."""
         if tenant not in self._inside and tenant != OTHER:
@@ -273,7 +270,8 @@ class Accounting:
             return False
         del self._inside[left]
         for key in [key for key in self._counters if key[0] == left]:
-            self._count(OTHER, key[1], **self._counters.pop(key))
+            for name, count in self._counters.pop(key).items():
+                self._counters[OTHER, key[1]][name] += count
             self.latencies.move(key, (OTHER, key[1]))
         return True
 

@@ -121,7 +121,7 @@ class Observer:
             self._prefix_ids(request),
         )  # fmt: skip
         self.accounting.arrive(track)
-        self.core.requests["histogram"][row] = self.accounting.group_of(track)
+        self.core.requests["histogram"][row] = track.histogram
         self._just_looked_up = "" if request.num_output_tokens else request.request_id
 
     def promise(self, settings: EngineSettings) -> None:
@@ -297,8 +297,8 @@ class Observer:
             return
         first_s, last_token_s, track.late_gaps, behind_s = calls.leave(self._lanes.rows.at, row)
         if finish in _SERVED and last_token_s < math.inf:
-            gap_s, group = now_s - last_token_s, self.accounting.group_of(track)
-            self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
+            gap_s, latencies = now_s - last_token_s, self.accounting.latencies
+            latencies.observe("inter_token_seconds", track.histogram, gap_s)
             track.late_gaps += gap_s > seconds(track.view.slo.itl_ms)
         if first_s < math.inf:
             track.begin_answer(first_s)
@@ -352,8 +352,8 @@ class Observer:
             self._late[name] = request, request.num_output_tokens
             gap_s = now_s - float(one["last_token_s"][row])
             if gap_s > -math.inf:
-                group = self.accounting.group_of(track)
-                self.accounting.latencies.observe("inter_token_seconds", group, gap_s)
+                latencies = self.accounting.latencies
+                latencies.observe("inter_token_seconds", track.histogram, gap_s)
                 one["late_gaps"][row] += gap_s > one["itl_s"][row]
             one["last_token_s"][row] = now_s
             if one["first_token_s"][row] == math.inf:
