@@ -214,8 +214,8 @@ def decision(
 ) -> None:
     """Time decisions of the long horizon: ordinary load, long answers, a queue of 5,000.
 
-    Whole decisions without a model, the twin's forecasts in them. Beside a simulated engine, whose
-    own time is not counted.
+    Whole decisions without a model, the twin's forecasts in them, in CPU time and in wall time.
+    Beside a simulated engine, whose own time is not counted.
 
     hmas bench decision
 

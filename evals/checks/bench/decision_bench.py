@@ -2,7 +2,8 @@
 
 Whole decisions of the loop, beside a simulated engine: the look at the engine, proposals, the
 twin's candidates, futures and forecasts, and the choice. The model is not asked. CPU time is that
-of the process; the twin computes in it, where a live controller has a process for that.
+of the process; the twin computes in it, where a live controller has a process for that. Wall time
+has in it what else runs on the machine.
 """
 
 import time
@@ -63,6 +64,7 @@ def _time_case(
     config = load_config(None, {"control.mode": "act", "model.enabled": False})
     twins: list[dict[str, Any]] = []
     cpu_s: list[float] = []
+    wall_s: list[float] = []
     inside: list[tuple[int, int]] = []
 
     def note(record: DecisionRecord) -> None:
@@ -76,9 +78,10 @@ def _time_case(
                 return
             snapshot = engine.snapshot()
             inside.append((snapshot.batch.running, snapshot.queue.waiting))
-            began_s = time.process_time()
+            began_s, cpu_began_s = time.perf_counter(), time.process_time()
             loop.long_tick()
-            cpu_s.append(time.process_time() - began_s)
+            cpu_s.append(time.process_time() - cpu_began_s)
+            wall_s.append(time.perf_counter() - began_s)
             on_progress(name, len(cpu_s), decisions)
 
         loop.short_tick()
@@ -91,6 +94,7 @@ def _time_case(
         "running": _quantiles([running for running, _ in inside]),
         "waiting": _quantiles([waiting for _, waiting in inside]),
         "cpu_s": _quantiles(cpu_s),
+        "wall_s": _quantiles(wall_s),
         "cpu_first_s": cpu_s[0],
         **{key: _quantiles([each[key] for each in twins]) for key in _TWIN},
     }

@@ -80,7 +80,7 @@ def decision_sheet(results: Sequence[Result]) -> Sheet:
         *((key, "p50", ",.0f") for key in ("running", "waiting", "candidates", "left_out",
                                            "forecasts")),
         ("futures", "least", ".0f"), ("horizon_s", "least", ".0f"),
-        *((key, p, ".2f") for key in ("work_s", "cpu_s") for p in ("p50", "p99")),
+        *((key, p, ".2f") for key in ("work_s", "cpu_s", "wall_s") for p in ("p50", "p99")),
     ]  # fmt: skip
     rows = [[f"{key} {p}", *(format(r[key][p], form) for r in results)] for key, p, form in figures]
     rows.append(["cpu_s of the first", *(f"{r['cpu_first_s']:.2f}" for r in results)])
