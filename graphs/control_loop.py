@@ -202,6 +202,8 @@ class ControlLoop:
             return
         self._closed = True
         there = self._last_word(self._parts.session.release)
+        if there and self._parts.words is not None:
+            self._last_word(self._parts.words.stand_by)
         self._parts.cancel()
         if self._background is not None:
             self._background.join(LAST_WORDS_S)

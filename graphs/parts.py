@@ -12,6 +12,8 @@ from hmas_agents.agents.roster import Roster
 from hmas_agents.config import Config
 from hmas_agents.engine_watch import EngineWatch
 from hmas_agents.follow_up import FollowUp, Watched
+from hmas_agents.intent.told import told_path
+from hmas_agents.intent.words import Words
 from hmas_agents.ledger import Ledger, LedgerReader
 from hmas_agents.records import DecisionRecord, Proposal, ToolCall
 from hmas_agents.reload import ReloadedPrompt, ReloadedTools
@@ -32,6 +34,7 @@ class Parts:
 
     Attributes:
         agent / twin / ledger: None where the configuration leaves them out.
+        words: what operators have told; None without a ledger, beside which that lies.
         started: the start policy is in force (or was proposed, in advise mode).
         kept_out: why the controller may not act now, in words; empty where it may.
         kept_out_by: the owner of the lease, or the kill switch; empty where nothing keeps it out.
@@ -50,6 +53,7 @@ class Parts:
     twin: Twin | None
     ledger: Ledger | None
     on_decision: OnDecision
+    words: Words | None = None
     follow_up: FollowUp = field(default_factory=FollowUp)
     started: bool = False
     kept_out: str = ""
@@ -155,7 +159,14 @@ def build_parts(
         twin=Twin(config.twin, past, forecaster) if config.twin.enabled else None,
         ledger=ledger,
         on_decision=on_decision,
+        words=_words(engine, ledger_path, advises=session.dry_run),
     )
+
+
+def _words(engine: Engine, ledger_path: Path | None, *, advises: bool) -> Words | None:
+    if ledger_path is None:
+        return None
+    return Words(told_path(ledger_path), engine, advises=advises)
 
 
 def past_predictions(ledger_path: Path | None) -> list[Past]:

@@ -18,6 +18,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 
 from graphs.parts import Parts, executed
+from graphs.told import as_told, follow_words
 from hmas_agents.agents.arbiter import Arbiter, CallRate, Verdict
 from hmas_agents.agents.calls import RuleCall
 from hmas_agents.config import Concern
@@ -41,15 +42,18 @@ class ShortHorizon(TypedDict, total=False):
 
 
 def observe(parts: Parts, _: ShortHorizon) -> ShortHorizon:
-    """Look at the engine, and whether it is ours to change."""
+    """Look at the engine, whether it is ours to change, and what operators have told."""
     snapshot, state = parts.watch.look()
     parts.look_who_owns(snapshot)
+    follow_words(parts, snapshot)
     return {"snapshot": snapshot, "state": state}
 
 
 def rule_agents(parts: Parts, work: ShortHorizon) -> ShortHorizon:
     """Ask every enabled rule agent; before the start policy is in force, none."""
-    return {"asked": parts.roster.ask(work["state"]) if parts.started else []}
+    if not parts.started:
+        return {"asked": []}
+    return {"asked": as_told(parts, parts.roster.ask(work["state"]), work["state"])}
 
 
 def arbitrate(parts: Parts, arbiter: Arbiter, work: ShortHorizon) -> ShortHorizon:

@@ -42,6 +42,11 @@ COMMANDS = {
         "hmas_agents.commands.hand:stop", "Kill switch: the default policy, and nobody decides."
     ),
     "start": CommandEntry("hmas_agents.commands.hand:start", "End `hmas stop`."),
+    "tell": CommandEntry(
+        "graphs.tell_command:tell", "Say what matters, see what it costs, and approve it."
+    ),
+    "told": CommandEntry("hmas_agents.commands.told:told", "List what is in force by words."),
+    "untell": CommandEntry("hmas_agents.commands.told:untell", "Take back what was told."),
     "contract": CommandEntry(
         "hmas_agents.commands.contract:app", "Tenants, classes, keys and quotas: show, change."
     ),

@@ -31,6 +31,7 @@ class EngineWatch:
     Attributes:
         arrivals: requests that came in since then.
         expected: announced changes of traffic, for the twin.
+        told: those that operators have announced in words.
     """
 
     def __init__(self, engine: Engine, config: Config, ledger: Ledger | None) -> None:
@@ -40,6 +41,7 @@ class EngineWatch:
         self._cursor: int | None = None
         self.arrivals = 0
         self.expected: tuple[Expected, ...] = ()
+        self.told: tuple[Expected, ...] = ()
 
     def look(self) -> tuple[Snapshot, ShortState]:
         """The engine now, after taking in everything since the last look.
@@ -86,7 +88,7 @@ class EngineWatch:
                 inside=inside,
                 served=self._feedback.served(MAX_SERVED),
                 own_tenants=self._config.own_tenants,
-                expected=self.expected,
+                expected=self.expected + self.told,
             )
 
     def long_state(self) -> LongState:
@@ -103,6 +105,11 @@ class EngineWatch:
         """Attainment and number of the requests that [since, until) concerned."""
         with self._lock:
             return self._feedback.realised(since_s, until_s)
+
+    def rate(self, tenant: str | None, slo_class: str | None, window_s: float) -> float:
+        """Requests per second of a tenant and a class (None: of all), as of the last look."""
+        with self._lock:
+            return self._feedback.rate(tenant, slo_class, window_s)
 
     def _take(self, snapshot: Snapshot, page: JournalPage) -> None:
         self._feedback.observe(snapshot, page)

@@ -44,6 +44,7 @@ KNOWN_ERRORS = {
     "TelemetryError": UNUSABLE,
     "TokenCountError": FAILED,
     "TokenError": UNUSABLE,
+    "ToldError": UNUSABLE,
     "ToolError": UNUSABLE,
     "TraceError": UNUSABLE,
     "UiError": UNUSABLE,

@@ -68,7 +68,7 @@ class Hand:
         where = self.config.engine
         self.engine = LiveEngine(where.url, read_token(where.token_file))
         self.before = self.engine.snapshot()
-        self.verb, self.reason, self.who = verb, reason, _who()
+        self.verb, self.reason, self.who = verb, reason, whoever_is_here()
         self._yes, self.as_json = yes, as_json
 
     def put(
@@ -133,7 +133,6 @@ class Hand:
     def _record(
         self, ack: Ack, after: Snapshot, calls: list[ToolCall], told: dict[str, Any]
     ) -> None:
-        """One row of the ledger, in its newest run; a ledger that refuses undoes nothing."""
         before, after_ = encode(self.before), encode(after)
         calls = [replace(call, accepted=ack.accepted) for call in calls]
         done = ToolCall(
@@ -149,14 +148,7 @@ class Hand:
             reason=f"hmas {self.verb}, asked by {self.who}: {self.reason}".rstrip(": "),
             tool_calls=[*calls, done], snapshot_before=before, snapshot_after=after_,
         )  # fmt: skip
-        try:
-            path = self.config.ledger.path
-            ledger = Ledger(path, label="by hand", config=self.config, joins=True)
-        except LedgerError as error:
-            typer.echo(f"hmas {self.verb}: not recorded: {error}", err=True)
-            return
-        ledger.record_decision(record)
-        ledger.close()
+        record_by_person(self.config, record, self.verb)
 
     def _twin_hint(self, wanted: _Wanted) -> list[str]:
         """How to ask the twin, which takes seconds to start."""
@@ -167,6 +159,17 @@ class Hand:
             return []
         ask = f"--policy {format_policy(wanted.policy, wanted.params)}"
         return [f"what the twin says of it: hmas fork {each.id} {ask}" for each in newest]
+
+
+def record_by_person(config: Config, record: DecisionRecord, verb: str) -> None:
+    """One row of the ledger, in its newest run; a ledger that refuses undoes nothing."""
+    try:
+        ledger = Ledger(config.ledger.path, label="by hand", config=config, joins=True)
+    except LedgerError as error:
+        typer.echo(f"hmas {verb}: not recorded: {error}", err=True)
+        return
+    ledger.record_decision(record)
+    ledger.close()
 
 
 def _wanted(
@@ -225,7 +228,8 @@ def _now(snapshot: Snapshot) -> list[str]:
     return ["nobody steers the engine now: its default is in force"]
 
 
-def _who() -> str:
+def whoever_is_here() -> str:
+    """Who has typed this, and where: USER@HOST, as the machine says."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container without a user of that number

@@ -191,6 +191,17 @@ class Feedback:
         )
         return window, self._seen().now_s - offered[0].arrival_s if offered else 0.0
 
+    def rate(self, tenant: str | None, slo_class: str | None, window_s: float) -> float:
+        """Arrivals per second of a tenant and a class (None: of all) over the last seconds."""
+        now_s = self._seen().now_s
+        since_s = max(now_s - window_s, self._first_s)
+        offered = self._offered.between(since_s, math.inf)
+        wanted = [
+            o for o in offered
+            if tenant in {None, o.tenant} and slo_class in {None, o.slo_class}
+        ]  # fmt: skip
+        return len(wanted) / (now_s - since_s) if now_s > since_s else 0.0
+
     def served(self, most: int) -> tuple[Served, ...]:
         """The newest answers that ended as they should, oldest first, at most so many."""
         ended = [

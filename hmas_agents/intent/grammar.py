@@ -50,12 +50,13 @@ _VAGUE = (
 _TYPED = "expect traffic first wait protect block refuse guarantee until urgent front percent for"
 _CLAUSES = r"[;,!]|\.(?!\d)|\b(?:and|but|while)\b|(?<!until )(?<!from )\bthen\b"
 _SAME_TIME = r"as long|that time|(until|from) then"
+CONFIDENCE = 0.78  # the share of its changes that were right, of texts it was not tuned for
 _MAX_LETTERS = 2000
 _FOR_ALL = r"\bevery|\ball\b|platform"
 
 
 class Grammar:
-    """Reads by keywords and regular expressions; it is sure, or it asks."""
+    """Reads by keywords and regular expressions; what it does not find it asks."""
 
     name = "grammar"
 
@@ -68,7 +69,7 @@ class Grammar:
             read_answer(changes, names, now)
         except ChangeError:
             return Reading({"question": "Whom is it about, and what shall change?"}, 1.0)
-        return Reading(changes, 1.0)
+        return Reading(changes, CONFIDENCE)
 
 
 def _with_names(left: str, names: Names) -> str:

@@ -7,6 +7,7 @@ window. Deterministic; run by the twin's process, by `hmas replay` and by the la
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hmas_agents.situation import Situation
 from hmas_agents.twin.futures import Futures
@@ -62,6 +63,33 @@ class Forecasts:
         return self._branches.met_share(
             self._trial(seed), candidate.policy, candidate.params, limits, self._futures.until_s
         )
+
+    def by_group(
+        self, candidate: Candidate, seed: int, weights: NDArray[np.float64]
+    ) -> list[float]:
+        """The same for groups of what counts; NaN for a group that nothing is of.
+
+        Args:
+            candidate: what is in force.
+            seed: of the future.
+            weights: what a request counts for, those inside first and then those that may come,
+                shape (groups, inside + requests).
+
+        Raises:
+            ValueError: the policy or its parameters do not exist.
+        """
+        trial, inside = self._trial(seed), len(self._situation.inside.requests)
+        which = self._futures.draw(seed).which
+        rows = np.concatenate([np.arange(inside), inside + which])
+        limits = replace(self._situation.limits, **candidate.limits)
+        shares = []
+        for group in weights[:, rows] * trial.weights:
+            one = replace(trial, weights=group)
+            share = self._branches.met_share(
+                one, candidate.policy, candidate.params, limits, self._futures.until_s
+            )
+            shares.append(share if group.any() else np.nan)
+        return shares
 
     @property
     def offered(self) -> float:

@@ -1,0 +1,110 @@
+"""`hmas told`, `hmas untell`: what is in force by words, and how is it taken back?"""
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from hmas_agents.commands.exits import FAILED, CommandError
+from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
+from hmas_agents.commands.wheel import record_by_person, whoever_is_here
+from hmas_agents.intent.shown import local, printable, told_text
+from hmas_agents.intent.told import Told, ToldStore, told_path
+from hmas_agents.ledger.writer import to_json
+from hmas_agents.records import DecisionRecord, ToolCall
+
+NEWEST = 200
+
+
+def told(
+    *,
+    every: Annotated[
+        bool, typer.Option("--all", help="What has ended, was declined or not clear, too.")
+    ] = False,
+    as_json: JsonOption = False,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """List what was told: what is in force or to come, and what waits for an answer.
+
+    Try:
+
+      hmas told
+
+      hmas told --all                    what is over, too
+
+      hmas told --json | jq '.[].changes'
+    """
+    path = told_path(read_config(config, {"ledger.path": ledger}).ledger.path)
+    found: list[Told] = []
+    if path.exists():
+        with ToldStore(path) as store:
+            found = [each for each in store.texts(NEWEST) if every or _is_open(each)]
+    if as_json:
+        typer.echo(to_json([asdict(each) for each in found]))
+        return
+    if not found:
+        typer.echo("nothing is in force by words; `hmas told --all` lists what was")
+    for each in found:
+        head = f"{each.id}  {local(each.at_s)}  {each.by}  {each.state}  {each.text}"
+        typer.echo(printable(head))
+        if each.state == "waiting":
+            typer.echo(f"   go on with: hmas tell --go-on {each.id}")
+        if each.note:
+            typer.echo(printable(f"   {'preview: ' * (each.state == 'approved')}{each.note}"))
+        for change in each.changes:
+            state = change.state or "no controller has taken it up yet"
+            note = f": {change.note}" if change.note else ""
+            typer.echo(printable(f"   {told_text(change)}   {state}{note}"))
+
+
+def untell(
+    number: Annotated[int, typer.Argument(help="Of `hmas told`.", min=1)],
+    *,
+    as_json: JsonOption = False,
+    ledger: LedgerOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Take back what was told, whatever of it is in force or still to come.
+
+    The controller ends it at its next tick. Exit code 1: it was over, or never in force.
+
+      hmas untell 3
+    """
+    settings = read_config(config, {"ledger.path": ledger})
+    path = told_path(settings.ledger.path)
+    if not path.exists():
+        raise CommandError(f"{path}: nothing was told")
+    with ToldStore(path) as store:
+        text = store.get(number)
+        if not _is_open(text):
+            state = "over" if text.state == "approved" else text.state
+            raise CommandError(f"{number} is not in force: it is {state}", FAILED)
+        who, now_s = whoever_is_here(), time.time()
+        if text.state == "waiting":
+            store.settle(number, "declined", f"taken back by {who}")
+        else:
+            store.revoke(number, now_s)
+    record_by_person(settings, _record(text, who, now_s), "untell")
+    typer.echo(
+        to_json({"told": number, "taken_back": True})
+        if as_json
+        else f"{number} is taken back; the controller ends it at its next tick"
+    )
+
+
+def _is_open(text: Told) -> bool:
+    if text.state != "approved":
+        return text.state == "waiting"
+    return text.revoked_s is None and any(each.state != "ended" for each in text.changes)
+
+
+def _record(text: Told, who: str, now_s: float) -> DecisionRecord:
+    lines = [f"-{told_text(each)}" for each in text.changes] or ["untell"]
+    call = ToolCall("untell", {"told": text.id, "by": who, "changes": lines}, True, "taken back")
+    return DecisionRecord(
+        horizon="short", at_s=now_s, mode="act", trigger="person,untell", state={}, epoch_before=0,
+        chosen={"untell": {"by": who}}, reason=f"hmas untell {text.id}, asked by {who}",
+        tool_calls=[call],
+    )  # fmt: skip
