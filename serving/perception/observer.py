@@ -276,7 +276,8 @@ class Observer:
         if not self._in_flight:
             self.step_in_flight = _NO_STEP
         self._last_output_s = now_s
-        self._note_late_tokens(now_s)
+        if self._late:
+            self._note_late_tokens(now_s)
         if scheduler_output.num_scheduled_tokens:
             self._note_tokens(running, now_s)
         if self._served:
