@@ -53,8 +53,7 @@ class StepControl:
             self.reveal()
         running, limits = scheduler.running, scheduler.lease.decision.limits
         ready, silent = compat.ready_elsewhere(scheduler), compat.silent_sessions(scheduler)
-        asks_blocks = limits.pace_decodes or limits.prefill_by_key
-        free = compat.free_blocks(scheduler) if asks_blocks else 0
+        free = compat.free_blocks(scheduler) if limits.pace_decodes else 0
         self._steps += 1
         asks = self._asks_each or not self._steps % _ASK_STEPS
         broken, seen, partial, planned, plan = calls.step(
@@ -69,7 +68,8 @@ class StepControl:
             if asks or seen != len(running):
                 self._ask(running)
                 partial = True
-            can_start = partial and limits.prefill_by_key and self._head_can_start()
+            if can_start := partial and limits.prefill_by_key:
+                free, can_start = compat.free_blocks(scheduler), self._head_can_start()
             plan = calls.plan(rows.at, *in_flight, free, silent, ready, can_start)
         reordered, hidden, budget, threshold, most, head = plan
         queue.foresee(head)
