@@ -45,7 +45,7 @@ def _record(parts: Parts, snapshot: Snapshot, turns: list[Turn]) -> DecisionReco
     calls = [
         ToolCall(
             TOLD,
-            {"told": turn.change.told, "changes": [f"{told_text(turn.change)}: {turn.state}"]},
+            {"told": turn.change.told, "changes": [f"{turn.state}: {told_text(turn.change)}"]},
             accepted=turn.state != "not applied",
             reason=turn.note,
         )

@@ -31,12 +31,7 @@ def _problems(change: Change, held: ContractInForce) -> Iterator[str]:
     kind, tenant, slo_class = change.kind, change.tenant, change.slo_class
     sheddable = held.contract.sheddable
     listed = ", ".join(sheddable) or "none"
-    if kind in OF_CONTRACT and held.keys:
-        yield (
-            f"{kind}: this contract has API keys, and the engine shows nobody their hashes: change "
-            "the file, and `hmas contract apply` it"
-        )
-    elif kind in {"weight", "floor"} and slo_class is not None:
+    if kind in {"weight", "floor"} and slo_class is not None:
         yield f"{kind}: tenants have one, SLO classes have none yet: name a tenant"
     elif kind == "slo_scale" and tenant is not None:
         yield "slo_scale: targets are those of a class, for all its tenants: name a class"

@@ -13,7 +13,13 @@ from hmas_agents.intent.acting import OF_CONTRACT, contract_with, refusals
 from hmas_agents.intent.change import Change
 from hmas_agents.intent.told import ChangeState, ToldChange, ToldError, ToldStore
 from hmas_agents.situation import Expected
-from serving.contracts import Contract, ContractChange, Snapshot
+from serving.contracts import (
+    Contract,
+    ContractAck,
+    ContractChange,
+    ContractInForce,
+    Snapshot,
+)
 from serving.engines.protocol import Engine
 
 logger = logging.getLogger(__name__)
@@ -84,8 +90,8 @@ class Words:
             self._store = None
         if self._kept is not None and not self._advises:
             (base, applied), held = self._kept, self._engine.contract()
-            if held.contract == applied and not held.keys:
-                self._engine.apply_contract(ContractChange(base, held.epoch + 1, BY))
+            if held.contract == applied:
+                self._apply(base, held)
             self._kept = None
 
     def _follow(self, store: ToldStore, snapshot: Snapshot, rate: Rate) -> list[Turn]:
@@ -131,7 +137,7 @@ class Words:
         if (not wanted and self._kept is None) or (seen, epoch) == self._seen:
             return
         held = self._engine.contract()
-        is_ours = self._kept is not None and self._kept[1] == held.contract and not held.keys
+        is_ours = self._kept is not None and self._kept[1] == held.contract
         base = self._kept[0] if self._kept is not None and is_ours else held.contract
         done, self._problems = list[Change](), {}
         for one in wanted:
@@ -142,7 +148,7 @@ class Words:
         target = contract_with(base, done)
         if target != held.contract:
             store.keep_contract((base, target))  # before it acts: a crash must not lose the base
-            ack = self._engine.apply_contract(ContractChange(target, held.epoch + 1, BY))
+            ack = self._apply(target, held)
             if not ack.accepted:
                 refused = f"the engine refused: {ack.reason}"
                 self._problems = dict.fromkeys(wanted, refused)
@@ -151,6 +157,10 @@ class Words:
         self._kept = (base, held.contract) if done else None
         store.keep_contract(self._kept)
         self._seen = seen, held.epoch
+
+    def _apply(self, contract: Contract, held: ContractInForce) -> ContractAck:
+        change = ContractChange(contract, held.epoch + 1, BY, keep_keys=True)
+        return self._engine.apply_contract(change)
 
 
 def _subject(change: Change) -> tuple[str, str | None, str | None]:

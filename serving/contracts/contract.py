@@ -207,6 +207,20 @@ class Contract(_Table):
             return self.default_class
         return next(name for name in terms.classes if name != CUSTOM)
 
+    def with_keys_of(self, other: "Contract") -> "Contract":
+        """The same with another's API keys, for the tenants that both have.
+
+        Raises:
+            ValidationError: it does not fit together with keys.
+        """
+        tenants = {
+            name: terms.model_copy(update={"api_key_hashes": other.tenants[name].api_key_hashes})
+            if name in other.tenants
+            else terms
+            for name, terms in self.tenants.items()
+        }
+        return Contract(**{**dict(self), "tenants": tenants})
+
     def without_keys(self) -> "Contract":
         """The same without the hashes of API keys, for eyes other than the server's."""
         tenants = {
@@ -245,7 +259,8 @@ class ContractChange:
     """A contract to put in force. `check_only`: only say what would change.
 
     `epoch` is above that of the contract it was made from, so that of two changes made from
-    one contract the second is refused.
+    one contract the second is refused. `keep_keys`: tenants keep the API keys that they have, for
+    who made it of a contract as the engine shows it, without their hashes.
     """
 
     __pydantic_config__ = STRICT
@@ -253,6 +268,7 @@ class ContractChange:
     epoch: int
     by: str = ""
     check_only: bool = False
+    keep_keys: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,9 +92,10 @@ def judge_change(
     held: ContractInForce, change: ContractChange, settings: EngineSettings
 ) -> tuple[ContractAck, EngineSettings]:
     """Whether an engine that holds a contract takes this change, and its settings then."""
+    wanted = change.contract
 
     def answer(accepted: bool, epoch: int, reason: str) -> ContractAck:
-        changes = contract_changes(held.contract, change.contract)
+        changes = contract_changes(held.contract, wanted)
         return ContractAck(accepted, epoch, held.epoch, reason, changes)
 
     if not held.epoch < change.epoch <= _MAX_EPOCH:
@@ -104,7 +105,9 @@ def judge_change(
         )
         return answer(False, held.epoch, reason), settings
     try:
-        settings = settings.under(change.contract)
+        if change.keep_keys:
+            wanted = wanted.with_keys_of(held.contract)
+        settings = settings.under(wanted)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         return answer(False, held.epoch, reason), settings

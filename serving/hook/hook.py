@@ -163,7 +163,7 @@ class SchedulerHook(_Base):
             self.envelope = replace(self.envelope, sheddable=settings.contract.sheddable)
             self.lease.envelope = self.envelope
             self.contract = replace(
-                self.contract, epoch=change.epoch, contract=change.contract,
+                self.contract, epoch=change.epoch, contract=settings.contract,
                 since_s=self._now(), by=change.by,
             )  # fmt: skip
             logger.info(

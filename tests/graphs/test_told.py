@@ -8,6 +8,7 @@ from hmas_agents.intent.change import Change
 from hmas_agents.intent.told import ToldChange, ToldError, ToldStore, told_path
 from hmas_agents.situation import Expected
 from serving.contracts import Contract, ContractChange, ContractInForce, QueueState
+from serving.contracts.contract import TenantTerms
 from tests.fakes import FakeEngine
 from tests.graphs.fake_loop import Loop, config, decisions, serve
 
@@ -149,15 +150,25 @@ def test_a_controller_that_advises_changes_nothing_and_says_so(engine, ledger):
     assert [state for state, _ in states(ledger, told)] == ["not applied"] * 2 + ["in force"]
 
 
-def test_keys_that_the_engine_shows_nobody_are_not_lost(engine, ledger):
-    engine.held_contract = replace(engine.held_contract, keys={"acme": 1})
-    told = tell(ledger, {"kind": "weight", "tenant": "acme", "factor": 6.0})
+class KeyedEngine(FakeEngine):
+    """Shows its contract as engines do: without the hashes of API keys."""
+
+    def contract(self):
+        held = super().contract()
+        return replace(held, contract=held.contract.without_keys())
+
+
+def test_api_keys_that_the_engine_shows_nobody_are_not_lost(ledger):
+    terms = TenantTerms(weight=2.0, api_key_hashes=("sha256:" + "a" * 64,))
+    keyed = Contract(tenants={"acme": terms, "beta": TenantTerms()})
+    engine = KeyedEngine(held_contract=ContractInForce(0, keyed))
+    tell(ledger, {"kind": "weight", "tenant": "acme", "factor": 6.0})
     loop = Loop(engine, config(), ledger)
     loop.short(12.0)
-    assert engine.contract().epoch == 0
-    ((state, note),) = states(ledger, told)
-    assert state == "not applied"
-    assert "API keys" in note
+    acme = engine.held_contract.contract.tenants["acme"]
+    assert (acme.weight, acme.api_key_hashes) == (6.0, terms.api_key_hashes)
+    loop.short(100.0)
+    assert engine.held_contract.contract == keyed
 
 
 def test_shedding_stands_in_for_the_agent_and_is_set_back(engine, ledger):

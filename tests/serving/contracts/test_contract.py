@@ -1,6 +1,7 @@
 """Is a contract checked as a whole, and does the engine go by the one in force?"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from serving.contracts import (
     Contract,
     ContractChange,
     ContractError,
+    ContractInForce,
     Decision,
     Limits,
     TenantTerms,
     TraceRequest,
     contract_changes,
 )
-from serving.contracts.settings import EngineSettings, load_contract
+from serving.contracts.settings import EngineSettings, judge_change, load_contract
 from serving.engines.simulated import SimulatedEngine
 from serving.perception.attributes import sign_tenant, slo_of, tenant_of
 from tests.serving.samples import profile, shares
@@ -129,6 +131,20 @@ def test_a_client_is_believed_only_if_the_contract_says_so(monkeypatch):
     signed = {**claim, "tenant_proof": sign_tenant("acme")}
     assert tenant_of(signed, None, EngineSettings()) == "acme"
     assert tenant_of({**signed, "tenant": "bulk"}, None, EngineSettings()) == "default"
+
+
+def test_who_was_shown_no_keys_changes_a_contract_without_taking_them_away():
+    shown = CONTRACT.without_keys()
+    wanted = shown.model_copy(update={"default_class": "gold"})
+    held = ContractInForce(3, CONTRACT)
+    ack, settings = judge_change(held, ContractChange(wanted, 4, keep_keys=True), UNDER)
+    assert ack.changes == ("default_class: batch -> gold",)
+    assert settings.contract.tenants == CONTRACT.tenants
+    ack, settings = judge_change(held, ContractChange(wanted, 4), UNDER)
+    assert "tenants.bulk.api_key_hashes: 0 added, 1 removed" in ack.changes
+    believing = ContractChange(wanted.model_copy(update={"believe_clients": True}), 4, "", True)
+    ack, _ = judge_change(held, replace(believing, keep_keys=True), UNDER)
+    assert (ack.accepted, "believe_clients" in ack.reason) == (False, True)
 
 
 def test_changes_name_each_key_and_no_hash():
