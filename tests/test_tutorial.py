@@ -12,7 +12,7 @@ import pytest
 from tests.agents.model_server import completion, proposals, serving
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
+COPIED = ("tools", "hmas_agents", "graphs", "prompts", "evals")
 BLOCKS = re.findall(
     r"```bash\n(.*?)```",
     (ROOT / "README.md").read_text().partition("in five minutes")[2].partition("\n## ")[0],
@@ -27,6 +27,8 @@ def copy(tmp_path_factory):
     for name in COPIED:
         ignored = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    # Nobody edits it here, and compiled code is kept by the place of its source.
+    (folder / "serving").symlink_to(ROOT / "serving")
     (folder / "hmas").write_text(
         f"#!/bin/sh\nexec {sys.executable} -c "
         "'from hmas_agents.cli import main; main()' \"$@\"\n"
