@@ -146,6 +146,7 @@ class Words:
             else:
                 done.append(one.change)
         target = contract_with(base, done)
+        epoch = held.epoch
         if target != held.contract:
             store.keep_contract((base, target))  # before it acts: a crash must not lose the base
             ack = self._apply(target, held)
@@ -153,10 +154,11 @@ class Words:
                 refused = f"the engine refused: {ack.reason}"
                 self._problems = dict.fromkeys(wanted, refused)
                 return  # the next tick tries again
-            held = self._engine.contract()
-        self._kept = (base, held.contract) if done else None
-        store.keep_contract(self._kept)
-        self._seen = seen, held.epoch
+            epoch = ack.epoch
+        self._kept = (base, target) if done else None
+        if not done:
+            store.keep_contract(None)
+        self._seen = seen, epoch
 
     def _apply(self, contract: Contract, held: ContractInForce) -> ContractAck:
         change = ContractChange(contract, held.epoch + 1, BY, keep_keys=True)

@@ -9,6 +9,8 @@ import string
 import pytest
 
 from graphs import tell_command
+from graphs.intent import window
+from hmas_agents.intent.change import Change
 from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.reading import Reading
 from hmas_agents.intent.told import ToldStore, told_path
@@ -226,6 +228,19 @@ def test_without_a_token_or_a_controller_nobody_is_fooled(hmas, engine, ledger, 
     assert code == 1
     (tmp_path / "var" / "hmas.token").unlink()
     assert hmas("tell", "expect 4x traffic from a")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "times"),
+    [({}, (100.0, None)),
+     ({"for_min": 2}, (100.0, 220.0)),
+     ({"until": "00:03"}, (100.0, 180.0)),
+     ({"from": "00:02", "until": "00:03"}, (120.0, 180.0)),
+     ({"from": "00:00", "for_min": 1}, (86_400.0, 86_460.0))],
+)  # fmt: skip
+def test_what_begins_now_begins_when_it_is_approved(said, times):
+    change = Change(kind="expect", factor=2.0, **said)
+    assert window(change, told_s=70.0, approved_s=100.0) == times
 
 
 HOSTILE = [

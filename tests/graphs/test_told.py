@@ -9,6 +9,7 @@ from hmas_agents.intent.told import ToldChange, ToldError, ToldStore, told_path
 from hmas_agents.situation import Expected
 from serving.contracts import Contract, ContractChange, ContractInForce, QueueState
 from serving.contracts.contract import TenantTerms
+from serving.engines.protocol import EngineUnavailable
 from tests.fakes import FakeEngine
 from tests.graphs.fake_loop import Loop, config, decisions, serve
 
@@ -117,6 +118,23 @@ def test_a_controller_that_died_leaves_the_way_back_to_the_next_one(engine, ledg
     following.short(14.0)
     assert engine.contract().contract.tenants["acme"].weight == 6.0
     following.short(101.0)
+    assert engine.contract().contract == CONTRACT
+
+
+def test_a_crash_before_the_engine_has_answered_leaves_it_too(engine, ledger, monkeypatch):
+    tell(ledger, {"kind": "weight", "tenant": "acme", "factor": 6.0})
+    apply = engine.apply_contract
+
+    def applied_unheard(change):
+        apply(change)
+        raise EngineUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "apply_contract", applied_unheard)
+        with pytest.raises(EngineUnavailable):
+            Loop(engine, config(), ledger).short(12.0)
+    assert engine.contract().contract.tenants["acme"].weight == 6.0
+    Loop(engine, config(), ledger).short(101.0)
     assert engine.contract().contract == CONTRACT
 
 
