@@ -2,19 +2,25 @@
 
 import time
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
 from hmas_agents.commands.wheel import record_by_person, whoever_is_here
+from hmas_agents.forms import percent
 from hmas_agents.intent.shown import local, printable, told_text
-from hmas_agents.intent.told import Told, ToldStore, told_path
+from hmas_agents.intent.told import Told, ToldChange, ToldStore, told_path
+from hmas_agents.ledger import LedgerReader
+from hmas_agents.ledger.requests import attained, newest_outcome_s
 from hmas_agents.ledger.writer import to_json
 from hmas_agents.records import DecisionRecord, ToolCall
 
 NEWEST = 200
+LONGEST_S = 3600.0
+Measured = list[list[dict[str, Any]]]  # before and since; of whom it is about, and the others
 
 
 def told(
@@ -28,6 +34,9 @@ def told(
 ) -> None:
     """List what was told: what is in force or to come, and what waits for an answer.
 
+    Of what is in force it says what the twin foresaw, and attainment as measured: as long before
+    it began as since, of requests that have left.
+
     Try:
 
       hmas told
@@ -36,13 +45,15 @@ def told(
 
       hmas told --json | jq '.[].changes'
     """
-    path = told_path(read_config(config, {"ledger.path": ledger}).ledger.path)
+    kept = read_config(config, {"ledger.path": ledger}).ledger.path
+    path = told_path(kept)
     found: list[Told] = []
     if path.exists():
         with ToldStore(path) as store:
             found = [each for each in store.texts(NEWEST) if every or _is_open(each)]
+    brought = _brought(kept, found)
     if as_json:
-        typer.echo(to_json([asdict(each) for each in found]))
+        typer.echo(to_json([asdict(each) | {"measured": brought[each.id]} for each in found]))
         return
     if not found:
         typer.echo("nothing is in force by words; `hmas told --all` lists what was")
@@ -57,6 +68,46 @@ def told(
             state = change.state or "no controller has taken it up yet"
             note = f": {change.note}" if change.note else ""
             typer.echo(printable(f"   {told_text(change)}   {state}{note}"))
+            if measured := brought[each.id].get(change.number):
+                typer.echo(printable(f"   {_measured_text(change, measured)}"))
+
+
+def _brought(ledger: Path, found: list[Told]) -> dict[int, dict[int, Measured]]:
+    """By text and change: attainment of whom it is about, and of the others, before and since.
+
+    Before: the time before it began that is as long as it has been in force, at most an hour.
+    """
+    known: dict[int, dict[int, Measured]] = {each.id: {} for each in found}
+    if not ledger.exists():
+        return known
+    with LedgerReader(ledger) as reader:
+        newest_s = newest_outcome_s(reader)
+        for change in (change for each in found for change in each.changes):
+            ends = (change.until_s, change.revoked_s, newest_s)
+            end_s = min(end for end in ends if end is not None)
+            length_s = min(end_s - change.from_s, LONGEST_S)
+            if change.state not in {"in force", "ended"} or length_s <= 0:
+                continue
+            whose = change.change.tenant, change.change.slo_class
+            spans = (change.from_s - length_s, change.from_s), (end_s - length_s, end_s)
+            known[change.told][change.number] = [
+                [asdict(part) for part in attained(reader, *span, *whose)] for span in spans
+            ]
+    return known
+
+
+def _measured_text(change: ToldChange, measured: Measured) -> str:
+    (own, others), (own_now, others_now) = measured
+    names = [name for name in (change.change.tenant, change.change.slo_class) if name is not None]
+    shares = [(", ".join(names) or "all", own, own_now), ("others", others, others_now)]
+    said = [
+        f"{name} {percent(before['share'])} -> {percent(since['share'])}"
+        for name, before, since in shares
+        if before["requests"] or since["requests"]
+    ]
+    counted = own["requests"] + others["requests"], own_now["requests"] + others_now["requests"]
+    requests = f"of {counted[0]} requests before and {counted[1]} since"
+    return f"measured: {', '.join(said) or '-'}, {requests}"
 
 
 def untell(

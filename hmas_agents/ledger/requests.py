@@ -49,6 +49,14 @@ class StoredOutcome:
     outcome: Outcome
 
 
+@dataclass(frozen=True, slots=True)
+class Attained:
+    """The share of some requests that met all their SLOs; None where there are none."""
+
+    share: float | None = None
+    requests: int = 0
+
+
 def find_requests(reader: LedgerReader, text: str, run: int | None = None) -> list[StoredOutcome]:
     """Requests of that id; else those whose id begins so, newest first.
 
@@ -85,6 +93,33 @@ def outcomes_between(
     term = f"{left} >= ? AND {arrived} <= ?"
     found = _select(reader, term, (left_since_s, arrived_until_s), run)
     return sorted((s.outcome for s in found), key=lambda o: (o.arrival_s, o.seq))
+
+
+def newest_outcome_s(reader: LedgerReader) -> float:
+    """Engine time at which the last of the stored requests left; 0 without any."""
+    query = "SELECT json_extract(outcome, '$.finished_s') AS at_s FROM outcomes ORDER BY id DESC"
+    return next((float(row["at_s"]) for row in reader.rows(f"{query} LIMIT 1")), 0.0)
+
+
+def attained(
+    reader: LedgerReader, since_s: float, until_s: float, tenant: str | None, slo_class: str | None
+) -> tuple[Attained, Attained]:
+    """Of a tenant's and a class's requests (None: of all), and of the others.
+
+    Those that arrived in [since, until) and have left, but for those whose client left while
+    nothing was due.
+    """
+    query = (
+        "SELECT (?1 IS NULL OR json_extract(outcome, '$.tenant') = ?1) AND "
+        "(?2 IS NULL OR json_extract(outcome, '$.slo_class') = ?2) AS named, "
+        "sum(json_extract(outcome, '$.met')) AS met, count(*) AS requests FROM outcomes "
+        "WHERE json_extract(outcome, '$.arrival_s') >= ?3 "
+        "AND json_extract(outcome, '$.arrival_s') < ?4 "
+        f"AND (json_extract(outcome, '$.met') = 1 OR {_MISSED}) GROUP BY named"
+    )
+    rows = reader.rows(query, (tenant, slo_class, since_s, until_s))
+    found = {row["named"]: Attained(row["met"] / row["requests"], row["requests"]) for row in rows}
+    return found.get(1, Attained()), found.get(0, Attained())
 
 
 def _select(

@@ -106,6 +106,9 @@ def test_the_dialogue_and_what_the_controller_makes_of_it(hmas, engine, ledger, 
     code, out, _ = hmas("told")
     assert (code, "expect a 4x requests from 00:01 until 02:00   in force" in out) == (0, True)
     assert "preview: all " in out
+    serve(engine, 10, at_s=62.0, met=False)
+    loop.short(70.0)
+    assert "measured: a 100.0% -> 0.0%, of 15 requests before and 10 since" in hmas("told")[1]
     (call,) = tells(ledger)
     assert (call.args["text"], call.args["reader"]) == (told_.text, "grammar")
     assert call.args["answer"] == "y"
