@@ -30,6 +30,7 @@ from serving.contracts import ContractInForce, Snapshot, encode
 
 YES, EDIT = "y", "edit"
 LOOK_S = 0.2
+ASK_BELOW = 0.5  # confidence that is not enough to show changes
 Forecast = dict[str, Any]
 
 
@@ -86,8 +87,7 @@ def understand(desk: Desk, work: Intent) -> Intent:
     try:
         reading = desk.reader.read(work["text"], time_of_day(work["at_s"]), names)
     except Exception as error:  # noqa: BLE001  whatever a reader trips over, nothing was asked for
-        why = f"The reader failed ({type(error).__name__}). Please say it in other words."
-        reading = Reading({"question": why}, 0.0)
+        reading = Reading({"question": f"The reader failed: {error!r:.200}. Once more?"}, 0.0)
     return {"reply": reading.reply, "confidence": reading.confidence, "answer": ""}
 
 
@@ -102,6 +102,9 @@ def check(desk: Desk, work: Intent) -> Intent:
         return {**found, "question": str(error)}
     if isinstance(answer, Question):
         return {**found, "question": answer.question}
+    if work["confidence"] < ASK_BELOW:
+        guess = "; ".join(map(change_text, answer))
+        return {**found, "question": f"Do you mean {guess}? Say it in other words."}
     changes = [each.model_dump(by_alias=True, exclude_none=True) for each in answer]
     return {**found, "changes": changes, "problems": refusals(answer, desk.held)}
 

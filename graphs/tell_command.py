@@ -17,6 +17,8 @@ from hmas_agents.commands.options import (
     ConfigOption,
     JsonOption,
     LedgerOption,
+    ModelOption,
+    ModelUrlOption,
     TokenOption,
     UrlOption,
     read_config,
@@ -27,9 +29,12 @@ from hmas_agents.intent.change import Change
 from hmas_agents.intent.exact import ExactOr
 from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.imagined import foresee
+from hmas_agents.intent.model_reader import ModelReader
+from hmas_agents.intent.reading import Reader
 from hmas_agents.intent.shown import change_cells, printable, told_text
 from hmas_agents.intent.told import ToldStore, told_path
 from hmas_agents.ledger.writer import to_json
+from prompts.loader import load_prompt
 from serving.contracts import Contract
 from serving.engines.live import LiveEngine, read_token
 
@@ -53,6 +58,8 @@ def tell(
     go_on: Annotated[
         int | None, typer.Option("--go-on", help="Go on with what waits for an answer.", min=1)
     ] = None,
+    model_url: ModelUrlOption = None,
+    model: ModelOption = None,
     as_json: JsonOption = False,
     url: UrlOption = None,
     token_file: TokenOption = None,
@@ -65,7 +72,8 @@ def tell(
     shed) or announced traffic. They end by themselves where an end is said, else by `hmas untell`.
     Nothing acts before somebody approves, and only beside a controller (`hmas run`); what cannot
     act yet is refused. What is not clear is asked back, once. Names and times: as in the contract,
-    and by this machine's clock. All of it is in the ledger.
+    and by this machine's clock. All of it is in the ledger. It is read by a grammar, or by a model
+    with --model-url.
 
     Try:
 
@@ -82,15 +90,23 @@ def tell(
     """
     if (text is None) == (go_on is None):
         raise CommandError("say what you want, or --go-on NUMBER")
-    given = {"engine.url": url, "engine.token_file": token_file, "ledger.path": ledger}
+    given = {
+        "engine.url": url, "engine.token_file": token_file, "ledger.path": ledger,
+        "model.base_url": model_url, "model.name": model,
+    }  # fmt: skip
     settings = read_config(config, given)
     words = "" if text is None else _text(text)
-    engine = LiveEngine(settings.engine.url, read_token(settings.engine.token_file))
+    token = read_token(settings.engine.token_file)
+    engine = LiveEngine(settings.engine.url, token)
+    reader: Reader = Grammar()
+    if model_url is not None or model is not None:
+        prompt = load_prompt("intent", "current")
+        reader = ModelReader(settings.model, prompt, token)
     snapshot, held = engine.snapshot(), engine.contract()
     with ToldStore(told_path(settings.ledger.path), create=True) as store:
         desk = Desk(
             store=store,
-            reader=ExactOr(Grammar()),
+            reader=ExactOr(reader),
             snapshot=snapshot,
             held=held,
             preview=lambda changes: foresee(settings, changes, engine.now()),

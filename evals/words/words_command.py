@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hmas_agents.commands.options import JsonOption
+from hmas_agents.commands.options import JsonOption, ModelOption, ModelUrlOption, read_config
 
 if TYPE_CHECKING:
     from evals.report.sheet import Sheet
     from evals.words.word_scores import Outcome, WordScore
+    from hmas_agents.intent.reading import Reader
 
 DEVELOPMENT = Path("evals/cases/words_dev.jsonl")
 
@@ -22,6 +23,8 @@ def words(
     ask_below: Annotated[
         float, typer.Option(min=0, max=1, help="Ask back below this confidence.")
     ] = 0.5,
+    model_url: ModelUrlOption = None,
+    model: ModelOption = None,
     misses: Annotated[
         bool, typer.Option("--misses", help="Print every case that was not read exactly.")
     ] = False,
@@ -32,6 +35,8 @@ def words(
     hmas eval words
 
     hmas eval words --misses
+
+    hmas eval words --model-url http://127.0.0.1:8000/v1          a model, too
 
     hmas eval words --cases evals/cases/words_test.jsonl --json
 
@@ -45,9 +50,15 @@ def words(
     from evals.words.word_cases import read_word_cases
     from evals.words.word_scores import outcomes, score
     from hmas_agents.intent.grammar import Grammar
+    from hmas_agents.intent.model_reader import ModelReader
+    from prompts.loader import load_prompt
 
     known = read_word_cases(cases)
-    read = {reader.name: outcomes(reader, known, ask_below) for reader in (Grammar(),)}
+    readers: list[Reader] = [Grammar()]
+    if model_url is not None or model is not None:
+        asked = read_config(None, {"model.base_url": model_url, "model.name": model})
+        readers.append(ModelReader(asked.model, load_prompt("intent", "current")))
+    read = {reader.name: outcomes(reader, known, ask_below) for reader in readers}
     scores = [score(name, found) for name, found in read.items()]
     told = [
         f"{name}: {_miss(each)}"

@@ -6,6 +6,7 @@ behind when its time is up, and a body ends where it is longer than any reply sh
 """
 
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ class Answer:
 
     Attributes:
         model: who says that it replied; may differ from who was asked.
+        logprob: natural logarithm of the whole reply's probability; None where it was not told.
     """
 
     text: str
@@ -54,6 +56,7 @@ class Answer:
     prompt_tokens: int | None
     completion_tokens: int | None
     model: str = ""
+    logprob: float | None = None
 
 
 class OneAtATime:
@@ -226,9 +229,18 @@ class _Message(BaseModel):
     content: str | None = None
 
 
+class _Token(BaseModel):
+    logprob: float = Field(le=0, allow_inf_nan=False)
+
+
+class _Logprobs(BaseModel):
+    content: list[_Token] = Field(min_length=1)
+
+
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
+    logprobs: Any = None
 
 
 class _Usage(BaseModel):
@@ -266,7 +278,15 @@ def _read(body: bytes) -> Answer:
         counted = (None, None)
     choice = completion.choices[0]
     model = completion.model[:200] if isinstance(completion.model, str) else ""
-    return Answer(choice.message.content or "", choice.finish_reason or "", *counted, model)
+    text, reason = choice.message.content or "", choice.finish_reason or ""
+    return Answer(text, reason, *counted, model, _logprob(choice.logprobs))
+
+
+def _logprob(told: Any) -> float | None:
+    try:
+        return math.fsum(each.logprob for each in _Logprobs.model_validate(told).content)
+    except ValidationError:
+        return None
 
 
 def own_request(tenant: str, within_s: float, token: str = "") -> dict[str, Any]:

@@ -35,6 +35,7 @@ KNOWN_ERRORS = {
     "ForkError": UNUSABLE,
     "LedgerError": UNUSABLE,
     "ModelError": FAILED,
+    "ModelFault": FAILED,
     "PromptError": UNUSABLE,
     "ReplayError": FAILED,
     "ServerError": FAILED,

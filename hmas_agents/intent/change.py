@@ -39,7 +39,7 @@ BOUNDS: dict[Kind, tuple[float, float]] = {
 MAX_CHANGES = 12  # of one text
 DAY_MIN = 24 * 60
 MAX_FOR_MIN = 7 * DAY_MIN  # what is to hold for longer belongs in contract.toml
-_SHARES = ("floor", "shed")
+SHARES = ("floor", "shed")
 
 
 class ChangeError(ValueError):
@@ -105,7 +105,7 @@ class Change(BaseModel):
         return self
 
     def _problems(self) -> Iterator[str]:
-        wanted, other = ("share", "factor") if self.kind in _SHARES else ("factor", "share")
+        wanted, other = ("share", "factor") if self.kind in SHARES else ("factor", "share")
         low, high = BOUNDS[self.kind]
         if getattr(self, other) is not None:
             yield f"takes a {wanted}, not a {other}"
@@ -125,7 +125,7 @@ class Change(BaseModel):
     @property
     def amount(self) -> float:
         """Its factor or its share, whichever its kind has."""
-        amount = self.share if self.kind in _SHARES else self.factor
+        amount = self.share if self.kind in SHARES else self.factor
         return NEUTRAL[self.kind] if amount is None else amount
 
     @property

@@ -62,7 +62,7 @@ class Grammar:
 
     def read(self, text: str, now: str, names: Names) -> Reading:
         """Mark names and quantities, then see what each clause wants of them."""
-        left = _with_names(text[:_MAX_LETTERS].casefold(), names)
+        left = with_names(text[:_MAX_LETTERS].casefold(), names)
         is_vague = len(text) > _MAX_LETTERS or re.search(_VAGUE, left)
         changes = [] if is_vague else _changes(left, now, names)
         try:
@@ -72,7 +72,7 @@ class Grammar:
         return Reading(changes, CONFIDENCE)
 
 
-def _with_names(left: str, names: Names) -> str:
+def with_names(left: str, names: Names) -> str:
     """The text with `T0`, `T1` for tenants, `C0` for classes, and marked quantities."""
     forms = {word: word for word in _TYPED.split()}
     for letter, known in (("T", names.tenants), ("C", names.slo_classes)):

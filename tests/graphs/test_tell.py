@@ -16,6 +16,7 @@ from hmas_agents.intent.reading import Reading
 from hmas_agents.intent.told import ToldStore, told_path
 from hmas_agents.ledger import LedgerReader
 from serving.contracts import Contract, ContractInForce, KVState
+from tests.agents.model_server import completion, serving
 from tests.fakes import FakeEngine
 from tests.graphs.fake_loop import Loop, config, serve
 
@@ -206,6 +207,18 @@ def test_yes_stands_for_a_person_only_where_that_is_safe(hmas, engine, ledger, l
     assert told(ledger)[-1].state == "approved"
     engine.now_s = 5000.0
     assert "there is no preview" in yes("floor 50% for acme")
+
+
+def test_a_model_reads_where_an_endpoint_is_named(hmas, engine, ledger, loop):
+    change = {"kind": "expect", "tenant": "a", "slo_class": None, "amount": 4, "from": None,
+              "until": None, "for_min": None}  # fmt: skip
+    with serving(completion(json.dumps({"changes": [change], "question": ""})), 500) as model:
+        tell = ("tell", "many more from a: 4x", "--model-url", model.url)
+        _, out, _ = hmas(*tell, typed="n\n")
+        assert "understood   expect   a   4x requests" in out
+        assert tells(ledger)[0].args["reader"] == "model"
+        code, out, _ = hmas(*tell, typed="\n")
+    assert (code, "asks back    The reader failed" in out) == (1, True)
 
 
 def test_json_shows_and_approves_nothing_by_itself(hmas, engine, ledger, loop):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.agents.model_server import completion, serving
 from tests.command_line import run_hmas
 from tests.source_tree import ROOT
 
@@ -38,6 +39,15 @@ def test_the_grammar_reads_the_cases_that_it_was_written_with():
     assert row["exact"] >= 0.94
     assert row["valid"] == 1
     assert row["wrong_confident"] <= 0.04
+
+
+def test_a_model_at_an_endpoint_is_a_contender_beside_it(tmp_path):
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps(ROW))
+    with serving(completion('{"changes": [], "question": "Who?"}')) as model:
+        document = json.loads(words("--cases", path, "--model-url", model.url, "--json").stdout)
+    rows = {row["name"]: (row["exact"], row["asked"]) for row in document["contenders"]}
+    assert rows == {"grammar": (1, 0), "model": (0, 1)}
 
 
 def test_the_table_has_the_contender_and_misses_are_told_on_request(tmp_path):
