@@ -24,14 +24,13 @@ from hmas_agents.commands.options import (
     read_config,
 )
 from hmas_agents.commands.wheel import record_by_person, whoever_is_here
-from hmas_agents.forms import percent
 from hmas_agents.intent.change import Change
 from hmas_agents.intent.exact import ExactOr
 from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.imagined import foresee
 from hmas_agents.intent.model_reader import ModelReader
 from hmas_agents.intent.reading import Reader
-from hmas_agents.intent.shown import change_cells, printable, told_text
+from hmas_agents.intent.shown import preview_lines, printable, told_text
 from hmas_agents.intent.told import ToldStore, told_path
 from hmas_agents.ledger.writer import to_json
 from prompts.loader import load_prompt
@@ -152,9 +151,11 @@ class _Dialogue:
                 raise CommandError(f"{told} does not wait for an answer: it is {was}")
             state = self._resumed(told, thread)
         while pending := state.get("__interrupt__"):
-            self._show(state)
+            for line in preview_lines(state, self._desk.now()):
+                self._say(line)
             answer = self._answer(told, pending[0].value, state)
             state = self._graph.invoke(Command(resume=answer), thread)
+        self._graph.checkpointer.delete_thread(str(told))  # the ledger has all of it
         self._end(told, state)
 
     def _resumed(self, told: int, thread: Any) -> Any:
@@ -174,35 +175,6 @@ class _Dialogue:
     def _say(self, line: str) -> None:
         if not self._as_json:
             typer.echo(line)
-
-    def _show(self, state: Any) -> None:
-        cells = [change_cells(Change.model_validate(each)) for each in state.get("changes") or []]
-        widths = [max(len(row[i]) for row in cells) for i in range(3)] if cells else []
-        for n, (*row, when) in enumerate(cells):
-            head = "understood" if n == 0 else " " * 10
-            columns = [printable(cell).ljust(w) for cell, w in zip(row, widths, strict=True)]
-            self._say("   ".join([head, *columns, when]))
-        if not cells:
-            return
-        forecast = state["forecast"]
-        if why := forecast.get("why_not"):
-            self._say(f"preview      none: {why}")
-            return
-        self._say(
-            f"preview      by the twin, {forecast['futures']} futures of the next "
-            f"{forecast['horizon_s']:.0f} s as if all of it began now, {forecast['policy']} stays; "
-            f"traffic of {self._desk.now() - forecast['seen_s']:.0f} s ago"
-        )
-        self._say("             attainment   now -> then")
-        width = max(len(printable(each["name"])) for each in forecast["shares"])
-        for each in forecast["shares"]:
-            name = printable(each["name"]).ljust(width)
-            self._say(
-                f"             {name}   {percent(each['now'])} -> {percent(each['then'])}"
-                f"   (±{100 * each['chance']:.1f})"
-            )
-        for note in forecast["notes"]:
-            self._say(f"             {note}")
 
     def _answer(self, told: int, asked: Any, state: Any) -> Any:
         waits = f"nothing was changed; it waits: hmas tell --go-on {told}"

@@ -1,11 +1,14 @@
 """How is what was told written for people? Changes, times of the day, and texts of others."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from hmas_agents.forms import UNIX_FROM_S
+from hmas_agents.forms import UNIX_FROM_S, percent
 from hmas_agents.intent.change import Change
 from hmas_agents.intent.told import ToldChange
 
+INDENT = " " * 13
 Cells = tuple[str, str, str, str]
 
 
@@ -32,6 +35,39 @@ def change_cells(change: Change) -> Cells:
 def change_text(change: Change) -> str:
     """In one line."""
     return " ".join(change_cells(change))
+
+
+def preview_lines(work: Mapping[str, Any], now_s: float) -> list[str]:
+    """What was understood and what the twin says of it; nothing where nothing was understood.
+
+    Args:
+        work: `changes` and `forecast`, as the graph `intent` has them.
+        now_s: on the engine's clock.
+    """
+    cells = [change_cells(Change.model_validate(each)) for each in work.get("changes") or []]
+    if not cells:
+        return []
+    widths = [max(map(len, column)) for column in list(zip(*cells, strict=True))[:3]]
+    lines: list[str] = []
+    for *row, when in cells:
+        columns = [printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("   ".join([" " * 10 if lines else "understood", *columns, when]))
+    forecast = work["forecast"]
+    if why := forecast.get("why_not"):
+        return [*lines, f"preview      none: {why}"]
+    lines += [
+        f"preview      by the twin, {forecast['futures']} futures of the next "
+        f"{forecast['horizon_s']:.0f} s as if all of it began now, {forecast['policy']} stays; "
+        f"traffic of {now_s - forecast['seen_s']:.0f} s ago",
+        f"{INDENT}attainment   now -> then",
+    ]
+    width = max(len(printable(each["name"])) for each in forecast["shares"])
+    lines += [
+        f"{INDENT}{printable(each['name']).ljust(width)}   {percent(each['now'])} -> "
+        f"{percent(each['then'])}   (±{100 * each['chance']:.1f})"
+        for each in forecast["shares"]
+    ]
+    return lines + [f"{INDENT}{note}" for note in forecast["notes"]]
 
 
 def told_text(one: ToldChange) -> str:

@@ -141,6 +141,8 @@ def test_a_terminal_that_closes_leaves_it_waiting_for_whoever_goes_on(hmas, engi
     code, out, _ = hmas("tell", "--go-on", "1", typed="y\n")
     assert "understood   expect   a   4x requests" in out
     assert told(ledger)[0].state == "approved"
+    with sqlite3.connect(told_path(ledger)) as file:  # what is settled needs no checkpoint
+        assert file.execute("SELECT count(*) FROM checkpoints").fetchone() == (0,)
     code, _, err = hmas("tell", "--go-on", "1", typed="y\n")
     assert (code, "does not wait for an answer: it is approved" in err) == (2, True)
 
