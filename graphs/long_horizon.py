@@ -35,7 +35,8 @@ from serving.policies import parse_policy
 
 MIN_REPLAYED = 30  # fewer requests predict nothing
 SHOWN = 4  # of the candidates
-BACK = "what control starts with: it needs no gain, only no loss beyond chance"
+BACK = "what control starts with: it needs no gain"
+BACK_LOSS = 0.005  # so much less than what is in force it may promise
 
 
 class Cancelled(Exception):
@@ -277,8 +278,8 @@ def predict(parts: Parts, work: LongHorizon) -> None:
             note(proposal, prediction, predictions[0], twin)
             is_back = _key(proposal) == _key(start) != _key(incumbent)
             if is_back and proposal.margin is not None and proposal.margin < NOT_PURSUED:
-                proposal.margin = -proposal.margin
-    looked = [] if twin.answer is None else [len(each) for each in twin.answer.attainments]
+                proposal.margin = -BACK_LOSS
+    looked = [] if twin.answer is None else [len(each) for each in twin.answer.forecasts]
     record.twin = {
         "horizon_s": twin.horizon_s(situation) if twin.answer is None else twin.answer.horizon_s,
         "candidates": sum(count > 0 for count in looked),
@@ -350,7 +351,7 @@ def _closer_look(
 ) -> list[Proposal]:
     """What nobody proposed and came far enough to be shown: the best few."""
     tried = [
-        (len(prediction.attainments), prediction.mean, -i)
+        (len(prediction.forecasts), prediction.worth, -i)
         for i, prediction in enumerate(predictions)
         if prediction is not None and proposals[i].source == "twin"
     ]

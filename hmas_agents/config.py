@@ -75,7 +75,7 @@ class ControlConfig(Section):
         description="Rules of the engine switched on at the first tick.",
     )
     allow_policies: tuple[str, ...] = Field(
-        ("edf", "density", "slide"),
+        ("edf", "srpt"),
         min_length=1,
         description="Policies that may be chosen.",
     )

@@ -88,11 +88,11 @@ def judgement(proposal: Proposal) -> str:
     if margin >= NOT_PURSUED:
         tried = f"{terms['futures']:.0f} futures" if terms else "few futures"
         return f"lead {points(gain)} on {tried}: not tried on all"
-    if "factor" not in terms:  # of a ledger of an older version
+    if "caution" not in terms:  # of a ledger of an older version
         return f"lead {points(gain)}, must exceed {points(margin)}"
     return (
         f"lead {points(gain)} on {terms['futures']:.0f} futures, must exceed {points(margin)}: "
-        f"{terms['factor']:.1f} times the {100 * terms['chance']:.2f} of chance"
+        f"{terms['caution']:.1f} times the {100 * terms['risk']:.2f} that it risks"
     )
 
 

@@ -79,7 +79,7 @@ def answer(question: Question) -> Labels:
     for policy, params in question.candidates:
         shares = []
         for seed in range(plan.seed, plan.seed + plan.draws):
-            share = forecasts.attainment(Setting(policy, params), seed)
+            share = forecasts.forecast(Setting(policy, params), seed).worth
             shares.append(round(share, DIGITS))
         labels[candidate_key(policy, params)] = tuple(shares)
     return labels

@@ -44,24 +44,16 @@ def tokens_of_text(text: str) -> int:
 def step_seconds(cost: Cost, coefficients: CostCoefficients, decoding: int) -> float:
     """Seconds of the engine's step time that a reply takes, by the engine's own cost model.
 
-    With p prompt tokens, n reply tokens and D other requests decoding, and the
-    coefficients of `CostCoefficients`:
-
-        p*per_prefill + p^2/2*per_square
-        + n*(per_decode + (p + n/2)*per_context)
-        + (n + 1)*base/(1 + D)
-
-    The first two lines are what the reply adds to the steps that it is part of; the third
-    is its even share of what each step costs anyway, so that the shares of all requests
-    add up to the engine's whole step time. Assumes that nothing of the prompt is cached
-    (an upper bound) and that the batch stays as it is.
+    What `CostCoefficients.request_s` says of it in a batch of the D requests that decode and
+    itself, and the same share of the base of one more step: the shares of all requests add up to
+    the engine's whole step time. Assumes that nothing of the prompt is cached (an upper bound) and
+    that the batch stays as it is.
     """
-    c, p, n = coefficients, cost.prompt_tokens, cost.completion_tokens
-    if p + n == 0:
+    prompt, reply = float(cost.prompt_tokens), float(cost.completion_tokens)
+    if prompt + reply == 0:
         return 0.0
-    prefill_s = p * c.per_prefill_token_s + p * p / 2 * c.per_square_s
-    decode_s = n * (c.per_decode_s + (p + n / 2) * c.per_context_token_s)
-    return prefill_s + decode_s + (n + 1) * c.base_s / (1 + max(0, decoding))
+    batch = 1 + max(0, decoding)
+    return sum(coefficients.request_s(prompt, 0.0, reply, batch)) + coefficients.base_s / batch
 
 
 def decoding_per_rank(snapshot: Snapshot) -> int:

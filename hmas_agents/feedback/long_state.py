@@ -9,6 +9,7 @@ from hmas_agents.feedback.short_state import finite, finite_or_none
 from hmas_agents.feedback.windows import Offered
 from hmas_agents.states import LongState
 from serving.contracts import Outcome, Snapshot
+from serving.contracts.state import full_batch
 from serving.engines.ranks import rank_count
 
 DISPERSION_BINS_S = (1, 10, 60)
@@ -104,14 +105,8 @@ def offered_load(
 ) -> float | None:
     """Arrival rate times the mean seconds of engine time one request takes when it is full.
 
-    service = n*per_prefill + (p^2 - c^2)/2*per_square
-              + o*(base/B + per_decode + (p + o/2)*per_context)
-    for mean prompt p, of which c is in the KV cache and n = p - c is to be computed, and output
-    o: the cost model summed over a request's prefill and its o decode steps. B is the batch that
-    a full engine decodes, the smaller of its request limit and the contexts that fit its KV
-    cache; the batch seen *now* would price a
-    lone request with whole steps and call every engine that is not idle saturated. Output is
-    the mean of the requests that left, so None until one has, or while the cost model is unusable.
+    Of the mean request, as `CostCoefficients.request_s` prices it. Output is the mean of the
+    requests that left, so None until one has, or while the cost model is unusable.
     Data-parallel ranks, of which the snapshot's envelope describes one, share the rate.
     """
     served = [o.output_tokens for o in outcomes if o.output_tokens > 0]
@@ -120,14 +115,12 @@ def offered_load(
     prompt = sum(o.prompt_tokens for o in offered) / len(offered)
     cached = sum(o.cached_tokens for o in offered) / len(offered)
     output = sum(served) / len(served)
-    cost, envelope = snapshot.cost, snapshot.envelope
-    kv_contexts = envelope.kv_blocks * envelope.block_size / max(1.0, prompt + output)
-    batch = max(1.0, min(envelope.max_active_requests, kv_contexts))
-    context = prompt + output / 2
-    per_output = cost.base_s / batch + cost.per_decode_s + context * cost.per_context_token_s
-    square = (prompt**2 - cached**2) / 2
-    prefill = (prompt - cached) * cost.per_prefill_token_s + square * cost.per_square_s
-    load = rate_rps / rank_count(snapshot) * (prefill + output * per_output)
+    envelope = snapshot.envelope
+    batch = full_batch(
+        envelope.max_active_requests, envelope.kv_blocks * envelope.block_size, prompt + output
+    )
+    prefill_s, answer_s = snapshot.cost.request_s(prompt, cached, output, batch)
+    load = rate_rps / rank_count(snapshot) * (prefill_s + answer_s)
     return load if math.isfinite(load) and load > 0 else None
 
 

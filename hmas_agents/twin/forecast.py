@@ -13,7 +13,7 @@ from hmas_agents.situation import Situation
 from hmas_agents.twin.futures import Futures
 from hmas_agents.twin.question import Candidate
 from serving.contracts import Decision, ResidentRequest
-from serving.engines.branches import Branches, Trial
+from serving.engines.branches import Branches, Forecast, Trial
 from serving.engines.profile import profile_from_snapshot
 
 
@@ -50,24 +50,21 @@ class Forecasts:
         """What trials have taken so far, as `Branches` counts it."""
         return self._branches.work_s
 
-    def attainment(self, candidate: Candidate, seed: int) -> float:
-        """The share of what counts that meets all its SLOs; 1 where nothing does.
-
-        A request that is still being answered at the end counts as met while it is on time, and
-        one that waits by the share of its time that is left.
+    def forecast(self, candidate: Candidate, seed: int) -> Forecast:
+        """What comes of it in this future.
 
         Raises:
             ValueError: the policy or its parameters do not exist.
         """
         limits = replace(self._situation.limits, **candidate.limits)
-        return self._branches.met_share(
+        return self._branches.forecast(
             self._trial(seed), candidate.policy, candidate.params, limits, self._futures.until_s
         )
 
     def by_group(
         self, candidate: Candidate, seed: int, weights: NDArray[np.float64]
     ) -> list[float]:
-        """The same for groups of what counts; NaN for a group that nothing is of.
+        """Worth (see `Forecast`) of groups of what counts; NaN for a group that nothing is of.
 
         Args:
             candidate: what is in force.
@@ -85,10 +82,10 @@ class Forecasts:
         shares = []
         for group in weights[:, rows] * trial.weights:
             one = replace(trial, weights=group)
-            share = self._branches.met_share(
+            said = self._branches.forecast(
                 one, candidate.policy, candidate.params, limits, self._futures.until_s
             )
-            shares.append(share if group.any() else np.nan)
+            shares.append(said.worth if group.any() else np.nan)
         return shares
 
     @property

@@ -1,7 +1,8 @@
 """How sure is a forecast, and when is one candidate better than another? Pure statistics.
 
 Futures say how much the coming minute may differ; the ledger says how much more reality differed
-from them. Both go into one factor, which intervals and margins share.
+from them, which makes intervals. A switch is judged by differences on common futures, in which
+what all candidates share, and the twin gets wrong, cancels.
 """
 
 import math
@@ -11,7 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from serving.engines.branches import Forecast
+
 COVERAGE = 0.9  # of an interval
+# How many times its risk a candidate must gain. By this one of fifty that differ by chance alone
+# would replace the other on 16 futures, one of seven on 4.
+CAUTION = 6.0
 NOT_PURSUED = 1.0  # the margin of a candidate that was not tried on every future
 SCORES_KEPT = 60
 # Before the ledger knows better, reality differs from the futures as a normal variable would that
@@ -41,22 +47,28 @@ class Prediction:
     """The twin's view of one candidate.
 
     Attributes:
-        attainments: (0..1) in each future, in order.
+        forecasts: one of each future, in order.
         offered: requests that count in a future, on average.
     """
 
-    attainments: tuple[float, ...]
+    forecasts: tuple[Forecast, ...]
     offered: float = math.inf
 
     @property
     def mean(self) -> float:
-        """Over the futures."""
-        return statistics.fmean(self.attainments)
+        """Attainment (0..1), over the futures."""
+        return statistics.fmean(one.attainment for one in self.forecasts)
+
+    @property
+    def worth(self) -> float:
+        """See `Forecast`; over the futures."""
+        return statistics.fmean(one.worth for one in self.forecasts)
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the futures; at least one request of those that count."""
-        return max(_spread(self.attainments), 1.0 / max(self.offered, 1.0))
+        """Its standard deviation over the futures; at least one request of those that count."""
+        spread = _spread([one.attainment for one in self.forecasts])
+        return max(spread, 1.0 / max(self.offered, 1.0))
 
 
 @dataclass(slots=True)
@@ -101,28 +113,28 @@ class Calibration:
     def margin(self, candidate: Prediction, incumbent: Prediction) -> float:
         """What the candidate's `gain` must exceed before it may replace the incumbent.
 
-        The gain's standard error over its futures, as many times as reality differs from futures.
+        As many times the risk of its losses. How much it gains differs between futures, which have
+        quiet and busy ones among them, and that is no reason for doubt: only where it loses is. At
+        least one request of those that count.
         A candidate that was not tried on all futures of the incumbent may not replace it: 1.
         """
         fresh = _fresh(candidate, incumbent)
         if len(fresh) < 2:
             return NOT_PURSUED
-        below, above = self.factors
-        return max(-below, above) * _spread(fresh) / math.sqrt(len(fresh))
+        return max(CAUTION * _risk(fresh), 1.0 / max(candidate.offered, 1.0))
 
     def terms(self, candidate: Prediction, incumbent: Prediction) -> dict[str, float]:
         """What gain and margin were made of, for people who read the decision.
 
         `against`: the incumbent's mean on the candidate's futures; `futures`: how many the gain is
-        taken from; `chance`: the gain's standard error over them; `factor`: how many times.
+        taken from; `risk`: of its losses over them; `caution`: how many times.
         """
         differences = _fresh(candidate, incumbent) or _differences(candidate, incumbent)
-        below, above = self.factors
         return {
-            "against": statistics.fmean(incumbent.attainments[: len(candidate.attainments)]),
+            "against": Prediction(incumbent.forecasts[: len(candidate.forecasts)]).mean,
             "futures": len(differences),
-            "chance": _spread(differences) / math.sqrt(len(differences)),
-            "factor": max(-below, above),
+            "risk": _risk(differences),
+            "caution": CAUTION,
         }
 
 
@@ -137,14 +149,19 @@ def gain(candidate: Prediction, incumbent: Prediction) -> float:
 
 
 def _fresh(candidate: Prediction, incumbent: Prediction) -> list[float]:
-    if len(candidate.attainments) < len(incumbent.attainments):
+    if len(candidate.forecasts) < len(incumbent.forecasts):
         return []
-    return _differences(candidate, incumbent)[len(incumbent.attainments) // 2 :]
+    return _differences(candidate, incumbent)[len(incumbent.forecasts) // 2 :]
 
 
 def _differences(candidate: Prediction, incumbent: Prediction) -> list[float]:
-    pairs = zip(candidate.attainments, incumbent.attainments, strict=False)
-    return [ours - theirs for ours, theirs in pairs]
+    pairs = zip(candidate.forecasts, incumbent.forecasts, strict=False)
+    return [ours.worth - theirs.worth for ours, theirs in pairs]
+
+
+def _risk(differences: Sequence[float]) -> float:
+    """Standard error that losses alone give a mean: below-target semideviation (Markowitz 1959)."""
+    return math.hypot(*(min(0.0, each) for each in differences)) / len(differences)
 
 
 def _spread(values: Sequence[float]) -> float:

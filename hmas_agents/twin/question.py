@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hmas_agents.situation import Situation
+from serving.engines.branches import Forecast
 
 SHORTEST_S = 10.0  # a shorter look ahead would miss what a policy does to a queue
 
@@ -48,14 +49,14 @@ class Answer:
     """What came of it.
 
     Attributes:
-        attainments: of each candidate, in each future that it was tried on, in order.
+        forecasts: of each candidate, in each future that it was tried on, in order.
         offered: requests that count, on average over the futures.
         horizon_s: how far each future looked.
         work_s: what that took, as `serving.engines.branches` counts it.
         faults: what went wrong, as `code: detail`.
     """
 
-    attainments: tuple[tuple[float, ...], ...]
+    forecasts: tuple[tuple[Forecast, ...], ...]
     offered: float = 0.0
     horizon_s: float = 0.0
     work_s: float = 0.0

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from hmas_agents.twin.question import SHORTEST_S, Answer, Candidate, Question
+from serving.engines.branches import Forecast
 
 RUNG = 64  # trials, beside those of the candidates that are kept
 # Work of a decision, in seconds as `serving.engines.branches` counts it: what is planned, and what
@@ -35,7 +36,7 @@ class Trials(Protocol):
         """Done so far."""
         ...
 
-    def attainment(self, candidate: Candidate, seed: int) -> float:
+    def forecast(self, candidate: Candidate, seed: int) -> Forecast:
         """Of a candidate in a future. Raises ValueError."""
         ...
 
@@ -61,7 +62,7 @@ class _Search:
         limit_s = question.limit_s
         self._deadline_s = math.inf if limit_s is None else time.monotonic() + limit_s
         self._kept = min(question.kept, len(question.candidates))
-        self._seen: list[list[float]] = [[] for _ in question.candidates]
+        self._seen: list[list[Forecast]] = [[] for _ in question.candidates]
         self._costs_s: tuple[list[float], list[float]] = [], []  # of the kept ones, of the others
         self._faults: list[str] = []
         self._futures, self._horizon_s = question.futures, question.horizon_s
@@ -117,11 +118,11 @@ class _Search:
     def _go_on(self, alive: Sequence[int], done: int) -> list[int]:
         """Those that are tried on the next futures, up to twice as many: as a rung pays for."""
         seen, kept = self._seen, [i for i in alive if i < self._kept]
-        if done >= _NOTHING_TO_GAIN and min(seen[0]) >= 1.0:
+        if done >= _NOTHING_TO_GAIN and min(one.worth for one in seen[0]) >= 1.0:
             return kept
-        in_force = sum(seen[0])
-        leads = sorted((i for i in alive if i not in kept), key=lambda i: -sum(seen[i]))
-        leads = [i for i in leads if sum(seen[i]) > in_force or done == 1]
+        worths = {i: sum(one.worth for one in seen[i]) for i in alive}
+        leads = sorted((i for i in alive if i not in kept), key=lambda i: -worths[i])
+        leads = [i for i in leads if worths[i] > worths[0] or done == 1]
         if 2 * done >= self._futures:
             return kept + leads[:1]
         rungs = (self._futures // done).bit_length() - 2  # before the last one
@@ -160,7 +161,7 @@ class _Search:
                 raise _OutOfTimeError
             begun_s = self._trials.work_s
             try:
-                self._seen[i].append(self._trials.attainment(self._question.candidates[i], seed))
+                self._seen[i].append(self._trials.forecast(self._question.candidates[i], seed))
                 tried.append(i)
             except ValueError as error:
                 self._faults.append(f"twin_failed: {error}")

@@ -91,8 +91,7 @@ class Twin:
                 self.answer = said = self._forecaster.ask(question)
                 self.faults += said.faults
                 predictions = [
-                    Prediction(shares, said.offered) if shares else None
-                    for shares in said.attainments
+                    Prediction(seen, said.offered) if seen else None for seen in said.forecasts
                 ]
             else:
                 self.faults.append("twin_timeout: still starting")

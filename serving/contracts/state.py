@@ -1,10 +1,16 @@
 """What does an engine say of itself?"""
 
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from serving.contracts.codec import STRICT
 from serving.contracts.decisions import Envelope, Stopped
 from serving.contracts.limits import Limits
+
+Tokens = TypeVar("Tokens", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,36 @@ class CostCoefficients:
     per_decode_s: float
     per_context_token_s: float = 0.0
     per_square_s: float = 0.0
+
+    def request_s(
+        self, prompt: Tokens, cached: Tokens, output: Tokens, batch: float
+    ) -> tuple[Tokens, Tokens]:  # fmt: skip
+        """Seconds of a full engine that a request's prompt and its answer take.
+
+        The step's cost summed over the prefill and the `output` steps of decode:
+        (p - c)*per_prefill + (p^2 - c^2)/2*per_square, of whose prompt c tokens are in the KV
+        cache, and o*(base/B + per_decode + (p + o/2)*per_context).
+
+        Args:
+            prompt: tokens, of one request or of many; `cached` and `output` alike.
+            cached: tokens of the prompt.
+            output: tokens.
+            batch: B, requests that share the base of a step; see `full_batch`.
+        """
+        square = (prompt * prompt - cached * cached) / 2
+        prefill_s = (prompt - cached) * self.per_prefill_token_s + square * self.per_square_s
+        context = prompt + output / 2
+        decode_s = self.base_s / batch + self.per_decode_s + context * self.per_context_token_s
+        return prefill_s, output * decode_s
+
+
+def full_batch(max_active_requests: int, kv_tokens: int, tokens: float) -> float:
+    """Requests in the batch of a full engine, of whose KV cache each takes so many tokens.
+
+    The batch seen *now* would price a lone request with whole steps, and call every engine that is
+    not idle saturated.
+    """
+    return max(1.0, min(max_active_requests, kv_tokens / max(1.0, tokens)))
 
 
 @dataclass(frozen=True, slots=True)

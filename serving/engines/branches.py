@@ -7,7 +7,7 @@ for a request, no books, no lease.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from serving.contracts import (
 )
 from serving.contracts.requests import meets_itl
 from serving.contracts.settings import EngineSettings
+from serving.contracts.state import full_batch
 from serving.core.jit import compiled_in_place
+from serving.core.sorting import sort
 from serving.core.state import Core, new_core
 from serving.engines.block_contents import gather
 from serving.engines.gaps import promise
@@ -32,7 +34,7 @@ from serving.engines.offered import Workload, as_the_trace_says, columns, slos_o
 from serving.engines.profile import EngineProfile
 from serving.engines.put_back import begun_rows
 from serving.engines.resumed import Begun
-from serving.engines.step_state import REJECTED, SERVED, EngineState, new_state
+from serving.engines.step_state import COMING, REJECTED, SERVED, EngineState, new_state
 from serving.engines.virtual_hook import VirtualHook
 from serving.engines.virtual_steps import PAUSED
 from serving.hook.lease import clamp
@@ -72,12 +74,38 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One future, ready to be served: arrays that every branch gets copies of."""
+    """One future, ready to be served: arrays that every branch gets copies of.
+
+    Attributes:
+        work_s: seconds of a full engine that each prompt and each answer takes, shape
+            (inside + arrivals, 2).
+        arriving_s: of all that arrive, together.
+        spare: engine seconds that arrivals leave of each second, shape (1,): as the first branch
+            found it, so that all are judged alike; NaN until then.
+    """
 
     state: EngineState
     core: Core
     notes: Notes
     weights: NDArray[np.float64]
+    work_s: NDArray[np.float64]
+    arriving_s: float
+    spare: NDArray[np.float64]
+
+
+class Forecast(NamedTuple):
+    """What would come of a decision.
+
+    Attributes:
+        attainment: of what counts and is decided by the end, the share that met all targets; 1
+            where nothing is.
+        worth: of all that counts, the share that met all targets, is being answered and on time so
+            far, or waits and can be served in time; 1 where nothing counts. Without it, what is put
+            off beyond the end would have no price, or what is urgent no precedence.
+    """
+
+    attainment: float
+    worth: float
 
 
 class Branches:
@@ -150,7 +178,22 @@ class Branches:
         self._hook.enforce_over(core, self._in_force)
         put_back_hooked(state, core, notes, runs, self._decodes, self._prefill_s_per_token)
         self.work_s += _FUTURE_S + _DRAWN_S * len(rows)
-        return Trial(state, core, notes, drawn.weights)
+        work_s = self._work_s(workload)
+        arriving_s, spare = float(work_s[begun:].sum()), np.full(1, math.nan)
+        return Trial(state, core, notes, drawn.weights, work_s, arriving_s, spare)
+
+    def _work_s(self, workload: Workload) -> NDArray[np.float64]:
+        """Of each request, as `Trial.work_s`."""
+        profile = self._profile
+        prompt, cached, output = (
+            np.asarray(tokens, np.float64)
+            for tokens in (workload.prompt_tokens, workload.cached_tokens, workload.output_tokens)
+        )
+        tokens = float((prompt + output).mean()) if len(prompt) else 0.0
+        batch = full_batch(
+            profile.max_active_requests, profile.kv_blocks * profile.block_size, tokens
+        )
+        return np.column_stack(profile.cost.request_s(prompt, cached, output, batch))
 
     def _branch(self, trial: Trial) -> tuple[EngineState, Core, Notes]:
         """Copies of a trial's arrays, in the place of those of the last branch of the same trial.
@@ -164,13 +207,10 @@ class Branches:
             self._tried, self._room = trial, _copied(whole)
         return self._room
 
-    def met_share(
+    def forecast(
         self, trial: Trial, policy: str, params: dict[str, float], limits: Limits, until_s: float
-    ) -> float:
-        """What share of the weights meets all targets, if this comes into force now.
-
-        A request that is being answered at the end counts as met while it is on time, and one
-        that waits by the share of its time that is left. 1 where nothing counts.
+    ) -> Forecast:
+        """What comes of it by `until_s`, if this comes into force now.
 
         Raises:
             ValueError: the policy or its parameters do not exist.
@@ -187,7 +227,11 @@ class Branches:
         running_s = _RUNNING_S + sum(s for name, s in _SORTED_S.items() if getattr(limits, name))
         self.work_s += _BRANCH_S + _REQUEST_S * len(trial.weights)
         self.work_s += float(_STEP_S * engine["steps"] + running_s * engine["looked_at"])
-        return float(_met_share(state, core, trial.weights))
+        found = _judge(
+            trial.state.progress, state, core, trial.weights, trial.work_s, trial.arriving_s,
+            trial.spare,
+        )  # fmt: skip
+        return Forecast(*found)
 
 
 def warm_up() -> None:
@@ -198,7 +242,7 @@ def warm_up() -> None:
     branches = Branches(profile, EngineSettings(), decision, inside, [TraceRequest(0.0, 1, 1)])
     one = np.ones(1, np.int32)
     trial = branches.trial(Drawn(np.zeros(1, np.int64), np.zeros(1), one, one, np.ones(2)))
-    branches.met_share(trial, "fcfs", {}, decision.limits, 1.0)
+    branches.forecast(trial, "fcfs", {}, decision.limits, 1.0)
 
 
 def _copied(arrays: Any) -> Any:
@@ -224,26 +268,51 @@ def _unnamed(array: NDArray[Any]) -> NDArray[Any]:
 
 
 @compiled_in_place
-def _met_share(state: EngineState, core: Core, weights: np.ndarray) -> float:
-    met = offered = 0.0
+def _judge(
+    before: np.ndarray, state: EngineState, core: Core, weights: np.ndarray, work_s: np.ndarray,
+    arriving_s: float, spare: np.ndarray,
+) -> tuple[float, float]:  # fmt: skip
+    """See Forecast. Those that wait are served by deadline, as fast as the engine can spare time.
+
+    What prices say an engine can do is not what it can do: a second of a busy engine that did more
+    is worth more.
+    """
+    met = decided = worth = offered = done_s = 0.0
+    waiting, count, now_s = core.picked[0], 0, state.engine[0].now_s
     for row in range(len(weights)):
-        if weights[row] > 0.0:
-            offered += weights[row]
-            met += weights[row] * _worth(state, core, row)
-    return met / offered if offered > 0.0 else 1.0
+        one, promised = state.progress[row], core.requests[row]
+        done_s += _done_s(one, work_s[row]) - _done_s(before[row], work_s[row])
+        offered += weights[row]
+        due_s = promised.arrival_s + min(promised.ttft_s, promised.e2e_s)
+        if one.state != REJECTED and np.isnan(one.first_token_s) and now_s <= due_s:
+            if one.state != COMING:
+                core.ranks[row, 0], core.ranks[row, 1] = due_s, row
+                waiting[count] = row
+                count += 1
+            continue
+        on_time = weights[row] * _is_on_time(state, core, row)
+        worth += on_time
+        if one.state in (SERVED, REJECTED) or on_time == 0.0:
+            met += on_time
+            decided += weights[row]
+    if np.isnan(spare[0]):
+        spare[0] = max(0.0, max(1.0, done_s / now_s) - arriving_s / now_s)
+    sort(core.ranks, waiting, count)
+    ahead_s = 0.0
+    for i in range(count):
+        row = waiting[i]
+        could_s = spare[0] * (core.ranks[row, 0] - now_s) if spare[0] > 0.0 else 0.0
+        ahead_s += work_s[row].sum() - _done_s(state.progress[row], work_s[row])
+        worth += weights[row] * (1.0 if could_s >= ahead_s else could_s / ahead_s)
+    return met / decided if decided > 0.0 else 1.0, worth / offered if offered > 0.0 else 1.0
 
 
 @compiled_in_place
-def _worth(state: EngineState, core: Core, row: int) -> float:
-    """1 on time, 0 late. Who waits still: what is left of its time, so that to put off has a price.
-
-    With nothing for those that wait, work with minutes to go would be done before what is urgent.
-    """
-    one, promised = state.progress[row], core.requests[row]
-    if one.state == REJECTED or not np.isnan(one.first_token_s):
-        return 1.0 if _is_on_time(state, core, row) else 0.0
-    waited_s = state.engine[0].now_s - promised.arrival_s
-    return float(max(0.0, 1.0 - waited_s / min(promised.ttft_s, promised.e2e_s)))
+def _done_s(one: Any, work_s: np.ndarray) -> float:
+    """Of a request's work, what is done."""
+    prompt, answer = max(1, one.prompt - one.cached_tokens), max(1, one.end - one.prompt)
+    prefilled = max(0, min(one.computed, one.prompt) - one.cached_tokens)
+    return float(work_s[0] * prefilled / prompt + work_s[1] * (one.known - one.prompt) / answer)
 
 
 @compiled_in_place

@@ -1,11 +1,18 @@
 """A forecaster that says what the test says, for every future alike or one by one."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from hmas_agents.twin.process import WorkerLostError
 from hmas_agents.twin.question import Answer, Candidate, Question
 from hmas_agents.twin.search import search
+from serving.engines.branches import Forecast
+
+
+def forecasts(shares: Iterable[float]) -> tuple[Forecast, ...]:
+    """One of each future, in which all that counts is decided by the end."""
+    return tuple(Forecast(share, share) for share in shares)
 
 
 class Scripted:
@@ -44,7 +51,7 @@ class Scripted:
     def look_ahead(self, horizon_s: float) -> None:
         raise AssertionError("trials that cost nothing need not look less far")
 
-    def attainment(self, candidate: Candidate, future: int) -> float:
+    def forecast(self, candidate: Candidate, future: int) -> Forecast:
         self.asked.append((candidate.policy, future))
         self.limits[candidate.policy] = candidate.limits
         answer = self.answers.get(candidate.policy, self.others)
@@ -54,4 +61,4 @@ class Scripted:
             raise WorkerLostError("twin_timeout: out of its time budget")
         if isinstance(answer, str):
             raise ValueError(answer)  # noqa: TRY004  what a trial of the worker would raise
-        return answer
+        return Forecast(answer, answer)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hmas_agents.twin.question import SHORTEST_S, Candidate, Question
 from hmas_agents.twin.search import LEAST_FUTURES, MOST_S, RUNG
 from hmas_agents.twin.search import search as search_trials
+from serving.engines.branches import Forecast
 from tests.agents.situations import situation
 
 
@@ -23,12 +24,13 @@ class Costly:
         self.attained, self.cost_s, self.horizon_s = attainment, cost_s, horizon_s
         self.work_s, self.dearest_s = 0.0, 0.0
 
-    def attainment(self, candidate: Candidate, seed: int) -> float:
+    def forecast(self, candidate: Candidate, seed: int) -> Forecast:
         i = int(candidate.params["kappa"])
         spent_s = self.cost_s(i) * self.horizon_s / 60.0
         self.work_s += spent_s
         self.dearest_s = max(self.dearest_s, spent_s)
-        return float(self.attained(i, seed))
+        share = float(self.attained(i, seed))
+        return Forecast(share, share)
 
     def look_ahead(self, horizon_s: float) -> None:
         self.horizon_s = horizon_s
@@ -49,7 +51,7 @@ def test_the_best_of_hundreds_sees_every_future():
     true = np.full(256, 0.6)
     true[77] = 0.64
     said = search(question(256), noisy(true))
-    full = [i for i, shares in enumerate(said.attainments) if len(shares) == 32]
+    full = [i for i, shares in enumerate(said.forecasts) if len(shares) == 32]
     assert full == [0, 77]
 
 
@@ -58,9 +60,9 @@ def test_the_search_costs_a_few_rungs(count, seed, kept):
     """One trial for each candidate, five rungs, and the futures of the kept ones."""
     kept, rng = min(kept, count), np.random.default_rng(seed)
     said = search(question(count, kept), noisy(rng.uniform(0.4, 0.8, count), seed))
-    trials = sum(len(shares) for shares in said.attainments)
+    trials = sum(len(shares) for shares in said.forecasts)
     assert trials <= count + 5 * RUNG + 32 * kept
-    assert all(len(shares) == 32 for shares in said.attainments[:kept])
+    assert all(len(shares) == 32 for shares in said.forecasts[:kept])
 
 
 def test_all_see_the_same_futures():
@@ -78,7 +80,7 @@ def test_all_see_the_same_futures():
 
 def test_where_nothing_is_to_be_had_the_others_are_tried_no_further():
     said = search(question(50, kept=2), lambda i, future: 1.0)
-    assert [len(shares) for shares in said.attainments] == [32] * 2 + [2] * 48
+    assert [len(shares) for shares in said.forecasts] == [32] * 2 + [2] * 48
 
 
 def test_a_candidate_that_fails_costs_only_itself():
@@ -88,7 +90,7 @@ def test_a_candidate_that_fails_costs_only_itself():
         return 0.5 + 0.1 * (i == 2) + 0.0 * future
 
     said = search(question(3, kept=3), attainment)
-    assert [len(shares) for shares in said.attainments] == [32, 0, 32]
+    assert [len(shares) for shares in said.forecasts] == [32, 0, 32]
     assert said.faults == ("twin_failed: no such policy",)
 
 
@@ -98,19 +100,19 @@ def test_without_what_is_in_force_there_is_nothing_to_compare_with():
             raise ValueError("gone")
         return 0.5 + 0.0 * future
 
-    assert [len(shares) for shares in search(question(3), attainment).attainments] == [0, 1, 1]
+    assert [len(shares) for shares in search(question(3), attainment).forecasts] == [0, 1, 1]
 
 
 def test_what_was_not_tried_in_time_has_fewer_futures():
     said = search(question(3, limit_s=-1.0), lambda i, future: 0.5)
-    assert said.attainments == ((), (), ())
+    assert said.forecasts == ((), (), ())
     assert said.faults == ("twin_timeout: out of its time budget",)
 
 
 @pytest.mark.parametrize("futures", [4, 10, 32])
 def test_any_number_of_futures_is_used_up(futures):
     said = search(question(8, futures=futures), lambda i, future: 0.5 + 0.01 * i)
-    assert len(said.attainments[0]) == len(said.attainments[7]) == futures
+    assert len(said.forecasts[0]) == len(said.forecasts[7]) == futures
 
 
 @given(
@@ -123,8 +125,8 @@ def test_the_work_stays_within_its_bound(trial_ms, kept, count, seed, dearer):
     trials = Costly(noisy(true, seed), lambda i: trial_ms / 1e3 * (dearer if i else 1.0))
     said = search_trials(question(count, kept), trials)
     assert said.work_s == trials.work_s <= MOST_S + trials.dearest_s
-    assert len(said.attainments[0]) >= LEAST_FUTURES
-    assert all(said.attainments[:kept])
+    assert len(said.forecasts[0]) >= LEAST_FUTURES
+    assert all(said.forecasts[:kept])
 
 
 def looked_at(trial_ms: float, kept: int = 1):
@@ -132,9 +134,9 @@ def looked_at(trial_ms: float, kept: int = 1):
     true = np.linspace(0.5, 0.8, 256)
     trials = Costly(noisy(true), lambda i: trial_ms / 1e3)
     said = search_trials(question(256, kept), trials)
-    tried = [i for i, shares in enumerate(said.attainments) if shares]
+    tried = [i for i, shares in enumerate(said.forecasts) if shares]
     assert tried == list(range(len(tried)))  # the last ones are left out
-    return len(tried), len(said.attainments[0]), said.horizon_s
+    return len(tried), len(said.forecasts[0]), said.horizon_s
 
 
 def test_where_forecasts_are_dear_it_looks_at_less_in_turn():
@@ -151,7 +153,7 @@ def test_the_finalists_meet_the_same_futures_where_there_are_fewer_of_these():
     true = np.full(100, 0.6)
     true[3] = 0.8
     said = search_trials(question(100), Costly(noisy(true), lambda i: 0.06))
-    counts = [len(shares) for shares in said.attainments]
+    counts = [len(shares) for shares in said.forecasts]
     assert counts[0] == counts[3] == max(counts) < 32
     assert counts.count(counts[0]) == 2
 

@@ -10,7 +10,7 @@ from hmas_agents.twin.process import InProcess, TwinProcess
 from hmas_agents.twin.question import SHORTEST_S, Candidate
 from hmas_agents.twin.twin import Twin
 from serving.contracts import Limits
-from tests.agents.scripted import Scripted
+from tests.agents.scripted import Scripted, forecasts
 from tests.agents.situations import situation
 
 CONFIG = TwinConfig(horizon_s=10.0, draws=4)
@@ -33,7 +33,7 @@ def test_predictions_rank_policies_and_repeat(twin):
     fcfs, slide = twin.predict(situation(), CANDIDATES, kept=2)
     assert slide.mean > fcfs.mean + 0.1
     assert twin.predict(situation(), CANDIDATES, kept=2) == [fcfs, slide]
-    assert len(fcfs.attainments) == CONFIG.draws
+    assert len(fcfs.forecasts) == CONFIG.draws
     assert fcfs.offered > 100
     assert twin.faults == []
 
@@ -89,7 +89,7 @@ def test_it_looks_less_far_ahead_where_many_come():
 
 def test_intervals_follow_what_became_of_predictions_in_this_and_earlier_runs():
     twin = Twin(TwinConfig(), [Past(0.9, 0.02, 0.5)] * 20, Scripted())
-    prediction = Prediction((0.69, 0.71) * 16, 400.0)
+    prediction = Prediction(forecasts((0.69, 0.71) * 16), 400.0)
     assert twin.calibration.error == pytest.approx(0.4)
     low, _ = twin.calibration.interval(prediction)
     for _ in range(60):

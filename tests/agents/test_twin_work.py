@@ -46,8 +46,8 @@ def test_a_decision_stays_within_its_work(running, waits):
     said = decided(long_answers(running, waits))
     assert said.faults == ()
     assert 0.1 < said.work_s < 1.1 * search.MOST_S
-    assert len(said.attainments[0]) >= search.LEAST_FUTURES
-    assert sum(bool(shares) for shares in said.attainments) > search.LEAST_ENTERING / 2
+    assert len(said.forecasts[0]) >= search.LEAST_FUTURES
+    assert sum(bool(shares) for shares in said.forecasts) > search.LEAST_ENTERING / 2
 
 
 def test_without_the_bound_it_would_take_several_times_as_long(monkeypatch):

@@ -141,7 +141,7 @@ def test_a_start_that_fails_is_tried_again(monkeypatch):
 
 def test_with_the_twin_disabled_the_rule_table_switches_when_calm():
     engine = FakeEngine()
-    loop = Loop(engine, config(control__start_policy="slide"))
+    loop = Loop(engine, config(control__start_policy="srpt"))
     loop.short(2.0)
     serve(engine, 116, at_s=2.0)
     record = loop.long(60.0)
@@ -168,7 +168,7 @@ def test_model_faults_are_in_the_ledger_and_the_loop_goes_on_by_rules(tmp_path, 
     with serving(answer) as model:
         limit_s = 0.2 if answer is None else 60.0
         asked = {"model__base_url": model.url, "model__timeout_s": limit_s}
-        faulty = config(control__start_policy="slide", model__enabled=True, **asked)
+        faulty = config(control__start_policy="srpt", model__enabled=True, **asked)
         loop = Loop(engine, faulty, path)
         loop.short(2.0)
         serve(engine, 116, at_s=2.0)

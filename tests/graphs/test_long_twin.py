@@ -30,8 +30,8 @@ def with_twin(
 
 def test_a_switch_needs_a_predicted_gain_and_is_followed_up(tmp_path):
     engine, path = FakeEngine(), tmp_path / "l.sqlite"
-    twin = Scripted(slide=0.5, edf=0.9)
-    loop = with_twin(engine, twin, path, control__start_policy="slide")
+    twin = Scripted(srpt=0.5, edf=0.9)
+    loop = with_twin(engine, twin, path, control__start_policy="srpt")
     loop.short(2.0)
     serve(engine, 116, at_s=2.0)
     record = loop.long(60.0)
@@ -47,12 +47,12 @@ def test_a_switch_needs_a_predicted_gain_and_is_followed_up(tmp_path):
     assert (stored.predicted, stored.realised, stored.realised_requests) == (0.9, 1.0, 41)
     kept = decode_situation(stored.situation)
     assert len(kept.requests) == 116
-    assert kept.snapshot.policy == "slide"
+    assert kept.snapshot.policy == "srpt"
 
 
 def test_advice_is_of_what_acting_would_bring_with_its_rules_and_writes_nothing():
-    engine, twin = FakeEngine(), Scripted(fcfs=0.5, edf=0.9, density=0.6, slide=0.6)
-    allowed = ("fcfs", "edf", "density", "slide")
+    engine, twin = FakeEngine(), Scripted(fcfs=0.5, edf=0.9, density=0.6, srpt=0.6)
+    allowed = ("fcfs", "edf", "density", "srpt")
     loop = with_twin(
         engine, twin, control__mode="advise", control__allow_policies=allowed, twin__candidates=0
     )
@@ -85,28 +85,28 @@ def test_past_errors_of_the_ledger_raise_what_a_switch_must_gain(tmp_path):
 
 
 def test_a_switch_that_disappoints_is_rolled_back_past_the_dwell_time():
-    engine, twin = FakeEngine(), Scripted(slide=0.5, edf=0.9)
-    loop = with_twin(engine, twin, control__start_policy="slide")
+    engine, twin = FakeEngine(), Scripted(srpt=0.5, edf=0.9)
+    loop = with_twin(engine, twin, control__start_policy="srpt")
     loop.short(2.0)
     serve(engine, 116, at_s=2.0)
     loop.long(60.0)
     serve(engine, 40, at_s=70.0, met=False)
-    twin.answers = {"slide": 0.6, "edf": 0.5}
+    twin.answers = {"srpt": 0.6, "edf": 0.5}
     record = loop.long(120.0)
     assert record.trigger == "rollback"
-    assert (record.policy_before, engine.policy) == ("edf", "slide")
+    assert (record.policy_before, engine.policy) == ("edf", "srpt")
     assert "realised 0.02, predicted at least 0.8" in record.reason
     serve(engine, 40, at_s=130.0, met=False)
     assert loop.long(180.0).trigger == "tick"  # a rollback is not rolled back
 
 
 def test_few_requests_predict_nothing_and_nothing_moves():
-    engine, twin = FakeEngine(), Scripted(slide=0.1, edf=0.9)
-    loop = with_twin(engine, twin, control__start_policy="slide")
+    engine, twin = FakeEngine(), Scripted(srpt=0.1, edf=0.9)
+    loop = with_twin(engine, twin, control__start_policy="srpt")
     loop.short(2.0)
     serve(engine, 5, at_s=30.0)
     assert loop.long(60.0).reason == "no candidate has a prediction: stay"
-    assert (engine.policy, twin.asked) == ("slide", [])
+    assert (engine.policy, twin.asked) == ("srpt", [])
 
 
 def test_what_control_starts_with_comes_back_without_a_gain():
@@ -119,7 +119,7 @@ def test_what_control_starts_with_comes_back_without_a_gain():
     assert (loop.long(60.0).chosen["policy"], engine.policy) == ("slide", "slide")
     loop.loop._parts.switched_at_s.clear()  # past the dwell time
     serve(engine, 116, at_s=70.0)
-    twin.answers = {"slide": [0.71, 0.7, 0.7, 0.72], "edf": [0.7, 0.7, 0.71, 0.7]}
+    twin.answers = {"slide": [0.71, 0.7, 0.7, 0.72], "edf": [0.7, 0.7, 0.7, 0.716]}
     record = loop.long(130.0)
     assert (record.chosen["policy"], engine.policy) == ("edf", "edf")
     loop.loop._parts.switched_at_s.clear()
@@ -127,17 +127,17 @@ def test_what_control_starts_with_comes_back_without_a_gain():
 
 
 def test_a_valid_proposal_of_the_model_is_recorded_but_needs_the_twin():
-    engine, allowed = FakeEngine(), ("edf", "sjf", "slide")
+    engine, allowed = FakeEngine(), ("edf", "sjf", "srpt")
     with serving(completion(proposals("sjf"))) as model:
         asking = config(
             model__enabled=True, model__base_url=model.url,
-            control__start_policy="slide", control__allow_policies=allowed,
+            control__start_policy="srpt", control__allow_policies=allowed,
         )  # fmt: skip
         loop = Loop(engine, asking)
         loop.short(2.0)
         serve(engine, 116, at_s=2.0)
         assert loop.long(60.0).chosen["policy"] == "edf"
-        loop.use_twin(Twin(TwinConfig(), forecaster=Scripted(edf=0.5, sjf=0.8, slide=0.6)))
+        loop.use_twin(Twin(TwinConfig(), forecaster=Scripted(edf=0.5, sjf=0.8, srpt=0.6)))
         loop.loop._parts.switched_at_s.clear()
         record = loop.long(120.0)
     assert record.chosen["policy"] == engine.policy == "sjf"

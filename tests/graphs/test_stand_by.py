@@ -47,15 +47,15 @@ def apply(engine: FakeEngine, owner: str, policy: str, ttl_s: float = TTL_S) -> 
 
 def test_the_second_waits_for_the_lease_and_goes_on_where_the_first_ended():
     engine = FakeEngine()
-    apply(engine, "first", "slide")
+    apply(engine, "first", "srpt")
     second = Standing(engine, "second")
     second.tick(1.0, 3.0, 5.0)
     assert second.said == ["controller 'first' owns this engine for another 14.0 s: standing by"]
     assert (engine.owner, second.records) == ("first", [])
     second.tick(15.5)
-    assert (engine.owner, engine.policy) == ("second", "slide")
+    assert (engine.owner, engine.policy) == ("second", "srpt")
     assert rules_in_force(engine.limits) == ["slack", "serial", "triage"]
-    assert second.said[1:] == ["the engine is free: acting from slide; nothing to recover"]
+    assert second.said[1:] == ["the engine is free: acting from srpt; nothing to recover"]
     assert [r.trigger for r in second.records] == ["start"]
 
 
@@ -99,8 +99,8 @@ def test_a_person_takes_the_engine_and_gives_it_back():
 
 def test_what_happens_under_a_person_is_not_held_against_the_switch_before():
     engine = FakeEngine()
-    twin = Scripted(slide=0.5, edf=0.9)
-    config = load_config(None, QUIET | {"twin.enabled": True, "control.start_policy": "slide",
+    twin = Scripted(srpt=0.5, edf=0.9)
+    config = load_config(None, QUIET | {"twin.enabled": True, "control.start_policy": "srpt",
         "control.ttl_s": 1000.0})  # fmt: skip
     records = list[DecisionRecord]()
     loop = ControlLoop(
@@ -183,14 +183,14 @@ def test_what_a_dead_controller_left_half_done_is_marked(ledger):
     serve(engine, 80, at_s=2.0)
     dead.tick(44.0)
     assert [r.horizon for r in dead.records] == ["short", "long"]
-    apply(engine, "dead", "slide", 100.0)  # it died, and its lease lasts
+    apply(engine, "dead", "srpt", 100.0)  # it died, and its lease lasts
     heir = Standing(engine, "heir", ledger)
     heir.tick(50.0)
     assert half_done(ledger) == [], "while the lease lasts nobody knows"
     heir.tick(145.0)
     assert half_done(ledger) == [1, 2]
     assert heir.said[1:] == [
-        "the engine is free: acting from slide; left half done, and marked so in the ledger: "
+        "the engine is free: acting from srpt; left half done, and marked so in the ledger: "
         "decision 1, 2"
     ]
     heir.loop.close()

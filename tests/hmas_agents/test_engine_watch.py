@@ -106,7 +106,7 @@ def test_each_request_is_predicted_by_its_own_targets_whichever_came_last(last):
     engine.events.append(arrival(40, 120.0, slo=last, tenant="hmas", **known))
     engine.now_s = 120.0
     forecasts = Forecasts(watch.situation(), 10.0)
-    assert forecasts.attainment(Candidate("edf"), seed=0) == pytest.approx(0.5, abs=0.11)
+    assert forecasts.forecast(Candidate("edf"), seed=0).worth == pytest.approx(0.5, abs=0.11)
     assert forecasts.offered > 10
 
 
@@ -159,5 +159,5 @@ def test_the_twins_future_finds_in_the_cache_what_the_engine_has_found(cached, m
     assert {(r.cached_tokens, r.prefix) for r in situation.requests} == {
         (cached, (1, 2, 3)[: cached // 512])
     }
-    attainment = Forecasts(situation, 10.0).attainment(Candidate("fcfs"), seed=0)
+    attainment = Forecasts(situation, 10.0).forecast(Candidate("fcfs"), seed=0).attainment
     assert attainment == pytest.approx(met, abs=0.05)

@@ -27,8 +27,7 @@ from tests.evals.agent_samples import situation
 from tests.hmas_agents.samples import record
 
 MEANS = {
-    "fcfs": 0.2, "edf": 0.6, "edf:kappa=3": 0.8, "slide": 0.8, "slide:kappa=40": 0.9, "sjf": 0.5,
-    "density": 0.7,
+    "fcfs": 0.2, "edf": 0.6, "edf:kappa=3": 0.8, "srpt": 0.8, "sjf": 0.5,
 }  # fmt: skip
 
 
@@ -93,7 +92,7 @@ def hmas(capsys, *args):
 def test_a_model_is_asked_again_and_what_it_says_is_priced(ledger, known_labels):
     recorded = replay.load_run(ledger, 1, None)
     assert (len(recorded.pairs), recorded.skipped) == (2, 1)
-    with serving(completion(proposals("slide")), completion("no json")) as server:
+    with serving(completion(proposals("srpt")), completion("no json")) as server:
         config = ModelConfig(base_url=server.url, name="small")
         model = Model(config, load_prompt("policy", 1), rotations=1)
         done: list[int] = []
@@ -101,13 +100,11 @@ def test_a_model_is_asked_again_and_what_it_says_is_priced(ledger, known_labels)
         model.close()
     assert done == [1, 2]
     assert "Load: light" in server.asked[0]["messages"][1]["content"]
-    first, second = replay.label(
-        recorded, replayed, 2, jobs=1, progress=CaseProgress()
-    )
+    first, second = replay.label(recorded, replayed, 2, jobs=1, progress=CaseProgress())
     assert (first.old.policy, first.old.valid, first.old.attainment) == ("fcfs", True, 0.2)
-    assert (first.new.source, first.new.policy, first.new.reason) == ("model", "slide", "try slide")
+    assert (first.new.source, first.new.policy, first.new.reason) == ("model", "srpt", "try srpt")
     assert first.changed
-    assert first.best == "slide"
+    assert first.best == "srpt"
     assert first.best_attainment == pytest.approx(0.8)
     assert first.old.regret == pytest.approx(0.6)
     assert first.new.regret == pytest.approx(0.0)
@@ -140,11 +137,11 @@ def test_an_edited_rule_shows_where_it_decides_otherwise(ledger, capsys, monkeyp
     before = json.loads(out)
     assert code == 0
     assert [each["changed"] for each in before["decisions"]] == [False, False]
-    new = Proposal("rules", "density", reason="new")
+    new = Proposal("rules", "srpt", reason="new")
     monkeypatch.setattr(rule_table, "choose", lambda state: new)
     _, out, _ = hmas(capsys, *args, "--json")
     after = json.loads(out)
-    assert [each["new"]["policy"] for each in after["decisions"]] == ["density", "density"]
+    assert [each["new"]["policy"] for each in after["decisions"]] == ["srpt", "srpt"]
     assert (after["summary"]["changed"], after["summary"]["skipped"]) == (2, 1)
     assert after["summary"]["regret_new"] is None  # no twin was asked
     code, out, _ = hmas(capsys, *args)

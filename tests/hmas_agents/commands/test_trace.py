@@ -234,12 +234,12 @@ def test_what_the_twin_expected_is_told_with_its_interval_and_its_margin(hmas, t
     slide = Proposal(
         "model", "slide", predicted=0.81, verdict="ok", interval=(0.75, 0.87), gain=0.27,
         margin=0.07,
-        terms={"against": 0.56, "futures": 16, "chance": 0.02, "factor": 3.5},
+        terms={"against": 0.56, "futures": 16, "risk": 0.02, "caution": 3.5},
     )  # fmt: skip
     # Level with what is in force on the futures that both saw, and so tried no further.
     level = Proposal(
         "twin", "density", predicted=0.925, verdict="ok", gain=0.0, margin=1.0,
-        terms={"against": 0.925, "futures": 2, "chance": 0.0, "factor": 3.5},
+        terms={"against": 0.925, "futures": 2, "risk": 0.0, "caution": 3.5},
         reason="tried beside what was proposed",
     )  # fmt: skip
     untried = Proposal("twin", "srpt", verdict="allow-list: 'srpt' is not allowed")
@@ -259,7 +259,7 @@ def test_what_the_twin_expected_is_told_with_its_interval_and_its_margin(hmas, t
     assert "model: slide  predicted 81.0% [75.0%, 87.0%] against 56.0% of edf" in out
     assert (
         "guardrails: allowed  lead +27.0 points on 16 futures, must exceed +7.0 points: "
-        "3.5 times the 2.00 of chance"
+        "3.5 times the 2.00 that it risks"
     ) in out
     assert (
         "twin: density  predicted 92.5% against 92.5% of edf  guardrails: allowed  "

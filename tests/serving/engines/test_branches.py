@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.contracts import (
+    SLO,
     CostCoefficients,
     Decision,
     Limits,
@@ -18,7 +19,7 @@ from serving.contracts import (
 )
 from serving.contracts.rules import RULES, with_rules
 from serving.contracts.settings import EngineSettings
-from serving.engines.branches import Branches, Drawn
+from serving.engines.branches import Branches, Drawn, Forecast
 from serving.engines.compiled import CompiledEngine
 from serving.engines.profile import EngineProfile
 from serving.engines.resumed import Begun
@@ -56,18 +57,24 @@ def from_zero(one: ResidentRequest) -> ResidentRequest:
     )  # fmt: skip
 
 
-def share_met(outcomes: list[Outcome]) -> float:
-    """With those that are being answered, on time so far; who waits counts by what time is left."""
+def judged_alike(outcomes: list[Outcome], said: Forecast) -> bool:
+    """Attainment of those decided; a worth that counts none, some or all of those that wait."""
+    waits = [one for one in outcomes if waits_in_time(one)]
+    going = [one for one in outcomes if one.finish == "unfinished" and one.ttft_s is not None]
+    on_time = sum(one.miss == "not_served" for one in going)
+    decided = len(outcomes) - len(waits) - on_time
+    met = sum(one.met for one in outcomes)
+    attainment = met / decided if decided else 1.0
+    least, most = (met + on_time) / len(outcomes), (met + on_time + len(waits)) / len(outcomes)
+    return (
+        said.attainment == pytest.approx(attainment, rel=1e-12)
+        and least - 1e-12 <= said.worth <= most + 1e-12
+    )
 
-    def worth(one: Outcome) -> float:
-        if one.finish != "unfinished":
-            return float(one.met)
-        if one.ttft_s is not None:
-            return float(one.miss == "not_served")
-        allowed_ms = min(one.slo.ttft_ms or math.inf, one.slo.e2e_ms or math.inf)
-        return max(0.0, 1.0 - 1000 * one.e2e_s / allowed_ms)
 
-    return float(np.mean([worth(one) for one in outcomes]))
+def waits_in_time(one: Outcome) -> bool:
+    allowed_ms = min(one.slo.ttft_ms or math.inf, one.slo.e2e_ms or math.inf)
+    return one.finish == "unfinished" and one.ttft_s is None and 1000 * one.e2e_s <= allowed_ms
 
 
 @settings(max_examples=30)
@@ -119,14 +126,15 @@ def test_a_branch_is_the_compiled_engine_to_the_last_request(seed, policy, rules
     weights = np.concatenate([np.ones(len(inside)), counted.astype(np.float64)])
     trial = branches.trial(Drawn(which, arrival_s, lengths, whole, weights))
 
-    def share(name: str, limits: Limits) -> float:
-        return branches.met_share(trial, name, {}, limits, UNTIL_S)
+    def forecast(name: str, limits: Limits) -> Forecast:
+        return branches.forecast(trial, name, {}, limits, UNTIL_S)
 
-    assert share(policy, decision.limits) == pytest.approx(share_met(judged), rel=1e-12)
+    said = forecast(policy, decision.limits)
+    assert judged_alike(judged, said)
     # Another decision leaves no trace: each branch starts from the same arrays.
-    other = share("density", LIMITS)
-    assert share(policy, decision.limits) == pytest.approx(share_met(judged), rel=1e-12)
-    assert share("density", LIMITS) == other
+    other = forecast("density", LIMITS)
+    assert forecast(policy, decision.limits) == said
+    assert forecast("density", LIMITS) == other
 
 
 def test_what_counts_twice_weighs_twice():
@@ -139,7 +147,7 @@ def test_what_counts_twice_weighs_twice():
 
     def share(weights: np.ndarray) -> float:
         trial = branches.trial(Drawn(which, at_s, lengths, none, weights))
-        return branches.met_share(trial, "fcfs", {}, LIMITS, 60.0)
+        return branches.forecast(trial, "fcfs", {}, LIMITS, 60.0).worth
 
     alike, first_more = share(np.ones(40)), share(np.where(early, 10.0, 1.0))
     assert 0.0 < alike < first_more < 1.0
@@ -153,5 +161,27 @@ def test_a_policy_that_does_not_exist_is_refused():
         Drawn(np.zeros(0, np.int64), np.zeros(0), nothing, nothing, np.zeros(0))
     )
     with pytest.raises(ValueError, match="lottery"):
-        branches.met_share(trial, "lottery", {}, LIMITS, 1.0)
-    assert branches.met_share(trial, "edf", {}, LIMITS, 1.0) == 1.0
+        branches.forecast(trial, "lottery", {}, LIMITS, 1.0)
+    assert branches.forecast(trial, "edf", {}, LIMITS, 1.0) == Forecast(1.0, 1.0)
+
+
+def test_what_is_put_off_has_its_price_where_more_comes_than_can_be_served():
+    """Batch work with minutes left waits behind chats: free where there will be time for it."""
+
+    def forecast(rate_rps: float) -> Forecast:
+        count = int(20 * rate_rps)
+        drawn = Drawn(
+            np.zeros(count, np.int64), np.linspace(0.0, 20.0, count), np.full(count, 30, np.int32),
+            np.full(400, 60, np.int32), np.ones(400 + count),
+        )  # fmt: skip
+        return branches.forecast(branches.trial(drawn), "edf", {}, LIMITS, 20.0)
+
+    batch, chat = SLO(e2e_ms=240_000.0), SLO(ttft_ms=1000.0)
+    inside = [ResidentRequest(f"b{i}", 0.0, "b", "batch", batch, 400, 60) for i in range(400)]
+    requests = [TraceRequest(0.0, 400, 30, "c", "chat", max_tokens=30, slo=chat)]
+    decision = Decision("me", 1, FOREVER_S, "edf", {}, LIMITS)
+    branches = Branches(SMALL, SETTINGS, decision, inside, requests)
+    calm, busy = forecast(4.0), forecast(14.0)
+    assert calm.worth > 0.99
+    assert busy.attainment > 0.95
+    assert busy.worth < 0.6
