@@ -64,7 +64,7 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
         scenario = scenario.model_copy(update={"length_scale": options.length_scale})
     workload = build_workload(suite, scenario, options.seed, MAX_MODEL_LEN)
     options.out.mkdir(parents=True, exist_ok=True)
-    for stale in options.out.glob("ledger.sqlite*"):
+    for stale in options.out.glob("ledger*.sqlite*"):
         stale.unlink()
     with (
         own_server(suite.settings, options.out, progress.note, port=options.port) as own,
