@@ -53,14 +53,14 @@ def test_arms_are_parsed_by_name():
 
 
 def test_the_loop_may_start_with_another_policy():
-    arm = parse_arm("hmas:start=slide:kappa=5")
-    assert (arm.kind, arm.start, arm.policy) == ("loop", "slide:kappa=5", "")
-    assert arm.id_text == "hmas-start-slide-kappa-5"
+    arm = parse_arm("hmas:start=srpt:rho=1")
+    assert (arm.kind, arm.start, arm.policy) == ("loop", "srpt:rho=1", "")
+    assert arm.id_text == "hmas-start-srpt-rho-1"
     control = controller_config(ControllerOptions(), {}, arm).control
-    assert (control.mode, control.start_policy) == ("act", "slide:kappa=5")
-    advising = parse_arm("hmas-advise:start=density")
+    assert (control.mode, control.start_policy) == ("act", "srpt:rho=1")
+    advising = parse_arm("hmas-advise:start=srpt")
     control = controller_config(ControllerOptions(), {}, advising).control
-    assert (control.mode, control.start_policy) == ("advise", "density")
+    assert (control.mode, control.start_policy) == ("advise", "srpt")
     default = controller_config(ControllerOptions(), {}, parse_arm("hmas")).control.start_policy
     assert default == ControlConfig().start_policy
     with pytest.raises(ConfigError, match="start_policy 'mlfq' is not in allow_policies"):
