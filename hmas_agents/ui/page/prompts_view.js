@@ -8,6 +8,7 @@ const PAUSE_MS = 350;
 
 // "policy/1" -> text, while it differs from the version; outlives a look at another view.
 const drafts = new Map();
+let last = []; // the prompt and version that were shown last: the way back to them
 addEventListener("beforeunload", (event) => drafts.size && event.preventDefault());
 
 export class PromptsView {
@@ -32,13 +33,15 @@ export class PromptsView {
     main.replaceChildren(this.nav, editor, this.check);
   }
 
-  async show([prompt, version]) {
+  async show(asked) {
+    const [prompt, version] = asked[0] ? asked : last;
     await this.list();
     const wanted = this.prompts.find((p) => p.name === prompt) ?? this.prompts[0];
     if (!wanted) return void refill(this.nav, el("p", { class: "muted" }, "There are no prompts."));
     const current = wanted.versions.find((v) => v.labels.includes("current")) ?? wanted.versions.at(-1);
     const number = Number(version) || current.version;
     this.shown = await get(`/api/prompts/${encodeURIComponent(wanted.name)}/${number}`);
+    last = [wanted.name, number];
     this.text.value = drafts.get(this.key()) ?? this.shown.text;
     this.told.textContent = this.notice ?? "";
     this.notice = null;
