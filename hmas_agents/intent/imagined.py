@@ -5,6 +5,7 @@ The controller's newest situation is in the ledger, so that nothing is asked of 
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from inspect import signature
 from typing import Any
 
 from hmas_agents.config import Config
@@ -17,10 +18,10 @@ from hmas_agents.twin.process import InProcess
 from hmas_agents.twin.twin import Twin
 from serving.contracts import TraceRequest
 from serving.contracts.contract import CUSTOM
+from serving.policies import POLICIES, Policy
 
 STALE_S = 600.0  # what was longer ago says nothing of what comes next
 MIN_REPLAYED = 30  # fewer requests predict nothing
-WEIGHING = ("density", "fair", "slide")  # the policies whose keys look at weights
 
 
 def foresee(config: Config, changes: Sequence[Change], now_s: float) -> dict[str, Any]:
@@ -43,15 +44,20 @@ def foresee(config: Config, changes: Sequence[Change], now_s: float) -> dict[str
     )  # fmt: skip
     policy = situation.snapshot.policy
     notes = []
-    if policy not in WEIGHING and any(each.kind == "weight" for each in changes):
+    weighing = [name for name, each in POLICIES.items() if _weighs(each)]
+    if policy not in weighing and any(each.kind == "weight" for each in changes):
         notes.append(
-            f"{policy} does not look at weights: {', '.join(WEIGHING)} do, and tenant buckets"
+            f"{policy} does not look at weights: {', '.join(weighing)} do, and tenant buckets"
         )
     return {
         "seen_s": situation.snapshot.now_s, "policy": policy, "notes": notes,
         "futures": found.futures, "horizon_s": found.horizon_s,
         "shares": [asdict(each) for each in found.shares],
     }  # fmt: skip
+
+
+def _weighs(policy: Policy) -> bool:
+    return policy.shares or "weight" in signature(policy.key).parameters
 
 
 def as_if(situation: Situation, changes: Sequence[Change]) -> tuple[Situation, dict[str, float]]:
