@@ -71,12 +71,12 @@ def test_inspect_edit_a_rule_and_the_prompt(copy):
         ROOT / "hmas_agents" / "rule_table.py"
     ).read_text()
 
-    with serving(completion(proposals("density"))) as model:
+    with serving(completion(proposals("srpt"))) as model:
         local = prompt.replace("http://127.0.0.1:8000/v1", model.url)
         new, diff, _, check, replay = run(copy, local)
         assert model.asked
     assert "3" in new
     assert "+" in diff
     assert "v3" in check
-    assert "density" in replay
+    assert "srpt" in replay
     assert "regret" in replay

@@ -165,7 +165,7 @@ def loop_config(model_url: str, **more: Any) -> Any:
         None,
         {
             "control.mode": "act", "control.ttl_s": 30.0, "model.base_url": model_url,
-            "control.start_policy": "slide",  # so that the rule table has something to change
+            "control.start_policy": "srpt",  # so that the rule table has something to change
             "model.name": MODEL, "twin.enabled": False, **more,
         },
     )  # fmt: skip

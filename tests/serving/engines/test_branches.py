@@ -183,5 +183,5 @@ def test_what_is_put_off_has_its_price_where_more_comes_than_can_be_served():
     branches = Branches(SMALL, SETTINGS, decision, inside, requests)
     calm, busy = forecast(4.0), forecast(14.0)
     assert calm.worth > 0.99
-    assert busy.attainment > 0.95
+    assert busy.attainment > 0.9
     assert busy.worth < 0.6
