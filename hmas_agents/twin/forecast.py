@@ -75,18 +75,15 @@ class Forecasts:
         Raises:
             ValueError: the policy or its parameters do not exist.
         """
-        trial, inside = self._trial(seed), len(self._situation.inside.requests)
-        which = self._futures.draw(seed).which
-        rows = np.concatenate([np.arange(inside), inside + which])
-        limits = replace(self._situation.limits, **candidate.limits)
-        shares = []
-        for group in weights[:, rows] * trial.weights:
-            one = replace(trial, weights=group)
-            said = self._branches.forecast(
-                one, candidate.policy, candidate.params, limits, self._futures.until_s
-            )
-            shares.append(said.worth if group.any() else np.nan)
-        return shares
+        trial, limits = self._trial(seed), replace(self._situation.limits, **candidate.limits)
+        groups = weights[:, trial.rows] * trial.weights
+        found = self._branches.forecast_groups(
+            trial, candidate.policy, candidate.params, limits, self._futures.until_s, groups
+        )
+        return [
+            said.worth if group.any() else np.nan
+            for said, group in zip(found, groups, strict=True)
+        ]
 
     @property
     def offered(self) -> float:

@@ -77,6 +77,8 @@ class Trial:
     """One future, ready to be served: arrays that every branch gets copies of.
 
     Attributes:
+        rows: which of the requests inside and of the offered ones each is, shape
+            (inside + arrivals,).
         work_s: seconds of a full engine that each prompt and each answer takes, shape
             (inside + arrivals, 2).
         arriving_s: of all that arrive, together.
@@ -87,6 +89,7 @@ class Trial:
     state: EngineState
     core: Core
     notes: Notes
+    rows: NDArray[np.int64]
     weights: NDArray[np.float64]
     work_s: NDArray[np.float64]
     arriving_s: float
@@ -180,7 +183,7 @@ class Branches:
         self.work_s += _FUTURE_S + _DRAWN_S * len(rows)
         work_s = self._work_s(workload)
         arriving_s, spare = float(work_s[begun:].sum()), np.full(1, math.nan)
-        return Trial(state, core, notes, drawn.weights, work_s, arriving_s, spare)
+        return Trial(state, core, notes, rows, drawn.weights, work_s, arriving_s, spare)
 
     def _work_s(self, workload: Workload) -> NDArray[np.float64]:
         """Of each request, as `Trial.work_s`."""
@@ -215,6 +218,25 @@ class Branches:
         Raises:
             ValueError: the policy or its parameters do not exist.
         """
+        return self.forecast_groups(trial, policy, params, limits, until_s, [trial.weights])[0]
+
+    def forecast_groups(
+        self, trial: Trial, policy: str, params: dict[str, float], limits: Limits, until_s: float,
+        groups: Iterable[NDArray[np.float64]],
+    ) -> list[Forecast]:  # fmt: skip
+        """The same for groups of requests, which are served together.
+
+        Args:
+            trial: the future.
+            policy: the order that comes into force.
+            params: of the policy.
+            limits: that come into force with it.
+            until_s: the end.
+            groups: what each request counts for in each group, as `Trial.weights`.
+
+        Raises:
+            ValueError: the policy or its parameters do not exist.
+        """
         state, core, notes = self._branch(trial)
         decision = replace(
             self._in_force, policy=policy, params=complete_params(policy, params),
@@ -227,11 +249,11 @@ class Branches:
         running_s = _RUNNING_S + sum(s for name, s in _SORTED_S.items() if getattr(limits, name))
         self.work_s += _BRANCH_S + _REQUEST_S * len(trial.weights)
         self.work_s += float(_STEP_S * engine["steps"] + running_s * engine["looked_at"])
-        found = _judge(
-            trial.state.progress, state, core, trial.weights, trial.work_s, trial.arriving_s,
-            trial.spare,
-        )  # fmt: skip
-        return Forecast(*found)
+        before, work_s, arriving_s = trial.state.progress, trial.work_s, trial.arriving_s
+        return [
+            Forecast(*_judge(before, state, core, weights, work_s, arriving_s, trial.spare))
+            for weights in groups
+        ]
 
 
 def warm_up() -> None:

@@ -152,6 +152,12 @@ def test_what_counts_twice_weighs_twice():
     alike, first_more = share(np.ones(40)), share(np.where(early, 10.0, 1.0))
     assert 0.0 < alike < first_more < 1.0
 
+    # Groups are served together, and judged as if each had been served for itself.
+    trial = branches.trial(Drawn(which, at_s, lengths, none, np.ones(40)))
+    groups = [np.ones(40), np.where(early, 10.0, 1.0)]
+    together = branches.forecast_groups(trial, "fcfs", {}, LIMITS, 60.0, groups)
+    assert [each.worth for each in together] == [alike, first_more]
+
 
 def test_a_policy_that_does_not_exist_is_refused():
     decision = Decision("me", 1, FOREVER_S, "fcfs", {}, LIMITS)
