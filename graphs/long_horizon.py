@@ -25,7 +25,7 @@ from hmas_agents.records import DecisionRecord, Proposal
 from hmas_agents.situation import Situation, encode_situation
 from hmas_agents.telemetry.tracing import invoke_agent, note_outcome
 from hmas_agents.twin.candidates import candidates_for, differing
-from hmas_agents.twin.prediction import NOT_PURSUED, Past, Prediction, gain
+from hmas_agents.twin.prediction import NOT_PURSUED, Past, Prediction, gain, margin, terms
 from hmas_agents.twin.question import Candidate
 from hmas_agents.twin.twin import Twin
 from prompts.loader import Message, sha256
@@ -301,8 +301,8 @@ def note(
     proposal.spread = prediction.spread
     if incumbent is not None:
         proposal.gain = gain(prediction, incumbent)
-        proposal.margin = twin.calibration.margin(prediction, incumbent)
-        proposal.terms = twin.calibration.terms(prediction, incumbent)
+        proposal.margin = margin(prediction, incumbent)
+        proposal.terms = terms(prediction, incumbent)
 
 
 def _to_try(

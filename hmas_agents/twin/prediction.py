@@ -110,32 +110,34 @@ class Calibration:
         mean, spread = prediction.mean, prediction.spread
         return max(0.0, min(1.0, mean + below * spread)), max(0.0, min(1.0, mean + above * spread))
 
-    def margin(self, candidate: Prediction, incumbent: Prediction) -> float:
-        """What the candidate's `gain` must exceed before it may replace the incumbent.
 
-        As many times the risk of its losses. How much it gains differs between futures, which have
-        quiet and busy ones among them, and that is no reason for doubt: only where it loses is. At
-        least one request of those that count.
-        A candidate that was not tried on all futures of the incumbent may not replace it: 1.
-        """
-        fresh = _fresh(candidate, incumbent)
-        if len(fresh) < 2:
-            return NOT_PURSUED
-        return max(CAUTION * _risk(fresh), 1.0 / max(candidate.offered, 1.0))
+def margin(candidate: Prediction, incumbent: Prediction) -> float:
+    """What the candidate's `gain` must exceed before it may replace the incumbent.
 
-    def terms(self, candidate: Prediction, incumbent: Prediction) -> dict[str, float]:
-        """What gain and margin were made of, for people who read the decision.
+    As many times the risk of its losses. How much it gains differs between futures, which have
+    quiet and busy ones among them, and that is no reason for doubt: only where it loses is. At
+    least one request of those that count. A candidate that was not tried on all futures of the
+    incumbent may not replace it: 1.
+    """
+    fresh = _fresh(candidate, incumbent)
+    if len(fresh) < 2:
+        return NOT_PURSUED
+    return max(CAUTION * _risk(fresh), 1.0 / max(candidate.offered, 1.0))
 
-        `against`: the incumbent's mean on the candidate's futures; `futures`: how many the gain is
-        taken from; `risk`: of its losses over them; `caution`: how many times.
-        """
-        differences = _fresh(candidate, incumbent) or _differences(candidate, incumbent)
-        return {
-            "against": Prediction(incumbent.forecasts[: len(candidate.forecasts)]).mean,
-            "futures": len(differences),
-            "risk": _risk(differences),
-            "caution": CAUTION,
-        }
+
+def terms(candidate: Prediction, incumbent: Prediction) -> dict[str, float]:
+    """What gain and margin were made of, for people who read the decision.
+
+    `against`: the incumbent's mean on the candidate's futures; `futures`: how many the gain is
+    taken from; `risk`: of its losses over them; `caution`: how many times.
+    """
+    differences = _fresh(candidate, incumbent) or _differences(candidate, incumbent)
+    return {
+        "against": Prediction(incumbent.forecasts[: len(candidate.forecasts)]).mean,
+        "futures": len(differences),
+        "risk": _risk(differences),
+        "caution": CAUTION,
+    }
 
 
 def gain(candidate: Prediction, incumbent: Prediction) -> float:

@@ -14,6 +14,8 @@ from hmas_agents.twin.prediction import (
     Calibration,
     Past,
     gain,
+    margin,
+    terms,
 )
 from hmas_agents.twin.prediction import Prediction as PredictionOf
 from tests.agents.scripted import forecasts
@@ -67,16 +69,16 @@ def test_the_first_half_chose_the_finalist_and_does_not_speak_for_it():
 
 
 def test_one_that_was_not_tried_on_all_futures_may_not_replace_what_is_in_force():
-    assert Calibration().margin(Prediction((1.0,) * 16), Prediction((0.0,) * 32)) == NOT_PURSUED
+    assert margin(Prediction((1.0,) * 16), Prediction((0.0,) * 32)) == NOT_PURSUED
 
 
 def test_who_never_loses_need_not_gain_alike_everywhere():
     """Quiet futures leave little to gain, and busy ones much: that is no doubt."""
-    calm, known = Prediction((0.5,) * 32, 100.0), Calibration()
+    calm = Prediction((0.5,) * 32, 100.0)
     uneven = Prediction((0.5, 0.9) * 16, 100.0)
-    assert known.margin(uneven, calm) == 0.01 < gain(uneven, calm)
+    assert margin(uneven, calm) == 0.01 < gain(uneven, calm)
     risky = Prediction((0.1, 1.0) * 16, 100.0)
-    assert known.margin(risky, calm) > gain(risky, calm) > 0.0
+    assert margin(risky, calm) > gain(risky, calm) > 0.0
 
 
 def test_equal_candidates_rarely_replace_each_other():
@@ -87,7 +89,7 @@ def test_equal_candidates_rarely_replace_each_other():
         each = np.clip(common + rng.normal(0.0, 0.01, (60, 32)), 0, 1)
         luckiest = Prediction(tuple(each[each[:, :16].mean(axis=1).argmax()]), 400.0)
         incumbent = Prediction(tuple(np.clip(common, 0, 1)), 400.0)
-        switched += gain(luckiest, incumbent) > Calibration().margin(luckiest, incumbent)
+        switched += gain(luckiest, incumbent) > margin(luckiest, incumbent)
     assert switched / 400 < 0.04
 
 
@@ -96,7 +98,7 @@ def test_a_gain_beyond_chance_does_replace():
     common = rng.normal(0.7, 0.03, 32)
     better = Prediction(tuple(common + rng.normal(0.02, 0.01, 32)), 400.0)
     incumbent = Prediction(tuple(common), 400.0)
-    assert gain(better, incumbent) > Calibration().margin(better, incumbent)
+    assert gain(better, incumbent) > margin(better, incumbent)
 
 
 def test_the_error_is_unknown_until_reality_has_shown_it():
@@ -107,8 +109,7 @@ def test_the_error_is_unknown_until_reality_has_shown_it():
 
 def test_terms_say_what_a_margin_was_made_of():
     candidate, incumbent = Prediction((0.6, 0.45) * 16), Prediction((0.5,) * 32)
-    terms = Calibration().terms(candidate, incumbent)
-    assert terms["futures"] == 16
-    assert terms["against"] == 0.5
-    margin = Calibration().margin(candidate, incumbent)
-    assert terms["caution"] * terms["risk"] == pytest.approx(margin)
+    said = terms(candidate, incumbent)
+    assert said["futures"] == 16
+    assert said["against"] == 0.5
+    assert said["caution"] * said["risk"] == pytest.approx(margin(candidate, incumbent))
