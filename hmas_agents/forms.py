@@ -90,10 +90,12 @@ def judgement(proposal: Proposal) -> str:
         return f"lead {points(gain)} on {tried}: not tried on all"
     if "caution" not in terms:  # of a ledger of an older version
         return f"lead {points(gain)}, must exceed {points(margin)}"
-    return (
-        f"lead {points(gain)} on {terms['futures']:.0f} futures, must exceed {points(margin)}: "
-        f"{terms['caution']:.1f} times the {100 * terms['risk']:.2f} that it risks"
-    )
+    lead = f"lead {points(gain)} on {terms['futures']:.0f} futures, must exceed {points(margin)}"
+    if margin < 0:
+        return f"{lead}: control starts with it"
+    if terms["caution"] * terms["risk"] < margin:
+        return f"{lead}: one request of those that count"
+    return f"{lead}: {terms['caution']:.1f} times the {100 * terms['risk']:.2f} that it risks"
 
 
 def against(proposal: Proposal, incumbent: Proposal) -> str:
