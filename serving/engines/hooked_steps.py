@@ -335,6 +335,7 @@ def put_back_hooked(
             batch.admit(core, row, request.expected_tokens)
             if decodes[row]:
                 batch.begin_decoding(core, row)
+                request.seen_tokens = one.known - one.prompt
         else:
             came_back = not np.isnan(one.admitted_s) or one.known > one.prompt
             one.state = PREEMPTED if came_back else WAITING

@@ -198,6 +198,7 @@ class Observer:
             batch.admit(self.core, row, float(one["expected_tokens"][row]))
         if decodes:
             batch.begin_decoding(self.core, row)
+            one["seen_tokens"][row] = known.output_tokens
 
     def prefill_s_per_token(self) -> float:
         """Seconds per prompt token while prompts fill the steps, decodes included."""

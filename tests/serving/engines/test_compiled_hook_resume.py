@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from serving.contracts import JournalPage, ResidentPage, ResidentRequest
+from serving.contracts import SLO, JournalPage, ResidentPage, ResidentRequest, TraceRequest
 from serving.contracts.rules import RULES
 from serving.engines.compiled import CompiledEngine
 from serving.engines.resumed import Begun
@@ -123,3 +123,12 @@ def test_a_crowd_goes_on_alike(at_s, caching):
     assert len(page) - sum(page) > 2
     for rules in ((), START_RULES, RULES):
         hold(replace(rest, first=(decide(profile, "edf", rules),)))
+
+
+def test_nobody_knows_how_long_a_decode_has_waited_that_gets_no_token_at_first():
+    """A budget of one token lets one of two decodes wait for many steps."""
+    profile, slo = machine(20, 3, 32), SLO(itl_ms=1.0)
+    two = tuple(TraceRequest(0.1, 40, 60, "t0", slo=slo, max_tokens=60) for _ in range(2))
+    rest = from_there(HookedCase(profile, two, SETTINGS), 0.2)
+    assert [one.inside.output_tokens > 0 for one in rest.begun or ()] == [True, True]
+    hold(replace(rest, first=(decide(profile, "fcfs", (), ttl_s=0.15, token_budget=1),)))
