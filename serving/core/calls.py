@@ -161,28 +161,29 @@ def plan(
 
 @compiled
 def step(
-    at: np.ndarray, now_s: float, count: int, asks_head: bool, began_s: float, in_flight: Shape,
-    free_blocks: int, silent: int, ready_elsewhere: int,
+    at: np.ndarray, now_s: float, count: int, began_s: float, in_flight: Shape, free_blocks: int,
+    silent: int, ready_elsewhere: int,
 ) -> tuple[bool, int, bool, bool, Plan]:  # fmt: skip
     """`control.begin_step`, and `plan` too, unless somebody has to be asked between the two.
 
-    `count` run, and where it is NONE nothing is planned. `asks_head`: whether, once prompts have
-    begun, it matters if the waiting head can start.
+    `count` run, and where it is NONE nothing is planned.
 
     Returns:
-        whether a key was no number, how many run as far as we know, whether some of these are
-        prompts that have begun, whether the step is planned (if not, `plan` is to be called), and
+        whether a key was no number, how many run as far as we know, whether it matters if the
+        waiting head can start, whether the step is planned (if not, `plan` is to be called), and
         how.
     """
     core = core_at(at)
     control.begin_step(core, now_s)
-    engine, partial = core.engine[0], False
-    for i in range(engine.running):
-        partial = partial or control.is_partial(core, core.running[i])
-    if engine.broken or engine.running != count or (partial and asks_head):
-        return bool(engine.broken), engine.running, partial, False, NO_PLAN
+    engine, asks_head = core.engine[0], False
+    engine.silent = silent
+    if control.has_room_for_head(core) and not engine.yielded_last:
+        for i in range(engine.running):
+            asks_head = asks_head or control.is_partial(core, core.running[i])
+    if engine.broken or engine.running != count or asks_head:
+        return bool(engine.broken), engine.running, asks_head, False, NO_PLAN
     planned = plan(at, began_s, in_flight, free_blocks, silent, ready_elsewhere, False)
-    return False, count, partial, True, planned
+    return False, count, False, True, planned
 
 
 # -- after it --------------------------------------------------------------------------------

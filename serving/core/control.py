@@ -91,11 +91,9 @@ def plan(core: Core) -> None:
     engine.budget = _whole_blocks(core, _token_budget(core, looks))
     # vLLM starts those first that hold remote KV. To hold them back would free nothing.
     kept = engine.running + engine.ready_elsewhere
-    # A session that waits for its client does not run, but keeps one of vLLM's slots.
-    most = min(engine.max_active_requests, engine.most_active - engine.silent)
+    most = _most_running(core)
     engine.threshold = engine.long_prefill_threshold
-    # No prefill yields to a head that this step would not admit.
-    if engine.prefill_by_key and engine.partial and engine.waiting and most > engine.running:
+    if engine.partial and has_room_for_head(core):
         room = engine.budget - (engine.running - engine.partial - engine.resting)
         passing.make_room(core, room)
     if engine.waiting and 0 < engine.max_partial_prefills <= engine.partial:
@@ -103,6 +101,20 @@ def plan(core: Core) -> None:
         most = min(most, kept + engine.passes)
     # What is hidden is not in the batch that vLLM will see, so it does not count there.
     engine.max_active = most + engine.silent - engine.yielding - engine.resting
+
+
+@compiled_in_place
+def has_room_for_head(core: Core) -> bool:
+    """Whether prompts that have begun may yield to the waiting head: not if it is not admitted."""
+    engine = core.engine[0]
+    return bool(engine.prefill_by_key and engine.waiting and _most_running(core) > engine.running)
+
+
+@compiled_in_place
+def _most_running(core: Core) -> int:
+    # A session that waits for its client does not run, but keeps one of vLLM's slots.
+    engine = core.engine[0]
+    return int(min(engine.max_active_requests, engine.most_active - engine.silent))
 
 
 @compiled_in_place

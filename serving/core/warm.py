@@ -48,7 +48,7 @@ def warm_up() -> None:
     tenants.level(core)
     tenants.count_decodes(core)
     calls.plan(at, 0.0, calls.NO_SHAPE, 8, 0, 0, False)
-    calls.step(at, 0.0, 0, False, 0.0, calls.NO_SHAPE, 8, 0, 0)
+    calls.step(at, 0.0, 0, 0.0, calls.NO_SHAPE, 8, 0, 0)
     calls.busy_until_s(at, 0.0, 0.0, calls.NO_SHAPE)
     control.prefill_rate(core)
     control.decode_rate(core)

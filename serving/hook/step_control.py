@@ -56,9 +56,9 @@ class StepControl:
         free = compat.free_blocks(scheduler) if limits.pace_decodes else 0
         self._steps += 1
         asks = self._asks_each or not self._steps % _ASK_STEPS
-        broken, seen, partial, planned, plan = calls.step(
-            rows.at, now_s, NONE if asks or self._caches else len(running),
-            limits.prefill_by_key, *in_flight, free, silent, ready,
+        broken, seen, asks_head, planned, plan = calls.step(
+            rows.at, now_s, NONE if asks or self._caches else len(running), *in_flight, free,
+            silent, ready,
         )  # fmt: skip
         if broken:
             queue.fall_back()
@@ -67,8 +67,8 @@ class StepControl:
                 queue.refresh_cached()
             if asks or seen != len(running):
                 self._ask(running)
-                partial = True
-            if can_start := partial and limits.prefill_by_key:
+                asks_head = True
+            if can_start := asks_head and limits.prefill_by_key:
                 free, can_start = compat.free_blocks(scheduler), self._head_can_start()
             plan = calls.plan(rows.at, *in_flight, free, silent, ready, can_start)
         reordered, hidden, budget, threshold, most, head = plan
