@@ -61,6 +61,8 @@ def observe(parts: Parts, work: LongHorizon) -> LongHorizon:
     situation = parts.watch.situation()
     snapshot = situation.snapshot
     rollback = settle(parts, snapshot.now_s)
+    state = replace(situation.state, proposed=parts.follow_up.proposed)
+    situation = replace(situation, state=state)
     record = DecisionRecord(
         horizon="long",
         at_s=snapshot.now_s,

@@ -88,6 +88,7 @@ class Parts:
         decision_id = 0 if self.ledger is None else self.ledger.record_decision(record)
         metrics.count_decision(record)
         self.on_decision(record)
+        self.follow_up.remember(record)
         if record.horizon == "long" or record.trigger == "start":
             ahead_s = float(record.twin.get("horizon_s", self.config.twin.horizon_s))
             until_s = record.at_s + ahead_s

@@ -22,10 +22,8 @@ def follow_words(parts: Parts, snapshot: Snapshot) -> None:
         return
     if parts.kept_out:
         words.stand_by()
-        parts.watch.told = ()
-        return
-    turns = words.follow(snapshot, parts.watch.rate)
-    parts.watch.told = words.expected
+    turns = [] if parts.kept_out else words.follow(snapshot, parts.watch.rate)
+    parts.watch.told, parts.watch.changes = words.expected, words.changes
     if turns:
         parts.finish(_record(parts, snapshot, turns))
 

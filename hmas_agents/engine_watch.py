@@ -6,15 +6,17 @@ the short one ticks. Called by the graphs.
 """
 
 import threading
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 from hmas_agents.config import Config
 from hmas_agents.engine_view import count_lost
 from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
 from hmas_agents.situation import Expected, Situation
-from hmas_agents.states import LongState, ShortState
-from serving.contracts import JournalPage, ResidentPage, Snapshot
+from hmas_agents.states import LongState, OperatorChange, ShortState
+from serving.contracts import SLO_CLASSES, Contract, JournalPage, ResidentPage, Snapshot
 from serving.contracts.settings import EngineSettings
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
@@ -32,6 +34,7 @@ class EngineWatch:
         arrivals: requests that came in since then.
         expected: announced changes of traffic, for the twin.
         told: those that operators have announced in words.
+        changes: all that operators have told, for the policy agent.
     """
 
     def __init__(self, engine: Engine, config: Config, ledger: Ledger | None) -> None:
@@ -42,6 +45,7 @@ class EngineWatch:
         self.arrivals = 0
         self.expected: tuple[Expected, ...] = ()
         self.told: tuple[Expected, ...] = ()
+        self.changes: tuple[OperatorChange, ...] = ()
 
     def look(self) -> tuple[Snapshot, ShortState]:
         """The engine now, after taking in everything since the last look.
@@ -75,7 +79,11 @@ class EngineWatch:
             window, span_s = self._feedback.recent_requests(twin.window_s, MAX_WINDOW * ranks)
             return Situation(
                 snapshot=snapshot,
-                state=self._feedback.long_state(),
+                state=replace(
+                    self._feedback.long_state(),
+                    told=self.changes,
+                    **_terms(held.contract, self._config.own_tenants),
+                ),
                 requests=window[::ranks],
                 span_s=span_s,
                 # Each request brings its own targets, whatever the contract says by now.
@@ -117,6 +125,17 @@ class EngineWatch:
         self.arrivals += len(page.arrivals)
         if self._ledger is not None and page.outcomes:
             self._ledger.record_outcomes(page.outcomes)
+
+
+def _terms(contract: Contract, own: Collection[str]) -> dict[str, Any]:
+    """What of a contract is not as in one that promises nobody anything of its own."""
+    tenants = {name: terms for name, terms in contract.tenants.items() if name not in own}
+    targets = {name: contract.slo_of(name) for name in contract.classes}
+    return {
+        "weights": {name: terms.weight for name, terms in tenants.items() if terms.weight != 1},
+        "floors": {name: terms.floor for name, terms in tenants.items() if terms.floor},
+        "targets": {n: slo for n, slo in targets.items() if slo != SLO_CLASSES.get(n)},
+    }
 
 
 def _not_after(page: ResidentPage, now_s: float) -> ResidentPage:

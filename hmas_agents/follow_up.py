@@ -1,21 +1,26 @@
 """What came of a decision? Waits for the following window and judges it.
 
 Called by the long horizon: realised attainment goes back to the ledger and into the
-twin's error, and a switch that disappoints is rolled back to what was last known good.
+twin's error, a switch that disappoints is rolled back to what was last known good, and the
+policy agent is told what came of its proposals.
 """
 
 import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from hmas_agents.choice import key_of
-from hmas_agents.records import Proposal
+from hmas_agents.choice import Key, key_of
+from hmas_agents.guardrails import OK
+from hmas_agents.records import DecisionRecord, Proposal
+from hmas_agents.states import PastProposal
 
 ROLLBACK_REQUESTS = 30
 KNOWN_GOOD_KEPT = 8
+PROPOSALS_KEPT = 3
+ADOPTED = "adopted"
 ROLLBACK = "rollback:"  # how the reason of one begins
 
 Realised = Callable[[float, float], tuple[float, int] | None]
@@ -59,7 +64,7 @@ class Settled:
 
 
 class FollowUp:
-    """Decisions waiting for their window, oldest first, and what has proven good.
+    """Decisions waiting for their window, oldest first, what has proven good, and proposals.
 
     Either horizon may settle: what one takes, the other does not.
     """
@@ -68,11 +73,27 @@ class FollowUp:
         self._lock = threading.Lock()
         self._watched: list[Watched] = []
         self._good: deque[Proposal] = deque(maxlen=KNOWN_GOOD_KEPT)
+        self._proposed: dict[Key, PastProposal] = {}  # oldest first
 
     @property
     def known_good(self) -> tuple[Proposal, ...]:
         """What was in force when a window came to what was predicted or more, newest first."""
         return tuple(self._good)
+
+    @property
+    def proposed(self) -> tuple[PastProposal, ...]:
+        """What the policy agent proposed last, each setting once, newest first."""
+        return tuple(reversed(self._proposed.values()))
+
+    def remember(self, record: DecisionRecord) -> None:
+        """Keep what the policy agent proposed, the best of a decision as the newest."""
+        for proposal in [p for p in record.proposals if p.source == "model"][::-1]:
+            key = key_of(proposal.policy, proposal.params)
+            with self._lock:
+                self._proposed.pop(key, None)
+                self._proposed[key] = _past(proposal, record)
+                for oldest in list(self._proposed)[:-PROPOSALS_KEPT]:
+                    del self._proposed[oldest]
 
     def watch(self, watched: Watched) -> None:
         """Remember a decision until its window is over."""
@@ -88,6 +109,7 @@ class FollowUp:
             result = realised(watched.since_s, min(watched.until_s, now_s))
             settled.append(Settled(watched, *(result or (math.nan, 0))))
             self._judge(settled[-1])
+            self._see(settled[-1])
         return settled
 
     def _judge(self, settled: Settled) -> None:
@@ -99,6 +121,18 @@ class FollowUp:
         self._good = deque(others, KNOWN_GOOD_KEPT)
         if settled.reach != "under":
             self._good.appendleft(in_force)
+
+    def _see(self, settled: Settled) -> None:
+        """Write into the proposal that was adopted then how it went."""
+        watched = settled.watched
+        if watched.predicted is None or settled.requests < ROLLBACK_REQUESTS:
+            return
+        with self._lock:
+            for key, past in self._proposed.items():
+                gain, is_it = past.predicted_gain, past.at_s == watched.since_s
+                if is_it and past.outcome == ADOPTED and gain is not None:
+                    seen = gain + settled.attainment - watched.predicted
+                    self._proposed[key] = replace(past, seen_gain=seen)
 
 
 def reached(low: float | None, high: float | None, realised: float, requests: int) -> Reach | None:
@@ -133,6 +167,30 @@ def rollback_of(settled: Settled, known_good: Iterable[Proposal] = ()) -> Propos
         reason=f"{ROLLBACK} realised {settled.attainment:.2f}, "
         f"predicted at least {watched.low:.2f}",
     )
+
+
+def _past(proposal: Proposal, record: DecisionRecord) -> PastProposal:
+    incumbent = next((p.predicted for p in record.proposals if p.source == "incumbent"), None)
+    against, gain = proposal.terms.get("against", incumbent), None
+    if proposal.predicted is not None and against is not None:
+        gain = proposal.predicted - against
+    outcome = _outcome(proposal, record.chosen)
+    return PastProposal(record.at_s, proposal.policy, dict(proposal.params), outcome, gain)
+
+
+def _outcome(proposal: Proposal, chosen: dict[str, Any]) -> str:
+    """Adopted, or why not, in a few words that hold no figure and no name."""
+    key = key_of(chosen["policy"], chosen["params"], chosen["limits"])
+    is_chosen = key_of(proposal.policy, proposal.params, proposal.limits) == key
+    if is_chosen and chosen["applied"]:
+        return ADOPTED
+    if proposal.verdict != OK:
+        return proposal.verdict.partition(":")[0]
+    if is_chosen:
+        return "not applied"
+    if proposal.gain is None or proposal.margin is None:
+        return "not predicted"
+    return "others gained more" if proposal.gain > proposal.margin else "gained too little"
 
 
 def _same(one: Proposal, other: Proposal) -> bool:

@@ -7,7 +7,8 @@ Fractions are 0..1, times seconds, rates per second; None means "not enough data
 
 from dataclasses import dataclass, field
 
-from serving.contracts import Limits
+from hmas_agents.intent.change import Kind
+from serving.contracts import SLO, Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,39 @@ class ShortState:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorChange:
+    """A change that operators told in words, in force or to come. Their words are not in it.
+
+    `amount` is the factor or share that `hmas_agents.intent.change` has for this `kind`. Times are
+    the engine's; `until_s` is None until it is taken back. Without names it is for all.
+    """
+
+    kind: Kind
+    amount: float
+    from_s: float
+    until_s: float | None = None
+    tenant: str | None = None
+    slo_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastProposal:
+    """What the policy agent proposed at `at_s`, and what came of it.
+
+    Both gains are differences in attainment (0..1) to what was in force. `predicted_gain` is the
+    twin's. `seen_gain` is known when the window is over, of what was adopted only: it differs from
+    `predicted_gain` as reality did from the prediction. `outcome`: adopted, or why not.
+    """
+
+    at_s: float
+    policy: str
+    params: dict[str, float]
+    outcome: str
+    predicted_gain: float | None = None
+    seen_gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LongState:
     """The last minutes (60-300 s): what a policy is chosen from.
 
@@ -70,6 +104,8 @@ class LongState:
     `misses` maps a cause (contracts.Miss) to its share of all finished requests;
     `alarms` names what fired (`rate_up`, `rate_down`, `lengths`, `mix`);
     `own_*` are the controller's own requests, which nothing else but `load` counts.
+    Of the contract in force: `weights` and `floors` of tenants other than 1 and 0, `targets` of SLO
+    classes other than the built-in ones. `told`: by operators, in order; `proposed`: newest first.
     """
 
     now_s: float
@@ -100,3 +136,8 @@ class LongState:
     params: dict[str, float] = field(default_factory=dict)
     own_arrivals: int = 0
     own_attainment: float | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+    targets: dict[str, SLO] = field(default_factory=dict)
+    told: tuple[OperatorChange, ...] = ()
+    proposed: tuple[PastProposal, ...] = ()

@@ -1,19 +1,25 @@
 """What does the model see of a long-horizon state?
 
-Facts computed by rules ("flags") rather than raw numbers: fewer tokens, and small
-models follow them better. Called by `graphs.long_horizon`. Nothing a tenant sends
-reaches this text: tenants are indexed by name order, and SLO classes that are not
-built in likewise.
+Facts computed by rules ("flags") rather than raw numbers where that is enough: fewer tokens,
+and small models follow them better. Called by `graphs.long_horizon`. Nothing that a tenant
+sends or an operator types reaches this text: a name stands in it only where the contract says
+something of its own about it and it is plain. All other tenants and SLO classes that are not
+built in go by their place in the order of names.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 from hmas_agents.agents.reply import askable_values
-from hmas_agents.states import LongState
-from serving.contracts import SLO_CLASSES
-from serving.policies import POLICIES
+from hmas_agents.states import LongState, OperatorChange, PastProposal
+from serving.contracts import SLO, SLO_CLASSES
+from serving.policies import POLICIES, format_policy
 
 MAX_GROUPS = 6  # tenants or classes named: the worst ones
+MAX_LETTERS = 140  # of what a line lists of the contract, of words or of proposals
+PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,20}")
+Names = Mapping[str, str]
 
 CAUSES = {
     "ttft_queue": "waiting in the queue",
@@ -44,12 +50,16 @@ def summarise(state: LongState) -> str:
         cause = max(sorted(state.misses), key=lambda name: state.misses[name])
         if state.misses[cause] > 0:
             lines.append(f"Main cause of misses: {CAUSES.get(cause, 'other')}.")
-    classes = {_class_name(name, state): v for name, v in state.attainment_by_class.items()}
-    lines += _groups("Classes", classes)
-    tenants = {f"t{i}": state.attainment_by_tenant[name] for i, name in _indexed(state)}
-    lines += _groups("Tenants", tenants)
+    tenants, classes = _tenant_names(state), _class_names(state)
+    by_class, by_tenant = state.attainment_by_class, state.attainment_by_tenant
+    lines += _groups("Classes", {classes[name]: share for name, share in by_class.items()})
+    lines += _groups("Tenants", {tenants[name]: share for name, share in by_tenant.items()})
     changes = [ALARMS[name] for name in state.alarms if name in ALARMS]
     lines.append(f"Changes: {', '.join(changes) or 'none'}.")
+    lines += _listed("Contract", list(_terms(state, tenants, classes)))
+    told = [_told(each, state.now_s, tenants, classes) for each in reversed(state.told)]
+    lines += _listed("Told by operators", told)
+    lines += _listed("Proposed before", [_proposed(each) for each in state.proposed])
     return "\n".join(lines)
 
 
@@ -117,15 +127,81 @@ def _queue(state: LongState) -> str:
     return "short" if state.queued_prefill_s < 1 else "long"
 
 
-def _indexed(state: LongState) -> list[tuple[int, str]]:
-    return list(enumerate(sorted(state.attainment_by_tenant)))
+def _tenant_names(state: LongState) -> Names:
+    told = {each.tenant for each in state.told if each.tenant is not None}
+    return _names("t", state.attainment_by_tenant, {*state.weights, *state.floors, *told})
 
 
-def _class_name(name: str, state: LongState) -> str:
-    if name in SLO_CLASSES:
-        return name
-    own = sorted(set(state.attainment_by_class) - set(SLO_CLASSES))
-    return f"class{own.index(name)}"
+def _class_names(state: LongState) -> Names:
+    told = {each.slo_class for each in state.told if each.slo_class is not None}
+    built_in, listed = set(SLO_CLASSES), {*state.targets, *told}
+    own = _names("class", set(state.attainment_by_class) - built_in, listed - built_in)
+    return {name: name for name in built_in} | own
+
+
+def _names(index: str, seen: Collection[str], listed: Collection[str]) -> dict[str, str]:
+    """What each name of requests (`seen`) and of the contract (`listed`) is called."""
+    return {
+        name: name if name in listed and PLAIN.fullmatch(name) else f"{index}{i}"
+        for i, name in enumerate(sorted({*seen, *listed}))
+    }
+
+
+def _terms(state: LongState, tenants: Names, classes: Names) -> Iterator[str]:
+    """What the contract says that is not the default, heavy tenants first."""
+    weights, floors = state.weights, state.floors
+    for name in sorted({*weights, *floors}, key=lambda name: (-weights.get(name, 1.0), name)):
+        parts = [f"weight {weights[name]:.3g}"] if name in weights else []
+        parts += [f"floor {floors[name]:.0%}"] if name in floors else []
+        yield f"{tenants[name]} {', '.join(parts)}"
+    for name, slo in state.targets.items():
+        yield f"{classes[name]} {_targets(slo)}"
+
+
+def _targets(slo: SLO) -> str:
+    parts = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("total", slo.e2e_ms),
+             ("gaps", slo.itl_ms))  # fmt: skip
+    return ", ".join(f"{n} {ms / 1e3:g} s" for n, ms in parts if ms is not None) or "no targets"
+
+
+def _told(change: OperatorChange, now_s: float, tenants: Names, classes: Names) -> str:
+    """The change, and when it begins and ends."""
+    whose = [tenants[change.tenant]] if change.tenant is not None else []
+    whose += [classes[change.slo_class]] if change.slo_class is not None else []
+    what = {
+        "weight": f"weight {change.amount:g}",
+        "floor": f"floor {change.amount:.0%}",
+        "slo_scale": f"targets {change.amount:g}x",
+        "shed": f"shed {change.amount:.0%}",
+        "expect": f"expect {change.amount:g}x requests",
+    }[change.kind]
+    begins_s = max(change.from_s, now_s)
+    when = "" if begins_s == now_s else f" in {_minutes(begins_s - now_s)}"
+    until_s = change.until_s
+    end = " without end" if until_s is None else f" for {_minutes(until_s - begins_s)}"
+    return f"{' '.join(whose) or 'all'} {what}{when}{end}"
+
+
+def _proposed(past: PastProposal) -> str:
+    """The setting, what became of it, and what it gained."""
+    gains = (("predicted", past.predicted_gain), ("seen", past.seen_gain))
+    known = [f"{how} {100 * gain:+.1f}" for how, gain in gains if gain is not None]
+    setting = f"{format_policy(past.policy, past.params)} {past.outcome}"
+    return ", ".join([setting, *known]) + " points" * bool(known)
+
+
+def _minutes(length_s: float) -> str:
+    return f"{max(1, round(length_s / 60))} min"
+
+
+def _listed(title: str, entries: Sequence[str]) -> list[str]:
+    """One line, of as many entries as fit and the number of the others; none without any."""
+    if not entries:
+        return []
+    ends = accumulate(len(entry) + len("; ") for entry in entries)
+    kept = [entry for entry, end in zip(entries, ends, strict=True) if end <= MAX_LETTERS]
+    more = [f"{len(entries) - len(kept)} more"] if len(kept) < len(entries) else []
+    return [f"{title}: {'; '.join([*kept, *more])}."]
 
 
 def _groups(title: str, shares: Mapping[str, float]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hmas_agents.states import LongState
+from hmas_agents.states import LongState, OperatorChange, PastProposal
 
 SAMPLE_STATE = LongState(
     now_s=1_000.0,
@@ -30,6 +30,13 @@ SAMPLE_STATE = LongState(
     e2e_p95_s=14.2,
     waiting=120,
     queued_prefill_s=4.7,
+    weights={"acme": 3.0},
+    floors={"initech": 0.2},
+    told=(OperatorChange("expect", 2.0, 1_600.0, 5_200.0, "globex"),),
+    proposed=(
+        PastProposal(940.0, "edf", {"kappa": 30.0}, "adopted", 0.04, 0.031),
+        PastProposal(880.0, "srpt", {}, "gained too little", -0.002),
+    ),
 )
 
 # Overload; calm; nothing known yet; and everything wrong at once, with as many groups as may be.
@@ -45,11 +52,17 @@ SAMPLE_STATES = (
         prompt_p50=None, prompt_p90=None, output_p50=None, output_p90=None, psi_lengths=0.0,
         alarms=(), goodput_rps=None, attainment=None, attainment_by_class={},
         attainment_by_tenant={}, misses={}, length_coverage=None, e2e_p95_s=None, waiting=0,
-        queued_prefill_s=0.0,
+        queued_prefill_s=0.0, weights={}, floors={}, told=(), proposed=(),
     ),
     replace(
         SAMPLE_STATE, load=3.0, rate_trend=2.0, alarms=("rate_up", "rate_down", "lengths", "mix"),
         attainment=0.0, attainment_by_class={f"class-{i}": 0.0 for i in range(40)},
         attainment_by_tenant={f"tenant-{i}": 0.0 for i in range(400)},
+        weights={f"tenant-{i}": 0.33 for i in range(400)}, floors={"tenant-1": 0.05},
+        told=tuple(
+            OperatorChange("slo_scale", 1.25, 1_000.0, 9_400.0, slo_class=f"class-{i}")
+            for i in range(40)
+        ),
+        proposed=(SAMPLE_STATE.proposed[0],) * 3,
     ),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from hmas_agents.intent.acting import OF_CONTRACT, contract_with, refusals
 from hmas_agents.intent.change import Change
 from hmas_agents.intent.told import ChangeState, ToldChange, ToldError, ToldStore
 from hmas_agents.situation import Expected
+from hmas_agents.states import OperatorChange
 from serving.contracts import (
     Contract,
     ContractAck,
@@ -51,6 +52,7 @@ class Words:
 
     Attributes:
         expected: announced changes of traffic, for the twin.
+        changes: what is in force or to come, for the policy agent.
         shed: the share of sheddable requests that words want refused; None where they say nothing.
     """
 
@@ -62,6 +64,7 @@ class Words:
         self._problems: dict[ToldChange, str] = {}
         self._fault = ""
         self.expected: tuple[Expected, ...] = ()
+        self.changes: tuple[OperatorChange, ...] = ()
         self.shed: float | None = None
 
     def follow(self, snapshot: Snapshot, rate: Rate) -> list[Turn]:
@@ -84,7 +87,7 @@ class Words:
 
     def stand_by(self) -> None:
         """Let go of the engine: its contract is as without words. Raises EngineUnavailable."""
-        self.expected, self.shed, self._seen = (), None, None
+        self.expected, self.changes, self.shed, self._seen = (), (), None, None
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -107,15 +110,22 @@ class Words:
             sets_back = self.shed is not None and snapshot.limits.shed > 0
             self.shed = shed[-1] if shed else 0.0 if sets_back else None
         expected: dict[object, list[Expected]] = {}
+        changes: dict[object, OperatorChange] = {}
         for one in told:
             state, note = self._state_of(one, now_s, rate)
             if (state, note) != (one.state, one.note):
                 store.mark(one, state, note)
             if state != one.state:
                 turns.append(Turn(one, state, note))
+            if state in {"ahead", "in force"}:
+                changes[state, _subject(one.change)] = OperatorChange(
+                    one.change.kind, one.change.amount, one.from_s, one.until_s,
+                    one.change.tenant, one.change.slo_class,
+                )  # fmt: skip
             if one.change.kind == "expect" and state != "ended":
                 expected[_subject(one.change)] = list(_expected(one, now_s, rate))
         self.expected = tuple(each for parts in expected.values() for each in parts)
+        self.changes = tuple(changes.values())
         return turns
 
     def _state_of(self, one: ToldChange, now_s: float, rate: Rate) -> tuple[ChangeState, str]:

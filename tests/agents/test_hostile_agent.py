@@ -3,6 +3,7 @@
 import re
 import threading
 from functools import partial
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -17,9 +18,11 @@ from hmas_agents.choice import choose
 from hmas_agents.config import Config, ControlConfig, ModelConfig
 from hmas_agents.feedback import Feedback
 from hmas_agents.guardrails import OK, permit
+from hmas_agents.intent.change import Kind
 from hmas_agents.records import Proposal
-from hmas_agents.states import LongState
+from hmas_agents.states import LongState, OperatorChange, PastProposal
 from prompts.loader import load_prompt
+from serving.contracts import SLO
 from serving.policies import POLICIES, PolicyCard
 from serving.policies.srpt import Srpt
 from tests.agents.model_server import Drip, completion, proposals, serving
@@ -141,6 +144,8 @@ SUMMARY_WORDS = set(
         few requests meet their targets almost no queue empty main cause of misses waiting in
         the slow prefill decoding total time not served other classes missing badly partly
         tenants t class changes jumped up dropped request changed mix none
+        contract weight floor ttft tpot gaps s no told by operators shed expect x all min for
+        without end more proposed before predicted seen points
         interactive conversational document batch best_effort
         """,
     )
@@ -196,12 +201,34 @@ def test_messages_hold_words_of_ours_indices_and_nothing_else(names):
 
 def test_the_words_are_those_of_the_summary():
     """A summary that learns a new word has to say so here."""
-    worst = {f"n{i}": 0.1 for i in range(9)}
-    said = summarise(long_state(attainment_by_tenant=worst, attainment_by_class=worst))
-    assert {word.lower() for word in WORD.findall(said)} <= SUMMARY_WORDS
+    worst = {f"n {i}": 0.1 for i in range(9)}
+    known = {"attainment_by_tenant": worst, "attainment_by_class": worst}
+    states = [long_state(**known, weights=worst, floors=worst, targets={"n 1": SLO(1, 2, 3, 4)})]
+    states += [long_state(**known, targets={"n 1": SLO(), "n 2": SLO(1, 2, 3, 4)})]
+    states += [
+        long_state(**known, told=(OperatorChange(kind, 1.5, 9e3, until_s, "n 1", "n 2"),))
+        for kind in get_args(Kind)
+        for until_s in (None, 1e4)
+    ]
+    states.append(long_state(proposed=(PastProposal(1.0, "edf", {}, "", 0.1, 0.1),)))
+    for state in states:
+        said = {word.lower() for word in WORD.findall(summarise(state))}
+        assert said <= SUMMARY_WORDS | {"edf"}
 
 
 SHARE = st.none() | st.floats(0, 1)
+AMOUNT, PLAIN = st.floats(0.01, 100), st.text("abcxyz-_.", min_size=18, max_size=22)
+NAMES = HOSTILE | PLAIN
+TARGETS = st.builds(SLO, *[st.none() | st.floats(1, 1e6)] * 4)
+TOLD = st.builds(
+    OperatorChange, st.sampled_from(get_args(Kind)), AMOUNT, st.floats(0, 9e4),
+    st.none() | st.floats(9e4, 9e5), st.none() | NAMES, st.none() | NAMES,
+)  # fmt: skip
+OUTCOMES = ("adopted", "gained too little", "others gained more", "in force already")
+PROPOSED = st.builds(
+    PastProposal, st.just(1.0), st.sampled_from(sorted(POLICIES)),
+    st.just({"kappa": 12.5}), st.sampled_from(OUTCOMES), SHARE, SHARE,
+)  # fmt: skip
 
 
 @given(
@@ -212,12 +239,34 @@ SHARE = st.none() | st.floats(0, 1)
     attainment_by_class=st.dictionaries(HOSTILE, st.floats(0, 1), max_size=80),
     attainment_by_tenant=st.dictionaries(HOSTILE, st.floats(0, 1), max_size=80),
     misses=st.dictionaries(HOSTILE, st.floats(0, 1), max_size=8),
-    alarms=st.lists(st.sampled_from(["rate_up", "rate_down", "lengths", "mix", "new"]), max_size=9),
+    alarms=st.sets(st.sampled_from(["rate_up", "rate_down", "lengths", "mix", "new"])),
+    weights=st.dictionaries(NAMES, AMOUNT, max_size=30),
+    floors=st.dictionaries(NAMES, SHARE.filter(bool), max_size=30),
+    targets=st.dictionaries(NAMES, TARGETS, max_size=9),
+    told=st.lists(TOLD, max_size=20), proposed=st.lists(PROPOSED, max_size=3),
 )  # fmt: skip
 def test_a_summary_is_short_whatever_the_state(**differs):
-    said = summarise(long_state(**{**differs, "alarms": tuple(differs["alarms"])}))
-    # At 1.5 characters per token, far denser than any tokenizer takes English words.
-    assert len(said) / 1.5 < 600
+    tuples = {name: tuple(differs[name]) for name in ("alarms", "told", "proposed")}
+    said = summarise(long_state(**{**differs, **tuples}))
+    # Of a summary whose names are noise SmolLM2's tokenizer makes one token of two letters.
+    assert len(said) / 2.0 < 600
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=9))
+def test_names_of_the_contract_are_the_only_ones_and_only_plain_ones(names):
+    tenants, classes = {name for name, _ in names}, {name for _, name in names}
+    said = summarise(
+        long_state(
+            attainment_by_tenant=dict.fromkeys(tenants, 0.1), weights=dict.fromkeys(tenants, 2.0),
+            targets=dict.fromkeys(classes, SLO(100.0)),
+            told=tuple(OperatorChange("floor", 0.1, 0.0, None, *each) for each in names),
+        )
+    )  # fmt: skip
+    plain = [n for n in (*tenants, *classes) if re.fullmatch(r"[\w.-]{1,20}", n, re.ASCII)]
+    named = {word.lower() for name in plain for word in WORD.findall(name)}
+    assert {word.lower() for word in WORD.findall(said)} <= SUMMARY_WORDS | named
+    assert said.isascii()
 
 
 def test_a_new_policy_is_in_the_prompt_as_the_registry_says(monkeypatch):

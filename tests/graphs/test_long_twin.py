@@ -144,3 +144,24 @@ def test_a_valid_proposal_of_the_model_is_recorded_but_needs_the_twin():
     sources = [p.source for p in record.proposals if p.source != "twin"]
     assert sources == ["model", "rules", "incumbent"]
     assert json.loads(record.raw_replies[0])["proposals"][0]["policy"] == "sjf"
+
+
+def test_the_model_is_told_what_came_of_its_proposals_and_a_situation_keeps_it(tmp_path):
+    engine, allowed, path = FakeEngine(), ("edf", "sjf", "srpt"), tmp_path / "l.sqlite"
+    with serving(completion(proposals("sjf"))) as model:
+        asking = {
+            "model__enabled": True, "model__base_url": model.url,
+            "control__start_policy": "srpt", "control__allow_policies": allowed,
+        }  # fmt: skip
+        loop = with_twin(engine, Scripted(edf=0.5, sjf=0.8, srpt=0.6), path, **asking)
+        loop.short(2.0)
+        serve(engine, 116, at_s=2.0)
+        assert loop.long(60.0).summary.splitlines()[-1] == "Changes: none."
+        serve(engine, 40, at_s=70.0)
+        said = "Proposed before: sjf adopted, predicted +20.0, seen +40.0 points."
+        record = loop.long(125.0)
+        assert record.summary.splitlines()[-1] == said
+        assert said in model.asked[-1]["messages"][1]["content"]
+        loop.loop.close()
+    kept = [decode_situation(d.situation).state for d in decisions(path) if d.horizon == "long"]
+    assert [p.seen_gain for state in kept for p in state.proposed] == [pytest.approx(0.4)]

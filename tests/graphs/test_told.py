@@ -204,6 +204,27 @@ def test_shedding_stands_in_for_the_agent_and_is_set_back(engine, ledger):
     assert engine.limits.shed == 0.0
 
 
+def test_the_policy_agent_sees_what_is_in_force_or_to_come_and_not_the_words(engine, ledger):
+    tell(ledger, {"kind": "weight", "tenant": "acme", "factor": 6.0}, until_s=None)
+    tell(ledger, {"kind": "expect", "tenant": "beta", "factor": 3.0}, from_s=800.0, until_s=1400.0)
+    over = tell(ledger, {"kind": "weight", "tenant": "beta", "factor": 9.0})
+    with ToldStore(told_path(ledger)) as store:
+        store.reword(over, "choose fcfs")
+        store.revoke(over, 11.0)
+    loop = Loop(engine, config(), ledger)
+    loop.short(12.0)
+    seen = loop.long(20.0)
+    assert seen.summary.splitlines()[-2:] == [
+        "Contract: acme weight 6; chat TTFT 1 s, TPOT 0.05 s; bulk no targets.",
+        "Told by operators: beta expect 3x requests in 13 min for 10 min; "
+        "acme weight 6 without end.",
+    ]
+    engine.stop("ann")
+    with pytest.raises(Exception, match="stopped by ann"):
+        loop.short(22.0)
+    assert "Told" not in loop.long(30.0).summary
+
+
 def expected(loop):
     return loop.loop._parts.watch.situation().expected
 

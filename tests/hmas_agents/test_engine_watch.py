@@ -134,6 +134,24 @@ def test_the_twin_runs_under_the_engines_contract_ceiling_and_bucket():
     assert settings.slo_of("gold") == SLO(ttft_ms=180.0)
 
 
+def test_a_state_has_the_terms_of_the_contract_that_are_not_the_default_ones():
+    contract = Contract(
+        tenants={
+            "acme": TenantTerms(weight=4.0, floor=0.3), "beta": TenantTerms(max_waiting=9),
+            "hmas": TenantTerms(weight=8.0),
+        },
+        classes={
+            "gold": ClassTerms(ttft_ms=90.0), "batch": ClassTerms(sheddable=True),
+            "document": ClassTerms(ttft_ms=9000.0), "bulk": ClassTerms(),
+        },
+    )  # fmt: skip
+    config = load_config(None, {"model.enabled": True, "model.tenant": "hmas"})
+    engine = FakeEngine(now_s=100.0, held_contract=ContractInForce(0, contract))
+    state = EngineWatch(engine, config, None).situation().state
+    assert (state.weights, state.floors) == ({"acme": 4.0}, {"acme": 0.3})
+    assert state.targets == {"gold": SLO(90.0), "document": SLO(9000.0), "bulk": SLO()}
+
+
 class Caching(FakeEngine):
     """It caches prefixes."""
 

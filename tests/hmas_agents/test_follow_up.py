@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hmas_agents.follow_up import FollowUp, Settled, Watched, reached, rollback_of
-from hmas_agents.records import Proposal
+from hmas_agents.records import DecisionRecord, Proposal
 
 EDF = Proposal("incumbent", "edf", {"kappa": 2.0})
 SLIDE, SJF, FCFS = (Proposal("model", name) for name in ("slide", "sjf", "fcfs"))
@@ -116,3 +116,75 @@ def test_what_has_since_disappointed_is_no_longer_known_good():
 def test_what_is_remembered_is_bounded():
     many = [(Proposal("model", "slide", {"kappa": float(k)}), 0.9) for k in range(100)]
     assert len(follow(*many).known_good) < 20
+
+
+def decided(at_s, *proposals, chosen="edf", applied=True, predicted=0.6):
+    """A long decision on these proposals; 0.6 is predicted for what is in force."""
+    incumbent = Proposal("incumbent", "fcfs", predicted=predicted)
+    return DecisionRecord(
+        "long", at_s, "act", "tick", {}, 0, proposals=[*proposals, incumbent],
+        chosen={"policy": chosen, "params": {}, "limits": {}, "applied": applied},
+    )  # fmt: skip
+
+
+def proposal(policy, source="model", **known):
+    return Proposal(source, policy, **{"verdict": "ok", **known})
+
+
+@pytest.mark.parametrize(
+    ("known", "decision", "outcome"),
+    [
+        ({}, {"chosen": "sjf"}, "adopted"),
+        ({}, {"chosen": "sjf", "applied": False}, "not applied"),
+        ({"verdict": "in force already"}, {"chosen": "sjf", "applied": False}, "in force already"),
+        ({"verdict": "dwell: 5 s of 20 s"}, {}, "dwell"),
+        ({}, {}, "not predicted"),
+        ({"gain": 0.01, "margin": 0.02}, {}, "gained too little"),
+        ({"gain": 0.03, "margin": 0.02}, {}, "others gained more"),
+    ],
+)
+def test_what_became_of_a_proposal_of_the_model_is_remembered(known, decision, outcome):
+    follow_up = FollowUp()
+    others = proposal("srpt", source="rules", predicted=0.9)
+    follow_up.remember(decided(0.0, proposal("sjf", predicted=0.65, **known), others, **decision))
+    (past,) = follow_up.proposed
+    assert (past.policy, past.outcome, past.seen_gain) == ("sjf", outcome, None)
+    assert past.predicted_gain == pytest.approx(0.05)
+
+
+def test_a_gain_is_over_what_is_in_force_on_the_same_futures():
+    follow_up = FollowUp()
+    tried_little = proposal("sjf", predicted=0.65, terms={"against": 0.7})
+    follow_up.remember(decided(0.0, tried_little, proposal("srpt")))
+    unpredicted, seen = follow_up.proposed[::-1]
+    assert (unpredicted.policy, unpredicted.predicted_gain) == ("srpt", None)
+    assert seen.predicted_gain == pytest.approx(-0.05)
+
+
+def test_what_was_adopted_has_the_gain_that_was_seen_once_its_window_is_over():
+    follow_up = FollowUp()
+    follow_up.remember(decided(0.0, proposal("edf", predicted=0.9), proposal("sjf", predicted=0.7)))
+    follow_up.watch(watched(0.0, EDF))
+    follow_up.settle(60.0, lambda *_: (0.85, 100))
+    edf, sjf = follow_up.proposed
+    assert edf.predicted_gain == pytest.approx(0.3)
+    assert edf.seen_gain == pytest.approx(0.25)
+    assert sjf.seen_gain is None
+
+
+@pytest.mark.parametrize(("since_s", "requests"), [(0.0, 29), (60.0, 100)])
+def test_few_requests_or_another_window_say_nothing_of_a_proposal(since_s, requests):
+    follow_up = FollowUp()
+    follow_up.remember(decided(0.0, proposal("edf", predicted=0.9)))
+    follow_up.watch(watched(since_s, EDF))
+    follow_up.settle(120.0, lambda *_: (0.85, requests))
+    assert follow_up.proposed[0].seen_gain is None
+
+
+def test_each_setting_is_remembered_once_the_newest_first_and_few():
+    follow_up = FollowUp()
+    for at_s, name in enumerate(["edf", "sjf", "srpt", "fcfs", "sjf"]):
+        follow_up.remember(decided(float(at_s), proposal(name)))
+    assert [(p.policy, p.at_s) for p in follow_up.proposed] == [
+        ("sjf", 4.0), ("fcfs", 3.0), ("srpt", 2.0)
+    ]  # fmt: skip
