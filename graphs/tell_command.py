@@ -1,17 +1,11 @@
 """`hmas tell`: how do an operator's words become what is in force? Shown, asked about, done."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from graphs.intent import (
-    EDIT,
-    YES,
-    Desk,
-    build_intent,
-    checkpoints_of,
-)
+from graphs.dialogue import NO, Dialogue, Standing, open_dialogue, read_text
+from graphs.intent import EDIT, YES
 from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import (
     ConfigOption,
@@ -23,22 +17,12 @@ from hmas_agents.commands.options import (
     UrlOption,
     read_config,
 )
-from hmas_agents.commands.wheel import record_by_person, whoever_is_here
 from hmas_agents.intent.change import Change
-from hmas_agents.intent.exact import ExactOr
-from hmas_agents.intent.grammar import Grammar
-from hmas_agents.intent.imagined import foresee
-from hmas_agents.intent.model_reader import ModelReader
-from hmas_agents.intent.reading import Reader
 from hmas_agents.intent.shown import preview_lines, printable, told_text
-from hmas_agents.intent.told import ToldStore, told_path
 from hmas_agents.ledger.writer import to_json
-from prompts.loader import load_prompt
 from serving.contracts import Contract
-from serving.engines.live import LiveEngine, read_token
 
 SURE = 0.9  # --yes needs more than this
-MAX_LETTERS = 2000
 
 
 def tell(
@@ -94,108 +78,57 @@ def tell(
         "model.base_url": model_url, "model.name": model,
     }  # fmt: skip
     settings = read_config(config, given)
-    words = "" if text is None else _text(text)
-    token = read_token(settings.engine.token_file)
-    engine = LiveEngine(settings.engine.url, token)
-    reader: Reader = Grammar()
-    if model_url is not None or model is not None:
-        prompt = load_prompt("intent", "current")
-        reader = ModelReader(settings.model, prompt, token)
-    snapshot, held = engine.snapshot(), engine.contract()
-    with ToldStore(told_path(settings.ledger.path), create=True) as store:
-        desk = Desk(
-            store=store,
-            reader=ExactOr(reader),
-            snapshot=snapshot,
-            held=held,
-            preview=lambda changes: foresee(settings, changes, engine.now()),
-            record=lambda record: record_by_person(settings, record, "tell"),
-            wait_s=2 * settings.control.short_tick_s + 1.0,
-            now=engine.now,
-        )
-        with checkpoints_of(store) as checkpoints:
-            dialogue = _Dialogue(desk, build_intent(desk, checkpoints), yes=yes, as_json=as_json)
-            dialogue.run(words, go_on)
+    words = "" if text is None else read_text(" ".join(text))
+    asks_model = model_url is not None or model is not None
+    with open_dialogue(settings, asks_model=asks_model) as dialogue:
+        terminal = _Terminal(dialogue, yes=yes, as_json=as_json)
+        terminal.run(dialogue.begin(words) if go_on is None else terminal.resume(go_on))
 
 
-def _text(words: Sequence[str]) -> str:
-    """One text of what was typed; what cannot be written as UTF-8 becomes a question mark."""
-    text = " ".join(words).encode(errors="replace").decode().strip()
-    if not text:
-        raise CommandError("say what you want")
-    if len(text) > MAX_LETTERS:
-        raise CommandError(f"{len(text)} letters are too many: at most {MAX_LETTERS}")
-    return text
+class _Terminal:
+    """Shows where a text stands, and asks."""
 
+    def __init__(self, dialogue: Dialogue, *, yes: bool, as_json: bool) -> None:
+        self._dialogue, self._yes, self._as_json = dialogue, yes, as_json
 
-class _Dialogue:
-    """One text, from what was typed to what is in force."""
+    def resume(self, told: int) -> Standing:
+        """Where a text stands that somebody told before."""
+        at = self._dialogue.resume(told)
+        self._say(printable(f"{told}, told by {at.work['by']}: {at.work['text']}"))
+        return at
 
-    def __init__(self, desk: Desk, graph: Any, *, yes: bool, as_json: bool) -> None:
-        self._desk, self._graph, self._yes, self._as_json = desk, graph, yes, as_json
-
-    def run(self, text: str, go_on: int | None) -> None:
+    def run(self, at: Standing) -> None:
         """Go on until it ends, or waits for somebody else."""
-        from langgraph.types import Command
-
-        store, now_s = self._desk.store, self._desk.now()
-        if go_on is None:
-            who = whoever_is_here()
-            told = store.add(now_s, who, text)
-            thread = {"configurable": {"thread_id": str(told)}}
-            first = {"told": told, "by": who, "text": text, "at_s": now_s}
-            state = self._graph.invoke(first, thread)
-        else:
-            told, thread = go_on, {"configurable": {"thread_id": str(go_on)}}
-            if (was := store.get(told).state) != "waiting":
-                raise CommandError(f"{told} does not wait for an answer: it is {was}")
-            state = self._resumed(told, thread)
-        while pending := state.get("__interrupt__"):
-            for line in preview_lines(state, self._desk.now()):
+        while at.waits_for:
+            for line in preview_lines(at.work, self._dialogue.desk.now()):
                 self._say(line)
-            answer = self._answer(told, pending[0].value, state)
-            state = self._graph.invoke(Command(resume=answer), thread)
-        self._graph.checkpointer.delete_thread(str(told))  # the ledger has all of it
-        self._end(told, state)
-
-    def _resumed(self, told: int, thread: Any) -> Any:
-        """Where it stands; a step that was cut short runs again."""
-        snapshot = self._graph.get_state(thread)
-        if not snapshot.next:  # cut short before its first step
-            old = self._desk.store.get(told)
-            first = {"told": told, "by": old.by, "text": old.text, "at_s": old.at_s}
-            return self._graph.invoke(first, thread)
-        values = snapshot.values
-        self._say(printable(f"{told}, told by {values['by']}: {values['text']}"))
-        interrupts = [each for task in snapshot.tasks for each in task.interrupts]
-        if interrupts:
-            return {**values, "__interrupt__": interrupts}
-        return self._graph.invoke(None, thread)
+            at = self._answered(at)
+        self._end(at)
 
     def _say(self, line: str) -> None:
         if not self._as_json:
             typer.echo(line)
 
-    def _answer(self, told: int, asked: Any, state: Any) -> Any:
-        waits = f"nothing was changed; it waits: hmas tell --go-on {told}"
-        if "question" in asked:
-            self._say(f"asks back    {printable(asked['question'])}")
+    def _answered(self, at: Standing) -> Standing:
+        waits = f"nothing was changed; it waits: hmas tell --go-on {at.told}"
+        if at.waits_for == "words":
+            self._say(f"asks back    {printable(at.asked['question'])}")
             if self._as_json or self._yes:
-                self._stop(told, state, f"not clear: {asked['question']}")
+                self._stop(at, f"not clear: {at.asked['question']}")
             reply = self._ask("say it anew", waits).strip()
             if not reply:
                 raise CommandError(waits, FAILED)
-            return _text([reply])
+            return self._dialogue.answer(at, text=reply)
         if self._yes:
-            if why := self._not_by_yes(asked):
-                self._stop(told, state, f"--yes is not enough: {why}; {waits}")
-            return {"answer": YES}
+            if why := self._not_by_yes(at.asked):
+                self._stop(at, f"--yes is not enough: {why}; {waits}")
+            return self._dialogue.answer(at, YES)
         if self._as_json:
-            self._stop(told, state, "")
+            self._stop(at, "")
         said = self._ask("apply? [y/N/edit]", waits).strip().casefold()
         if said in {"e", EDIT}:
-            return {"answer": EDIT, "text": _text([self._ask("say it anew", waits)])}
-        return {"answer": YES if said in {"y", "yes"} else "n"}
+            return self._dialogue.answer(at, EDIT, self._ask("say it anew", waits))
+        return self._dialogue.answer(at, YES if said in {"y", "yes"} else NO)
 
     def _ask(self, prompt: str, waits: str) -> str:
         try:
@@ -213,22 +146,21 @@ class _Dialogue:
         for each in changes:
             if each.kind == "shed" and each.amount > 0:
                 return "it sheds requests"
-            if each.kind == "floor" and each.amount < _floor(self._desk.held.contract, each):
+            floor = _floor(self._dialogue.desk.held.contract, each)
+            if each.kind == "floor" and each.amount < floor:
                 return "it lowers a floor"
         return ""
 
-    def _stop(self, told: int, state: Any, why: str) -> None:
+    def _stop(self, at: Standing, why: str) -> NoReturn:
         """Leave it waiting: a script sees it, and gets an exit code."""
-        if self._as_json:
-            typer.echo(to_json(self._document(told, state)))
+        self._print(at)
         if why:
             raise CommandError(printable(why), FAILED)
         raise typer.Exit
 
-    def _end(self, told: int, state: Any) -> None:
-        text = self._desk.store.get(told)
-        if self._as_json:
-            typer.echo(to_json(self._document(told, state)))
+    def _end(self, at: Standing) -> None:
+        text = self._dialogue.desk.store.get(at.told)
+        self._print(at)
         if text.state != "approved":
             why = f"nothing was changed: {text.state} {text.note}".rstrip()
             raise CommandError(printable(why), FAILED)
@@ -236,18 +168,13 @@ class _Dialogue:
             said = each.state or "approved, but no controller has taken it up yet (`hmas run`)"
             note = f": {each.note}" if each.note else ""
             self._say(printable(f"{said}{note}   {told_text(each)}"))
-        self._say(f"number {told}: `hmas told` shows it, `hmas untell {told}` takes it back")
+        self._say(f"number {at.told}: `hmas told` shows it, `hmas untell {at.told}` takes it back")
         if any(each.state in {"not applied", ""} for each in text.changes):
             raise typer.Exit(FAILED)
 
-    def _document(self, told: int, state: Any) -> dict[str, Any]:
-        text = self._desk.store.get(told)
-        keys = ("confidence", "question", "problems", "forecast")
-        return {
-            "told": told, "state": text.state, "note": text.note, "by": text.by, "text": text.text,
-            "reader": self._desk.reader.name, **{key: state.get(key) for key in keys},
-            "changes": state.get("changes"), "outcome": state.get("outcome"),
-        }  # fmt: skip
+    def _print(self, at: Standing) -> None:
+        if self._as_json:
+            typer.echo(to_json(self._dialogue.document(at)))
 
 
 def _floor(contract: Contract, change: Change) -> float:

@@ -68,7 +68,7 @@ COMMANDS = {
     "bench": CommandEntry("evals.checks.bench.commands:app", "Time the hook against stock vLLM."),
     "traces": CommandEntry("evals.commands:traces_app", "Fetch the public traces."),
     "trace": CommandEntry("hmas_agents.commands.trace:app", "Read the decision ledger."),
-    "ui": CommandEntry("hmas_agents.commands.ui:ui", "Show the ledger in a local web page."),
+    "ui": CommandEntry("graphs.ui_command:ui", "Show the ledger in a local web page."),
     "replay": CommandEntry(
         "evals.agent.replay_command:replay", "Re-ask recorded situations: old and new, compared."
     ),

@@ -65,6 +65,9 @@ class FakeEngine:
     def now(self) -> float:
         return self.now_s
 
+    def close(self) -> None:
+        """As LiveEngine has it; nothing is open."""
+
     def snapshot(self) -> Snapshot:
         self._tick()
         return Snapshot(

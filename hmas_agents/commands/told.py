@@ -1,6 +1,7 @@
 """`hmas told`, `hmas untell`: what is in force by words, and how is it taken back?"""
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import ConfigOption, JsonOption, LedgerOption, read_config
 from hmas_agents.commands.wheel import record_by_person, whoever_is_here
+from hmas_agents.config import Config
 from hmas_agents.forms import percent
 from hmas_agents.intent.shown import local, printable, told_text
 from hmas_agents.intent.told import Told, ToldChange, ToldStore, told_path
@@ -45,31 +47,59 @@ def told(
 
       hmas told --json | jq '.[].changes'
     """
-    kept = read_config(config, {"ledger.path": ledger}).ledger.path
-    path = told_path(kept)
-    found: list[Told] = []
-    if path.exists():
-        with ToldStore(path) as store:
-            found = [each for each in store.texts(NEWEST) if every or _is_open(each)]
-    brought = _brought(kept, found)
+    found = list_told(read_config(config, {"ledger.path": ledger}).ledger.path, every=every)
     if as_json:
-        typer.echo(to_json([asdict(each) | {"measured": brought[each.id]} for each in found]))
+        typer.echo(to_json(found))
         return
     if not found:
         typer.echo("nothing is in force by words; `hmas told --all` lists what was")
     for each in found:
-        head = f"{each.id}  {local(each.at_s)}  {each.by}  {each.state}  {each.text}"
+        head = f"{each['id']}  {each['at']}  {each['by']}  {each['state']}  {each['text']}"
         typer.echo(printable(head))
-        if each.state == "waiting":
-            typer.echo(f"   go on with: hmas tell --go-on {each.id}")
-        if each.note:
-            typer.echo(printable(f"   {'preview: ' * (each.state == 'approved')}{each.note}"))
-        for change in each.changes:
-            state = change.state or "no controller has taken it up yet"
-            note = f": {change.note}" if change.note else ""
-            typer.echo(printable(f"   {told_text(change)}   {state}{note}"))
-            if measured := brought[each.id].get(change.number):
-                typer.echo(printable(f"   {_measured_text(change, measured)}"))
+        if each["state"] == "waiting":
+            typer.echo(f"   go on with: hmas tell --go-on {each['id']}")
+        for line in each["lines"]:
+            typer.echo(printable(f"   {line}"))
+
+
+def list_told(ledger: Path, *, every: bool = False) -> list[dict[str, Any]]:
+    """What was told beside a ledger, oldest first, JSON-ready; what is open, or all.
+
+    `measured` has `Measured` by number of the change, `lines` what a person reads of it.
+
+    Raises:
+        ToldError, LedgerError: a file cannot be used.
+    """
+    path = told_path(ledger)
+    if not path.exists():
+        return []
+    with ToldStore(path) as store:
+        found = [each for each in store.texts(NEWEST) if every or _is_open(each)]
+    brought = _brought(ledger, found)
+    return [
+        asdict(each)
+        | {
+            "changes": [_change(one) for one in each.changes],
+            "at": local(each.at_s),
+            "measured": brought[each.id],
+            "lines": list(_lines(each, brought[each.id])),
+        }
+        for each in found
+    ]
+
+
+def _change(one: ToldChange) -> dict[str, Any]:
+    return asdict(one) | {"change": one.change.model_dump(by_alias=True, exclude_none=True)}
+
+
+def _lines(text: Told, measured: dict[int, Measured]) -> Iterator[str]:
+    if text.note:
+        yield f"{'preview: ' * (text.state == 'approved')}{text.note}"
+    for one in text.changes:
+        state = one.state or "no controller has taken it up yet"
+        yield f"{told_text(one)}   {state}{f': {one.note}' * bool(one.note)}"
+        if one.number in measured:
+            yield _measured_text(one, measured[one.number])
 
 
 def _brought(ledger: Path, found: list[Told]) -> dict[int, dict[int, Measured]]:
@@ -123,7 +153,20 @@ def untell(
 
       hmas untell 3
     """
-    settings = read_config(config, {"ledger.path": ledger})
+    take_back(read_config(config, {"ledger.path": ledger}), number)
+    typer.echo(
+        to_json({"told": number, "taken_back": True})
+        if as_json
+        else f"{number} is taken back; the controller ends it at its next tick"
+    )
+
+
+def take_back(settings: Config, number: int) -> None:
+    """End what was told as this number, and record it.
+
+    Raises:
+        ToldError, CommandError: nothing of it is in force or to come.
+    """
     path = told_path(settings.ledger.path)
     if not path.exists():
         raise CommandError(f"{path}: nothing was told")
@@ -138,11 +181,6 @@ def untell(
         else:
             store.revoke(number, now_s)
     record_by_person(settings, _record(text, who, now_s), "untell")
-    typer.echo(
-        to_json({"told": number, "taken_back": True})
-        if as_json
-        else f"{number} is taken back; the controller ends it at its next tick"
-    )
 
 
 def _is_open(text: Told) -> bool:

@@ -34,6 +34,15 @@ class Mark:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a change that was told in words, or (`said`) the words themselves."""
+
+    number: int
+    state: str
+    text: str
+
+
 @dataclass(slots=True)
 class DecisionRow:
     """A decision in one line. `marks` is empty where nothing changed."""
@@ -50,6 +59,7 @@ class DecisionRow:
     faults: int
     alarms: tuple[str, ...]
     marks: tuple[Mark, ...]
+    told: tuple[Told, ...]
     predicted: float | None
     predicted_low: float | None
     predicted_high: float | None
@@ -93,6 +103,7 @@ def _row(row: sqlite3.Row, calls: list[sqlite3.Row]) -> DecisionRow:
         faults=len(json.loads(row["faults"])),
         alarms=tuple(json.loads(row["alarms"] or "[]") or ()),
         marks=tuple(_marks(row, calls)),
+        told=tuple(_told(calls)),
         predicted_low=row["predicted_low"],
         predicted_high=row["predicted_high"],
     )
@@ -115,6 +126,16 @@ def _marks(row: sqlite3.Row, calls: Iterable[sqlite3.Row]) -> Iterable[Mark]:
             yield Mark("switch" if is_switch else "params", f"{old} > {new}")
         if changed := limit_changes(call.before, call.after):
             yield Mark("limits", ", ".join(changed))
+
+
+def _told(calls: Iterable[sqlite3.Row]) -> Iterable[Told]:
+    for call in calls:
+        args = json.loads(call["args"]) if call["tool"] in {"tell", "told"} else {}
+        if call["tool"] == "tell":
+            yield Told(args["told"], "said", args["text"])
+        for text in args["changes"] if call["tool"] == "told" else []:
+            state, _, change = text.partition(": ")
+            yield Told(args["told"], state, change)
 
 
 def _call(row: sqlite3.Row) -> ToolCall:

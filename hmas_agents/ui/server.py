@@ -1,12 +1,12 @@
 """Which address shows what? The page's HTTP server, on the loopback interface only.
 
-Every look reads the ledger anew; nothing here writes to it, or talks to an engine.
-Called by `hmas ui`.
+Every look reads the ledger anew. Nothing here writes to it, or talks to an engine: that is done by
+the routes that `hmas ui` adds (`graphs.tell_routes`).
 """
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from hmas_agents.commands.exits import FAILED, CommandError
+from hmas_agents.intent.told import ToldError
 from hmas_agents.ledger import LedgerError, LedgerReader
 from hmas_agents.ledger.writer import to_json
 from hmas_agents.ui.comparison import compare_runs
@@ -31,6 +33,7 @@ from hmas_agents.ui.prompt_routes import PromptRoutes
 from hmas_agents.ui.row_list import list_rows
 from hmas_agents.ui.timeline import build_timeline, summarise_run
 from prompts.store import ROOT, PromptError
+from serving.engines.protocol import EngineUnavailable
 
 LOOPBACK = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
@@ -130,7 +133,13 @@ class LedgerRoutes:
             return Json(compare_runs((a, *first), (b, *second)))
 
 
-def build_app(ledgers: Ledgers, port: int, token: str, prompts_root: Path = ROOT) -> Starlette:
+def build_app(
+    ledgers: Ledgers,
+    port: int,
+    token: str,
+    prompts_root: Path = ROOT,
+    more: Sequence[Route] = (),
+) -> Starlette:
     """The application, for whoever knows the token and names this port of the loopback interface.
 
     Args:
@@ -138,6 +147,7 @@ def build_app(ledgers: Ledgers, port: int, token: str, prompts_root: Path = ROOT
         port: where the page is served.
         token: opens the page, as `/?token=`.
         prompts_root: folder of the prompts that may be edited.
+        more: routes behind the same guard.
     """
     page = (PAGE / "index.html").read_text(encoding="utf-8")
 
@@ -150,6 +160,7 @@ def build_app(ledgers: Ledgers, port: int, token: str, prompts_root: Path = ROOT
             Mount("/page", StaticFiles(directory=PAGE)),
             *LedgerRoutes(ledgers).routes(),
             *PromptRoutes(prompts_root).routes(),
+            *more,
         ],
         middleware=[
             Middleware(
@@ -165,6 +176,11 @@ def build_app(ledgers: Ledgers, port: int, token: str, prompts_root: Path = ROOT
             LedgerError: _refuse(lambda _: 404),
             PromptError: _refuse(lambda _: 422),
             ValidationError: _refuse(lambda _: 422),
+            ToldError: _refuse(lambda _: 422),
+            CommandError: _refuse(
+                lambda error: 409 if getattr(error, "code", 0) == FAILED else 422
+            ),
+            EngineUnavailable: _refuse(lambda _: 503),
         },
     )
 

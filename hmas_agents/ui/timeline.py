@@ -51,6 +51,7 @@ def build_timeline(data: RunData, width_s: int | None = None) -> dict[str, Any]:
         ],
         "marks": _marks(data.rows, start_s, span_s * MARK_SPACING),
         "alarms": _alarms(data.rows, start_s, span_s),
+        "words": _words(data.rows, start_s, span_s),
     }
 
 
@@ -161,4 +162,23 @@ def _alarms(rows: list[DecisionRow], start_s: float, span_s: float) -> list[dict
                 span = {"name": name, "from_s": at_s, "to_s": span_s, "decision": row.id}
                 standing[name] = span
                 spans.append(span)
+    return spans
+
+
+def _words(rows: list[DecisionRow], start_s: float, span_s: float) -> list[dict[str, Any]]:
+    """Spans over which a change told in words was in force, as this run's controller began it."""
+    spans: list[dict[str, Any]] = []
+    standing: dict[tuple[int, str], dict[str, Any]] = {}
+    said = {each.number: each.text for r in rows for each in r.told if each.state == "said"}
+    for row, each in [(r, each) for r in rows for each in r.told if each.state != "said"]:
+        at_s, key = row.at_s - start_s, (each.number, each.text)
+        if key in standing:
+            standing.pop(key)["to_s"] = at_s
+        if each.state == "in force":
+            span = {
+                "told": each.number, "change": each.text, "text": said.get(each.number, ""),
+                "from_s": at_s, "to_s": span_s, "decision": row.id,
+            }  # fmt: skip
+            standing[key] = span
+            spans.append(span)
     return spans

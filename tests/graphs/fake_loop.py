@@ -7,11 +7,23 @@ from graphs.control_loop import ControlLoop
 from hmas_agents.config import Config, load_config
 from hmas_agents.ledger import LedgerReader
 from hmas_agents.records import DecisionRecord
-from serving.contracts import SLO, Arrival, Outcome
+from serving.contracts import SLO, Arrival, Contract, ContractInForce, KVState, Outcome
 from tests.fakes import FakeEngine
 
 # Tests jump in time, so the lease is long except where it is what is tested.
 ALONE = {"model.enabled": False, "twin.enabled": False, "control.ttl_s": 1000.0}
+
+# What words can be about: two tenants, a class that has targets and one that can be shed.
+CONTRACT = Contract.model_validate({
+    "believe_clients": True,
+    "tenants": {"a": {}, "acme": {"floor": 0.3}},
+    "classes": {"interactive": {"ttft_ms": 500, "tpot_ms": 30}, "bulk": {"sheddable": True}},
+})  # fmt: skip
+
+FORECAST = {
+    "seen_s": 60.0, "policy": "edf", "notes": [], "futures": 32, "horizon_s": 60.0,
+    "shares": [{"name": "a", "now": 0.71, "then": 0.93, "chance": 0.01}],
+}  # fmt: skip
 
 
 def config(**overrides: Any) -> Config:
@@ -37,6 +49,31 @@ class Loop:
         self.engine.now_s = now_s
         self.loop.long_tick()
         return self.records[-1]
+
+
+def engine_with_contract() -> FakeEngine:
+    """A minute old, and with room in its KV cache."""
+    return FakeEngine(
+        now_s=60.0, held_contract=ContractInForce(0, CONTRACT), kv=KVState(total_blocks=4000)
+    )
+
+
+def looking(engine: FakeEngine, ledger: Path) -> Loop:
+    """A controller that has looked at 80 requests of `a`."""
+    loop = Loop(engine, config(), ledger)
+    loop.short(1.0)
+    serve(engine, 80, at_s=20.0)
+    loop.long(60.0)
+    return loop
+
+
+def words_config(folder: Path) -> Config:
+    """Of whoever tells: a ledger and a token in a folder, and no long wait for the controller."""
+    token = folder / "hmas.token"
+    token.write_text("secret")
+    return config(
+        ledger__path=folder / "ledger.sqlite", engine__token_file=token, control__short_tick_s=0.01
+    )
 
 
 def serve(engine: FakeEngine, count: int, at_s: float, met: bool = True) -> None:

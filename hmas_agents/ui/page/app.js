@@ -8,8 +8,9 @@ import { isFresh } from "./live.js";
 import { PromptsView } from "./prompts_view.js";
 import { RunView } from "./run_view.js";
 import { hideTip } from "./tip.js";
+import { WordsView } from "./words_view.js";
 
-const VIEWS = { run: RunView, compare: CompareView, prompts: PromptsView };
+const VIEWS = { run: RunView, compare: CompareView, words: WordsView, prompts: PromptsView };
 const PULSE_MS = 2000;
 
 const main = document.getElementById("main");

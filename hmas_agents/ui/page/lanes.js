@@ -1,4 +1,4 @@
-// When did the policy, a limit or an alarm change? Rows of marks under the charts.
+// When did the policy, a limit, an alarm or what operators told change? Rows under the charts.
 
 import { MARGIN } from "./axes.js";
 import { el, rove, svg, visible } from "./dom.js";
@@ -40,6 +40,10 @@ export function drawLanes(line, x, top, link) {
     const bars = line.alarms.filter((alarm) => alarm.name === name).map((a) => alarmBar(a, x, y, link));
     add(visible(name), keys(svg("g", { role: "group", "aria-label": "drift alarms" }, bars)));
   }
+  for (const spans of apart(line.words)) {
+    const bars = spans.map((span) => wordsBar(span, x, y, link));
+    add("words", keys(svg("g", { role: "group", "aria-label": "told in words" }, bars)));
+  }
   return { node: svg("g", {}, rows), bottom: y };
 }
 
@@ -75,8 +79,7 @@ function ribbon(line, x, y) {
       el("strong", {}, visible(span.policy)), epochs, `${elapsed(span.from_s)} to ${elapsed(span.to_s)}`,
     ]);
   });
-  const apart = line.epochs.length < x.width / 6; // else the ticks would fill the ribbon
-  const ticks = apart
+  const ticks = line.epochs.length < x.width / 6 // else they would fill the ribbon
     ? line.epochs.map((e) => svg("line", { class: "epoch", x1: x(e.at_s), x2: x(e.at_s), y1: y + 4, y2: y + 8 }))
     : [];
   return [spans, ticks];
@@ -113,6 +116,36 @@ function alarmBar(alarm, x, y, link) {
     svg("rect", { x: left, y: y - 5, width: Math.max(4, right - left), height: 10, rx: 2 }),
   );
   return explain(node, () => [el("strong", {}, visible(text)), el("small", {}, `first seen by decision ${alarm.decision}`)]);
+}
+
+// Spans in as few rows as keep those of one row from overlapping.
+function apart(spans) {
+  const rows = [];
+  for (const span of spans) {
+    const free = rows.find((row) => row.at(-1).to_s <= span.from_s);
+    free ? free.push(span) : rows.push([span]);
+  }
+  return rows;
+}
+
+function wordsBar(span, x, y, link) {
+  const [left, right] = [x(span.from_s), x(span.to_s)];
+  const when = `in force ${elapsed(span.from_s)} to ${elapsed(span.to_s)}`;
+  const said = [span.text, span.change].filter(Boolean).map(visible);
+  const fits = said[0].length <= Math.floor((right - left - 8) / 6.4);
+  const node = svg(
+    "a",
+    {
+      class: "mark words", href: link(span.decision), "data-key": `words-${span.decision}-${span.change}`, tabindex: "-1",
+      "aria-label": `told ${span.told}: ${said.join(", ")}, ${when}`,
+    },
+    svg("rect", { x: left, y: y - 8, width: Math.max(4, right - left), height: 16, rx: 2 }),
+    fits && svg("text", { x: left + 5, y: y + 4 }, said[0]),
+  );
+  return explain(node, () => [
+    el("strong", {}, `told ${span.told}`), ...said, when,
+    el("small", {}, `begun by decision ${span.decision}: Enter opens it`),
+  ]);
 }
 
 // One stop of the tab key for a row; left and right move along it.

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from hmas_agents.ui import server
 from tests.hmas_agents.ui.written_ledger import write_ledger
@@ -24,6 +25,22 @@ def ended(monkeypatch):
     return served
 
 
+@pytest.fixture
+def page(hmas, monkeypatch):
+    """Open the page that a command would serve, as its user."""
+
+    def open_page(*argv):
+        apps = []
+        build = server.build_app
+        monkeypatch.setattr(server, "build_app", lambda *a, **k: apps.append(build(*a, **k)))
+        url = hmas("ui", "--no-open", *argv)[1].split()[0]
+        client = TestClient(apps[0], base_url=url.split("/?")[0])
+        assert client.get(url).status_code == 200
+        return client
+
+    return open_page
+
+
 def test_it_prints_the_address_and_ends_with_ctrl_c(hmas, ended, tmp_path):
     write_ledger(tmp_path / "ledger.sqlite")
     code, out, err = hmas("ui", "--ledger", "ledger.sqlite", "--no-open")
@@ -33,6 +50,26 @@ def test_it_prints_the_address_and_ends_with_ctrl_c(hmas, ended, tmp_path):
     assert out.startswith(f"http://127.0.0.1:{port}/?token=")
     again = hmas("ui", "--ledger", "ledger.sqlite", "--no-open")[1]
     assert again.split("token=")[1] != out.split("token=")[1], "each start has its own"
+
+
+def test_words_are_for_the_engine_and_the_ledger_that_were_named(ended, page, tmp_path):
+    (tmp_path / "token").write_text("secret")
+    where = ("--ledger", "l.sqlite", "--url", "http://127.0.0.1:9", "--token-file", "token")
+    with page(*where) as client:
+        told = client.get("/api/told").json()
+        assert told == {"told": [], "engine": "http://127.0.0.1:9", "problem": ""}
+        origin = {"origin": str(client.base_url)}
+        reply = client.post("/api/tell", json={"text": "expect 2x from a"}, headers=origin)
+    assert reply.status_code == 503
+    assert "http://127.0.0.1:9/hmas/snapshot" in reply.json()["error"]
+    assert not (tmp_path / "l.told.sqlite").exists()
+
+
+def test_words_for_one_of_several_ledgers_are_refused(ended, page, tmp_path):
+    for name in ("a", "b"):
+        write_ledger(tmp_path / name)
+    with page("--ledger", "a", "--ledger", "b") as client:
+        assert "words are for one controller" in client.get("/api/told").json()["problem"]
 
 
 def test_a_ledger_that_is_not_there_yet_is_waited_for(hmas, ended):

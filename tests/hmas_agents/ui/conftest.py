@@ -2,10 +2,11 @@
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from starlette.routing import Route
 
 from hmas_agents.ui.ledgers import Ledgers
 from hmas_agents.ui.server import bind, build_app, build_server
@@ -37,10 +38,11 @@ def serve(prompts_root) -> Iterator[Serve]:
     """Serve ledgers; the page's address."""
     running = []
 
-    def start(*ledgers: Path) -> str:
+    def start(*ledgers: Path, more: Sequence[Route] = ()) -> str:
         listener = bind(0)
         port = listener.getsockname()[1]
-        server = build_server(build_app(Ledgers(list(ledgers)), port, TOKEN, prompts_root))
+        app = build_app(Ledgers(list(ledgers)), port, TOKEN, prompts_root, more)
+        server = build_server(app)
         thread = threading.Thread(target=server.run, args=([listener],))
         listener.listen()
         thread.start()

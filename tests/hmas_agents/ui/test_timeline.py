@@ -6,11 +6,12 @@ import pytest
 
 from hmas_agents.config import Config
 from hmas_agents.ledger import Ledger
+from hmas_agents.records import ToolCall
 from hmas_agents.ui.decision_view import judge_prediction
 from hmas_agents.ui.ledgers import Ledgers
 from hmas_agents.ui.outcome_bins import MAX_TENANTS, bin_width_s
 from hmas_agents.ui.timeline import build_timeline, summarise_run
-from tests.hmas_agents.samples import outcome
+from tests.hmas_agents.samples import outcome, record
 from tests.hmas_agents.ui.written_ledger import START_S, keep, limit, short, switch
 
 
@@ -161,6 +162,28 @@ def test_an_alarm_stands_until_a_decision_no_longer_sees_it(ledger, timeline):
     ]  # fmt: skip
 
 
+def words(at_s, tool, args, accepted=True):
+    """A row of what somebody told, or of what a controller made of it."""
+    call = ToolCall(tool, args, accepted, "")
+    return record(horizon="short", at_s=START_S + at_s, trigger=tool, tool_calls=[call])
+
+
+def test_what_was_told_stands_from_its_beginning_to_its_end(ledger, timeline):
+    shed, surge = "shed class bulk 30% refused from 14:00", "expect acme 3x requests from 14:00"
+    for at_s, told, text in (
+        (0, 1, f"ahead: {shed}"), (60, 1, f"in force: {shed}"), (90, 2, f"in force: {surge}"),
+        (120, 3, f"not applied: {shed}"), (150, 1, f"ended: {shed}"),
+    ):  # fmt: skip
+        ledger.record_decision(words(at_s, "told", {"told": told, "changes": [text]}))
+    ledger.record_decision(words(200, "tell", {"told": 2, "text": "acme launches", "changes": []}))
+    first, second = timeline()["words"]
+    assert first == {
+        "told": 1, "change": shed, "text": "", "from_s": 60, "to_s": 150, "decision": 2,
+    }  # fmt: skip
+    assert second["text"] == "acme launches"
+    assert (second["from_s"], second["to_s"]) == (90, 200), "in force to the end of the run"
+
+
 def test_what_came_of_a_decision_is_taken_in_when_it_is_known(ledger):
     ledgers = Ledgers([ledger.path])
     number = ledger.record_decision(keep(0, 1, "act", "edf", predicted=0.7))
@@ -175,7 +198,7 @@ def test_what_came_of_a_decision_is_taken_in_when_it_is_known(ledger):
 def test_an_empty_run_has_a_timeline(timeline, ledger):
     found = timeline()
     assert found["series"][0]["offered"] == [0]
-    assert found["policies"] == found["marks"] == found["alarms"] == []
+    assert found["policies"] == found["marks"] == found["alarms"] == found["words"] == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`hmas ui`: the decision ledger in a browser, live and for past runs."""
+"""`hmas ui`: how does a person see the ledger in a browser, and say there what matters?"""
 
 import os
 import secrets
@@ -12,7 +12,19 @@ from typing import Annotated
 
 import typer
 
-from hmas_agents.commands.options import ConfigOption, read_config
+from hmas_agents.commands.options import (
+    ConfigOption,
+    ModelOption,
+    ModelUrlOption,
+    TokenOption,
+    UrlOption,
+    read_config,
+)
+
+SEVERAL = (
+    "words are for one controller, and several ledgers are shown: start `hmas ui` with the one "
+    "that it writes"
+)
 
 
 def ui(
@@ -30,6 +42,10 @@ def ui(
         bool | None,
         typer.Option("--open/--no-open", help="Open the browser; done where there is a desktop."),
     ] = None,
+    url: UrlOption = None,
+    token_file: TokenOption = None,
+    model_url: ModelUrlOption = None,
+    model: ModelOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Show runs, decisions and prompts in a local web page, until Ctrl-C.
@@ -37,6 +53,9 @@ def ui(
     The page is served on 127.0.0.1 only, and only to who opens the printed address: its token is
     this start's. A ledger that is not there yet is waited for; one that a controller is writing
     is followed.
+
+    Under "Words" the page does what `hmas tell`, `hmas told` and `hmas untell` do, with the engine
+    of --url and beside the ledger that is shown. A model reads the words with --model-url.
 
     Try:
 
@@ -46,11 +65,22 @@ def ui(
 
       hmas ui --port 8400 --no-open          over SSH: forward the same port (-L)
     """
+    from graphs.tell_routes import TellRoutes
     from hmas_agents.ledger import LedgerError, LedgerReader
     from hmas_agents.ui.ledgers import Ledgers
     from hmas_agents.ui.server import LOOPBACK, bind, build_app, build_server
 
-    ledgers = Ledgers(ledger or [read_config(config).ledger.path])
+    given = {
+        "engine.url": url, "engine.token_file": token_file, "model.base_url": model_url,
+        "model.name": model, "ledger.path": ledger[0] if ledger else None,
+    }  # fmt: skip
+    settings = read_config(config, given)
+    ledgers = Ledgers(ledger or [settings.ledger.path])
+    words = TellRoutes(
+        settings,
+        asks_model=model_url is not None or model is not None,
+        problem=SEVERAL if len(ledgers.paths) > 1 else "",
+    )
     for state in ledgers.states():
         if state.state == "broken":
             raise LedgerError(state.problem)
@@ -63,7 +93,7 @@ def ui(
         number = listener.getsockname()[1]
         token = secrets.token_urlsafe(24)
         url = f"http://{LOOPBACK}:{number}/?token={token}"
-        server = build_server(build_app(ledgers, number, token))
+        server = build_server(build_app(ledgers, number, token, more=words.routes()))
         typer.echo(f"{url}  (Ctrl-C ends)")
         if _has_desktop() if open_browser is None else open_browser:
             listener.listen()  # the browser's first request waits until the server takes it
