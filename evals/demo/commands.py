@@ -28,7 +28,8 @@ def demo(
     """Show on a real vLLM what H-MAS does: the same traffic, default order, then H-MAS.
 
     Starts vLLM with SmolLM2-135M, measures its capacity, replays several tenants'
-    traffic above it twice, prints a table, writes an HTML report, stops the server.
+    traffic above it twice, prints a table, writes an HTML report, shows what words (`hmas tell`)
+    would change, and stops the server.
 
     Example: hmas demo --duration 60 --load 1.2
     """
@@ -44,8 +45,8 @@ def demo(
     with CaseProgress() as progress:
         run = run_demo(options, progress)
     show(
-        {"results": run.suite.results, "balanced": not run.mismatches}, json_output,
-        *case_sheets(Summary.of(run.suite.results)), *summary_lines(run, options),
+        {"results": run.suite.results, "balanced": not run.mismatches, "told": run.told},
+        json_output, *case_sheets(Summary.of(run.suite.results)), *summary_lines(run, options),
     )  # fmt: skip
     if run.mismatches:
         raise typer.Exit(FAILED)

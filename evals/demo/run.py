@@ -1,10 +1,11 @@
-"""How does the demo go? Server, capacity, the two arms, the books, the report."""
+"""How does the demo go? Server, capacity, the two arms, the books, words, the report."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evals.demo.told import show_tell
 from evals.live.capacity import capacity_rps
 from evals.live.own_server import own_server
 from evals.live.run import LiveRun, run_live_suite
@@ -45,10 +46,17 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class DemoRun:
-    """What came of it: one result per arm, and where engine and clients count differently."""
+    """What came of it.
+
+    Attributes:
+        suite: one result per arm.
+        mismatches: where engine and clients count differently.
+        told: what one `hmas tell` showed.
+    """
 
     suite: SuiteRun
     mismatches: list[str]
+    told: list[str]
 
 
 def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
@@ -83,9 +91,14 @@ def run_demo(options: DemoOptions, progress: CaseProgress) -> DemoRun:
         run = run_live_suite(live, [workload], {workload.scenario: most_rps})
         wait_until_at_rest(server)
         mismatches = check_books(before, exported_totals(own.url), run.runs)
+        progress.note("asking what words would change (hmas tell)")
+        told = show_tell(
+            "--url", own.url, "--token-file", str(own.token_file),
+            "--ledger", str(options.ledger), "--config", str(CONTROLLER),
+        )  # fmt: skip
     text = f"{suite.description}. {options.load:g} times the measured capacity"
     write_files(run, options.out, text)
-    return DemoRun(run, mismatches)
+    return DemoRun(run, mismatches, told)
 
 
 def check_books(before: Totals, exported: Totals, runs: Sequence[CaseRun]) -> list[str]:
@@ -104,7 +117,7 @@ def check_books(before: Totals, exported: Totals, runs: Sequence[CaseRun]) -> li
 
 
 def summary_lines(run: DemoRun, options: DemoOptions) -> list[str]:
-    """Below the table: the ratio, the books, the decisions, and where everything is."""
+    """Below the table: the ratio, the books, the decisions, where everything is, and words."""
     by_arm = {result["arm"]: result for result in run.suite.results}
     stock, ours = by_arm["vllm-fcfs"]["goodput_rps"], by_arm["hmas"]["goodput_rps"]
     ratio = f"{ours / stock:.2f} times" if stock else "where the default order had none"
@@ -117,13 +130,19 @@ def summary_lines(run: DemoRun, options: DemoOptions) -> list[str]:
         _decisions(ledger),
         f"ledger:  {ledger}  (hmas trace list --ledger {ledger})",
         f"report:  {options.out / 'report.html'}",
+        "",
+        *run.told,
     ]
 
 
 def _decisions(ledger: Path) -> str:
     with LedgerReader(ledger) as reader:
         long = [stored.record for stored in reader.list_decisions(horizon="long")]
-        short = [stored.record for stored in reader.list_decisions(horizon="short")]
+        short = [
+            stored.record
+            for stored in reader.list_decisions(horizon="short")
+            if not stored.record.trigger.startswith("person")
+        ]
     calls = [call for record in (*long, *short) for call in record.tool_calls]
     answered = sum(any(p.source == "model" for p in record.proposals) for record in long)
     return (
