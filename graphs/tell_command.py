@@ -51,7 +51,7 @@ def tell(
 ) -> None:  # fmt: skip
     """Say what matters now, or what is about to happen; see what it costs; approve.
 
-    Words become changes of the contract (weight and floor of a tenant, targets of a class, what is
+    Words become changes of the contract (weights, floor of a tenant, targets of a class, what is
     shed) or announced traffic. They end by themselves where an end is said, else by `hmas untell`.
     Nothing acts before somebody approves, and only beside a controller (`hmas run`); what cannot
     act yet is refused. What is not clear is asked back, once. Names and times: as in the contract,

@@ -9,6 +9,7 @@ aborted, demoted or not finished is a miss. Called by the runners; the keys are 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -63,7 +64,7 @@ def summarise(
             Switches, preemptions and recomputed tokens are of the whole run.
         moments_s: when traffic changes, seconds after the start.
         start_s: of the span, on the clock of the outcomes; None: the first arrival.
-        contract: its tenants' weights; None: all weigh the same.
+        contract: says what a request counts for; None: all alike.
 
     Raises:
         ValueError: no outcomes, or a span that is not longer than the warm-up.
@@ -80,7 +81,7 @@ def summarise(
         )
     ended = every[every["met"] & every["finished_s"].between(from_s, from_s + counted_s)]
     by_tenant = _shares(arrived, "tenant")
-    weights = arrived["tenant"].map(_weights(every, contract))
+    weights = _weights(arrived, contract)
     switches = count_switches(run.decisions)
     return {
         "scenario": run.scenario,
@@ -91,9 +92,7 @@ def summarise(
         "goodput_rps": len(ended) / counted_s,
         "goodput_tokens_per_s": float(ended[["prompt_tokens", "output_tokens"]].sum().sum())
         / counted_s,
-        "goodput_weighted_rps": float(ended["tenant"].map(_weights(every, contract)).sum())
-        / float(weights.mean())
-        / counted_s,
+        "goodput_weighted_rps": float(_weights(ended, contract).sum() / weights.mean() / counted_s),
         "attainment": float(arrived["met"].mean()),
         "attainment_weighted": float((arrived["met"] * weights).sum() / weights.sum()),
         "attainment_by_class": _shares(arrived, "slo_class"),
@@ -164,9 +163,13 @@ def _shares(rows: pd.DataFrame, column: str) -> dict[str, float]:
     return {str(group): float(share) for group, share in rows.groupby(column)["met"].mean().items()}
 
 
-def _weights(rows: pd.DataFrame, contract: Contract | None) -> dict[str, float]:
-    names = rows["tenant"].unique()
-    return {name: 1.0 if contract is None else contract.terms_of(name).weight for name in names}
+def _weights(rows: pd.DataFrame, contract: Contract | None) -> "pd.Series[float]":
+    """What each request counts for."""
+    if contract is None:
+        return pd.Series(1.0, rows.index)
+    weight_of = cache(contract.weight_of)
+    senders = zip(rows["tenant"], rows["slo_class"], strict=True)
+    return pd.Series([weight_of(*sender) for sender in senders], rows.index, float)
 
 
 def _windows(

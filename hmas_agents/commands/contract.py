@@ -22,6 +22,7 @@ from hmas_agents.forms import clock
 from hmas_agents.ledger import LedgerReader
 from hmas_agents.ledger.writer import to_json
 from serving.contracts import SLO, Ack, ContractChange, ContractInForce, encode
+from serving.contracts.contract import ClassTerms
 from serving.contracts.settings import load_contract
 
 app = typer.Typer(
@@ -160,7 +161,7 @@ def _shown(held: ContractInForce) -> Group:
             _number(terms.tokens_per_minute), _number(held.keys.get(name)),
         )  # fmt: skip
     classes = Table("class", box=None)
-    for name in ("first token", "each further", "whole answer", "gaps"):
+    for name in ("weight", "first token", "each further", "whole answer", "gaps"):
         classes.add_column(name, justify="right")
     classes.add_column("")
     for name in contract.class_names:
@@ -168,7 +169,10 @@ def _shown(held: ContractInForce) -> Group:
         notes = ["requests that name none"] * (name == contract.default_class)
         notes += ["may be shed"] * (name in contract.sheddable)
         targets = (slo.ttft_ms, slo.tpot_ms, slo.e2e_ms, slo.itl_ms)
-        classes.add_row(Text(name), *map(_milliseconds, targets), ", ".join(notes))
+        weight = contract.classes.get(name, ClassTerms()).weight
+        classes.add_row(
+            Text(name), f"{weight:g}", *map(_milliseconds, targets), ", ".join(notes)
+        )  # fmt: skip
     parts = [tenants] if contract.tenants else []
     return Group(Text(head), *parts, classes)
 

@@ -31,8 +31,10 @@ def _problems(change: Change, held: ContractInForce) -> Iterator[str]:
     kind, tenant, slo_class = change.kind, change.tenant, change.slo_class
     sheddable = held.contract.sheddable
     listed = ", ".join(sheddable) or "none"
-    if kind in {"weight", "floor"} and slo_class is not None:
-        yield f"{kind}: tenants have one, SLO classes have none yet: name a tenant"
+    if kind == "floor" and slo_class is not None:
+        yield "floor: tenants have one, SLO classes have none yet: name a tenant"
+    elif kind == "weight" and tenant is not None and slo_class is not None:
+        yield "weight: of a tenant or of an SLO class, not of one class of one tenant: name one"
     elif kind == "slo_scale" and tenant is not None:
         yield "slo_scale: targets are those of a class, for all its tenants: name a class"
     elif kind == "shed" and tenant is not None:
@@ -49,17 +51,18 @@ def contract_with(base: Contract, changes: Iterable[Change]) -> Contract:
     Raises:
         ValidationError: what comes out is no contract: floors add up to too much.
     """
-    tenants = dict(base.tenants)
-    classes: dict[str, ClassTerms | None] = dict(base.classes)
+    tenants, classes = dict(base.tenants), dict(base.classes)
     for change in changes:
-        if change.kind in {"weight", "floor"}:
-            for name in [change.tenant] if change.tenant is not None else list(tenants):
-                terms = tenants.get(name) or _unlisted(base, name)
-                tenants[name] = terms.model_copy(update={change.kind: change.amount})
-        elif change.kind == "slo_scale":
-            for name in [change.slo_class] if change.slo_class is not None else base.class_names:
-                classes[name] = _scaled(base, name, change.amount)
-    known = {name: terms for name, terms in classes.items() if terms is not None}
+        kind, tenant, slo_class = change.kind, change.tenant, change.slo_class
+        if kind in {"weight", "floor"} and slo_class is None:
+            for name in [tenant] if tenant is not None else list(tenants):
+                own = tenants.get(name) or _unlisted(base, name)
+                tenants[name] = own.model_copy(update={kind: change.amount})
+        if kind in {"weight", "slo_scale"} and tenant is None:
+            for name in [slo_class] if slo_class is not None else base.class_names:
+                terms = classes.get(name, ClassTerms())
+                classes[name] = terms.model_copy(update=_of_class(base, name, change))
+    known = {n: t for n, t in classes.items() if n in base.classes or t != ClassTerms()}
     return Contract(**{**dict(base), "tenants": tenants, "classes": known})
 
 
@@ -67,9 +70,10 @@ def _unlisted(base: Contract, name: str) -> TenantTerms:
     return base.terms_of(name).model_copy(update={"floor": 0.0, "api_key_hashes": ()})
 
 
-def _scaled(base: Contract, name: str, factor: float) -> ClassTerms | None:
-    """The class with other targets; as it was where nothing is promised or nothing changes."""
-    slo, terms = base.slo_of(name) or SLO(), base.classes.get(name)
-    if factor == 1 or slo == SLO():
-        return terms
-    return (terms or ClassTerms()).model_copy(update=asdict(slo.scaled(factor)))
+def _of_class(base: Contract, name: str, change: Change) -> dict[str, float | None]:
+    """What a change makes of the terms of a class; targets that it leaves are as in its table."""
+    if change.kind == "weight":
+        return {"weight": change.amount}
+    if change.amount == 1:
+        return asdict(base.classes.get(name, ClassTerms()).slo)
+    return asdict((base.slo_of(name) or SLO()).scaled(change.amount))

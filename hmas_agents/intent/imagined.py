@@ -3,7 +3,7 @@
 The controller's newest situation is in the ledger, so that nothing is asked of the engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from inspect import signature
 from typing import Any
@@ -42,22 +42,29 @@ def foresee(config: Config, changes: Sequence[Change], now_s: float) -> dict[str
         situation, then, limits, groups_of(changes), futures=twin.draws,
         horizon_s=Twin(twin, forecaster=InProcess()).horizon_s(situation), limit_s=twin.budget_s,
     )  # fmt: skip
-    policy = situation.snapshot.policy
-    notes = []
-    weighing = [name for name, each in POLICIES.items() if _weighs(each)]
-    if policy not in weighing and any(each.kind == "weight" for each in changes):
+    snapshot, notes = situation.snapshot, []
+    policy, rules = snapshot.policy, snapshot.limits.triage or snapshot.limits.tenant_buckets
+    if not (rules or _weighs(POLICIES[policy], snapshot.params)) and _are_weights(changes):
+        can = ", ".join(n for n, each in POLICIES.items() if _weighs(each, {"kappa": 1.0}))
         notes.append(
-            f"{policy} does not look at weights: {', '.join(weighing)} do, and tenant buckets"
+            f"{policy} as it is set does not look at weights, nor does a rule: {can} can, and "
+            "triage and buckets do"
         )
     return {
-        "seen_s": situation.snapshot.now_s, "policy": policy, "notes": notes,
+        "seen_s": snapshot.now_s, "policy": policy, "notes": notes,
         "futures": found.futures, "horizon_s": found.horizon_s,
         "shares": [asdict(each) for each in found.shares],
     }  # fmt: skip
 
 
-def _weighs(policy: Policy) -> bool:
-    return policy.shares or "weight" in signature(policy.key).parameters
+def _weighs(policy: Policy, params: Mapping[str, float]) -> bool:
+    """Whether its order goes by weights; where kappa is 0, keys do not."""
+    kappa = {**policy.default_params, **params}.get("kappa", 1.0)
+    return policy.shares or ("weight" in signature(policy.key).parameters and kappa > 0.0)
+
+
+def _are_weights(changes: Sequence[Change]) -> bool:
+    return any(each.kind == "weight" for each in changes)
 
 
 def as_if(situation: Situation, changes: Sequence[Change]) -> tuple[Situation, dict[str, float]]:
@@ -85,14 +92,15 @@ def as_if(situation: Situation, changes: Sequence[Change]) -> tuple[Situation, d
 
 
 def groups_of(changes: Sequence[Change]) -> list[Group]:
-    """Everybody, each that is named, and the others."""
+    """Everybody, each that is named, and the others; where weights change, all by weight, too."""
     named: dict[str, Group] = {}
     for each in changes:
         whose = [name for name in (each.tenant, each.slo_class) if name is not None]
         if whose:
             named[", ".join(whose)] = Group(", ".join(whose), each.tenant, each.slo_class)
     others = [Group("others", others=True)] if named else []
-    return [Group("all"), *named.values(), *others]
+    weighed = [Group("all by weight", weighted=True)] * _are_weights(changes)
+    return [Group("all"), *weighed, *named.values(), *others]
 
 
 def _promised(one: TraceRequest, scales: dict[str | None, float]) -> TraceRequest:

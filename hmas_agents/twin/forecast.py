@@ -69,14 +69,14 @@ class Forecasts:
         Args:
             candidate: what is in force.
             seed: of the future.
-            weights: what a request counts for, those inside first and then those that may come,
-                shape (groups, inside + requests).
+            weights: what a request counts for in each group, whatever the contract says, those
+                inside first and then those that may come, shape (groups, inside + requests).
 
         Raises:
             ValueError: the policy or its parameters do not exist.
         """
         trial, limits = self._trial(seed), replace(self._situation.limits, **candidate.limits)
-        groups = weights[:, trial.rows] * trial.weights
+        groups = weights[:, trial.rows] * (trial.weights > 0.0)
         found = self._branches.forecast_groups(
             trial, candidate.policy, candidate.params, limits, self._futures.until_s, groups
         )
@@ -87,8 +87,13 @@ class Forecasts:
 
     @property
     def offered(self) -> float:
-        """How much counts in a future, on average over those that were looked at."""
-        counts = [trial.weights.sum() for trial in self._trials.values()]
+        """How many requests count in a future, on average over those that were looked at.
+
+        Where weights differ, as many of equal weight as would say as much (the effective sample
+        size, Kish 1965): (sum w)^2 / sum w^2.
+        """
+        weights = [trial.weights for trial in self._trials.values()]
+        counts = [one.sum() ** 2 / ((one * one).sum() or 1.0) for one in weights]
         return float(np.mean(counts)) if counts else 0.0
 
     def _trial(self, seed: int) -> Trial:

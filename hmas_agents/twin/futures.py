@@ -44,8 +44,13 @@ class Futures:
         self._situation, self._horizon_s = situation, horizon_s
         self.until_s = (1.0 + TAIL) * horizon_s
         inside, own = situation.inside.requests, set(situation.own_tenants)
-        self._counts_inside = np.array([_undecided(r, situation, own) for r in inside], bool)
-        self._counts = np.array([r.tenant not in own for r in situation.requests], bool)
+        weight_of = situation.settings.contract.weight_of
+        self._counts_inside = np.array(
+            [_undecided(r, situation, own) * weight_of(r.tenant, r.slo_class) for r in inside]
+        )
+        self._counts = np.array(
+            [(r.tenant not in own) * weight_of(r.tenant, r.slo_class) for r in situation.requests]
+        )
         self._block_s = min(BLOCK_S, max(situation.span_s, 1e-3))
         self._blocks = _blocks(situation, self._block_s)
         weights = 0.5 ** (
@@ -77,8 +82,8 @@ class Futures:
         whole = self._rests.draw(np.random.default_rng([seed, 2]), np.arange(len(self._given)))
         least = self._given + 1
         whole = np.minimum(np.maximum(whole, least), np.maximum(self._most, least))
-        counts = self._counts[which] & (arrival_s < self._horizon_s)
-        weights = np.concatenate([self._counts_inside, counts]).astype(np.float64)
+        counts = self._counts[which] * (arrival_s < self._horizon_s)
+        weights = np.concatenate([self._counts_inside, counts])
         return Drawn(which, arrival_s, answers.astype(np.int32), whole.astype(np.int32), weights)
 
     def _arrivals(

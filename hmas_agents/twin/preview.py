@@ -21,13 +21,15 @@ from serving.engines.branches import warm_up
 class Group:
     """Whose requests are looked at; without either, everybody's.
 
-    `others` are whom none of the groups before it names.
+    `others` are whom none of the groups before it names. `weighted`: each counts for what it weighs
+    in the contract that is to come.
     """
 
     name: str
     tenant: str | None = None
     slo_class: str | None = None
     others: bool = False
+    weighted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,14 @@ def preview(
     warm_up()
     began_s, snapshot = time.monotonic(), now.snapshot
     in_force = Candidate(snapshot.policy, dict(snapshot.params))
+    weights = _weights(then, groups)  # both have the same requests
     sides = [
-        (Forecasts(now, horizon_s), in_force, _weights(now, groups)),
-        (Forecasts(then, horizon_s), replace(in_force, limits=limits), _weights(then, groups)),
+        (Forecasts(now, horizon_s), in_force),
+        (Forecasts(then, horizon_s), replace(in_force, limits=limits)),
     ]
     seen: list[list[list[float]]] = []  # future, side, group
     while len(seen) < futures and (not seen or time.monotonic() - began_s < limit_s):
-        seen.append([each.by_group(setting, len(seen), of) for each, setting, of in sides])
+        seen.append([each.by_group(setting, len(seen), weights) for each, setting in sides])
     shares = []
     for i, group in enumerate(groups):
         pairs = [(one[0][i], one[1][i]) for one in seen]
@@ -98,6 +101,8 @@ def _weights(situation: Situation, groups: Sequence[Group]) -> np.ndarray:
         *((each.tenant, each.slo_class) for each in situation.inside.requests),
         *((each.tenant, each.slo_class) for each in situation.requests),
     ]
+    weight_of = situation.settings.contract.weight_of
+    weights = np.array([weight_of(*sender) for sender in senders])
     named = np.zeros(len(senders), bool)
     rows = []
     for group in groups:
@@ -110,5 +115,5 @@ def _weights(situation: Situation, groups: Sequence[Group]) -> np.ndarray:
             own = ~named
         elif group.tenant is not None or group.slo_class is not None:
             named |= own
-        rows.append(own)
+        rows.append(own * weights if group.weighted else own)
     return np.array(rows, np.float64)

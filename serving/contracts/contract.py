@@ -54,7 +54,11 @@ class TenantTerms(_Table):
     """`[tenants.NAME]`: what one tenant was promised, and what it may ask for."""
 
     weight: float = Field(
-        1.0, gt=0, allow_inf_nan=False, description="Relative weight where tenants share."
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="What a request of it counts for, times its class's weight. This one alone is "
+        "its share (policy `fair`, buckets).",
     )
     floor: float = Field(
         0.0,
@@ -82,7 +86,7 @@ class TenantTerms(_Table):
 
 
 class ClassTerms(_Table):
-    """`[classes.NAME]`: the latency targets of one SLO class.
+    """`[classes.NAME]`: the latency targets of one SLO class, and what it counts for.
 
     Without any target a known class keeps its own, and a new one has none.
     """
@@ -92,6 +96,12 @@ class ClassTerms(_Table):
     e2e_ms: Milliseconds = Field(None, description="Whole answer, milliseconds.")
     itl_ms: Milliseconds = Field(
         None, description="Each single gap between tokens but 1% of them, milliseconds."
+    )
+    weight: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="What a request of it counts for, times its tenant's weight.",
     )
     sheddable: bool = Field(
         False, description="May be refused (HTTP 503) in overload, when a controller says so."
@@ -191,6 +201,11 @@ class Contract(_Table):
     def terms_of(self, tenant: str) -> TenantTerms:
         """The terms of a tenant; those of `default`, but for its floor and keys, if unlisted."""
         return self.tenants.get(tenant) or self.tenants.get(ANONYMOUS) or _UNLISTED
+
+    def weight_of(self, tenant: str, slo_class: str) -> float:
+        """What a request of this tenant and class counts for; 1 is the usual."""
+        terms = self.classes.get(slo_class)
+        return float(self.terms_of(tenant).weight * (1.0 if terms is None else terms.weight))
 
     def slo_of(self, slo_class: str) -> SLO | None:
         """Targets of a class; None when there is no such class."""

@@ -22,9 +22,9 @@ _FOLLOW, _FOLLOW_ALL = 0.125, 0.05  # weight of a new figure: of one request, of
 def arrive(core: Core, row: int, mean_tokens: float, q90_tokens: float) -> None:
     """A request comes in whose answer is predicted to have so many tokens.
 
-    Filled in are its arrival, targets, prompt, cached and most tokens, and its lane. The deadline
-    is when the first token is due: a + S, or a + E - L*P when only the end is promised. Infinite
-    without an SLO.
+    Filled in are its arrival, weight, targets, prompt, cached and most tokens, and its lane. The
+    deadline is when the first token is due: a + S, or a + E - L*P when only the end is promised.
+    Infinite without an SLO.
     """
     one, engine = core.requests[row], core.engine[0]
     most = float(one.max_tokens)
@@ -42,7 +42,6 @@ def arrive(core: Core, row: int, mean_tokens: float, q90_tokens: float) -> None:
     engine.least_itl_s = min(engine.least_itl_s, one.itl_s)
     one.first_token_s = one.last_token_s = math.inf
     one.admitted, one.active, one.policy = 0, 0, -1
-    one.weight = core.tenants[one.tenant].weight
     core.tenants[one.tenant].inside += 1
     engine.arrivals += 1
     core.tenants[one.tenant].entered = engine.arrivals

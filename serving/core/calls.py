@@ -290,7 +290,7 @@ def note_tokens(
 
 @compiled
 def arrive(
-    at: np.ndarray, row: int, arrival_s: float, priority: float,
+    at: np.ndarray, row: int, arrival_s: float, priority: float, weight: float,
     targets_s: tuple[float, float, float, float], lane: int, prompt_tokens: int, cached_tokens: int,
     max_tokens: int, lora: bool, lengths: np.ndarray, group: int,
 ) -> tuple[float, float, float]:  # fmt: skip
@@ -303,7 +303,7 @@ def arrive(
     """
     core = core_at(at)
     one = core.requests[row]
-    one.arrival_s, one.priority, one.tenant = arrival_s, priority, lane
+    one.arrival_s, one.priority, one.weight, one.tenant = arrival_s, priority, weight, lane
     one.ttft_s, one.tpot_s, one.e2e_s, one.itl_s = targets_s
     one.whole_prompt_tokens, one.cached_tokens = prompt_tokens, cached_tokens
     one.max_tokens, one.lora = max_tokens, lora

@@ -126,7 +126,11 @@ def is_partial(core: Core, row: int) -> bool:
 
 @compiled_in_place
 def _order_running(core: Core) -> None:
-    """Decodes first, partial prefills by standing and key: the last is the next victim."""
+    """Decodes first, partial prefills by standing and key: the last is the next victim.
+
+    So weights choose among prefills, by the key. Decodes stay in vLLM's order: the one that
+    began last loses least.
+    """
     engine, ranks, rows = core.engine[0], core.ranks, core.picked[0]
     found = others = 0
     for i in range(engine.running):

@@ -1,7 +1,8 @@
 """Which of the requests that triage keeps costs most? A heap of them, the dearest in front.
 
-An entry is a number, prompt tokens before row, so that most comparisons look at nothing else. Of
-equally long prompts the one that came first is the dearer.
+What one costs are its prompt tokens, of engine time, over its weight. An entry is a number, cost
+before row, so that most comparisons look at nothing else. Of equals the one that came first is the
+dearer.
 """
 
 import numpy as np
@@ -13,21 +14,20 @@ _ROW_BITS = 32
 
 
 @compiled_in_place
-def entry_of(row: int, prompt_tokens: int) -> int:
-    """A request as `kept` has it."""
-    return prompt_tokens << _ROW_BITS | row
+def entry_of(row: int, prompt_tokens: int, weight: float) -> int:
+    """A request as `kept` has it.
+
+    The bits of floats above zero are in the order of the floats (IEEE 754). At weight 1 the cost is
+    exact, up to 2^24 tokens.
+    """
+    cost = np.int64(np.float32(prompt_tokens / weight).view(np.int32))
+    return int(cost << _ROW_BITS | row)
 
 
 @compiled_in_place
 def row_of(entry: int) -> int:
     """Whose entry it is."""
     return entry & ((1 << _ROW_BITS) - 1)
-
-
-@compiled_in_place
-def tokens_of(entry: int) -> int:
-    """Its prompt tokens."""
-    return entry >> _ROW_BITS
 
 
 @compiled_in_place
@@ -60,6 +60,6 @@ def exchange(places: np.ndarray, kept: np.ndarray, count: int, entry: int) -> in
 @compiled_in_place
 def is_dearer(places: np.ndarray, one: int, other: int) -> bool:
     """Whether one entry goes before another."""
-    if tokens_of(one) == tokens_of(other):
+    if one >> _ROW_BITS == other >> _ROW_BITS:
         return bool(places[row_of(one), ORDER] < places[row_of(other), ORDER])
     return bool(one > other)

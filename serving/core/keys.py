@@ -41,11 +41,11 @@ def key_of(core: Core, row: int, prompt_tokens: int) -> tuple[float, float]:
     arrival_s, deadline_s, prefill_s = one.arrival_s, one.deadline_s, prompt_tokens * rate
     first, second = 0.0, 0.0
     if policy in (_EDF, _FAIR):
-        first = _edf(deadline_s, prefill_s, engine.kappa)
+        first = _edf(deadline_s, prefill_s, one.weight, engine.kappa)
     elif policy == _SLIDE:
         first = _slide(arrival_s, deadline_s, prefill_s, one.weight, engine.load, engine.kappa)
     elif policy == _SJF:
-        first = _sjf(arrival_s, prefill_s, engine.kappa)
+        first = _sjf(arrival_s, prefill_s, one.weight, engine.kappa)
     elif policy == _LAXITY:
         first = _laxity(deadline_s, prefill_s)
     elif policy == _DENSITY:
@@ -55,7 +55,7 @@ def key_of(core: Core, row: int, prompt_tokens: int) -> tuple[float, float]:
         )  # fmt: skip
     elif policy == _SRPT:
         first = _srpt(
-            one.predicted_output_tokens, one.q90_output_tokens, prefill_s,
+            one.predicted_output_tokens, one.q90_output_tokens, one.weight, prefill_s,
             engine.decode_s_per_token, engine.rho,
         )  # fmt: skip
     elif policy == _PREFIX:

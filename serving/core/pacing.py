@@ -32,7 +32,7 @@ def rest(core: Core, prompts_wait: bool) -> None:
     While prompts wait, decodes get `HASTE` times the time that all their paces need, and prompts
     get the rest of the step. None skip while blocks run out: vLLM preempts only requests that it
     sees. Requests that wait for a first token or have a LoRA go on: vLLM counts the LoRAs of
-    the requests that it sees.
+    the requests that it sees. Weights do nothing: who can be in time is so either way.
 
     Args:
         core: after `look`.

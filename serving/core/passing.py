@@ -30,7 +30,7 @@ def make_room(core: Core, room: int) -> None:
     If the head needs at most half of the step's prefill tokens, a threshold bounds the first
     partial prefill, and the others skip the step. For a longer head, all partial prefills
     that must yield skip it. At least every other step serves them, should the head not be
-    admitted after all (KV blocks, LoRA slots).
+    admitted after all (KV blocks, LoRA slots). Weights act through the places.
 
     Args:
         core: with the threshold in force in `engine.threshold`.

@@ -1,7 +1,8 @@
 """Does a request stand before, in, or behind the policy's order?
 
 Five standings, served in this order; inside the first by arrival, inside the others by the
-policy's key.
+policy's key. Weights act in the key and in whom triage gives up; who is hopeless is so at any
+weight.
 """
 
 import math

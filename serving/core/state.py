@@ -37,11 +37,11 @@ REQUEST = np.dtype([
     ("tenant", np.int32),  # row of its lane
     ("facts", np.int8), ("standing", np.int8), ("resumed", np.int8),
     ("listed", np.int8),  # where triage may park it
-    ("queued", _FLAG),
+    ("weight", _FLOAT),  # what it counts for, by the contract
     ("behind", _INT), ("before", _INT),  # its neighbours in the order of queueing
     ("max_tokens", _INT), ("group", _INT),  # of its answer; its histogram of lengths
     ("cached_tokens", _INT), ("attained_tokens", _INT),
-    ("priority", _FLOAT), ("weight", _FLOAT),
+    ("priority", _FLOAT), ("queued", _FLAG),
     ("predicted_output_tokens", _FLOAT), ("q90_output_tokens", _FLOAT),
     ("deprioritised_s", _FLOAT, (3,)),  # since when it stands behind others; NaN: it never did
     # What taking it has changed, should it come back unstarted in the same step.
@@ -64,7 +64,7 @@ REQUEST = np.dtype([
 _LINE_BYTES = 64
 
 TENANT = np.dtype([
-    ("weight", _FLOAT), ("floor", _FLOAT),
+    ("weight", _FLOAT), ("floor", _FLOAT),  # the tenant's own, whatever its requests weigh
     ("waiting", _INT), ("inside", _INT), ("running", _INT), ("decoding", _INT),
     ("silent", _INT),  # its decodes that the last step gave no token
     ("work", _FLOAT),  # weighted work so far, in tokens; lifted when a backlog begins

@@ -1,7 +1,7 @@
 """Which tenant is owed service? The work, floors and buckets of lanes.
 
 A lane counts its tenant's work: prompt tokens when a request is admitted, and `DECODE_WORK` per
-step of each of its decodes.
+step of each of its decodes. Shares are by the tenant's weight alone, whatever its classes weigh.
 """
 
 import math

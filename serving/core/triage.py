@@ -4,7 +4,7 @@ Past saturation, an order by deadline spends itself on requests that are about t
 preference for short prompts prevents this, but is right for one load only. Triage asks what fits.
 """
 
-from serving.core.dearest import entry_of, exchange, is_dearer, push, row_of, tokens_of
+from serving.core.dearest import entry_of, exchange, is_dearer, push, row_of
 from serving.core.jit import compiled_in_place
 from serving.core.parkable import drop, link, may_park
 from serving.core.queue import place_anew, place_many_anew
@@ -31,6 +31,11 @@ def triage(core: Core) -> None:
     parked request comes back when there is room. Never parked are best-effort requests, and
     requests that have waited beyond the ceiling or begun to answer; hopeless ones are left out.
 
+    Where weights differ the least weight is to be parked, which is NP-hard (Karp 1972). Who takes
+    most time for its weight goes, one after the other, until there is room: greedy, and exact where
+    no longer prompt weighs more (Lawler 1976, sequencing to minimize the weighted number of tardy
+    jobs).
+
     O(n) of those that may be parked, when it is due, and O(m log m) of the m new ones. Most of
     those that are parked now will be again. So only they are in a heap; of the others the costliest
     is enough, until it is the costliest of all.
@@ -45,27 +50,30 @@ def triage(core: Core) -> None:
     lost, aside, held, most = last, 0, 0, NONE  # `others` has those given up anew from `lost` on
     this, row, new = _next_due(core, engine.earliest, new)
     while this != NONE:
-        tokens, is_parked = requests[this].prompt_tokens, requests[this].facts & PARKED
-        done_s += tokens * rate
-        is_late, dearest = done_s > requests[this].deadline_s, entry_of(this, tokens)
+        one, freed = requests[this], 0
+        done_s += one.prompt_tokens * rate
+        is_late, dearest = done_s > one.deadline_s, entry_of(this, one.prompt_tokens, one.weight)
         is_most = most == NONE or is_dearer(places, dearest, most)
-        if not is_late or not is_most or (held and is_dearer(places, heap[0], dearest)):
-            if is_parked:
-                push(places, heap, held, dearest)
-                held += 1
-            else:
-                others[aside] = this
-                aside += 1
-                most = dearest if is_most else most
-            if is_late and most != NONE and (held == 0 or is_dearer(places, most, heap[0])):
-                held = _push(core, aside, held)
-                aside, most = 0, NONE
-            if is_late:
+        stays = not is_late or not is_most or (held > 0 and is_dearer(places, heap[0], dearest))
+        if stays and one.facts & PARKED:
+            push(places, heap, held, dearest)
+            held += 1
+        elif stays:
+            others[aside] = this
+            aside += 1
+            most = dearest if is_most else most
+        # Before this one came, all were in time.
+        while freed < one.prompt_tokens and done_s > one.deadline_s:
+            if stays:
+                if most != NONE and (held == 0 or is_dearer(places, most, heap[0])):
+                    held = _push(core, aside, held)
+                    aside, most = 0, NONE
                 held -= 1
                 dearest = exchange(places, heap, held, heap[held])
-        if is_late:
-            done_s -= tokens_of(dearest) * rate
-            if not requests[row_of(dearest)].facts & PARKED:
+            gone = requests[row_of(dearest)]
+            freed += gone.prompt_tokens
+            done_s -= gone.prompt_tokens * rate
+            if not gone.facts & PARKED:
                 lost -= 1
                 others[lost] = row_of(dearest)
         this, row, new = _next_due(core, row, new)
@@ -93,7 +101,8 @@ def _push(core: Core, count: int, held: int) -> int:
     """The first of `picked` join the heap; its new length."""
     for i in range(count):
         row = core.picked[0][i]
-        push(core.places, core.picked[1], held, entry_of(row, core.requests[row].prompt_tokens))
+        one = core.requests[row]
+        push(core.places, core.picked[1], held, entry_of(row, one.prompt_tokens, one.weight))
         held += 1
     return held
 

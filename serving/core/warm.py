@@ -29,7 +29,7 @@ def warm_up() -> None:
     arrays = new_lengths()
     at, lengths = calls.addresses(core), calls.addresses_of(arrays)
     for row in range(3):
-        calls.arrive(at, row, 0.0, 0.0, (1.0, 1.0, 1.0, 1.0), 0, 9, 0, 9, False, lengths, 0)
+        calls.arrive(at, row, 0.0, 0.0, 1.0, (1.0, 1.0, 1.0, 1.0), 0, 9, 0, 9, False, lengths, 0)
     calls.enter(at, 0)
     calls.enter_first(at, 1)
     calls.pick(at)

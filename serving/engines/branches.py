@@ -62,7 +62,8 @@ class Drawn:
         arrival_s: when they come, sorted, the present being second 0; shape (arrivals,).
         output_tokens: lengths of their answers, shape (arrivals,).
         whole_tokens: of the requests inside: their whole answers, shape (inside,).
-        weights: what each request counts for, those inside first; shape (inside + arrivals,).
+        weights: what each request counts for, those inside first, 0 for nothing; shape
+            (inside + arrivals,).
     """
 
     which: NDArray[np.int64]
@@ -100,11 +101,11 @@ class Forecast(NamedTuple):
     """What would come of a decision.
 
     Attributes:
-        attainment: of what counts and is decided by the end, the share that met all targets; 1
-            where nothing is.
-        worth: of all that counts, the share that met all targets, is being answered and on time so
-            far, or waits and can be served in time; 1 where nothing counts. Without it, what is put
-            off beyond the end would have no price, or what is urgent no precedence.
+        attainment: of what counts and is decided by the end, the share of requests that met all
+            targets; 1 where nothing is. Each counts alike, as in attainment that is measured.
+        worth: of all that counts, the share by weight that met all targets, is being answered and
+            on time so far, or waits and can be served in time; 1 where nothing counts. Without it,
+            what is put off beyond the end would have no price, or what is urgent no precedence.
     """
 
     attainment: float
@@ -312,11 +313,11 @@ def _judge(
                 waiting[count] = row
                 count += 1
             continue
-        on_time = weights[row] * _is_on_time(state, core, row)
-        worth += on_time
-        if one.state in (SERVED, REJECTED) or on_time == 0.0:
-            met += on_time
-            decided += weights[row]
+        counts, on_time = weights[row] > 0.0, _is_on_time(state, core, row)
+        worth += weights[row] * on_time
+        if one.state in (SERVED, REJECTED) or not on_time:
+            met += counts and on_time
+            decided += counts
     if np.isnan(spare[0]):
         spare[0] = max(0.0, max(1.0, done_s / now_s) - arriving_s / now_s)
     sort(core.ranks, waiting, count)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, replace
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -275,6 +276,12 @@ class VirtualHook:
         np.take(like, workload.sender[first:], out=rows[first:], mode="clip")
         # Who is inside keeps class and targets, but what is sheddable now may be shed.
         rows["sheddable"] = np.array([name in sheddable for name, _ in run.promises])[run.promise]
+        weight_of, senders = self.settings.contract.weight_of, cycle(workload.senders)
+        weights = [
+            weight_of(one.tenant, name)
+            for one, (name, _) in zip(senders, run.promises, strict=False)
+        ]
+        self._order.weigh(slice(len(workload)), np.array(weights)[run.promise])
         know_requests(rows, workload, first)
         if self.told_lengths:
             rows["group"][first:] = -np.maximum(workload.output_tokens[first:], 1)

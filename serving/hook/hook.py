@@ -160,6 +160,7 @@ class SchedulerHook(_Base):
         ack, settings = judge_change(self.contract, change, self.observer.settings)
         if ack.accepted and not change.check_only:
             self.observer.promise(settings)
+            self.queue.weigh(*self.observer.weights())
             self.envelope = replace(self.envelope, sheddable=settings.contract.sheddable)
             self.lease.envelope = self.envelope
             self.contract = replace(

@@ -116,6 +116,15 @@ class Order:
         engine["buckets"], self._demotes = buckets, demote_hopeless
         self._order_by(STOCK_PRIORITY if as_stock and name == "priority" else POLICIES[name])
 
+    def weigh(self, rows: list[int] | slice, weights: list[float] | np.ndarray) -> None:
+        """These requests count for so much now; the keys of those that wait follow. O(n)."""
+        column, waiting = self.core.requests["weight"], queue.waiting_rows(self.core)
+        before = column[waiting]
+        column[rows] = weights
+        if (column[waiting] != before).any():
+            queue.place_all_anew(self.core)
+            self._fall_back_if_broken()
+
     def set_load(
         self, load: float, prefill_s_per_token: float, decode_s_per_token: float = 0.0
     ) -> None:

@@ -25,6 +25,8 @@ def is_in_vain(arrival_s: np.ndarray, laxity_s: np.ndarray, now_s: float) -> np.
 class Shedding:
     """Refuses a share of the requests of some classes, evenly: of a half, every other one.
 
+    Weights do nothing: a request is answered when it comes, and nobody knows yet who comes next.
+
     Args:
         sheddable: the SLO classes that may be refused.
     """

@@ -101,19 +101,20 @@ class Observer:
         group = self.lengths.group(tenant, request.num_prompt_tokens, request.max_tokens)
         cached, lane = self._cached_tokens(request), self._lanes.enter(tenant)
         row = self._lanes.rows.open(request)
+        weight = settings.contract.weight_of(tenant, slo_class)
         targets_s = (
             seconds(slo.ttft_ms), seconds(slo.tpot_ms), seconds(slo.e2e_ms), seconds(slo.itl_ms)
         )  # fmt: skip
         deadline_s, expected, q90 = calls.arrive(
-            self._lanes.rows.at, row, request.arrival_time, float(request.priority), targets_s,
-            lane.row, request.num_prompt_tokens, cached, request.max_tokens, lora is not None,
-            self.lengths.at, self.lengths.key(group),
+            self._lanes.rows.at, row, request.arrival_time, float(request.priority), weight,
+            targets_s, lane.row, request.num_prompt_tokens, cached, request.max_tokens,
+            lora is not None, self.lengths.at, self.lengths.key(group),
         )  # fmt: skip
         view = RequestView(
             request_id=request.request_id, tenant=tenant, slo_class=slo_class, slo=slo,
             arrival_s=request.arrival_time, deadline_s=deadline_s,
             prompt_tokens=request.num_prompt_tokens - cached, priority=request.priority,
-            weight=lane.weight, predicted_output_tokens=expected, q90_output_tokens=q90,
+            weight=weight, predicted_output_tokens=expected, q90_output_tokens=q90,
             cached_tokens=cached,
         )  # fmt: skip
         track = RequestTrack(
@@ -125,9 +126,16 @@ class Observer:
         self._just_looked_up = "" if request.num_output_tokens else request.request_id
 
     def promise(self, settings: EngineSettings) -> None:
-        """Go by another contract from now on; who is inside keeps what it came with."""
+        """Go by another contract from now on; who is inside keeps its class and targets."""
         self.settings, self.accounting.listed = settings, frozenset(settings.contract.tenants)
         self._lanes.follow(settings.contract)
+
+    def weights(self) -> tuple[list[int], list[float]]:
+        """Rows of the requests inside, and what each counts for by the contract in force."""
+        rows, weight_of = self._lanes.rows.by_name, self.settings.contract.weight_of
+        tracks = self.accounting.tracks.items()
+        views = {rows[name]: track.view for name, track in tracks if name in rows}
+        return list(views), [weight_of(one.tenant, one.slo_class) for one in views.values()]
 
     def track(self, request: Request) -> RequestTrack | None:
         """What is known of a request; None if its classification failed."""

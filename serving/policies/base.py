@@ -12,6 +12,8 @@ from inspect import signature
 
 from serving.contracts import SLO
 
+LEAST_WEIGHT = 1e-9  # so that keys divide by no zero
+
 
 @dataclass(frozen=True, slots=True)
 class RequestView:
@@ -23,7 +25,7 @@ class RequestView:
             decoding must start); infinity without an SLO.
         prompt_tokens: prompt tokens not yet in the KV cache.
         priority: vLLM's request priority, lower first.
-        weight: of its tenant.
+        weight: what it counts for, by the contract it came under; above 0, and 1 is the usual.
         predicted_output_tokens: mean predicted answer length.
         q90_output_tokens: answer length that nine of ten stay below.
         cached_tokens: prompt tokens that the KV cache already holds.

@@ -25,7 +25,7 @@ class Density(Policy):
     """Key: -w*(p + 8L)/(c + L*tau), an answer token valued as eight prompt tokens.
 
     Source: goodput per unit of serving bandwidth in JITServe (arXiv 2504.20068); the
-    weight 8 is this project's choice. The greedy rule of the knapsack problem: when not
+    factor 8 is this project's choice. The greedy rule of the knapsack problem: when not
     everything can be served in time, what pays most for its engine time goes first.
 
     Regime: overload with predictable answers. Below saturation it ignores deadlines

@@ -1,15 +1,18 @@
 """`edf`: earliest deadline first, hopeless requests last."""
 
-from serving.policies.base import Policy, PolicyCard
+from serving.policies.base import LEAST_WEIGHT, Policy, PolicyCard
 
 
-def key(deadline_s: float, prefill_s: float, kappa: float) -> float:
-    """Deadline, shifted by prefill time."""
-    return deadline_s + kappa * prefill_s
+def key(deadline_s: float, prefill_s: float, weight: float, kappa: float) -> float:
+    """Deadline, shifted by prefill time over weight."""
+    return deadline_s + kappa * prefill_s / max(weight, LEAST_WEIGHT)
 
 
 class Edf(Policy):
-    """Key: d + kappa*c. A prompt of one prefill second counts as due kappa seconds later.
+    """Key: d + kappa*c/w. A prompt of one prefill second counts as due kappa seconds later.
+
+    Those kappa/w, that is, for weight w: by its loss per second of engine time (see `srpt`). With
+    kappa 0 weights do nothing.
 
     Source: Liu and Layland 1973 (kappa 0, optimal on one processor while all deadlines can
     be met); the lean towards short prompts, and demotion, from QoServe (arXiv 2503.22562),

@@ -5,10 +5,11 @@ from serving.policies.edf import Edf
 
 
 class Fair(Edf):
-    """Key inside the tenant: that of `edf`, d + kappa*c, its hopeless requests last.
+    """Key inside the tenant: that of `edf`, d + kappa*c/w, its hopeless requests last.
 
     Between tenants no key decides but the queue's counters (`shares`): work in tokens,
-    divided by the tenant's weight; the backlogged tenant with the least is served, and
+    divided by the tenant's weight (its classes' do not count there); the backlogged tenant
+    with the least is served, and
     one that was idle starts where the others are, so that it banks nothing.
 
     Source: Virtual Token Counter, VTC (arXiv 2401.00588), weighted; inner order after

@@ -11,6 +11,8 @@ def key() -> float:
 class Fcfs(Policy):
     """Key: none, so the queue's own order decides: new requests behind, preempted in front.
 
+    Weights do nothing.
+
     Source: vLLM (arXiv 2309.06180), whose waiting queue it is request for request.
 
     Regime: calm load and one class of traffic, where any other order gains nothing. In

@@ -24,7 +24,7 @@ class Mlfq(Policy):
 
     A request stands in the first level whose quantum covers its prefill plus, after a
     preemption, the decoding that it has had: c + attained*tau. The last level takes the
-    rest. First come, first served within a level.
+    rest. First come, first served within a level. Weights do nothing: levels are of work.
 
     Source: skip-join MLFQ of FastServe (arXiv 2305.05920), where the prompt's length,
     unlike the answer's, is known at arrival. Its promotion against starvation is the

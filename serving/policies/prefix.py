@@ -14,7 +14,7 @@ class Prefix(Policy):
     """Key: a - kappa*s, s the prefill seconds that the KV cache saves this request.
 
     A request that saves one second passes those up to kappa seconds older; kappa 0 is
-    first come, first served.
+    first come, first served. Weights do nothing: what is saved is the engine's time.
 
     Source: cache-aware scheduling, longest prefix match (`lpm`), of SGLang (arXiv
     2312.07104). Aged here, since a popular prefix would otherwise starve all others.

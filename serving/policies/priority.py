@@ -9,7 +9,7 @@ def key(priority: float, arrival_s: float) -> tuple[float, float]:
 
 
 class Priority(Policy):
-    """Key: (priority, a), the lower number first.
+    """Key: (priority, a), the lower number first. Weights do nothing: callers decide.
 
     Source: vLLM's priority queue, `--scheduling-policy priority`.
 

@@ -1,6 +1,6 @@
 """`slide`: deadline order while all can be met, shortest job as load rises."""
 
-from serving.policies.base import Policy, PolicyCard
+from serving.policies.base import LEAST_WEIGHT, Policy, PolicyCard
 
 
 def key(
@@ -12,7 +12,7 @@ def key(
     Without a deadline the first term is infinite and the request comes last,
     except at full load where only the second term counts.
     """
-    work_s = kappa * prefill_s / max(weight, 1e-9)
+    work_s = kappa * prefill_s / max(weight, LEAST_WEIGHT)
     if load >= 1.0:
         return arrival_s + work_s
     return (1.0 - load) * deadline_s + load * (arrival_s + work_s)

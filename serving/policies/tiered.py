@@ -29,7 +29,8 @@ class Tiered(Policy):
 
     First requests with a TTFT target, by powers of four of it (below 0.25, 1, 4, 16 s ...),
     so that targets four times apart are never in one tier, whatever scales them; then
-    those with other targets only (end to end, TPOT); then those without any.
+    those with other targets only (end to end, TPOT); then those without any. Weights do
+    nothing: the targets say who comes first.
 
     Source: online requests before offline ones, which harvest the residual slack:
     ConServe (arXiv 2410.01228), HyGen (arXiv 2501.14808).

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hmas_agents.situation import Expected, Served
 from hmas_agents.twin.futures import TAIL, Futures, Lengths
-from serving.contracts import ResidentPage, TraceRequest
+from serving.contracts import Contract, ResidentPage, TraceRequest
 from tests.agents.situations import NOW_S, situation, waiting
 from tests.agents.states import long_state
 
@@ -155,6 +155,21 @@ def test_what_has_missed_already_and_the_controllers_own_requests_count_nothing(
     late, own, fresh = waiting(0, 100.0), waiting(1, 0.1, tenant="hmas"), waiting(2, 0.1)
     now = situation(inside=ResidentPage(NOW_S, (late, own, fresh)), own_tenants=("hmas",))
     assert draw(now).weights[:3].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_requests_count_by_their_weight_in_the_contract():
+    terms = {"tenants": {"b": {"weight": 3.0}}, "classes": {"document": {"weight": 0.5}}}
+    inside = (waiting(0, 0.1), waiting(1, 0.1, tenant="b"),
+              waiting(2, 0.1, tenant="b", slo_class="document"))  # fmt: skip
+    base = situation(inside=ResidentPage(NOW_S, inside))
+    requests = tuple(replace(one, tenant="ab"[i % 2]) for i, one in enumerate(base.requests))
+    settings = base.settings.under(Contract.model_validate(terms))
+    now = replace(base, settings=settings, requests=requests)
+    drawn, unweighed = draw(now), draw(replace(now, settings=base.settings))
+    assert drawn.weights[:3].tolist() == [1.0, 3.0, 1.5]
+    times = [3.0 if tenant == "b" else 1.0 for tenant in tenants(now, drawn)]
+    assert drawn.weights[3:].tolist() == (unweighed.weights[3:] * times).tolist()
+    assert set(drawn.weights[3:]) == {0.0, 1.0, 3.0}
 
 
 def test_an_idle_window_brings_nobody():

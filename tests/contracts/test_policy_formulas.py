@@ -29,6 +29,33 @@ def test_density_is_weighted_value_per_second():
     assert key("density", replace(one, weight=3.0)) < key("density", one)
 
 
+@given(
+    st.sampled_from(("sjf", "edf", "fair", "srpt", "slide")), st.floats(0.0, 50.0),
+    st.integers(1, 10**5), st.floats(0.01, 100.0),
+)  # fmt: skip
+def test_work_counts_by_weight(name, due_s, prompt, weight):
+    """A request of weight w has the key of one of 1/w of the work; w 1 changes no bit."""
+    kappa = {} if name == "srpt" else {"kappa": 7.0}
+    one = known(view(arrival_s=due_s, deadline_s=due_s, prompt_tokens=prompt), 0)
+    before = 0.0 if name == "srpt" else due_s
+    at = PolicyContext(PREFILL_S, 1.0, complete_params(name, kappa), DECODE_S)
+    work = kappa.get("kappa", 1.0) * (prompt * PREFILL_S)
+    assert POLICIES[name].key_of(one, at) == (before + work, 0.0)
+    weighed = POLICIES[name].key_of(replace(one, weight=weight), at)
+    assert weighed == pytest.approx((before + work / weight, 0.0))
+
+
+@pytest.mark.parametrize("name", ["fcfs", "priority", "laxity", "mlfq", "prefix", "tiered"])
+def test_the_others_do_not_look_at_weights(name):
+    one = known(view(prompt_tokens=1000, deadline_s=9.0), 100)
+    assert key(name, replace(one, weight=0.1)) == key(name, one)
+
+
+def test_edf_with_kappa_0_does_not_look_at_weights_either():
+    one = view(deadline_s=9.0)
+    assert key("edf", replace(one, weight=0.1)) == key("edf", one) == (9.0, 0.0)
+
+
 def test_density_follows_the_price_of_decoding():
     prompt, answer = known(view(prompt_tokens=2000), 1), known(view(prompt_tokens=10), 200)
     assert key("density", answer, 0.001) < key("density", prompt, 0.001)

@@ -58,9 +58,9 @@ def engine_with_contract() -> FakeEngine:
     )
 
 
-def looking(engine: FakeEngine, ledger: Path) -> Loop:
+def looking(engine: FakeEngine, ledger: Path, **overrides: Any) -> Loop:
     """A controller that has looked at 80 requests of `a`."""
-    loop = Loop(engine, config(), ledger)
+    loop = Loop(engine, config(**overrides), ledger)
     loop.short(1.0)
     serve(engine, 80, at_s=20.0)
     loop.long(60.0)

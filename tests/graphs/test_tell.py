@@ -13,8 +13,9 @@ from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.reading import Reading
 from hmas_agents.intent.told import ToldStore, told_path
 from hmas_agents.ledger import LedgerReader
+from serving.contracts.contract import ClassTerms
 from tests.agents.model_server import completion, serving
-from tests.graphs.fake_loop import engine_with_contract, looking, serve
+from tests.graphs.fake_loop import CONTRACT, engine_with_contract, looking, serve
 from tests.graphs.hostile_words import HOSTILE, fuzzed
 
 
@@ -170,7 +171,8 @@ def test_the_same_in_other_words_before_it_is_approved(hmas, engine, ledger, loo
     ("text", "why"),
     [("shed half of a", "single tenants cannot yet"),
      ("shed half of interactive", "only classes with `sheddable = true`"),
-     ("protect interactive", "SLO classes have none yet")],
+     ("floor of interactive 20%", "SLO classes have none yet"),
+     ("protect acme's interactive", "not of one class of one tenant")],
 )  # fmt: skip
 def test_what_cannot_act_yet_is_refused_and_not_pretended(hmas, engine, ledger, loop, text, why):
     code, out, err = hmas("tell", text, typed="y\n")
@@ -219,12 +221,33 @@ def test_json_shows_and_approves_nothing_by_itself(hmas, engine, ledger, loop):
     assert json.loads(hmas("told", "--json")[1])[0]["state"] == "waiting"
 
 
-def test_a_floor_comes_into_force_and_a_weight_says_what_looks_at_it(hmas, engine, ledger, loop):
+def test_a_weight_says_so_where_nothing_looks_at_it(hmas, engine, ledger):
+    loop = looking(engine, ledger, control__start_policy="edf", control__start_rules=())
+    _, out, _ = hmas("tell", "weight of acme 3", typed="n\n")
+    assert "edf as it is set does not look at weights, nor does a rule: sjf, edf, density," in out
+    loop.loop.close()
+
+
+def test_a_floor_and_a_weight_come_into_force(hmas, engine, ledger, loop):
     _, out, _ = hmas("tell", "floor 20% for a; weight of acme 3", typed="y\n")
-    assert "edf does not look at weights: density, fair, slide do, and tenant buckets" in out
+    assert "look at weights" not in out
     loop.short(62.0)
     assert engine.contract().contract.tenants["a"].floor == 0.2
     assert engine.contract().contract.tenants["acme"].weight == 3.0
+
+
+def test_a_launch_is_expected_and_a_class_can_wait(hmas, engine, ledger, loop):
+    text = "acme launches at 14:00, expect three times their chats; bulk can wait until 6pm"
+    _, out, _ = hmas("tell", text, typed="y\n")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0][:7] == ["understood", "expect", "acme", "3x", "requests", "from", "14:00"]
+    assert lines[1][:6] == ["weight", "class", "bulk", "0.3x", "until", "18:00"]
+    assert any(line[:3] == ["all", "by", "weight"] for line in lines)
+    loop.short(62.0)
+    assert engine.contract().contract.classes["bulk"] == ClassTerms(sheddable=True, weight=0.3)
+    hmas("untell", "1")
+    loop.short(64.0)
+    assert engine.contract().contract == CONTRACT
 
 
 def test_without_a_token_or_a_controller_nobody_is_fooled(hmas, engine, ledger, tmp_path):

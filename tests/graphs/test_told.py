@@ -8,7 +8,7 @@ from hmas_agents.intent.change import Change
 from hmas_agents.intent.told import ToldChange, ToldError, ToldStore, told_path
 from hmas_agents.situation import Expected
 from serving.contracts import Contract, ContractChange, ContractInForce, QueueState
-from serving.contracts.contract import TenantTerms
+from serving.contracts.contract import ClassTerms, TenantTerms
 from serving.engines.protocol import EngineUnavailable
 from tests.fakes import FakeEngine
 from tests.graphs.fake_loop import Loop, config, decisions, serve
@@ -82,6 +82,36 @@ def test_floor_and_targets_change_with_it_and_the_rest_stays(engine, ledger):
     assert held.tenants["acme"] == CONTRACT.tenants["acme"]
     assert (held.classes["chat"].ttft_ms, held.classes["chat"].tpot_ms) == (1500, 75)
     assert held.classes["bulk"] == CONTRACT.classes["bulk"]
+
+
+def test_a_class_has_its_weight_beside_its_targets(engine, ledger):
+    told = tell(
+        ledger,
+        {"kind": "weight", "slo_class": "chat", "factor": 3.0},
+        {"kind": "slo_scale", "slo_class": "chat", "factor": 1.5},
+        {"kind": "weight", "slo_class": "batch", "factor": 0.3},
+    )
+    loop = Loop(engine, config(), ledger)
+    loop.short(12.0)
+    held = engine.contract().contract
+    chat = held.classes["chat"]
+    assert (chat.weight, chat.ttft_ms, chat.tpot_ms) == (3.0, 1500, 75)
+    assert held.weight_of("acme", "batch") == 2.0 * 0.3
+    assert held.slo_of("batch") == CONTRACT.slo_of("batch")
+    assert {state for state, _ in states(ledger, told)} == {"in force"}
+    loop.short(100.0)
+    assert engine.contract().contract == CONTRACT
+
+
+def test_nobody_weighs_more_when_all_weigh_1(engine, ledger):
+    heavy = CONTRACT.model_copy(update={"classes": {"chat": ClassTerms(ttft_ms=1000, weight=5.0)}})
+    engine.held_contract = ContractInForce(0, heavy)
+    tell(ledger, {"kind": "weight", "factor": 1.0})
+    loop = Loop(engine, config(), ledger)
+    loop.short(12.0)
+    held = engine.contract().contract
+    assert held.weight_of("acme", "chat") == 1.0
+    assert set(held.classes) == {"chat"}
 
 
 def test_the_later_of_two_that_say_the_same_holds_and_the_earlier_comes_back(engine, ledger):

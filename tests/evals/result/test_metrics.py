@@ -18,7 +18,7 @@ from evals.result.metrics import (
 from evals.result.recording import AppliedDecision, count_switches
 from evals.result.run_result import SuiteRun, to_json
 from serving.contracts import Contract, Limits
-from serving.contracts.contract import TenantTerms
+from serving.contracts.contract import ClassTerms, TenantTerms
 from tests.evals.samples import outcome
 
 LIMITS = Limits(8, 512)
@@ -78,6 +78,15 @@ def test_tenants_count_by_their_weight():
     result = summarise(only_a, span_s=4.0, contract=contract(a=3.0, b=1.0))
     assert result["attainment_weighted"] == 0.75
     assert result["goodput_weighted_rps"] == 0.25 * 3 / 2
+
+
+def test_classes_count_by_theirs_times_the_tenants():
+    run = case(outcome(0), outcome(1, met=False, slo_class="document"),
+               outcome(2, tenant="b", slo_class="document"))  # fmt: skip
+    terms = contract(a=2.0).model_copy(update={"classes": {"document": ClassTerms(weight=0.5)}})
+    result = summarise(run, span_s=3.0, contract=terms)
+    assert result["attainment_weighted"] == (2.0 + 0.5) / 3.5
+    assert result["goodput_weighted_rps"] == pytest.approx(2.5 / (3.5 / 3) / 3.0)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=20),

@@ -7,6 +7,7 @@ import pytest
 
 from hmas_agents.commands import wheel
 from serving.contracts import Contract, ContractInForce, TenantTerms
+from serving.contracts.contract import ClassTerms
 from tests.fakes import FakeEngine
 
 FILE = """\
@@ -99,7 +100,10 @@ def test_check_needs_no_server(hmas, tmp_path):
 
 
 def test_show_prints_what_is_in_force(hmas, engine):
-    contract = Contract(tenants={"acme": TenantTerms(weight=4.0, floor=0.25, max_waiting=7)})
+    contract = Contract(
+        tenants={"acme": TenantTerms(weight=4.0, floor=0.25, max_waiting=7)},
+        classes={"batch": ClassTerms(weight=0.3)},
+    )
     engine.held_contract = ContractInForce(3, contract, 2.0, 99.0, "me@here", {"acme": 2})
     code, out, _ = hmas("contract", "show")
     assert code == 0
@@ -108,7 +112,9 @@ def test_show_prints_what_is_in_force(hmas, engine):
     row = next(line.split() for line in out.splitlines() if "acme" in line)
     assert row == ["acme", "4", "25%", "any", "7", "-", "2"]
     row = next(line.split() for line in out.splitlines() if "interactive" in line)
-    assert row == ["interactive", "1000", "ms", "60", "ms", "-", "-"]
+    assert row == ["interactive", "1", "1000", "ms", "60", "ms", "-", "-"]
+    row = next(line.split() for line in out.splitlines() if "batch" in line)
+    assert row[:3] == ["batch", "0.3", "-"]
     said = json.loads(hmas("contract", "show", "--json")[1])
     assert (said["epoch"], said["contract"]["tenants"]["acme"]["weight"]) == (3, 4.0)
 

@@ -22,6 +22,7 @@ from serving.contracts import (
     contract_changes,
 )
 from serving.contracts.settings import EngineSettings, judge_change, load_contract
+from serving.engines.compiled import CompiledEngine
 from serving.engines.simulated import SimulatedEngine
 from serving.perception.attributes import sign_tenant, slo_of, tenant_of
 from tests.serving.samples import profile, shares
@@ -107,6 +108,17 @@ def test_an_unlisted_tenant_has_the_terms_of_default():
 
 
 @pytest.mark.parametrize(
+    ("tenant", "slo_class", "weight"),
+    [("acme", "interactive", 4.0), ("acme", "gold", 8.0), ("stranger", "gold", 1.0),
+     ("bulk", "custom", 1.0)],
+)  # fmt: skip
+def test_a_request_weighs_what_its_tenant_weighs_times_its_class(tenant, slo_class, weight):
+    gold = {"gold": ClassTerms(ttft_ms=100.0, weight=2.0)}
+    contract = CONTRACT.model_copy(update={"classes": gold})
+    assert contract.weight_of(tenant, slo_class) == weight
+
+
+@pytest.mark.parametrize(
     ("tenant", "asked", "given"),
     [
         ("acme", {"slo_class": "interactive"}, ("interactive", SLO(1000, 60))),
@@ -155,7 +167,7 @@ def test_changes_name_each_key_and_no_hash():
             "bulk": TenantTerms(classes=("document", "batch"), api_key_hashes=()),
             "late": TenantTerms(max_waiting=5),
         },
-        classes={"gold": ClassTerms(ttft_ms=100.0)},
+        classes={"gold": ClassTerms(ttft_ms=100.0, weight=0.3)},
     )
     assert contract_changes(CONTRACT, new) == (
         "default_class: batch -> gold",
@@ -168,6 +180,7 @@ def test_changes_name_each_key_and_no_hash():
         "tenants.late.max_waiting: none -> 5",
         "classes.batch: gone",
         "classes.batch.sheddable: true -> false",
+        "classes.gold.weight: 1 -> 0.3",
     )
     assert contract_changes(CONTRACT, CONTRACT) == ()
 
@@ -233,6 +246,23 @@ def test_what_is_inside_keeps_its_targets_and_what_comes_has_the_new_ones():
     outcomes = engine.run(requests, ticks)
     assert outcomes[2].finished_s > 0.6, "it was inside when the contract changed"
     assert [o.slo for o in engine.journal(0).outcomes] == [SLO(500, 30)] * 3 + [SLO(9)]
+
+
+@pytest.mark.parametrize("weights", [{"late": 100.0}, {}])
+@pytest.mark.parametrize("make", [SimulatedEngine, CompiledEngine])
+def test_who_waits_is_weighed_anew(make, weights):
+    """Of two tenants that wait the one that came later is served first, once it weighs more."""
+    engine = make(profile(max_active_requests=1), EngineSettings())
+    engine.apply(Decision("me", 1, 1e4, "sjf", {"kappa": 1000.0}, Limits(1, 512)))
+    requests = [
+        TraceRequest(0.1 * i, 400, 100, name, "batch")
+        for i, name in enumerate(["first", "early", "early", "late", "late"])
+    ]
+    ticks = [(0.45, applies(engine, ContractChange(shares(weights), 1)))]
+    outcomes = engine.run(requests, ticks)
+    served = sorted(outcomes, key=lambda one: one.finished_s)
+    after = ["late", "late", "early", "early"] if weights else ["early", "early", "late", "late"]
+    assert [one.tenant for one in served] == ["first", *after]
 
 
 def test_a_floor_that_is_promised_later_is_kept():

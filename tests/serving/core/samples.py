@@ -32,13 +32,13 @@ def core_of(policy: str, prefill_s_per_token: float, rows: int = 64, **engine: f
 
 def put(
     core: Core, row: int, deadline_s: float, prompt_tokens: int, arrival_s: float = 0.0,
-    *, resumed: bool = False,
+    weight: float = 1.0, *, resumed: bool = False,
 ) -> None:  # fmt: skip
     """A request comes; a resumed one had begun to answer, and was preempted."""
     inf = math.inf
     fill(
-        core, row, arrival_s, deadline_s, inf, inf, inf, prompt_tokens, 0, int(resumed), 0.0, 1.0,
-        0.0, 0.0, 0,
+        core, row, arrival_s, deadline_s, inf, inf, inf, prompt_tokens, 0, int(resumed), 0.0,
+        weight, 0.0, 0.0, 0,
     )  # fmt: skip
     core.requests["resumed"][row] = resumed
     if resumed:

@@ -1,6 +1,7 @@
-"""Does triage give up the fewest, and only who may be given up, and does it let them come back?"""
+"""Does triage give up the least, and only who may be given up, and does it let them come back?"""
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -20,13 +21,17 @@ RATE = WORK_S / ROUGHLY
 jobs_of = st.lists(
     st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=7
 )  # hundreds of prompt tokens, seconds until the deadline
+weights_of = st.one_of(
+    st.just([1.0] * 7),
+    st.lists(st.sampled_from((0.3, 1.0, 3.0, 10.0)), min_size=7, max_size=7),
+)
 
 
-def core_with(jobs: list[tuple[int, float]]) -> Core:
-    """Rows 0, 1 ... of (prompt tokens, deadline), by `edf`, triage on, a pass done."""
+def core_with(jobs: Sequence[tuple[int, float] | tuple[int, float, float]]) -> Core:
+    """Rows 0, 1 ... of (prompt tokens, deadline, weight), by `edf`, triage on, a pass done."""
     core = core_of("edf", RATE, max(64, len(jobs) + 1), triage=1, demotes=0)
-    for row, (tokens, due_s) in enumerate(jobs):
-        put(core, row, due_s, tokens)
+    for row, (tokens, due_s, *weight) in enumerate(jobs):
+        put(core, row, due_s, tokens, weight=weight[0] if weight else 1.0)
     step_begins(core, 0.0)
     return core
 
@@ -36,9 +41,9 @@ def parked(core: Core) -> set[int]:
     return set(np.flatnonzero(facts & PARKED).tolist())
 
 
-def all_in_time(jobs: list[tuple[int, float]]) -> bool:
+def all_in_time(jobs: Sequence[tuple[int, float, float]]) -> bool:
     done_s = 0.0
-    for tokens, due_s in sorted(jobs, key=lambda job: job[1]):
+    for tokens, due_s, _ in sorted(jobs, key=lambda job: job[1]):
         done_s += tokens * WORK_S
         if done_s > due_s:
             return False
@@ -51,17 +56,48 @@ def pass_is_due(core: Core, now_s: float) -> None:
 
 
 @hypothesis_settings(deadline=None)
-@given(jobs_of)
-def test_no_other_choice_saves_more(drawn):
-    jobs = [(100 * hundreds, float(due_s)) for hundreds, due_s in drawn]
+@given(jobs_of, weights_of)
+def test_no_other_choice_saves_more_where_no_longer_prompt_weighs_more(drawn, weights):
+    """Of all that fit, in number where all weigh the same; else that is NP-hard."""
+    lightest_last = sorted(weights[: len(drawn)], reverse=True)
+    places = sorted(range(len(drawn)), key=lambda i: drawn[i][0])
+    weight_of = dict(zip(places, lightest_last, strict=True))
+    jobs = [(100 * long, float(due_s), weight_of[i]) for i, (long, due_s) in enumerate(drawn)]
     lost = parked(core_with(jobs))
     # Who cannot even begin in time is hopeless, which is not triage's business.
-    sound = [(row, job) for row, job in enumerate(jobs) if job[1] - job[0] * RATE > 0.0]
-    saved = [job for row, job in sound if row not in lost]
-    assert lost <= {row for row, _ in sound}
+    sound = [job for job in jobs if job[1] - job[0] * RATE > 0.0]
+    saved = [job for row, job in enumerate(jobs) if job in sound and row not in lost]
+    assert all(jobs[row] in sound for row in lost)
     assert all_in_time(saved)
-    for more in range(len(saved) + 1, len(sound) + 1):
-        assert not any(all_in_time([job for _, job in c]) for c in combinations(sound, more))
+    most = max(
+        sum(job[2] for job in some)
+        for count in range(len(sound) + 1)
+        for some in combinations(sound, count)
+        if all_in_time(some)
+    )
+    assert sum(job[2] for job in saved) == pytest.approx(most)
+
+
+@hypothesis_settings(deadline=None)
+@given(jobs_of, weights_of)
+def test_whatever_requests_weigh_those_that_stay_are_in_time(drawn, weights):
+    some = zip(drawn, weights, strict=False)
+    jobs = [(100 * long, float(due_s), weight) for (long, due_s), weight in some]
+    lost = parked(core_with(jobs))
+    sound = [row for row, job in enumerate(jobs) if job[1] - job[0] * RATE > 0.0]
+    assert all_in_time([jobs[row] for row in sound if row not in lost])
+
+
+@pytest.mark.parametrize(
+    ("jobs", "lost"),
+    [([(400, 6.2, 3.0), (400, 6.5, 1.0)], {1}),
+     ([(400, 6.2, 1.0), (400, 6.5, 3.0)], {0}),
+     ([(200, 5.0, 0.5), (100, 5.5, 1.0), (300, 7.0, 3.0)], {0}),  # 400, 100 and 100 of cost
+     # 1000 tokens of weight 10 stay; it takes both of the light ones to make room.
+     ([(100, 9.0, 0.5), (100, 9.5, 0.5), (1000, 15.5, 10.0)], {0, 1})],
+)  # fmt: skip
+def test_who_weighs_least_for_its_work_is_given_up_until_there_is_room(jobs, lost):
+    assert parked(core_with(jobs)) == lost
 
 
 def test_the_dearest_is_given_up_and_comes_back_when_there_is_room():
@@ -163,7 +199,9 @@ def test_what_it_kept_in_mind_since_the_last_pass_is_what_there_is(events):
             now_s += event
         elif isinstance(event, list):
             for hundreds, due_s in event:
-                put(core, next(coming), now_s + due_s, 100 * hundreds, arrival_s=now_s)
+                row = next(coming)
+                weight = (1.0, 0.3, 3.0)[row % 3]
+                put(core, row, now_s + due_s, 100 * hundreds, now_s, weight)
         elif core.engine["waiting"][0]:
             row = queue.take(core)
             if event == "put back":
@@ -181,7 +219,8 @@ def test_what_it_kept_in_mind_since_the_last_pass_is_what_there_is(events):
         rows = np.flatnonzero(core.requests["queued"])
         for row in rows[np.argsort(core.places[rows, ORDER])].tolist():
             one = core.requests[row]
-            put(again, row, one["deadline_s"], one["prompt_tokens"], arrival_s=one["arrival_s"])
+            facts = ("deadline_s", "prompt_tokens", "arrival_s", "weight")
+            put(again, row, *(one[name] for name in facts))
         step_begins(again, now_s)
         assert parked(core) == parked(again)
 

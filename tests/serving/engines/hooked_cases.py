@@ -45,12 +45,13 @@ def contracts(draw: st.DrawFn) -> Contract:
         f"t{i}": TenantTerms(weight=weight, floor=floors[i]) for i, weight in enumerate(weights)
     }
     shed = draw(st.booleans())
+    of_classes = st.sampled_from((1.0, 1.0, 0.3, 4.0))
     classes = {
         "quick": ClassTerms(ttft_ms=draw(st.sampled_from((60.0, 400.0))), tpot_ms=12.0,
-                            itl_ms=draw(st.sampled_from((None, 20.0)))),
+                            itl_ms=draw(st.sampled_from((None, 20.0))), weight=draw(of_classes)),
         "batch": ClassTerms(e2e_ms=draw(st.sampled_from((3_000.0, 60_000.0))), sheddable=shed,
                             itl_ms=draw(st.sampled_from((None, 11.0, 60.0)))),
-        "document": ClassTerms(sheddable=draw(st.booleans())),
+        "document": ClassTerms(sheddable=draw(st.booleans()), weight=draw(of_classes)),
     }  # fmt: skip
     return Contract(tenants=tenants, classes=classes)
 

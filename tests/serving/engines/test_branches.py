@@ -137,7 +137,7 @@ def test_a_branch_is_the_compiled_engine_to_the_last_request(seed, policy, rules
     assert forecast("density", LIMITS) == other
 
 
-def test_what_counts_twice_weighs_twice():
+def test_what_counts_more_is_worth_more_and_attained_alike():
     requests = [TraceRequest(0.0, 200, 20, "t0", "interactive", max_tokens=120)] * 2
     decision = Decision("me", 1, FOREVER_S, "fcfs", {}, LIMITS)
     branches = Branches(SMALL, SETTINGS, decision, [], requests)
@@ -145,18 +145,20 @@ def test_what_counts_twice_weighs_twice():
     which, at_s, none = np.zeros(40, np.int64), np.zeros(40), np.zeros(0, np.int32)
     early = np.arange(40) < 5
 
-    def share(weights: np.ndarray) -> float:
+    def share(weights: np.ndarray) -> Forecast:
         trial = branches.trial(Drawn(which, at_s, lengths, none, weights))
-        return branches.forecast(trial, "fcfs", {}, LIMITS, 60.0).worth
+        return branches.forecast(trial, "fcfs", {}, LIMITS, 60.0)
 
     alike, first_more = share(np.ones(40)), share(np.where(early, 10.0, 1.0))
-    assert 0.0 < alike < first_more < 1.0
+    assert 0.0 < alike.worth < first_more.worth < 1.0
+    assert alike.attainment == first_more.attainment
+    assert share(np.where(early, 10.0, 0.0)).attainment == 1.0
 
     # Groups are served together, and judged as if each had been served for itself.
     trial = branches.trial(Drawn(which, at_s, lengths, none, np.ones(40)))
     groups = [np.ones(40), np.where(early, 10.0, 1.0)]
     together = branches.forecast_groups(trial, "fcfs", {}, LIMITS, 60.0, groups)
-    assert [each.worth for each in together] == [alike, first_more]
+    assert together == [alike, first_more]
 
 
 def test_a_policy_that_does_not_exist_is_refused():

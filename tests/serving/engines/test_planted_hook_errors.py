@@ -17,6 +17,7 @@ from tests.serving.engines.both_engines import drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
     HookedCase,
     HookedStory,
+    Promise,
     by_the_core,
     by_the_hook,
     difference,
@@ -73,6 +74,16 @@ PLANTED: dict[str, tuple[str, Change]] = {
     "the journal does not know of late gaps": (
         "tight", ("serving.engines.virtual_books", "int(run.state.gaps.late[row])", "0"),
     ),
+    "triage does not look at weights": (
+        "late", (f"{CORE}dearest", "prompt_tokens / weight", "prompt_tokens"),
+    ),
+    "a class has no weight": (
+        "weights", ("serving.engines.virtual_hook", "weight_of(one.tenant, name)",
+                    "weight_of(one.tenant, '')"),
+    ),
+    "a new contract leaves the keys of those that wait": (
+        "weights", ("serving.hook.order", "if (column[waiting] != before).any():", "if False:"),
+    ),
     "a lease that has ended still sheds": (
         "idle", (STEPS, "if state.progress[engine.arrived].fits and engine.now_s >= lease_s:",
                  "if False:"),
@@ -82,9 +93,8 @@ PLANTED: dict[str, tuple[str, Change]] = {
 
 def case(profile, load, policy, rules, shed=0.0, ttl_s=60.0, **changes) -> HookedCase:
     requests = with_owners(that_fit(drawn(4, *load), profile), 3)
-    contract = shares({"t0": 3.0}, {"t2": 0.3}).model_copy(
-        update={"classes": {"quick": ClassTerms(ttft_ms=900.0, tpot_ms=14.0, itl_ms=30.0)}}
-    )
+    quick = ClassTerms(ttft_ms=900.0, tpot_ms=14.0, itl_ms=30.0, weight=2.0)
+    contract = shares({"t0": 3.0}, {"t2": 0.3}).model_copy(update={"classes": {"quick": quick}})
     settings = EngineSettings(contract=contract)
     first = decide(profile, policy, rules, ttl_s, shed=shed)
     # Whoever loses a request waits for it until then.
@@ -98,6 +108,7 @@ def told() -> dict[str, tuple[HookedCase, HookedStory]]:
     tight, roomy, few = machine(60, 8, 200), machine(2000, 24, 400), machine(2000, 4, 400)
     sharing = machine(300, 4, 300, prefix_caching=True)
     sheddable = {name: ClassTerms(sheddable=True) for name in SLO_CLASSES}
+    heavier = Contract(classes={"quick": ClassTerms(ttft_ms=900.0, weight=9.0)})
     may_shed = EngineSettings(contract=Contract(classes=sheddable))
     cases = {  # load: requests, rate per second, tokens of prompts and answers, topics
         "plain": case(tight, (40, 30.0, 250, 40), "fcfs", ()),
@@ -107,6 +118,9 @@ def told() -> dict[str, tuple[HookedCase, HookedStory]]:
         "burst": case(few, (100, 90.0, 300, 10), "slide", ()),
         "paced": case(roomy, (20, 60.0, 250, 14), "edf", ("pace",)),
         "chats": case(sharing, (60, 30.0, 900, 14, 2), "prefix", ("serial",)),
+        "weights": case(
+            few, (60, 60.0, 250, 14), "sjf", (), acts=(Promise(heavier),), tick_s=0.7,
+        ),
         "shed": case(roomy, (30, 3.0, 250, 14), "edf", (), 0.7, settings=may_shed),
         "idle": case(  # nobody looks while the lease ends
             roomy, (12, 1.0, 250, 4), "edf", (), 1.0, 4.0, settings=may_shed, tick_s=100.0,

@@ -1,7 +1,7 @@
 """Does the waiting queue stay a sorted list under everything the scheduler does to it?"""
 
 import math
-from heapq import heappush, heappushpop
+from heapq import heappop, heappush
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ class QueueMachine(RuleBasedStateMachine):
     def parked(self) -> list[LightRequest]:
         """Whom triage gives up, after Moore and Hodgson; `test_triage` says why these."""
         given_up: list[LightRequest] = []
-        kept: list[tuple[float, int]] = []
+        kept: list[tuple[float, int, int]] = []
         done_s = self.now_s
         for number, request in sorted(
             enumerate(self.waiting), key=lambda each: (each[1].view.deadline_s, each[0])
@@ -59,13 +59,14 @@ class QueueMachine(RuleBasedStateMachine):
             due_s = request.view.deadline_s
             if self.is_starved(request) or self.is_hopeless(request) or due_s == math.inf:
                 continue
-            work_s = request.view.prompt_tokens * (ROUGHLY * self.rate)
-            done_s += work_s
-            if done_s <= due_s:
-                heappush(kept, (-work_s, number))
-            else:
-                minus_work_s, dearest = heappushpop(kept, (-work_s, number))
-                done_s += minus_work_s
+            tokens, freed = request.view.prompt_tokens, 0
+            done_s += tokens * (ROUGHLY * self.rate)
+            cost = float(np.float32(tokens / request.view.weight))
+            heappush(kept, (-cost, number, tokens))
+            while freed < tokens and done_s > due_s:
+                _, dearest, gone = heappop(kept)
+                freed += gone
+                done_s -= gone * (ROUGHLY * self.rate)
                 given_up.append(self.waiting[dearest])
         return given_up if self.triage else []
 
