@@ -121,7 +121,7 @@ def test_what_was_told_has_a_lane(serve, page, tmp_path):
     expect(bars).to_have_count(2)
     first, second = (bar.get_attribute("aria-label") for bar in bars.all())
     assert first == f"told 1: acme launches {SCRIPT}, {change}, in force 0:20 to 1:20"
-    assert second == f"told 2: {change}, in force 0:40 to 1:39"
+    assert second == f"told 2: {change}, in force 0:40 to 1:40"
     tops = [bar.bounding_box()["y"] for bar in bars.all()]
     assert tops[0] != tops[1], "what overlaps is in rows of its own"
     bars.first.focus()
