@@ -36,6 +36,11 @@ class Evidence:
     summary: Summary
 
     @property
+    def is_live(self) -> bool:
+        """Whether servers were measured; no simulator."""
+        return any(": engine: live " in source for source in self.run.get("sources", []))
+
+    @property
     def baselines(self) -> list[str]:
         """Arms that are neither parts of H-MAS nor references; servers by URL are some, too."""
         return [arm for arm in self.summary.each("arm") if _is_baseline(arm)]
@@ -51,7 +56,8 @@ def read_evidence(results: Path = RESULTS) -> list[Evidence]:
     """Every folder that has a run.
 
     Raises:
-        PageError: a run without its summary, or runs of different commits or halves.
+        PageError: a run without its summary, or simulated runs of different commits. A live run
+            may have its own: no simulator decided what came out.
     """
     found = []
     for file in sorted(results.glob("*/run.json")):
@@ -60,7 +66,8 @@ def read_evidence(results: Path = RESULTS) -> list[Evidence]:
             found.append(Evidence(file.parent.name, run, Summary.read(file.parent / "summary.csv")))
         except (OSError, ValueError) as error:
             raise PageError(f"{file.parent}: {error}: run `hmas eval run --out` again") from error
-    commits = {each.run.get("git", {}).get("commit", "")[:12] for each in found}
+    simulated = [each for each in found if not each.is_live]
+    commits = {each.run.get("git", {}).get("commit", "")[:12] for each in simulated}
     if len(commits) > 1:
         raise PageError(f"{results}: runs of several commits ({', '.join(sorted(commits))})")
     return found
@@ -79,7 +86,7 @@ def page_of(evidence: Evidence) -> str:
     """Question, answer, where it loses, tables, plots, conditions, caveats."""
     return rendered(
         "answer.md.j2", run=evidence.run, name=evidence.name, config=evidence.run["config"],
-        answer=answer(evidence), losses=markdown(losses(evidence)),
+        is_live=evidence.is_live, answer=answer(evidence), losses=markdown(losses(evidence)),
         tables=[markdown(sheet) for sheet in _tables(evidence.summary)],
         plots=sorted(path.name for path in (RESULTS / evidence.name).glob("*.svg")),
     )  # fmt: skip

@@ -76,6 +76,16 @@ def test_runs_of_two_commits_give_no_pages(tmp_path):
         evidence(tmp_path, run={**RUN, "git": {"commit": "def"}}, name="drift")
 
 
+def test_a_live_run_has_its_own_commit_and_its_page_says_how_it_was_started(tmp_path):
+    evidence(tmp_path)
+    git, sources = {"commit": "def", "dirty": False}, ["chats: engine: live served"]
+    live = {**RUN, "git": git, "sources": sources}
+    pages = {each.name: page_of(each) for each in evidence(tmp_path, run=live, name="live")}
+    assert "evals/suites/live.toml --serve --out" in pages["live"]
+    assert "Commit def" in pages["live"]
+    assert "--serve" not in pages["steady"]
+
+
 def test_a_run_without_its_summary_is_named(tmp_path):
     evidence(tmp_path)
     (tmp_path / "steady" / "summary.csv").unlink()
