@@ -63,9 +63,7 @@ class Dialogue:
 
     def begin(self, text: str) -> Standing:
         """Take a text, of `read_text`, and go on until somebody has to answer, or it ends."""
-        now_s, who = self.desk.now(), whoever_is_here()
-        told = self.desk.store.add(now_s, who, text)
-        return self._go_on(told, {"told": told, "by": who, "text": text, "at_s": now_s})
+        return self.resume(self.desk.store.add(self.desk.now(), whoever_is_here(), text))
 
     def resume(self, told: int) -> Standing:
         """Where a text stands; a step that was cut short runs again.
@@ -78,7 +76,7 @@ class Dialogue:
         if text.state != "waiting":
             raise CommandError(f"{told} does not wait for an answer: it is {text.state}")
         snapshot = self._graph.get_state(_thread(told))
-        if not snapshot.next:  # cut short before its first step
+        if not snapshot.next:  # it is new, or was cut short before its first step
             first = {"told": told, "by": text.by, "text": text.text, "at_s": text.at_s}
             return self._go_on(told, first)
         interrupts = [each for task in snapshot.tasks for each in task.interrupts]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from graphs import dialogue
 from graphs.control_loop import ControlLoop
 from hmas_agents.config import Config, load_config
 from hmas_agents.ledger import LedgerReader
@@ -51,11 +52,13 @@ class Loop:
         return self.records[-1]
 
 
-def engine_with_contract() -> FakeEngine:
-    """A minute old, and with room in its KV cache."""
-    return FakeEngine(
+def engine_of_words(monkeypatch: Any) -> FakeEngine:
+    """The engine that every dialogue meets: a minute old, and with room in its KV cache."""
+    engine = FakeEngine(
         now_s=60.0, held_contract=ContractInForce(0, CONTRACT), kv=KVState(total_blocks=4000)
     )
+    monkeypatch.setattr(dialogue, "LiveEngine", lambda url, token: engine)
+    return engine
 
 
 def looking(engine: FakeEngine, ledger: Path, **overrides: Any) -> Loop:

@@ -15,7 +15,7 @@ from hmas_agents.intent.told import ToldStore, told_path
 from hmas_agents.ledger import LedgerReader
 from serving.contracts.contract import ClassTerms
 from tests.agents.model_server import completion, serving
-from tests.graphs.fake_loop import CONTRACT, engine_with_contract, looking, serve
+from tests.graphs.fake_loop import CONTRACT, engine_of_words, looking, serve
 from tests.graphs.hostile_words import HOSTILE, fuzzed
 
 
@@ -54,9 +54,7 @@ def ledger(tmp_path):
 
 @pytest.fixture
 def engine(monkeypatch):
-    engine = engine_with_contract()
-    monkeypatch.setattr(dialogue, "LiveEngine", lambda url, token: engine)
-    return engine
+    return engine_of_words(monkeypatch)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hmas_agents.intent.told import ToldStore, told_path
 from hmas_agents.ledger import LedgerReader
 from hmas_agents.ui.ledgers import Ledgers
 from hmas_agents.ui.server import build_app
-from tests.graphs.fake_loop import FORECAST, engine_with_contract, looking, serve, words_config
+from tests.graphs.fake_loop import FORECAST, engine_of_words, looking, serve, words_config
 from tests.graphs.hostile_words import HOSTILE, fuzzed
 
 PORT = 8400
@@ -22,10 +22,8 @@ FROM_THE_PAGE = {"origin": URL, "content-type": "application/json"}
 
 @pytest.fixture
 def engine(monkeypatch):
-    engine = engine_with_contract()
-    monkeypatch.setattr(dialogue, "LiveEngine", lambda url, token: engine)
     monkeypatch.setattr(dialogue, "foresee", lambda *_: FORECAST)
-    return engine
+    return engine_of_words(monkeypatch)
 
 
 @pytest.fixture

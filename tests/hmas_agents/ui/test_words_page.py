@@ -11,17 +11,15 @@ from hmas_agents.config import Config
 from hmas_agents.intent.told import ToldStore, told_path
 from hmas_agents.ledger import Ledger
 from hmas_agents.records import ToolCall
-from tests.graphs.fake_loop import FORECAST, engine_with_contract, looking, words_config
+from tests.graphs.fake_loop import FORECAST, engine_of_words, looking, words_config
 from tests.hmas_agents.samples import outcome, record
 from tests.hmas_agents.ui.written_ledger import SCRIPT, START_S
 
 
 @pytest.fixture
 def engine(monkeypatch):
-    engine = engine_with_contract()
-    monkeypatch.setattr(dialogue, "LiveEngine", lambda url, token: engine)
     monkeypatch.setattr(dialogue, "foresee", lambda *_: FORECAST)
-    return engine
+    return engine_of_words(monkeypatch)
 
 
 @pytest.fixture
