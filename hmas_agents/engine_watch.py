@@ -130,9 +130,11 @@ class EngineWatch:
 def _terms(contract: Contract, own: Collection[str]) -> dict[str, Any]:
     """What of a contract is not as in one that promises nobody anything of its own."""
     tenants = {name: terms for name, terms in contract.tenants.items() if name not in own}
-    targets = {name: contract.slo_of(name) for name in contract.classes}
+    classes = contract.classes
+    targets = {name: contract.slo_of(name) for name in classes}
     return {
         "weights": {name: terms.weight for name, terms in tenants.items() if terms.weight != 1},
+        "class_weights": {n: terms.weight for n, terms in classes.items() if terms.weight != 1},
         "floors": {name: terms.floor for name, terms in tenants.items() if terms.floor},
         "targets": {n: slo for n, slo in targets.items() if slo != SLO_CLASSES.get(n)},
     }

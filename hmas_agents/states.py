@@ -104,8 +104,8 @@ class LongState:
     `misses` maps a cause (contracts.Miss) to its share of all finished requests;
     `alarms` names what fired (`rate_up`, `rate_down`, `lengths`, `mix`);
     `own_*` are the controller's own requests, which nothing else but `load` counts.
-    Of the contract in force: `weights` and `floors` of tenants other than 1 and 0, `targets` of SLO
-    classes other than the built-in ones. `told`: by operators, in order; `proposed`: newest first.
+    Of the contract in force: `weights` and `floors` of tenants and `class_weights` other than 1 and
+    0, `targets` of SLO classes other than the built-in ones. `told`: by operators, in order; `proposed`: newest first.
     """
 
     now_s: float
@@ -137,6 +137,7 @@ class LongState:
     own_arrivals: int = 0
     own_attainment: float | None = None
     weights: dict[str, float] = field(default_factory=dict)
+    class_weights: dict[str, float] = field(default_factory=dict)
     floors: dict[str, float] = field(default_factory=dict)
     targets: dict[str, SLO] = field(default_factory=dict)
     told: tuple[OperatorChange, ...] = ()

@@ -134,7 +134,7 @@ def _tenant_names(state: LongState) -> Names:
 
 def _class_names(state: LongState) -> Names:
     told = {each.slo_class for each in state.told if each.slo_class is not None}
-    built_in, listed = set(SLO_CLASSES), {*state.targets, *told}
+    built_in, listed = set(SLO_CLASSES), {*state.targets, *state.class_weights, *told}
     own = _names("class", set(state.attainment_by_class) - built_in, listed - built_in)
     return {name: name for name in built_in} | own
 
@@ -154,8 +154,11 @@ def _terms(state: LongState, tenants: Names, classes: Names) -> Iterator[str]:
         parts = [f"weight {weights[name]:.3g}"] if name in weights else []
         parts += [f"floor {floors[name]:.0%}"] if name in floors else []
         yield f"{tenants[name]} {', '.join(parts)}"
-    for name, slo in state.targets.items():
-        yield f"{classes[name]} {_targets(slo)}"
+    heavy, targets = state.class_weights, state.targets
+    for name in sorted({*heavy, *targets}, key=lambda name: (-heavy.get(name, 1.0), name)):
+        parts = [f"weight {heavy[name]:.3g}"] if name in heavy else []
+        parts += [_targets(targets[name])] if name in targets else []
+        yield f"{classes[name]} {', '.join(parts)}"
 
 
 def _targets(slo: SLO) -> str:

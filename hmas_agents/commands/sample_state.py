@@ -31,6 +31,7 @@ SAMPLE_STATE = LongState(
     waiting=120,
     queued_prefill_s=4.7,
     weights={"acme": 3.0},
+    class_weights={"batch": 0.3},
     floors={"initech": 0.2},
     told=(OperatorChange("expect", 2.0, 1_600.0, 5_200.0, "globex"),),
     proposed=(
@@ -52,7 +53,7 @@ SAMPLE_STATES = (
         prompt_p50=None, prompt_p90=None, output_p50=None, output_p90=None, psi_lengths=0.0,
         alarms=(), goodput_rps=None, attainment=None, attainment_by_class={},
         attainment_by_tenant={}, misses={}, length_coverage=None, e2e_p95_s=None, waiting=0,
-        queued_prefill_s=0.0, weights={}, floors={}, told=(), proposed=(),
+        queued_prefill_s=0.0, weights={}, class_weights={}, floors={}, told=(), proposed=(),
     ),
     replace(
         SAMPLE_STATE, load=3.0, rate_trend=2.0, alarms=("rate_up", "rate_down", "lengths", "mix"),

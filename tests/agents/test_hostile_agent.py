@@ -241,6 +241,7 @@ PROPOSED = st.builds(
     misses=st.dictionaries(HOSTILE, st.floats(0, 1), max_size=8),
     alarms=st.sets(st.sampled_from(["rate_up", "rate_down", "lengths", "mix", "new"])),
     weights=st.dictionaries(NAMES, AMOUNT, max_size=30),
+    class_weights=st.dictionaries(NAMES, AMOUNT, max_size=9),
     floors=st.dictionaries(NAMES, SHARE.filter(bool), max_size=30),
     targets=st.dictionaries(NAMES, TARGETS, max_size=9),
     told=st.lists(TOLD, max_size=20), proposed=st.lists(PROPOSED, max_size=3),

@@ -44,12 +44,13 @@ def test_what_the_contract_promises_is_said_of_whom_it_names_heavy_ones_first():
     said = lines(
         attainment_by_tenant={"acme": 0.7, "unlisted": 0.2},
         weights={"beta": 0.3, "acme": 4.0}, floors={"beta": 0.1},
+        class_weights={"batch": 0.3, "bulk": 2.0},
         targets={"interactive": SLO(ttft_ms=1000, tpot_ms=60), "bulk": SLO()},
     )  # fmt: skip
     assert "Tenants missing targets: t2 badly, acme partly." in said
     assert said[-1] == (
         "Contract: acme weight 4; beta weight 0.3, floor 10%; "
-        "interactive TTFT 1 s, TPOT 0.06 s; bulk no targets."
+        "bulk weight 2, no targets; interactive TTFT 1 s, TPOT 0.06 s; batch weight 0.3."
     )
 
 
