@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evals.machines.profile_file import load_profile, machine_of
-from evals.requests import read_trace
 from evals.requests.columns import RequestColumns
+from evals.requests.readers import read_trace
 from evals.requests.rows import times, with_tenants
-from evals.requests.scaling import WorkloadError
 from evals.requests.scenario import TraceFile, build_workload
 from evals.requests.servegen import draw_requests
+from evals.requests.trace import WorkloadError
 from evals.suite.suite import DEFAULT_PROFILE, load_suite
 from evals.suite.traffic_spec import TenantSpec
 from serving.contracts import SLO
@@ -29,16 +29,11 @@ from serving.engines.profile import EngineProfile
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Requests at their own rate, and the machine and contract that they meet.
+    """Requests at their own rate, and the machine and contract that they meet."""
 
-    Attributes:
-        name: where they come from.
-        columns: the requests, the first at 0 s.
-        profile, settings: of the engine.
-    """
-
-    name: str
-    columns: RequestColumns
+    name: str  # where they come from
+    columns: RequestColumns  # the requests, the first at 0 s
+    # profile, settings: of the engine.
     profile: EngineProfile
     settings: EngineSettings
 

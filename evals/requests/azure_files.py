@@ -1,4 +1,4 @@
-"""Where are the Azure 2023 traces on this machine, and how do they get here?
+"""Where are the public traces on this machine, and how do the Azure ones of 2023 get here?
 
 Looked for in the folder `HMAS_TRACES` names, then in `var/traces`; downloaded there
 by `hmas traces fetch`. They are CC-BY and no part of this repository.
@@ -6,8 +6,8 @@ by `hmas traces fetch`. They are CC-BY and no part of this repository.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -17,9 +17,10 @@ SOURCE = "https://raw.githubusercontent.com/Azure/AzurePublicDataset/master/data
 HEADER = b"TIMESTAMP,ContextTokens,GeneratedTokens"
 DEFAULT_FOLDER = Path(__file__).resolve().parents[2] / "var" / "traces"
 
+OnProgress = Callable[[int, int | None], None]  # done, of how many if that is known
 
-@dataclass(frozen=True, slots=True)
-class AzureFile:
+
+class AzureFile(NamedTuple):
     """One published file; `rows` does not count the header."""
 
     name: str
@@ -32,21 +33,8 @@ AZURE_FILES = {
 }
 
 
-def find_azure(trace: str) -> Path | None:
-    """The file of a trace, searched recursively; None when it is not on this machine.
-
-    Raises:
-        TraceError: `HMAS_TRACES` is set but is not a folder.
-    """
-    for folder in searched_folders():
-        found = sorted(folder.rglob(AZURE_FILES[trace].name))
-        if found:
-            return found[0]
-    return None
-
-
-def searched_folders() -> list[Path]:
-    """Where traces may lie on this machine, the first place first.
+def find_trace(pattern: str) -> Path | None:
+    """The first file of that name below the folders with traces; None: not on this machine.
 
     Raises:
         TraceError: `HMAS_TRACES` is set but is not a folder.
@@ -54,38 +42,41 @@ def searched_folders() -> list[Path]:
     named = os.environ.get("HMAS_TRACES")
     if named and not Path(named).is_dir():
         raise TraceError(f"HMAS_TRACES: {named!r} is not a folder")
-    folders = [Path(named)] if named else []
-    return [folder for folder in (*folders, DEFAULT_FOLDER) if folder.is_dir()]
+    for folder in (*([Path(named)] if named else []), DEFAULT_FOLDER):
+        if found := sorted(folder.rglob(pattern)):
+            return found[0]
+    return None
+
+
+def find_azure(trace: str) -> Path | None:
+    """The file of an Azure trace; as `find_trace`."""
+    return find_trace(AZURE_FILES[trace].name)
 
 
 def fetch_azure(
-    file: AzureFile,
-    folder: Path,
-    on_progress: Callable[[int, int | None], None],
-    client: httpx.Client,
-) -> Path:
-    """Download one trace into `folder`; the file appears only when it is whole and checked.
-
-    `on_progress(bytes so far, bytes in all or None)` is called for each piece.
+    file: AzureFile, folder: Path, on_progress: OnProgress, client: httpx.Client
+) -> None:
+    """Download one trace into `folder`; progress is in bytes.
 
     Raises:
         TraceError: no network, an HTTP error, or a file that is not as published.
     """
-    url = f"{SOURCE}/{file.name}"
-    return download(
-        url, folder / file.name, lambda part: check_published(part, file), on_progress, client,
-        "take another trace",
-    )  # fmt: skip
+
+    def check(path: Path) -> None:
+        header, *rows = path.read_bytes().splitlines() or [b""]
+        if header.strip() != HEADER:
+            raise TraceError(f"{file.name}:1: expected the header {HEADER!r}, got {header[:80]!r}")
+        if (count := sum(1 for row in rows if row.strip())) != file.rows:
+            raise TraceError(f"{file.name}: expected {file.rows} rows as published, got {count}")
+
+    download(f"{SOURCE}/{file.name}", folder / file.name, check, on_progress, client)
 
 
 def download(
-    url: str, target: Path, check: Callable[[Path], object],
-    on_progress: Callable[[int, int | None], None], client: httpx.Client, otherwise: str,
-) -> Path:  # fmt: skip
+    url: str, target: Path, check: Callable[[Path], object], on_progress: OnProgress,
+    client: httpx.Client,
+) -> None:  # fmt: skip
     """Download one file; it appears only when it is whole and `check` raises nothing.
-
-    `on_progress(bytes so far, bytes in all or None)` is called for each piece. `otherwise` is
-    what to do without the file.
 
     Raises:
         TraceError: no network, an HTTP error, a disk that cannot be written; or as `check` does.
@@ -96,36 +87,18 @@ def download(
         with client.stream("GET", url) as response, partial.open("wb") as out:
             response.raise_for_status()
             length = response.headers.get("Content-Length", "")
-            # Content-Length counts encoded bytes, so progress does too.
+            total = int(length) if length.isdigit() else None  # encoded bytes, as progress is
             for piece in response.iter_bytes():
                 out.write(piece)
-                on_progress(
-                    response.num_bytes_downloaded, int(length) if length.isdigit() else None
-                )
+                on_progress(response.num_bytes_downloaded, total)
         check(partial)
         partial.replace(target)
     except httpx.HTTPError as error:
         raise TraceError(
             f"{url}: download failed: {error or type(error).__name__}. Set HMAS_TRACES to a folder "
-            f"that has the file, or {otherwise}"
+            "that has the file, or take another trace"
         ) from error
     except OSError as error:
         raise TraceError(f"{target}: cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return target
-
-
-def check_published(path: Path, file: AzureFile) -> None:
-    """Check the header and the number of rows of a downloaded file.
-
-    Raises:
-        TraceError: either differs from what was published.
-    """
-    lines = path.read_bytes().splitlines()
-    if not lines or lines[0].strip() != HEADER:
-        got = lines[0][:80] if lines else b""
-        raise TraceError(f"{file.name}:1: expected the header {HEADER!r}, got {got!r}")
-    rows = sum(1 for line in lines[1:] if line.strip())
-    if rows != file.rows:
-        raise TraceError(f"{file.name}: expected {file.rows} rows as published, got {rows}")

@@ -8,7 +8,7 @@ at k * step modulo their number, with a step near 0.618 of it that has no diviso
 import math
 from collections.abc import Callable
 
-from evals.requests.scaling import WorkloadError
+from evals.requests.trace import WorkloadError
 from evals.suite.traffic_spec import Half
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -26,18 +26,10 @@ def block_start_s(
     name: str, within_s: tuple[float, float], length_s: float, seeds: int, seed: int,
     is_sent: Callable[[float, float], bool] = lambda _from_s, _until_s: True,
 ) -> float:  # fmt: skip
-    """When the block of a seed begins.
-
-    Args:
-        name: of the trace, for the message.
-        within_s: from when to when the half lasts.
-        length_s: of a block.
-        seeds: so many are asked for: seeds 0 to seeds - 1.
-        seed: which of them.
-        is_sent: whether anybody sends between two moments; other blocks are left out.
+    """When the block of a seed begins: one of the blocks of a half (`within_s`) in which `is_sent`.
 
     Raises:
-        WorkloadError: there are more seeds than blocks.
+        WorkloadError: there are more seeds (0 to seeds - 1) than blocks; names the trace.
     """
     from_s, until_s = within_s
     all_s = [from_s + length_s * k for k in range(int((until_s - from_s) / length_s + 1e-9))]

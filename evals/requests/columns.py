@@ -17,22 +17,17 @@ from serving.contracts.requests import PREFIX_BLOCK_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class RequestColumns:
-    """Requests in order of arrival.
+    """Requests in order of arrival."""
 
-    Attributes:
-        arrival_s: seconds, shape (requests,).
-        prompt_tokens, output_tokens: lengths, shape (requests,).
-        sender: who sent each, a number of `senders`, shape (requests,).
-        senders: a request of each, for what all of its requests have in common: tenant, SLO
-            class, targets, priority.
-        prefixes: shared prompt blocks of each; empty where nothing is shared.
-    """
-
-    arrival_s: NDArray[np.float64]
+    arrival_s: NDArray[np.float64]  # seconds, shape (requests,)
+    # prompt_tokens, output_tokens: lengths, shape (requests,).
     prompt_tokens: NDArray[np.int32]
     output_tokens: NDArray[np.int32]
-    sender: NDArray[np.int32]
+    sender: NDArray[np.int32]  # who sent each, a number of `senders`, shape (requests,)
+    # A request of each, for what all of its requests have in common: tenant, SLO class, targets,
+    # priority.
     senders: tuple[TraceRequest, ...]
+    # Shared prompt blocks of each; empty where nothing is shared.
     prefixes: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from evals.requests.columns import LazyRequests, RequestColumns
-from evals.requests.scaling import WorkloadError
 from evals.requests.sending import Block, Sender, sent
-from evals.suite.shapes import Change
-from evals.suite.span import Span
+from evals.requests.trace import WorkloadError
+from evals.suite.shapes import Change, Span
 from evals.suite.suite import Scenario
 from evals.suite.traffic_spec import Half
 from hmas_agents.situation import Expected
@@ -30,31 +29,19 @@ SAMPLE_REQUESTS = 2000
 
 @dataclass(frozen=True)
 class Workload:
-    """Who sends in a block, and how long it is.
+    """Who sends in a block, and how long it is."""
 
-    Attributes:
-        scenario: its name; of several profiles, with that of the profile.
-        spec: the scenario as in the suite.
-        half: of the trace.
-        seed: what decides block, clients, arrivals and lengths.
-        profile: name of the machine; empty: a server.
-        senders: on the block's clock.
-        span: how long it is, and what of it counts.
-        max_model_len: longer requests are clipped.
-        weights: of tenants where tenants share, if the contract does not say.
-        provenance: where requests come from.
-    """
-
-    scenario: str
-    spec: Scenario
-    half: Half
-    seed: int
-    profile: str
-    senders: tuple[Sender, ...]
-    span: Span
-    max_model_len: int
+    scenario: str  # its name; of several profiles, with that of the profile
+    spec: Scenario  # the scenario as in the suite
+    half: Half  # of the trace
+    seed: int  # what decides block, clients, arrivals and lengths
+    profile: str  # name of the machine; empty: a server
+    senders: tuple[Sender, ...]  # on the block's clock
+    span: Span  # how long it is, and what of it counts
+    max_model_len: int  # longer requests are clipped
+    # Of tenants where tenants share, if the contract does not say.
     weights: tuple[tuple[str, float], ...]
-    provenance: str
+    provenance: str  # where requests come from
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -93,19 +80,13 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What is offered at a load, from 0 s to the end of the block.
+    """What is offered at a load, from 0 s to the end of the block."""
 
-    Attributes:
-        requests: in order of arrival.
-        counted_rps: their mean rate over the time that counts.
-        moments_s: when traffic changes.
-        expected: the changes that an operator could have announced. Each is about what is
-            sent just before it: until then it holds, afterwards it has become the present.
-    """
-
-    requests: Sequence[TraceRequest]
-    counted_rps: float
-    moments_s: tuple[float, ...] = ()
+    requests: Sequence[TraceRequest]  # in order of arrival
+    counted_rps: float  # their mean rate over the time that counts
+    moments_s: tuple[float, ...] = ()  # when traffic changes
+    # The changes that an operator could have announced. Each is about what is sent just before it:
+    # until then it holds, afterwards it has become the present.
     expected: tuple[Expected, ...] = ()
 
 

@@ -1,9 +1,8 @@
 """How does a command name a trace? The options that several commands share."""
 
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,15 +10,7 @@ if TYPE_CHECKING:
     from evals.requests.scenario import TraceFile
 
 
-class TraceFormat(StrEnum):
-    """Formats of `--trace`."""
-
-    AZURE = "azure"
-    MOONCAKE = "mooncake"
-    BURSTGPT = "burstgpt"
-    SERVEGEN = "servegen"
-
-
+TraceFormat = Literal["azure", "mooncake", "burstgpt", "servegen"]
 FormatOption = Annotated[
     TraceFormat | None,
     typer.Option(
@@ -43,14 +34,14 @@ def trace_file(path: Path, form: TraceFormat | None, draw: str | None) -> "Trace
     Raises:
         BadParameter: `draw` is wrong, or is said of another format.
     """
-    from evals.requests import format_of
+    from evals.requests.readers import format_of
     from evals.requests.scenario import TraceFile
     from evals.requests.servegen import parse_draw
 
-    file = TraceFile(path, form.value if form else format_of(path))
+    file = TraceFile(path, form or format_of(path))
     if draw is None:
         return file
-    if file.format != TraceFormat.SERVEGEN:
+    if file.format != "servegen":
         raise typer.BadParameter(f"--draw {draw}: goes with --format servegen")
     try:
         return replace(file, draw=parse_draw(draw))

@@ -10,43 +10,35 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from evals.requests import read_trace
 from evals.requests.azure_files import find_azure
 from evals.requests.blocks import block_start_s, half_of
 from evals.requests.columns import RequestColumns
 from evals.requests.offer import Workload
+from evals.requests.readers import read_trace
 from evals.requests.rows import Rows, with_tenants
-from evals.requests.scaling import WorkloadError
 from evals.requests.sending import Sender, Stream, Stretch
-from evals.requests.servegen import WEIGHTS, Draw, Model
+from evals.requests.servegen import WEIGHTS, Model
 from evals.requests.servegen_files import digest, find_servegen
 from evals.requests.sessions import Sessions
-from evals.requests.trace import Trace, TraceError
+from evals.requests.trace import Trace, TraceError, WorkloadError
 from evals.suite.suite import Scenario, Suite
 from evals.suite.traffic_spec import DrawSpec, TenantSpec
 from serving.contracts import TraceRequest
 
 NAMED_LINES = 20
+WHOLE = DrawSpec()
 LEAST_COMPLETIONS = 10  # that tell an engine's capacity
-
-WHOLE = Draw()
 
 Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class TraceFile:
-    """A trace to put in place of the suite's own.
+    """A trace to put in place of the suite's own."""
 
-    Attributes:
-        path: a file, or a folder of ServeGen's clients.
-        format: one of `FORMATS`, or servegen.
-        draw: which of ServeGen's clients.
-    """
-
-    path: Path
-    format: str
-    draw: Draw = WHOLE
+    path: Path  # a file, or a folder of ServeGen's clients
+    format: str  # one of `FORMATS`, or servegen
+    draw: DrawSpec = WHOLE  # which of ServeGen's clients
 
     @property
     def names_tenants(self) -> bool:
@@ -58,15 +50,10 @@ def build_workload(
     suite: Suite, scenario: Scenario, seed: int, max_model_len: int,
     trace_file: TraceFile | None = None, warn: Warn = lambda _: None,
 ) -> Workload:  # fmt: skip
-    """Who sends in a scenario.
+    """Who sends in a scenario of a suite; the seed decides the block, and what is drawn.
 
-    Args:
-        suite: for half, number of seeds, and lengths of time.
-        scenario: of the suite.
-        seed: decides the block, and what is drawn.
-        max_model_len: longest prompt plus output of the engine; longer requests are clipped.
-        trace_file: read instead of the scenario's trace.
-        warn: gets one line for each thing the reader of the results must know.
+    `max_model_len` is the engine's: longer requests are clipped. `trace_file` is read instead of
+    the scenario's trace; `warn` gets a line for each thing the reader of the results must know.
 
     Raises:
         TraceError: the trace cannot be used; names file, line and key.
@@ -102,11 +89,7 @@ def build_workloads(
 ) -> list[Workload]:
     """One workload per profile, scenario and seed, in order; a warning comes once.
 
-    Args:
-        suite: what is run.
-        trace_file: as in `build_workload`.
-        max_model_lens: of each machine, by the name of its profile; of a server by "".
-        warn: as in `build_workload`.
+    `max_model_lens` are of each machine, by the name of its profile; of a server by "".
 
     Raises:
         TraceError, WorkloadError: as `build_workload`; or there is too little to measure.
@@ -122,29 +105,26 @@ def build_workloads(
     for profile, max_model_len in max_model_lens.items():
         for scenario in suite.scenarios:
             for seed in suite.every_seed:
-                built = build_workload(
-                    suite, scenario, seed, max_model_len, trace_file, warn_once
-                )
+                built = build_workload(suite, scenario, seed, max_model_len, trace_file, warn_once)
                 name = f"{scenario.name}@{profile}" if len(max_model_lens) > 1 else scenario.name
                 workloads.append(replace(built, scenario=name, profile=profile))
     return workloads
 
 
 def _file_of(scenario: Scenario) -> TraceFile:
+    """The trace that a scenario names, on this machine."""
+    draw = scenario.draw or DrawSpec()
     if scenario.trace == "servegen":
-        spec = scenario.draw or DrawSpec()
-        found = find_servegen(spec.model)
+        form, found = "servegen", find_servegen(draw.model)
         how = f"`hmas traces fetch servegen` downloads {DrawSpec().model}"
     else:
-        spec, found, how = DrawSpec(), find_azure(scenario.trace), "`hmas traces fetch` does"
+        form, found, how = "azure", find_azure(scenario.trace), "`hmas traces fetch` does"
     if found is None:
         raise TraceError(
-            f"{scenario.name}: no {spec.model if scenario.draw else scenario.trace} on this "
+            f"{scenario.name}: no {draw.model if scenario.draw else scenario.trace} on this "
             f"machine: {how}; or set HMAS_TRACES to a folder that has it somewhere below"
         )
-    if scenario.trace == "servegen":
-        return TraceFile(found, "servegen", Draw(spec.hours, spec.clients))
-    return TraceFile(found, "azure")
+    return TraceFile(found, form, draw)
 
 
 def _synthetic(tenant: TenantSpec, length_s: float) -> Sender:
@@ -172,9 +152,7 @@ def _of_clients(workload: Workload, seeds: int, file: TraceFile, warn: Warn) -> 
     from_s, until_s = (hour * 3600 for hour in file.draw.hours or model.hours)
     half = half_of(from_s, until_s, workload.half)
     length_s = workload.span.until_s
-    start_s = block_start_s(
-        workload.scenario, half, length_s, seeds, workload.seed, model.is_sent
-    )
+    start_s = block_start_s(workload.scenario, half, length_s, seeds, workload.seed, model.is_sent)
     senders = model.senders(start_s, start_s + length_s, file.draw.clients, workload.seed)
     return replace(
         workload,

@@ -24,17 +24,11 @@ GRID = 4000  # steps over a case; a ramp's clock is off by less than the square 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A stretch of time to fill.
+    """A stretch of time to fill."""
 
-    Attributes:
-        length_s: it begins at 0 s.
-        seed: of what is drawn in it.
-        changes: of its suite.
-    """
-
-    length_s: float
-    seed: int
-    changes: tuple[Change, ...] = ()
+    length_s: float  # it begins at 0 s
+    seed: int  # of what is drawn in it
+    changes: tuple[Change, ...] = ()  # of its suite
 
 
 class Sender(Protocol):
@@ -54,37 +48,27 @@ class Lengths(Protocol):
 
 
 class Stretch(NamedTuple):
-    """A time in which a sender's rate and lengths stay as they are.
+    """A time in which a sender's rate and lengths stay as they are."""
 
-    Attributes:
-        from_s, until_s: on the block's clock.
-        requests: so many are to be expected at its own rate.
-        family, shape: of the gaps between them.
-        prompts, outputs: lengths.
-        key: with seed and sender it decides what is drawn.
-    """
-
+    # from_s, until_s: on the block's clock.
     from_s: float
     until_s: float
-    requests: float
+    requests: float  # so many are to be expected at its own rate
+    # family, shape: of the gaps between them.
     family: Literal["Gamma", "Weibull"]
     shape: float
+    # prompts, outputs: lengths.
     prompts: Lengths
     outputs: Lengths
-    key: int = 0
+    key: int = 0  # with seed and sender it decides what is drawn
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A sender of independent requests.
+    """A sender of independent requests."""
 
-    Attributes:
-        who: what its requests have in common.
-        stretches: in order of time.
-    """
-
-    who: TraceRequest
-    stretches: tuple[Stretch, ...]
+    who: TraceRequest  # what its requests have in common
+    stretches: tuple[Stretch, ...]  # in order of time
 
     def send(self, factor: float, block: Block) -> RequestColumns:
         """As `Sender.send`."""
@@ -138,9 +122,7 @@ class Clock:
         return np.asarray(np.interp(passed_s, self.passed_s, self.moments_s), np.float64)
 
 
-def arrivals_s(
-    stretch: Stretch, factor: float, clock: Clock, rng: np.random.Generator
-) -> Floats:
+def arrivals_s(stretch: Stretch, factor: float, clock: Clock, rng: np.random.Generator) -> Floats:
     """So many moments that the gaps from the start to the end are of the family; (requests,).
 
     Their number is the expected one, rounded up or down by chance. Of a Gamma family this is what

@@ -7,11 +7,13 @@ Lengths are drawn from the published shares, prompts and answers independently.
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+from pydantic import ValidationError
 
 from evals.requests.columns import RequestColumns
 from evals.requests.sending import Block, Stream, Stretch, sent
@@ -27,6 +29,7 @@ from evals.requests.servegen_files import (
     windows_starts,
 )
 from evals.requests.trace import TraceError
+from evals.suite.traffic_spec import DrawSpec
 from serving.contracts import TraceRequest
 
 MOST_REQUESTS = 20_000_000  # 10 GB where a hook knows them
@@ -34,20 +37,6 @@ LONG_PROMPT, LONG_ANSWER, SHORT_ANSWER, SHORT_REASONING = 1000, 4000, 16, 500
 SELDOM, SLEEPLESS = 0.1, 0.7
 # What a contract that does not name them gives clients of each class, where tenants share.
 WEIGHTS = {"interactive": 4.0, "conversational": 2.0, "document": 2.0, "batch": 1.0}
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Which of a model's clients.
-
-    Attributes:
-        hours: from and to, since the first day's midnight; on the second day they go on with 24.
-            None: all that were published.
-        clients: so many of them, drawn by seed; None: all.
-    """
-
-    hours: tuple[float, float] | None = None
-    clients: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,47 +48,32 @@ class Drawn:
     notes: tuple[str, ...]
 
 
-def parse_draw(text: str) -> Draw:
+def parse_draw(text: str) -> DrawSpec:
     """A draw from `hours=9..17,clients=20`; each may be missing.
 
     Raises:
-        ValueError: says what is wrong with which.
+        ValueError: says what is expected.
     """
-    values = dict[str, str]()
-    for part in text.split(","):
-        key, _, value = part.partition("=")
-        if key not in ("hours", "clients") or key in values:
-            raise ValueError(f"{part}: expected hours=9..17 or clients=20, each once")
-        values[key] = value
-    hours = clients = None
-    try:
-        if "hours" in values:
-            first, _, last = values["hours"].partition("..")
-            hours = float(first), float(last)
-        clients = int(values["clients"]) if "clients" in values else None
-    except ValueError as error:
-        raise ValueError(f"{text}: expected numbers, as in hours=9..17,clients=20") from error
-    if hours is not None and not 0 <= hours[0] < hours[1]:
-        raise ValueError(f"hours={values['hours']}: expected FROM..TO, growing, from 0 on")
-    if clients is not None and clients < 1:
-        raise ValueError(f"clients={clients}: expected at least 1")
-    return Draw(hours, clients)
+    parts = [part.partition("=") for part in text.split(",")]
+    given = {key: value.split("..") if key == "hours" else value for key, _, value in parts}
+    if len(given) == len(parts) and "model" not in given:
+        with suppress(ValidationError):
+            return DrawSpec.model_validate(given)
+    raise ValueError(
+        f"{text}: expected hours that grow from 0 on, and at least 1 of the clients, each once, "
+        "as in hours=9..17,clients=20"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The clients of a model.
+    """The clients of a model."""
 
-    Attributes:
-        folder: with `chunk-N-trace.csv` and `chunk-N-dataset.json` for each.
-        windows: of each client that has lengths, by number, in order of time.
-        hours: of all of them, from the first to the end of the last.
-        malformed, notes: as in a `Trace`.
-    """
-
-    folder: Path
+    folder: Path  # with `chunk-N-trace.csv` and `chunk-N-dataset.json` for each
+    # Of each client that has lengths, by number, in order of time.
     windows: dict[int, tuple[Window, ...]]
-    hours: tuple[float, float]
+    hours: tuple[float, float]  # of all of them, from the first to the end of the last
+    # malformed, notes: as in a `Trace`.
     malformed: tuple[str, ...]
     notes: tuple[str, ...]
     _sent: frozenset[int] = frozenset()  # the ten minutes in which any client sends
@@ -187,13 +161,10 @@ class Model:
         return Stream(who, tuple(stretches))
 
 
-def draw_requests(folder: Path, draw: Draw, seed: int) -> Drawn:
+def draw_requests(folder: Path, draw: DrawSpec, seed: int) -> Drawn:
     """The requests of a model's clients at their own rates; the first arrives at 0 s.
 
-    Args:
-        folder: of one model.
-        draw: which clients, and which hours.
-        seed: decides who is drawn, and when and how long requests are.
+    The seed decides who is drawn, and when and how long requests are.
 
     Raises:
         TraceError: a file is broken, or these are no requests, or too many.

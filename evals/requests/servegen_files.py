@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from evals.requests.azure_files import download, searched_folders
+from evals.requests.azure_files import OnProgress, download, find_trace
 from evals.requests.trace import BadLineError, TraceError, numbered_lines, shown
 
 SOURCE = "https://raw.githubusercontent.com/alibaba/ServeGen/main/data/reason"
@@ -31,16 +31,11 @@ _TRACE = re.compile(r"chunk-(\d+)-trace\.csv")
 
 
 class Window(NamedTuple):
-    """Ten minutes of a client with requests in them.
+    """Ten minutes of a client with requests in them."""
 
-    Attributes:
-        start_s: since the first day's midnight.
-        requests: so many.
-        family, shape: of the gaps between them; their mean follows from `requests`.
-    """
-
-    start_s: float
-    requests: int
+    start_s: float  # since the first day's midnight
+    requests: int  # so many
+    # family, shape: of the gaps between them; their mean follows from `requests`.
     family: Literal["Gamma", "Weibull"]
     shape: float
 
@@ -60,58 +55,43 @@ class LengthShares(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client.
+    """One client."""
 
-    Attributes:
-        number: as in the names of its files.
-        windows: in order of time.
-        starts_s: from when on which lengths hold, in order of time.
-        prompts, outputs: for each of these; None where none were seen.
-        reasons: whether its answers begin with reasoning.
-    """
-
-    number: int
-    windows: tuple[Window, ...]
-    starts_s: tuple[float, ...]
+    number: int  # as in the names of its files
+    windows: tuple[Window, ...]  # in order of time
+    starts_s: tuple[float, ...]  # from when on which lengths hold, in order of time
+    # prompts, outputs: for each of these; None where none were seen.
     prompts: tuple[LengthShares | None, ...]
     outputs: tuple[LengthShares | None, ...]
-    reasons: bool
+    reasons: bool  # whether its answers begin with reasoning
 
 
 def find_servegen(model: str) -> Path | None:
-    """The folder of a model's clients, searched recursively; None: not on this machine.
+    """The folder of a model's clients; None: not on this machine.
 
     Raises:
         TraceError: `HMAS_TRACES` is set but is not a folder.
     """
-    for folder in searched_folders():
-        found = sorted(path.parent for path in folder.rglob(f"{model}/chunk-*-trace.csv"))
-        if found:
-            return found[0]
-    return None
+    found = find_trace(f"{model}/chunk-*-trace.csv")
+    return found and found.parent
 
 
 def fetch_servegen(
-    model: str, folder: Path, on_progress: Callable[[int, int | None], None], client: httpx.Client
-) -> Path:
+    model: str, folder: Path, on_progress: OnProgress, client: httpx.Client
+) -> None:
     """Download the clients of a model into `folder`; files that are there already are kept.
-
-    `on_progress(files so far, files in all)` is called for each file.
 
     Raises:
         TraceError: no network, an HTTP error, or a file that is not as published.
     """
-    target, count = folder / model, FETCHED[model]
-    for number in range(count):
-        for i, (kind, check) in enumerate((("trace.csv", _check), ("dataset.json", _document))):
-            path = target / f"chunk-{number}-{kind}"
-            if not path.exists():
-                download(
-                    f"{SOURCE}/{model}/{path.name}", path, check, lambda *_: None, client,
-                    "take another trace",
-                )  # fmt: skip
-            on_progress(2 * number + i + 1, 2 * count)
-    return target
+    checks = {"trace.csv": _check, "dataset.json": _document}
+    names = [(number, kind) for number in range(FETCHED[model]) for kind in checks]
+    for done, (number, kind) in enumerate(names, start=1):
+        path = folder / model / f"chunk-{number}-{kind}"
+        if not path.exists():
+            url = f"{SOURCE}/{model}/{path.name}"
+            download(url, path, checks[kind], lambda *_: None, client)
+        on_progress(done, len(names))
 
 
 def _check(path: Path) -> None:
@@ -168,8 +148,6 @@ def read_windows(path: Path, malformed: list[str]) -> tuple[Window, ...]:
 
 
 def _window(line: str) -> Window | None:
-    if not line:
-        return None
     fields = [field.strip() for field in line.split(",")]
     if len(fields) != 6:
         raise BadLineError(f"line: expected 6 fields, got {len(fields)}")

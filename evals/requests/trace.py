@@ -1,16 +1,19 @@
 """What is a trace, and what does a reader do with a line it cannot use?
 
-Every reader in this folder returns a `Trace`. A broken line is left out and named
-(`FILE:LINE: key: what is wrong`); a file with nothing usable in it is an error.
+A broken line is left out and named (`FILE:LINE: key: what is wrong`); a file with nothing usable
+in it is an error. Used by `readers`, and by ServeGen's.
 """
 
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from serving.contracts import TraceRequest
 
@@ -21,83 +24,71 @@ class TraceError(ValueError):
     """A trace that cannot be used; names the file, the line and the key."""
 
 
+class WorkloadError(ValueError):
+    """A workload that cannot be run; says what to do."""
+
+
 class BadLineError(ValueError):
     """One unusable line; says which key and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Requests in order of arrival, the first at 0 s, and what was left out.
+    """Requests in order of arrival, the first at 0 s, and what was left out."""
 
-    Attributes:
-        requests: the usable rows.
-        malformed: one message per broken line, in the order of the file.
-        failed: rows that record a request which got no answer; left out, not broken.
-        out_of_order: rows that arrive before the one above them; used, sorted by arrival.
-    """
-
-    requests: tuple[TraceRequest, ...]
-    malformed: tuple[str, ...] = ()
-    failed: int = 0
-    out_of_order: int = 0
+    requests: tuple[TraceRequest, ...]  # the usable rows
+    malformed: tuple[str, ...] = ()  # one message per broken line, in the order of the file
+    failed: int = 0  # rows that record a request which got no answer; left out, not broken
+    out_of_order: int = 0  # rows that arrive before the one above them; used, sorted by arrival
 
 
-ParseLine = Callable[[str], TraceRequest | None]
+def read_rows(
+    path: Path, rows: Iterable[tuple[int, Any]], parse: Callable[[Any], TraceRequest | None]
+) -> Trace:
+    """Parse numbered rows into a trace whose clock starts at the first arrival.
 
-
-def read_lines(path: Path, lines: Iterator[tuple[int, str]], parse: ParseLine) -> Trace:
-    """Parse numbered lines into a trace whose clock starts at the first arrival.
-
-    `parse` returns a request, or None for a row that records a failed one.
+    `parse` returns a request, or None for a row that records a failed one; a row that it refuses
+    (`BadLineError`, pydantic's `ValidationError`) is malformed.
 
     Raises:
-        TraceError: no line is usable.
+        TraceError: no row is usable.
     """
-    requests: list[TraceRequest] = []
-    malformed: list[str] = []
-    failed = 0
-    for number, line in lines:
-        if not line.strip():
-            continue
+    requests, malformed, failed = list[TraceRequest](), list[str](), 0
+    for number, row in rows:
         try:
-            request = parse(line)
+            request = parse(row)
         except BadLineError as error:
             malformed.append(f"{path}:{number}: {error}")
-            continue
-        if request is None:
-            failed += 1
+        except ValidationError as error:
+            malformed.append(f"{path}:{number}: {_first_of(error)}")
         else:
-            requests.append(request)
+            failed += request is None
+            if request is not None:
+                requests.append(request)
     if not requests:
         first = f"; first problem: {malformed[0]}" if malformed else ""
         raise TraceError(
             f"{path}: no usable request ({len(malformed)} malformed lines, {failed} failed){first}"
         )
-    return Trace(
-        starting_at_zero(requests),
-        tuple(malformed),
-        failed,
-        sum(later.arrival_s < row.arrival_s for row, later in pairwise(requests)),
-    )
-
-
-def starting_at_zero(requests: list[TraceRequest]) -> tuple[TraceRequest, ...]:
-    """Requests sorted by arrival (stable), shifted so that the first arrives at 0 s."""
     ordered = sorted(requests, key=lambda request: request.arrival_s)
     start_s = ordered[0].arrival_s
-    return tuple(
-        TraceRequest(
-            arrival_s=round(request.arrival_s - start_s, 7),
-            prompt_tokens=request.prompt_tokens,
-            output_tokens=request.output_tokens,
-            prefix=request.prefix,
-        )
-        for request in ordered
-    )
+    return Trace(
+        tuple(replace(one, arrival_s=round(one.arrival_s - start_s, 7)) for one in ordered),
+        tuple(malformed), failed,
+        sum(later.arrival_s < row.arrival_s for row, later in pairwise(requests)),
+    )  # fmt: skip
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "missing":
+        return f"{first['loc'][0]}: missing"
+    what = first["msg"].removeprefix("Value error, ")
+    return f"{first['loc'][0]}: {what}, got {shown(first['input'])}"
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a text file, gzipped or not, with their numbers.
+    """Lines of a text file, gzipped or not, with their numbers; blank ones are left out.
 
     Bytes that are not UTF-8 become U+FFFD.
 
@@ -108,64 +99,36 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         with path.open("rb") as file:
             unpack = gzip.open if file.read(2) == GZIP_MAGIC else open
         with unpack(path, "rt", encoding="utf-8-sig", errors="replace", newline=None) as text:
-            yield from enumerate(text, start=1)
+            yield from ((i, line) for i, line in enumerate(text, start=1) if line.strip())
     except (OSError, EOFError, zlib.error) as error:  # the last two: a gzip file cut off
         why = getattr(error, "strerror", None) or error
         raise TraceError(f"{path}: cannot be read: {why}") from error
 
 
-def csv_columns(
-    path: Path, lines: Iterator[tuple[int, str]], wanted: tuple[str, ...], optional: str = ""
-) -> tuple[list[int], list[int]]:
-    """Positions of the wanted columns, from the header line, and of an optional one, if there.
+def csv_rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The fields of each row by column, with its line's number; the first line is the header.
 
     Raises:
-        TraceError: the file is empty or its header lacks a column.
+        TraceError: the file cannot be read, is empty, or its header lacks a column.
     """
-    number, header = next((each for each in lines if each[1].strip()), (1, ""))
+    lines = numbered_lines(path)
+    number, header = next(lines, (1, ""))
+    names = _cells(header)
+    if missing := [column for column in wanted if column not in names]:
+        raise TraceError(
+            f"{path}:{number}: {missing[0]}: column missing; "
+            f"expected the header {','.join(wanted)!r}, got {header.strip()[:80]!r}"
+        )
+    for number, line in lines:
+        yield number, dict(zip(names, _cells(line), strict=False))
+
+
+def _cells(line: str) -> list[str]:
+    """The fields of a CSV line; none of what is no CSV."""
     try:
-        names = [name.strip() for name in next(csv.reader([header.strip()]), [])]
+        return [cell.strip() for cell in next(csv.reader([line.strip()]), [])]
     except csv.Error:
-        names = []
-    for column in wanted:
-        if column not in names:
-            raise TraceError(
-                f"{path}:{number}: {column}: column missing; "
-                f"expected the header {','.join(wanted)!r}, got {header.strip()[:80]!r}"
-            )
-    found = [names.index(column) for column in wanted]
-    return found, [names.index(optional)] if optional in names else []
-
-
-def csv_fields(line: str, columns: list[int], wanted: tuple[str, ...]) -> list[str]:
-    """The wanted fields of one CSV row.
-
-    Raises:
-        BadLineError: the row is too short or is not CSV.
-    """
-    try:
-        row = next(csv.reader([line]))
-    except csv.Error as error:
-        raise BadLineError(f"{wanted[0]}: not a CSV row: {error}") from error
-    for name, position in zip(wanted, columns, strict=True):
-        if position >= len(row):
-            raise BadLineError(f"{name}: missing, the row has {len(row)} fields")
-    return [row[position].strip() for position in columns]
-
-
-def token_count(key: str, value: object, least: int = 1) -> int:
-    """A whole number of tokens, from text or JSON.
-
-    Raises:
-        BadLineError: not a whole number, or less than `least`.
-    """
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        value = int(value[:18])
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadLineError(f"{key}: expected a whole number of tokens, got {shown(value)}")
-    if value < least:
-        raise BadLineError(f"{key}: expected at least {least}, got {value}")
-    return value
+        return []
 
 
 def shown(value: object) -> str:

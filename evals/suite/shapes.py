@@ -1,10 +1,39 @@
-"""Which shapes does a suite describe traffic with? Lengths, think times, and levels over time."""
+"""How long is a case, and which shapes does its traffic have? Lengths, and levels over time.
+
+Traffic goes on after what counts: whoever puts requests off would otherwise finish them on an
+engine to which nothing comes any more, or not before the end although in time.
+"""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A case's time, from 0 s on: warm-up, what counts, tail. Requests arrive in all of it."""
+
+    counted_s: float  # length of what counts
+    # warmup_s, tail_s: of what is served before and after it, and counts for nothing.
+    warmup_s: float = 0.0
+    tail_s: float = 0.0
+
+    @property
+    def counted_until_s(self) -> float:
+        """When the tail begins."""
+        return self.warmup_s + self.counted_s
+
+    @property
+    def until_s(self) -> float:
+        """When all ends, whatever is still inside."""
+        return self.counted_until_s + self.tail_s
+
+    def counts(self, arrival_s: float) -> bool:
+        """Whether a request that arrives then counts."""
+        return self.warmup_s <= arrival_s <= self.counted_until_s
+
 
 Floats = NDArray[np.float64]
 Z90 = 1.2815515655446004  # 90th percentile of the standard normal
@@ -31,20 +60,14 @@ class Lognormal:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """For a while, a tenant (None: everybody) sends `factor` times as much.
+    """For a while, a tenant (None: everybody) sends `factor` times as much."""
 
-    Attributes:
-        factor: 0: nothing.
-        from_s, until_s: since the start of the case; infinite: to its end.
-        over_s: the rate takes so long to get there, and as long to come back; 0: at once.
-        tenant: whose; None: everybody's.
-    """
-
-    factor: float
+    factor: float  # 0: nothing
+    # from_s, until_s: since the start of the case; infinite: to its end.
     from_s: float
     until_s: float
-    over_s: float = 0.0
-    tenant: str | None = None
+    over_s: float = 0.0  # the rate takes so long to get there, and as long to come back; 0: at once
+    tenant: str | None = None  # whose; None: everybody's
 
     def factors(self, moments_s: Floats) -> Floats:
         """The factor at each moment; same shape."""

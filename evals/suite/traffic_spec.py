@@ -9,8 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from evals.suite.shapes import Change, Lognormal
-from evals.suite.span import Span
+from evals.suite.shapes import Change, Lognormal, Span
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.\-]+$")]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.requests.blocks import block_start_s, half_of, place
-from evals.requests.scaling import WorkloadError
+from evals.requests.trace import WorkloadError
 from evals.suite.traffic_spec import Half
 
 HALVES: tuple[Half, ...] = ("development", "test")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.requests import FORMATS
+from evals.requests.readers import FORMATS
 from evals.requests.trace import TraceError
 
 FILES = [name for name in FORMATS if name != "servegen"]  # whose traces are folders

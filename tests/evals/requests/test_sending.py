@@ -81,8 +81,7 @@ def test_a_tenant_joins_another_leaves_and_the_third_goes_on():
     columns = sent(senders, 1.0, Block(4000.0, 1, changes))
     assert (np.diff(columns.arrival_s) >= 0).all()
     own = {
-        one.tenant: columns.arrival_s[columns.sender == i]
-        for i, one in enumerate(columns.senders)
+        one.tenant: columns.arrival_s[columns.sender == i] for i, one in enumerate(columns.senders)
     }
     assert own["new"][0] >= 1500
     assert own["old"][-1] <= 2500

@@ -7,15 +7,15 @@ import pytest
 
 from evals.requests.offer import offer
 from evals.requests.scenario import TraceFile, build_workload
-from evals.requests.servegen import Draw
 from evals.requests.servegen_files import find_servegen
 from evals.requests.trace import TraceError
 from evals.suite.suite import load_suite
 from evals.suite.toml_file import SuiteError
+from evals.suite.traffic_spec import DrawSpec
 from tests.command_line import run_hmas
 from tests.evals.servegen_samples import write_model
 
-TWO_HOURS = Draw((0.0, 2.0))
+TWO_HOURS = DrawSpec(hours=(0.0, 2.0))
 SUITE = """\
 name = "clients"
 half = "test"

@@ -49,11 +49,7 @@ def test_each_turn_begins_with_the_one_before_it_and_nothing_else_does():
 def test_a_turn_comes_the_think_time_after_the_nominal_end_of_the_one_before():
     quick = replace(CHATS, think_s=Lognormal(1e-6, 2e-6, 1.0), prompts=Lognormal(600, 700, 800))
     sessions = by_session(quick.send(1.0, BLOCK).requests())
-    pairs = [
-        (one, two)
-        for turns in sessions.values()
-        for one, two in pairwise(turns)
-    ]
+    pairs = [(one, two) for turns in sessions.values() for one, two in pairwise(turns)]
     assert len(pairs) > 100
     for one, two in pairs:
         nominal_s = FIRST_TOKEN_S + TOKEN_S * one.output_tokens

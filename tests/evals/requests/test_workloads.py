@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from evals.requests.columns import LazyRequests, RequestColumns
 from evals.requests.offer import offer
 from evals.requests.rows import times, with_tenants
-from evals.requests.scaling import WorkloadError, scale_to_rate, span_s
 from evals.requests.scenario import build_workload
+from evals.requests.trace import WorkloadError
 from evals.suite.suite import Suite
 from evals.suite.traffic_spec import TenantSpec
 from serving.contracts import TraceRequest
@@ -45,21 +45,6 @@ def suite(*changes, minutes=4, **keys):
 def workload(*changes, seed=0, **keys):
     built = suite(*changes, **keys)
     return build_workload(built, built.scenarios[0], seed, 16_384)
-
-
-@given(requests=traces, rate_rps=st.floats(0.01, 1000))
-def test_time_scaling_hits_the_rate_and_keeps_the_shape(requests, rate_rps):
-    if requests[-1].arrival_s - requests[0].arrival_s < 1e-3:
-        return
-    scaled = scale_to_rate(requests, rate_rps)
-    assert len(scaled) / span_s(scaled) == pytest.approx(rate_rps)
-    shape = [(r.arrival_s - requests[0].arrival_s) / span_s(requests) for r in requests]
-    assert [r.arrival_s / span_s(scaled) for r in scaled] == pytest.approx(shape, abs=1e-6)
-
-
-def test_a_trace_without_a_span_has_no_rate():
-    with pytest.raises(WorkloadError, match="take more requests"):
-        span_s(offered(3.0, 3.0))
 
 
 @given(requests=traces, factor=st.floats(0.001, 3), max_model_len=st.integers(2, 8192))

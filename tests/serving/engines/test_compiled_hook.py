@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from evals.requests.azure import read
 from evals.requests.azure_files import find_azure
+from evals.requests.readers import read_azure
 from serving.contracts import Contract, TenantTerms, TraceRequest
 from serving.contracts.contract import ClassTerms
 from serving.contracts.rules import COUNTERS, RULES
@@ -177,7 +177,7 @@ def test_the_azure_conversation_trace_under_the_start_rules(kv_blocks, rate):
     if path is None:
         pytest.skip("HMAS_TRACES names no folder with the Azure trace")
     profile = machine(kv_blocks, 256, 2048)
-    first = read(path).requests[:600]
+    first = read_azure(path).requests[:600]
     requests = with_owners(
         [replace(one, arrival_s=(one.arrival_s - first[0].arrival_s) / rate) for one in first], 3
     )

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evals.requests.azure import read
 from evals.requests.azure_files import find_azure
+from evals.requests.readers import read_azure
 from serving.contracts import TraceRequest
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import columns
@@ -130,7 +130,7 @@ def test_the_azure_conversation_trace(kv_blocks, rate):
     if path is None:
         pytest.skip("HMAS_TRACES names no folder with the Azure trace")
     profile = machine(kv_blocks, 256, 2048)
-    first = read(path).requests[:600]
+    first = read_azure(path).requests[:600]
     requests = tuple(
         replace(one, arrival_s=(one.arrival_s - first[0].arrival_s) / rate) for one in first
     )
