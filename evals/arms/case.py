@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from evals.result.metrics import CaseRun, Facts
 from evals.result.recording import AppliedDecision
 from evals.suite.arms import Arm, ControllerOptions
-from evals.suite.span import Span
+from evals.suite.shapes import Span
 from evals.suite.tuned import TunedMachine
 from hmas_agents.situation import Expected
 from serving.contracts import SLO, Outcome, TraceRequest
@@ -39,22 +39,9 @@ class Counts(Protocol):
     gap_counts: NDArray[np.int64]
 
 
-CaseId = tuple[str, float, int, str]  # scenario, load, seed, arm
-
-
 @dataclass(frozen=True, slots=True)
 class SimulatedCase:
-    """Everything one run needs; `requests` arrive on the clock of the load.
-
-    Attributes:
-        span: how long the case is, and what of it counts.
-        seed: decides what an arm draws; everything else is drawn already.
-        tuned: of the development half, for arms that read it.
-        expected: changes of traffic as they were announced, for `hmas-announced`.
-        facts: what the result says beside the figures.
-        moments_s: when traffic changes.
-        keep_outcomes: whether single requests are wanted, or only their figures.
-    """
+    """Everything one run needs; `requests` arrive on the clock of the load."""
 
     scenario: str
     load: float
@@ -62,19 +49,15 @@ class SimulatedCase:
     requests: Sequence[TraceRequest]
     profile: EngineProfile
     settings: EngineSettings
-    span: Span
+    span: Span  # how long the case is, and what of it counts
     controller: ControllerOptions
-    seed: int = 0
-    tuned: TunedMachine | None = None
+    seed: int = 0  # decides what an arm draws; everything else is drawn already
+    tuned: TunedMachine | None = None  # of the development half, for arms that read it
+    # Changes of traffic as they were announced, for `hmas-announced`.
     expected: tuple[Expected, ...] = ()
-    facts: Facts = field(default_factory=dict)
-    moments_s: tuple[float, ...] = ()
-    keep_outcomes: bool = True
-
-    @property
-    def id(self) -> CaseId:
-        """What tells it from the other cases of its suite."""
-        return self.scenario, self.load, self.seed, self.arm.name
+    facts: Facts = field(default_factory=dict)  # what the result says beside the figures
+    moments_s: tuple[float, ...] = ()  # when traffic changes
+    keep_outcomes: bool = True  # whether single requests are wanted, or only their figures
 
     @property
     def title(self) -> str:

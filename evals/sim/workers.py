@@ -19,11 +19,10 @@ class WorkerError(RuntimeError):
 
 
 class Workers:
-    """Worker processes for the length of a `with` block; none outlives it, nor this process.
+    """So many worker processes (0: one per core) for the length of a `with` block.
 
-    Args:
-        jobs: how many at most; 0: one per core.
-        progress: counts the finished jobs, and gets a line of each.
+    None outlives it, nor this process; progress counts the jobs that are done, and gets a line of
+    each.
     """
 
     def __init__(self, jobs: int, progress: CaseProgress) -> None:
@@ -48,13 +47,10 @@ class Workers:
         title: Callable[[Item], str],
         line: Callable[[Item, Answer], str],
     ) -> list[Answer]:
-        """Answers to all items, in their order.
+        """Answers to all items, one job each, in their order.
 
-        Args:
-            function: importable by its name; items and answers must be picklable.
-            items: one job each.
-            title: how a failure names the job.
-            line: what to say of a job that is done.
+        `function` is importable by its name, items and answers are picklable; `title` names the job
+        in a failure, `line` is what to say of one that is done.
 
         Raises:
             WorkerError: a job raised, or a worker died.
@@ -69,9 +65,7 @@ class Workers:
                 except BrokenExecutor as error:
                     raise WorkerError("a worker process died: is there enough memory?") from error
                 except Exception as error:
-                    raise WorkerError(
-                        f"{title(item)}: {type(error).__name__}: {error}"
-                    ) from error
+                    raise WorkerError(f"{title(item)}: {type(error).__name__}: {error}") from error
                 done(line(item, answer))
         return [answers[i] for i in range(len(items))]
 

@@ -1,8 +1,8 @@
 """What is the most that any scheduler could have met, and what would limit it?
 
-Called by reports: goodput is shown as a share of `Bound.goodput_rps`. The bound holds for
-every scheduler of the simulated engine, also for one that knows arrivals and lengths
-beforehand: it may preempt, pause and size steps as it likes.
+Called by runs, whose results say their share of it. The bound holds for every scheduler of
+the simulated engine, also for one that knows arrivals and lengths beforehand: it may preempt, pause
+and size steps as it likes.
 
 Derivation. Let y_i be 1 if request i meets its SLOs. All that i needs happens in steps that
 start after its release and end before its due time (`work` says when and how much).
@@ -41,7 +41,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from evals.requests.scaling import span_s
 from evals.sim.bound.windows import Resource, Windows
 from evals.sim.bound.work import Floats, least_work
 from serving.contracts import TraceRequest
@@ -58,22 +57,14 @@ _IN_USE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What no scheduler can exceed on one workload and engine.
+    """What no scheduler can exceed on one workload and engine."""
 
-    Attributes:
-        met: requests that meet all their SLOs, at most; a fraction may be left of the relaxation.
-        goodput_rps: the same per second from first to last arrival, as in `evals.result.metrics`.
-        possible: requests that would meet their SLOs alone on an idle engine.
-        binding: what limits `met`: "load" if all that is possible may be met, else what the
-            steps were counted by in the constraints that weigh most.
-        bins: stretches of time that the grid cuts the run into.
-    """
-
+    # Requests that meet all their SLOs, at most; a fraction may be left of the relaxation.
     met: float
-    goodput_rps: float
-    possible: int
+    possible: int  # requests that would meet their SLOs alone on an idle engine
+    # What limits `met`: "load" if all that is possible may be met, else what the steps were counted
+    # by in the constraints that weigh most.
     binding: Binding
-    bins: int
 
 
 def upper_bound(
@@ -82,26 +73,17 @@ def upper_bound(
     settings: EngineSettings,
     until_s: float,
 ) -> Bound:
-    """Bound what any scheduler can meet.
+    """Bound what any scheduler can meet of `requests`, in order of arrival, until `until_s`.
 
-    Args:
-        requests: the workload in order of arrival, as the engine gets it.
-        profile: the machine and its cost model. An arm with a larger token budget is another
-            engine: for a bound over several arms give the largest that any of them tries.
-        settings: the targets of the SLO classes.
-        until_s: no step starts later.
-
-    Raises:
-        WorkloadError: all requests arrive at the same moment, so there is no rate.
+    An arm with a larger token budget is another engine: for a bound over several arms give the
+    profile the largest that any of them tries.
     """
-    offered_s = span_s(requests)
     work = least_work(requests, profile, settings, until_s)
     possible = len(work.release_s)
     if not possible:
-        return Bound(0.0, 0.0, 0, "load", 0)
-    windows = Windows(work, profile, _GRID_POINTS)
-    met, binding = _relaxed(windows, possible)
-    return Bound(met, met / offered_s, possible, binding, len(windows.grid_s) - 1)
+        return Bound(0.0, 0, "load")
+    met, binding = _relaxed(Windows(work, profile, _GRID_POINTS), possible)
+    return Bound(met, possible, binding)
 
 
 def _relaxed(windows: Windows, possible: int) -> tuple[float, Binding]:

@@ -20,19 +20,12 @@ _SPREAD = 64  # at most one new window for each pair of 64ths of the grid: many 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of time, and seconds of it that each request takes if it is met.
+    """A stretch of time, and seconds of it that each request takes if it is met."""
 
-    Attributes:
-        resource: what its steps were counted by.
-        start_s: where it begins.
-        end_s: where it ends.
-        need_s: one entry per request.
-    """
-
-    resource: Resource
-    start_s: float
-    end_s: float
-    need_s: Floats
+    resource: Resource  # what its steps were counted by
+    start_s: float  # where it begins
+    end_s: float  # where it ends
+    need_s: Floats  # one entry per request
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +39,9 @@ class _Charge:
 class Windows:
     """Finds stretches with too much in them.
 
-    Args:
-        work: what each request takes.
-        profile: the machine.
-        most_points: grid points at most; with fewer than the requests have releases and
-            deadlines, requests count in a window only if they lie inside it, so coarse
-            grids miss constraints and never invent one.
+    With fewer grid points (`most_points`) than the requests have releases and deadlines, requests
+    count in a window only if they lie inside it, so coarse grids miss constraints and never invent
+    one.
     """
 
     def __init__(self, work: LeastWork, profile: EngineProfile, most_points: int) -> None:
@@ -72,12 +62,7 @@ class Windows:
         np.power(length_s, -0.5, out=self._weights, where=length_s > 1e-9)
 
     def overfull(self, share: Floats, most: int) -> list[Window]:
-        """Windows that cannot hold the chosen shares of the requests, the worst ones.
-
-        Args:
-            share: how much of each request is chosen, in [0, 1].
-            most: windows of each resource at most.
-        """
+        """Windows that cannot hold the chosen shares (0..1): the worst of each resource."""
         found = []
         weight = share * self._steps
         chains = self._chains(weight)

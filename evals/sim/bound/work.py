@@ -60,11 +60,7 @@ def least_work(
 ) -> LeastWork:
     """What each request takes at least; requests that cannot be met alone are left out.
 
-    Args:
-        requests: the workload.
-        profile: the machine.
-        settings: give each SLO class its targets.
-        until_s: no step starts later; the last one may end `longest_step_s` after.
+    No step starts after `until_s`; the last one may end `longest_step_s` later.
     """
     cost, budget = profile.cost, profile.token_budget
     prompt = np.array([r.prompt_tokens for r in requests], float)

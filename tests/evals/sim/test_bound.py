@@ -11,15 +11,13 @@ from evals.arms import run_case
 from evals.arms.case import SimulatedCase
 from evals.arms.sglang.engine import EmulatedSGLang
 from evals.machines.profile_file import load_profile
-from evals.requests.scaling import WorkloadError, scale_to_rate, span_s
 from evals.requests.sending import Block, Stream, Stretch, sent
 from evals.result.metrics import summarise
 from evals.sim.bound import upper_bound
 from evals.sim.bound.windows import Windows
 from evals.sim.bound.work import least_work
 from evals.suite.arms import ControllerOptions, parse_arm
-from evals.suite.shapes import Lognormal
-from evals.suite.span import Span
+from evals.suite.shapes import Lognormal, Span
 from serving.contracts import SLO, CostCoefficients, TraceRequest, with_classes
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile
@@ -40,11 +38,17 @@ PLAIN = EngineProfile(
 )  # fmt: skip
 
 
+def span_s(requests: tuple[TraceRequest, ...]) -> float:
+    return requests[-1].arrival_s - requests[0].arrival_s
+
+
 def workload(seed: int, rate_rps: float, count: int = 30) -> tuple[TraceRequest, ...]:
     each = Stretch(0.0, 99.0, count, "Gamma", 1.0, Lognormal(1020, 2734, 14_050),
                    Lognormal(129, 424, 1000))  # fmt: skip
     senders = [Stream(TraceRequest(0.0, 1, 1, name, name), (each,)) for name in CLASSES]
-    return scale_to_rate(sent(senders, 1.0, Block(99.0, seed)).requests()[:count], rate_rps)
+    drawn = sent(senders, 1.0, Block(99.0, seed)).requests()[:count]
+    first_s, slower = drawn[0].arrival_s, count / span_s(drawn) / rate_rps
+    return tuple(replace(one, arrival_s=(one.arrival_s - first_s) * slower) for one in drawn)
 
 
 def promised(**classes: SLO) -> EngineSettings:
@@ -62,7 +66,7 @@ def test_no_arm_meets_more(machine, seed, rate_rps):
             ControllerOptions(),
         )  # fmt: skip
         result = summarise(run_case(case), span_s(requests))
-        assert result["goodput_rps"] <= bound.goodput_rps + 1e-9, name
+        assert result["goodput_rps"] * span_s(requests) <= bound.met + 1e-6, name
 
 
 @settings(max_examples=15, deadline=None)
@@ -166,9 +170,9 @@ def test_alone_on_an_idle_engine_it_is_exact(slo, prompt, output, met):
     assert upper_bound(requests, PLAIN, promised(c=slo), 100.0).met == pytest.approx(2 * met)
 
 
-def test_goodput_is_over_the_span_of_the_arrivals():
+def test_all_that_is_possible_alone_is_limited_by_the_load():
     requests = [TraceRequest(at, 10, 2) for at in (0.0, 4.0)]
     bound = upper_bound(requests, PLAIN, EngineSettings(), 100.0)
-    assert (bound.met, bound.goodput_rps, bound.binding) == (2.0, 0.5, "load")
-    with pytest.raises(WorkloadError, match="span 0 s"):
-        upper_bound(requests[:1], PLAIN, EngineSettings(), 100.0)
+    assert (bound.met, bound.binding) == (2.0, "load")
+    alone = upper_bound(requests[:1], PLAIN, EngineSettings(), 100.0)
+    assert (alone.met, alone.binding) == (1.0, "load")

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from evals.requests.scaling import WorkloadError
 from evals.requests.sending import Block, Stream, Stretch
-from evals.sim.capacity import simulated_capacity_rps
+from evals.requests.trace import WorkloadError
+from evals.sim.suite_run import simulated_capacity_rps
 from evals.suite.shapes import Lognormal
 from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings

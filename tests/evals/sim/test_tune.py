@@ -11,9 +11,18 @@ from evals.arms.stock import run_setting
 from evals.progress import CaseProgress
 from evals.requests.offer import Workload
 from evals.requests.scenario import build_workloads
-from evals.sim.jobs import RunOptions
-from evals.sim.tune import Tuner, for_tuning, tune
-from evals.sim.tune_stock import NO_LIMIT, as_options, first_grid, tune_stock, widened, worth_of
+from evals.sim.suite_run import RunOptions
+from evals.sim.tune import (
+    NO_LIMIT,
+    as_options,
+    first_grid,
+    for_tuning,
+    tune,
+    tune_stock,
+    tuned_on,
+    widened,
+    worths_of_settings,
+)
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.suite import load_suite
 from evals.suite.tuned import StockSetting
@@ -42,7 +51,7 @@ def found(tmp_path_factory):
     cases = [case("vllm-fcfs", workload(80, rate, seed), controller=controller, seed=seed)
              for rate in (15.0, 30.0) for seed in (1, 2)]  # fmt: skip
     workers: Any = InProcess()
-    return cases, Tuner(workers, cases).found()
+    return cases, tuned_on(workers, cases)
 
 
 def mean(cases, run):
@@ -66,16 +75,15 @@ def test_what_is_found_is_worth_what_it_says_and_no_less_than_what_it_is_chosen_
 def test_options_are_tuned_jointly_and_beyond_the_first_grid_where_that_pays():
     asked = []
 
-    def worths(jobs):
-        asked.extend(jobs[0][1])
+    def worths(settings):
+        asked.extend(settings)
         # Best: half the least budget of the first grid, a quarter of its sequences, all let in.
         return [
             [-abs(s.token_budget - 256) - 10 * abs(s.max_num_seqs - 8) - s.max_num_queued_tokens
              for s in settings]
-            for _, settings in jobs
         ]  # fmt: skip
 
-    best, limits, worth = tune_stock([case("vllm-fcfs")], worths)
+    best, limits, worth = tune_stock(MACHINE, worths)
     assert best == StockSetting(token_budget=256, max_num_seqs=8, max_num_queued_tokens=NO_LIMIT)
     assert worth == 0
     assert limits["max_num_queued_tokens"] == "no limit: all are let in"
@@ -100,7 +108,7 @@ def test_a_limit_is_a_time_of_full_prefill_steps_and_columns_count_as_runs_do():
     assert setting.max_num_queued_tokens == round(2.0 * 2048 / (5e-3 + 2048 * 100e-6))
     item = case("vllm-tuned")
     settings = (setting, as_options(MACHINE, (512, 16, INF)))
-    assert worth_of((item, settings)) == [
+    assert worths_of_settings((item, settings)) == [
         item.share_met(run_setting(item, each)) for each in settings
     ]
 
