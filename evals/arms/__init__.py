@@ -11,7 +11,7 @@ from evals.arms.engine import BuildEngine, build_simulated
 from evals.arms.fixed import run_fixed
 from evals.arms.hindsight import run_hindsight
 from evals.arms.loop import run_loop
-from evals.arms.sglang_emulated import run_sglang
+from evals.arms.sglang import run_sglang
 from evals.arms.stock import run_stock
 from evals.arms.switching import run_switching
 from evals.result.metrics import CaseRun

@@ -30,12 +30,8 @@ class Cassette(httpx.BaseTransport):
 
     The key is the SHA-256 of method, last word of the path, and body: neither the endpoint's
     address nor its API key matters, and neither is kept. Several processes may record into
-    the same file; the first reply to a question stays.
-
-    Args:
-        path: the file; it need not exist when recording.
-        record: ask the endpoint what the file does not answer, and keep the reply.
-        endpoint: how to reach it; default: HTTP.
+    the same file; the first reply to a question stays. With `record` the endpoint (over HTTP, if
+    none is given) is asked what the file does not answer; then the file need not exist.
 
     Raises:
         CassetteError: the file cannot be read, or a line of it is broken.

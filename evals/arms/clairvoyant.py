@@ -44,9 +44,7 @@ _MOST_ADDED, _SMALLER = 0.3, 0.97  # share of those dropped; after a try that br
 def run_clairvoyant(case: SimulatedCase, run_case: Callable[[SimulatedCase], CaseRun]) -> CaseRun:
     """The best run found, be it one of those that the search begins with.
 
-    Args:
-        case: whose requests.
-        run_case: runs another arm on them.
+    `run_case` runs another arm on the case's requests.
     """
     runs = [run_case(replace(case, arm=parse_arm(name))) for name in starts(case)]
     best = max(runs, key=case.met)
@@ -72,12 +70,7 @@ class Plan:
 
 
 class Search:
-    """A local search over plans of one case.
-
-    Args:
-        case: whose requests.
-        start: a run of them; what it met is kept at first.
-    """
+    """A local search over plans of one case; what `start`, a run of it, met is kept at first."""
 
     def __init__(self, case: SimulatedCase, start: CaseRun) -> None:
         self._case, self._rng = case, np.random.default_rng(case.seed)

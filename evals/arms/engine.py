@@ -38,14 +38,9 @@ def run_on(
     engine: RunnableEngine, case: SimulatedCase, tickers: Sequence[Ticker] = (),
     decisions: Sequence[AppliedDecision] = (), *, until_s: float | None = None,
 ) -> CaseRun:  # fmt: skip
-    """Serve a case's requests.
+    """Serve a case's requests, until an earlier end where one is given.
 
-    Args:
-        engine: as its arm has it.
-        case: whose requests.
-        tickers: of whoever decides.
-        decisions: a list that gets them.
-        until_s: an earlier end.
+    `tickers` are of whoever decides, `decisions` a list that gets what is decided.
     """
     engine.gaps_of_s = case.counted_s
     end_s = case.span.until_s if until_s is None else until_s

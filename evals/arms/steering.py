@@ -1,7 +1,7 @@
 """How does an arm keep a policy in force, or change it, without the control loop?
 
-Stock limits, the rules that go with the policy, a lease of its own. Used by the fixed arms
-and by those that switch at random or in hindsight.
+Stock limits, the rules that go with the policy, a lease of its own. Used by the fixed arms, live
+and simulated, and by those that switch at random or in hindsight.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from evals.suite.arms import (
     limits_not_taken,
     parse_arm,
 )
-from serving.contracts import Limits
+from serving.contracts import Envelope, Limits
 from serving.engines.profile import EngineProfile
 from serving.engines.protocol import Engine
 
@@ -21,43 +21,45 @@ TTL_S = 7200.0
 RENEW_S = 3600.0
 
 
+class ArmError(RuntimeError):
+    """The engine could not be put under an arm; says why."""
+
+
 class Steering:
-    """Puts one fixed arm after the other in force.
+    """Puts one fixed arm after the other in force, on an engine that nobody else steers.
 
-    Args:
-        engine: of one case, nobody else's.
-        profile: its machine; the limits are the machine's.
-        name: of the arm that is run, for errors.
-
-    Attributes:
-        in_force: name of the fixed arm whose policy and rules act; empty before the first.
+    The limits are the machine's; `name` is of the arm that is run, for errors. `in_force` is the
+    fixed arm whose policy and rules act; empty before the first.
     """
 
-    def __init__(self, engine: Engine, profile: EngineProfile, name: str) -> None:
-        self._engine, self._name = engine, name
-        self._limits = Limits(profile.max_active_requests, profile.token_budget)
+    def __init__(
+        self, engine: Engine, machine: EngineProfile | Envelope, name: str, ttl_s: float = TTL_S
+    ) -> None:
+        self._engine, self._name, self._ttl_s = engine, name, ttl_s
+        self._limits = Limits(machine.max_active_requests, machine.token_budget)
         self.in_force = ""
 
     def put_in_force(self, arm: Arm, reason: str) -> None:
         """Change policy and rules to those of a fixed arm.
 
         Raises:
-            RuntimeError: the engine refused, or took other limits than asked.
+            ArmError: the engine refused, or took other limits than asked.
         """
         epoch = self._engine.snapshot().epoch + 1
-        decision = replace(fixed_decision(arm, self._limits, epoch, TTL_S), reason=reason)
+        decision = replace(fixed_decision(arm, self._limits, epoch, self._ttl_s), reason=reason)
         ack = self._engine.apply(decision)
         if not ack.accepted:
-            raise RuntimeError(f"{self._name}: the engine refused: {ack.reason}")
+            raise ArmError(f"{self._name}: the engine refused: {ack.reason}")
         if changed := limits_not_taken(decision.limits, self._engine.snapshot().limits):
-            raise RuntimeError(f"{self._name}: the engine runs with other limits: {changed}")
+            self.release()
+            raise ArmError(f"{self._name}: the engine runs with other limits: {changed}")
         self.in_force = arm.name
 
     def go_on_with(self, name: str, reason: str) -> None:
         """Put the fixed arm of this name in force, or renew it where it is.
 
         Raises:
-            RuntimeError: as the two.
+            ArmError: as the two.
         """
         if name == self.in_force:
             self.renew()
@@ -68,8 +70,12 @@ class Steering:
         """Keep what is in force.
 
         Raises:
-            RuntimeError: the lease was lost.
+            ArmError: the lease was lost.
         """
-        renewed = self._engine.renew(FIXED_CONTROLLER, TTL_S)
+        renewed = self._engine.renew(FIXED_CONTROLLER, self._ttl_s)
         if not renewed.accepted:
-            raise RuntimeError(f"{self._name}: the lease was lost: {renewed.reason}")
+            raise ArmError(f"{self._name}: the lease was lost: {renewed.reason}")
+
+    def release(self) -> None:
+        """Give the lease back: the engine returns to its default."""
+        self._engine.release(FIXED_CONTROLLER)

@@ -1,6 +1,6 @@
 """How well does stock vLLM do: at its defaults, tuned, and with deadlines as priorities?
 
-Settings of `vllm-tuned` come from the development half (`evals.sim.tune_stock`).
+Settings of `vllm-tuned` come from the development half (`evals.sim.tune`).
 """
 
 from dataclasses import replace

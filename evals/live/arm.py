@@ -11,15 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from evals.suite.arms import (
-    FIXED_CONTROLLER,
-    Arm,
-    ControllerOptions,
-    controller_config,
-    fixed_decision,
-    limits_not_taken,
-)
-from serving.contracts import Limits
+from evals.arms.steering import ArmError, Steering
+from evals.suite.arms import Arm, ControllerOptions, controller_config
 from serving.engines.protocol import Engine
 
 if TYPE_CHECKING:
@@ -28,10 +21,6 @@ if TYPE_CHECKING:
 
 FIXED_TTL_S = 30.0
 RENEW_S = 5.0
-
-
-class ArmError(RuntimeError):
-    """The running engine could not be put under an arm; says why."""
 
 
 @contextmanager
@@ -67,42 +56,29 @@ def steered(
         return
     stop = threading.Event()
     if arm.kind == "fixed":
-        _apply_fixed(arm, engine)
-        steer = partial(_hold_fixed, engine, stop)
+        steering = Steering(engine, snapshot.envelope, arm.name, FIXED_TTL_S)
+        steering.put_in_force(arm, "fixed for the whole run")
+        steer = partial(_hold_fixed, steering, stop)
     else:
         config = controller_config(controller, overrides, arm)
         steer = partial(_control, _take_charge(engine, config, controller, run_label), stop)
     with ThreadPoolExecutor(1, arm.name) as pool:
-        steering = pool.submit(steer)
+        holding = pool.submit(steer)
         try:
             yield
         finally:
             stop.set()
-            crash = steering.exception()
+            crash = holding.exception()
     if crash is not None:
         raise ArmError(f"{arm.name}: the controller stopped early: {crash}") from crash
 
 
-def _apply_fixed(arm: Arm, engine: Engine) -> None:
-    snapshot = engine.snapshot()
-    limits = Limits(snapshot.envelope.max_active_requests, snapshot.envelope.token_budget)
-    decision = fixed_decision(arm, limits, snapshot.epoch + 1, FIXED_TTL_S)
-    ack = engine.apply(decision)
-    if not ack.accepted:
-        raise ArmError(f"{arm.name}: the engine refused: {ack.reason}")
-    if changed := limits_not_taken(decision.limits, engine.snapshot().limits):
-        engine.release(FIXED_CONTROLLER)
-        raise ArmError(f"{arm.name}: the engine runs with other limits: {changed}")
-
-
-def _hold_fixed(engine: Engine, stop: threading.Event) -> None:
+def _hold_fixed(steering: Steering, stop: threading.Event) -> None:
     try:
         while not stop.wait(RENEW_S):
-            ack = engine.renew(FIXED_CONTROLLER, FIXED_TTL_S)
-            if not ack.accepted:
-                raise ArmError(f"the lease was lost: {ack.reason}")
+            steering.renew()
     finally:
-        engine.release(FIXED_CONTROLLER)
+        steering.release()
 
 
 def _take_charge(

@@ -3,15 +3,27 @@
 Open: each request is sent at its own arrival time, whatever became of the others, and measured
 at the client: no queue hides in a slow sender. How late requests were sent is in the figures;
 TTFT counts from when they were due. Closed: so many requests are always under way.
+
+The clients of a replay have a process of their own: the controller's loop, bars and views share the
+caller's, and while they have its interpreter, clients there would send late and take tokens for
+late.
 """
 
 import asyncio
 import json
 import math
+import multiprocessing
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from multiprocessing.connection import Connection
 from typing import Any
 
 import httpx
@@ -20,6 +32,7 @@ import numpy as np
 from evals.live.completion_stream import Served, StreamError, stream_completion
 from evals.live.request_body import completion_body, new_cache_salt
 from evals.live.server import Server
+from evals.sim.workers import WorkerError, end_with_parent
 from serving.contracts import SLO, Finish, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.offered import longest_answer
@@ -32,19 +45,14 @@ _TICK_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What the clients of a replay saw.
+    """What the clients of a replay saw."""
 
-    Attributes:
-        start_s: when the clock of the requests was 0; Unix time, as in `outcomes`.
-        outcomes: one per request, in order; latencies count from when the request was due.
-        client: figures for the result: `lateness_s`, send time minus due time; `itl_s`, the
-            gaps between one token and the next, and `longest_gap_s`, the longest of each
-            request; `wrong_lengths`, answers that ended, but not at their length;
-            `lengths_told`, whether the engine knew the lengths.
-    """
-
-    start_s: float
+    start_s: float  # when the clock of the requests was 0; Unix time, as in `outcomes`
+    # One per request, in order; latencies count from when the request was due.
     outcomes: list[Outcome]
+    # Figures for the result: `lateness_s`, send time minus due time; `itl_s`, the gaps between one
+    # token and the next, and `longest_gap_s`, the longest of each request; `wrong_lengths`, answers
+    # that ended, but not at their length; `lengths_told`, whether the engine knew the lengths.
     client: dict[str, Any]
 
 
@@ -62,10 +70,12 @@ async def replay(
 ) -> Replay:
     """Offer a workload to a server and judge each request at the client.
 
-    Every body is there before the first is due: 6 to 7 bytes for each token of the prompts.
+    Every body is there before the first is due: 6 to 7 bytes for each token of the prompts. A
+    server with the hook is told tenants, classes and priorities. An HTTP error is an outcome, never
+    an exception.
 
     Args:
-        server: with the hook it is told tenants, classes and priorities.
+        server: who serves.
         requests: in order of arrival, seconds from the start.
         settings: SLO targets by class.
         token_seed: decides the random prompts.
@@ -74,9 +84,6 @@ async def replay(
         run_id: put before each request id (`r0`, `r1`, ...), so that ids differ between runs.
         on_left: called when a request has left.
         counts: whether gaps between tokens of a request that is due then are in the figures.
-
-    Returns:
-        What was seen. An HTTP error is an outcome, never an exception.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     bodies = list(islice(bodies_for(server, requests, token_seed), len(requests)))
@@ -250,3 +257,46 @@ def _spread(seconds: Sequence[float]) -> dict[str, float | None]:
         return dict.fromkeys(("p50", "p99", "max"))
     p50, p99 = np.percentile(seconds, (50, 99))
     return {"p50": float(p50), "p99": float(p99), "max": max(seconds)}
+
+
+Playing = partial[Coroutine[Any, Any, Replay]]
+
+
+def played_apart(playing: Playing, on_left: OnLeft) -> Replay:
+    """Run a replay in a process of its own, which ends with this call whatever happens.
+
+    `playing` is `replay` with all that it takes but `on_left`, which is called here: however long
+    it takes, clients do not wait for it.
+
+    Raises:
+        WorkerError: the process ended before the replay did; standard error has its traceback.
+    """
+    context = multiprocessing.get_context("spawn")  # not forked: this process has threads
+    ours, theirs = context.Pipe(duplex=False)
+    clients = context.Process(target=_play, args=(playing, theirs), daemon=True)
+    clients.start()
+    theirs.close()  # else the end of the process would not be the end of the pipe
+    try:
+        while not isinstance(told := ours.recv(), Replay):
+            on_left(told)
+        return told
+    except EOFError as error:
+        clients.join()
+        raise WorkerError(
+            f"the process of the clients ended early, with exit code {clients.exitcode}: "
+            "is there enough memory?"
+        ) from error
+    finally:
+        clients.terminate()
+        clients.join()
+        ours.close()
+
+
+def _play(playing: Playing, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    with suppress(PermissionError):  # real clients do not wait for the server's machine
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with ThreadPoolExecutor(1) as teller:  # a full pipe holds up this thread, not the clients
+        played = asyncio.run(playing(on_left=lambda each: teller.submit(pipe.send, each)))
+        teller.submit(pipe.send, played).result()

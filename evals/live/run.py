@@ -3,8 +3,13 @@
 Arms of the suite run on a vLLM with the hook, whose default policy is what `vllm-fcfs` means;
 every further server is an arm of its own, by the name that `--server` gave it. Each seed is a
 round with requests of its own. Figures are measured at the client.
+
+Capacity is measured in a closed loop: as many clients as the engine has slots, so it is full
+without a growing queue. What is completed in the second half of the time counts: by then the
+requests that all began at once are through.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,45 +18,84 @@ from itertools import count
 from pathlib import Path
 
 from evals.live.arm import steered
-from evals.live.capacity import capacity_rps
-from evals.live.clients import played_apart
-from evals.live.load_generator import Replay, replay
+from evals.live.load_generator import Replay, bodies_for, closed_loop, played_apart, replay
 from evals.live.server import Server, check_lengths, wait_until_at_rest
 from evals.progress import CaseProgress
 from evals.requests.offer import Offered, Workload, offer
+from evals.requests.scenario import LEAST_COMPLETIONS
 from evals.result.metrics import CaseRun, Result, summarise
 from evals.result.recording import RecordedEngine
 from evals.result.run_result import SuiteRun, versions
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.suite import Suite
 from serving.contracts import Outcome
+from serving.engines.ranks import rank_count
+
+
+class CapacityError(RuntimeError):
+    """The server's capacity could not be measured; says why and what to do."""
+
+
+def capacity_rps(
+    server: Server, workload: Workload, seconds: float, progress: CaseProgress
+) -> float:
+    """Requests per second that a server with the hook completes when all its slots are taken.
+
+    Requests are taken in order, again from the start when used up, arrival times ignored; with a
+    bar of seconds.
+
+    Raises:
+        CapacityError: the server refused everything, or is too slow for `seconds`.
+    """
+    if server.engine is None:
+        raise CapacityError(f"{server.url}: how many slots it has is only known with the hook")
+    snapshot = server.engine.snapshot()
+    concurrency = snapshot.envelope.max_active_requests * rank_count(snapshot)
+    bar = progress.add(f"{workload.scenario} capacity (seconds)", round(seconds))
+    finished_s, failures = asyncio.run(closed_loop(
+        server, bodies_for(server, workload.requests, workload.seed), concurrency=concurrency,
+        seconds=seconds, run_id="capacity-", failures_allowed=concurrency,
+        on_tick=lambda elapsed_s: progress.update(bar, int(elapsed_s)),
+    ))  # fmt: skip
+    found_rps = rate_rps(finished_s, seconds / 2, seconds, failures)
+    progress.done(bar, f"{workload.scenario}: capacity {found_rps:.2f} requests/s (closed loop)")
+    return found_rps
+
+
+def rate_rps(
+    finished_s: Sequence[float], from_s: float, to_s: float, failures: Sequence[str] = ()
+) -> float:
+    """Completions per second from `from_s` to `to_s`.
+
+    Raises:
+        CapacityError: fewer than LEAST_COMPLETIONS.
+    """
+    counted = sum(from_s <= moment <= to_s for moment in finished_s)
+    if counted < LEAST_COMPLETIONS:
+        because = f"; {len(failures)} failed, the last with {failures[-1]}" if failures else ""
+        raise CapacityError(
+            f"only {counted} requests were completed in {to_s - from_s:.0f} s{because}: "
+            "measure longer or shorten the requests"
+        )
+    return counted / (to_s - from_s)
+
 
 LATE_S = 0.1  # of a request's sending, from where on a reader must be warned
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """One suite, and on what it runs.
+    """One suite, and on what it runs."""
 
-    Attributes:
-        suite: its arms run on `server`.
-        server: with the hook; capacity is measured on it.
-        progress: gets a bar for each case.
-        plain: further servers without the hook.
-        controller: for the arms with a control loop.
-        capacity_s: length of the capacity measurement.
-        timeout_s: longest life of one request.
-        ledger_dir: gets the decision ledgers; None records none.
-    """
-
-    suite: Suite
-    server: Server
-    progress: CaseProgress
-    plain: Sequence[Server] = ()
+    suite: Suite  # its arms run on `server`
+    server: Server  # with the hook; capacity is measured on it
+    progress: CaseProgress  # gets a bar for each case
+    plain: Sequence[Server] = ()  # further servers without the hook
+    # For the arms with a control loop.
     controller: ControllerOptions = ControllerOptions()  # noqa: RUF009  frozen
-    capacity_s: float = 60.0
-    timeout_s: float = 300.0
-    ledger_dir: Path | None = None
+    capacity_s: float = 60.0  # length of the capacity measurement
+    timeout_s: float = 300.0  # longest life of one request
+    ledger_dir: Path | None = None  # gets the decision ledgers; None records none
 
     @property
     def servers(self) -> dict[str, Server]:

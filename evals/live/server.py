@@ -1,11 +1,13 @@
 """Which servers does a live run measure? vLLM with the hook, and any with the same API, by URL.
 
 SGLang, or vLLM without the hook, has no lease, no snapshot and no decisions: what its clients
-see is all that is known. `hmas eval run --server NAME=URL` names such servers.
+see is all that is known. `hmas eval run --server NAME=URL` names such servers. What an engine has
+counted is in its own counters, and on its /metrics, which follow them.
 """
 
 import re
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +16,11 @@ from urllib.parse import urlsplit
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from evals.live.arm import ArmError
+from evals.arms.steering import ArmError
 from evals.live.request_body import ANSWER_TOKENS, STOP_TOKEN, Dialect
 from evals.suite.arms import is_arm
 from evals.suite.toml_file import SuiteError
-from serving.contracts import TraceRequest
+from serving.contracts import TenantCounters, TraceRequest
 from serving.engines.protocol import Engine
 
 IDLE_WAIT_S = 120.0
@@ -43,27 +45,18 @@ SETTLE_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server.
+    """A running server."""
 
-    Attributes:
-        url: without `/v1`.
-        model: as the server names it.
-        engine: of vLLM with the hook; None without it.
-        name: of its arm; with the hook it serves every arm of the suite.
-        max_model_len: longest prompt plus output it takes; None where it does not say.
-        software: what it is and which version, as far as it says.
-        ends_answers: it has `AnswerLength`, so that it need not be told how long answers are.
-        dialect: what its requests may say.
-    """
-
-    url: str
-    model: str
-    engine: Engine | None = None
-    name: str = ""
+    url: str  # without `/v1`
+    model: str  # as the server names it
+    engine: Engine | None = None  # of vLLM with the hook; None without it
+    name: str = ""  # of its arm; with the hook it serves every arm of the suite
+    # Longest prompt plus output it takes; None where it does not say.
     max_model_len: int | None = None
-    software: str = ""
+    software: str = ""  # what it is and which version, as far as it says
+    # It has `AnswerLength`, so that it need not be told how long answers are.
     ends_answers: bool = False
-    dialect: Dialect = "openai"
+    dialect: Dialect = "openai"  # what its requests may say
 
     @property
     def description(self) -> str:
@@ -242,3 +235,29 @@ def _is_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, a bracket too few
         return False
+
+
+Totals = dict[str, Counter[str]]  # requests since the engine's start, by counter and tenant
+_COUNTERS = ("received", "finished", "aborted")
+
+
+def engine_totals(counters: Iterable[TenantCounters]) -> Totals:
+    """The totals in the counters of a snapshot."""
+    totals: Totals = {name: Counter() for name in _COUNTERS}
+    for row in counters:
+        for name, tenants in totals.items():
+            tenants[row.tenant] += getattr(row, name)
+    return totals
+
+
+def exported_totals(url: str, settle_s: float = 2.5) -> Totals:
+    """The totals on the /metrics of a server, which follows its engine once a second."""
+    time.sleep(settle_s)
+    totals: Totals = {name: Counter() for name in _COUNTERS}
+    text = httpx.get(f"{url}/metrics", timeout=30, follow_redirects=True).text
+    for family in text_string_to_metric_families(text):
+        name = family.name.removeprefix("hmas_requests_")
+        if name in totals and name != family.name:
+            for sample in family.samples:
+                totals[name][sample.labels["tenant"]] += int(sample.value)
+    return totals

@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from evals.arms.sglang.batch import ServedRequest
-from evals.arms.sglang.scheduler import EmulatedScheduler, Step
+from evals.arms.sglang.scheduler import EmulatedScheduler, ServedRequest, Step
 from serving.contracts import Finish, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.gaps import BINS, NEVER, add_gaps
@@ -34,17 +33,9 @@ _INPUT_MARGIN = 5  # prompts must be so many tokens shorter than the longest req
 class EmulatedSGLang:
     """SGLang 0.5.23's default scheduling, emulated in virtual time; one workload per instance.
 
-    Args:
-        profile: the machine to imitate; its token budget and block size are vLLM's, and
-            only the product of blocks and block size counts here.
-        settings: SLO classes and their targets.
-        chunked_prefill_size: most tokens of one prefill step.
-        mixed: as SGLang's `--enable-mixed-chunk`.
-
-    Attributes:
-        scheduler: queue, running batch and KV cache.
-        recomputed_tokens: computed tokens that retractions threw away.
-        gaps_of_s, gap_counts: as of the compiled engine.
+    Of the profile's blocks and block size, which are vLLM's, only the product counts. `mixed` is
+    SGLang's `--enable-mixed-chunk`; `recomputed_tokens`, `gaps_of_s` and `gap_counts` are as of the
+    compiled engine.
 
     Raises:
         ValueError: chunked_prefill_size below 1, or with mixed chunks not above the requests that
@@ -102,12 +93,9 @@ class EmulatedSGLang:
         """Serve `requests` (sorted by arrival) and return one outcome for each, in order.
 
         Every client allows the longest output of the workload, as in the simulator of
-        vLLM, and as far as SGLang lets it: no longer than the context or the KV cache.
-
-        Args:
-            requests: the workload; request i is called `r{i}`.
-            until_s: stop there; requests still inside are `unfinished` and missed.
-            on_step: shown each step as it starts.
+        vLLM, and as far as SGLang lets it: no longer than the context or the KV cache. At `until_s`
+        requests that are still inside are `unfinished` and missed; `on_step` is shown each step as
+        it starts.
         """
         max_tokens = max((r.output_tokens for r in requests), default=1)
         arriving = 0

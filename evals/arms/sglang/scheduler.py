@@ -4,14 +4,147 @@ The rules are those of SGLang 0.5.23 (`Scheduler.get_next_batch_to_run`, `Prefil
 `ScheduleBatch.retract_decode`, `NewTokenRatioTracker`) with its defaults: fcfs, page size
 1, schedule conservativeness 1.0, retraction by length; with or without mixed chunks. Driven by
 `engine`, which knows time; nothing here does.
+
+All requests of the running batch get one token per decode step, so the batch counts steps and
+visits a request only when it joins or leaves.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from evals.arms.sglang.admission import Prefill, PrefillBudget
-from evals.arms.sglang.batch import RunningBatch, ServedRequest
 from serving.perception.cost_model import StepShape
+
+CLIP_NEW_TOKENS = 4096  # no more output than this is ever reserved for one request
+
+
+@dataclass(slots=True, eq=False)
+class ServedRequest:
+    """A request inside the emulation; lengths in tokens."""
+
+    index: int  # its place in the workload
+    prompt_tokens: int  # length of the prompt
+    answer_tokens: int  # it leaves after this many output tokens
+    max_new_tokens: int  # output that its client allows, which is what SGLang reserves by
+    # Output so far; in the running batch as of joining it, where `RunningBatch.output_tokens` says
+    # how many there are now.
+    output_tokens: int = 0
+    prefilled_tokens: int = 0  # tokens in the KV cache while it is prefilled
+    joined_step: int = 0  # decode step after which it joined the running batch
+
+    @property
+    def uncached_tokens(self) -> int:
+        """Tokens still to prefill; after a retraction its output is prefilled as well."""
+        return self.prompt_tokens + self.output_tokens - self.prefilled_tokens
+
+
+class RunningBatch:
+    """The decoding requests, in the order in which they joined.
+
+    Attributes:
+        steps: decode steps so far.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._requests: dict[int, ServedRequest] = {}
+        self._ends: dict[int, list[ServedRequest]] = {}  # decode step -> who ends with it
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[ServedRequest]:
+        return iter(self._requests.values())
+
+    def output_tokens(self, request: ServedRequest) -> int:
+        """Output tokens of a running request so far."""
+        return request.output_tokens + self.steps - request.joined_step
+
+    def kv_tokens(self, request: ServedRequest) -> int:
+        """Tokens of a running request in the KV cache: all but the latest."""
+        return request.prompt_tokens + self.output_tokens(request) - 1
+
+    def reserved_tokens(self) -> int:
+        """Output still to come at most: sum of min(max_new - out, 4096)."""
+        return sum(
+            min(request.max_new_tokens - self.output_tokens(request), CLIP_NEW_TOKENS)
+            for request in self
+        )
+
+    def join(self, request: ServedRequest) -> None:
+        """A prefilled request decodes from the next step on."""
+        request.joined_step = self.steps
+        self._requests[request.index] = request
+        self._ends.setdefault(self._end_step(request), []).append(request)
+
+    def decode(self) -> list[ServedRequest]:
+        """One token for every request; returns those that have left with their last one."""
+        self.steps += 1
+        finished = self._ends.pop(self.steps, [])
+        for request in finished:
+            self._settle(request)
+        return finished
+
+    def retract(self, request: ServedRequest) -> None:
+        """Take a request out; it keeps its output and has nothing in the KV cache."""
+        self._ends[self._end_step(request)].remove(request)
+        self._settle(request)
+
+    def _end_step(self, request: ServedRequest) -> int:
+        return request.joined_step + request.answer_tokens - request.output_tokens
+
+    def _settle(self, request: ServedRequest) -> None:
+        request.output_tokens = self.output_tokens(request)
+        request.prefilled_tokens = 0
+        del self._requests[request.index]
+
+
+PAGE_TOKENS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """`tokens` of a request prefilled in one step, after `before` that were there already."""
+
+    request: ServedRequest
+    tokens: int
+    before: int
+    last: bool
+
+
+@dataclass(slots=True)
+class PrefillBudget:
+    """What is left for one prefill step, in tokens."""
+
+    kv: float  # free KV cache without what running requests may still need
+    chunk: int  # rest of chunked_prefill_size
+    prompt: int  # rest of max_prefill_tokens
+
+    @property
+    def spent(self) -> bool:
+        """Nothing more can be prefilled in this step, although the KV cache has room."""
+        return self.kv > 0 and min(self.chunk, self.prompt) <= 0
+
+    def fits(self, request: ServedRequest) -> bool:
+        """Admit if uncached + min(max_new - out, 4096) + page < rem."""
+        to_come = min(request.max_new_tokens - request.output_tokens, CLIP_NEW_TOKENS)
+        return request.uncached_tokens + to_come + PAGE_TOKENS < self.kv
+
+    def take(self, request: ServedRequest) -> Prefill:
+        """Prefill as much of a request as the chunk allows, and charge it.
+
+        The total is charged with uncached + page + max_new, no output before the last
+        chunk; the chunk and input budgets with uncached.
+        """
+        uncached = request.uncached_tokens
+        tokens = min(uncached, self.chunk)
+        last = tokens == uncached
+        output = min(request.max_new_tokens, CLIP_NEW_TOKENS) if last else 0
+        self.kv -= tokens + PAGE_TOKENS + output
+        self.chunk -= tokens
+        self.prompt -= tokens
+        return Prefill(request, tokens, request.prefilled_tokens, last)
+
 
 MAX_PREFILL_TOKENS = 16_384
 INITIAL_RATIO, LEAST_RATIO = 0.7, 0.098
@@ -34,12 +167,8 @@ class Step:
 class EmulatedScheduler:
     """Queue, running batch and KV cache of the emulation.
 
-    Args:
-        kv_tokens: capacity of the KV cache.
-        max_running_requests: most requests in the running batch.
-        chunked_prefill_size: most tokens of one prefill step.
-        mixed: running requests decode in prefill steps, too, and their tokens count in the chunk
-            (`--enable-mixed-chunk`).
+    With `mixed`, running requests decode in prefill steps, too, and their tokens count in the chunk
+    (`--enable-mixed-chunk`).
 
     Attributes:
         waiting: requests not admitted, or retracted, in the order of service.
@@ -208,5 +337,3 @@ class EmulatedScheduler:
         allowed = sum(request.max_new_tokens for request in running)
         self.ratio = min(1.0, (output + RETRACT_STEPS * len(running)) / (allowed + 1))
         return tuple(retracted)
-
-

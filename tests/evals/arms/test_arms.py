@@ -220,7 +220,7 @@ def starting_badly(tmp_path: Path) -> ControllerOptions:
     """A controller that begins with a policy that overload punishes, and may leave it soon."""
     path = tmp_path / "hmas.toml"
     path.write_text(
-        '[control]\nshort_tick_s = 0.5\nlong_tick_s = 2.0\nttl_s = 5.0\nfirst_tick_s = 1.0\n'
+        "[control]\nshort_tick_s = 0.5\nlong_tick_s = 2.0\nttl_s = 5.0\nfirst_tick_s = 1.0\n"
         'min_dwell_s = 1.0\nstart_policy = "fcfs"\n'
         'allow_policies = ["fcfs", "edf", "density", "slide"]\n[twin]\nhorizon_s = 5.0\n'
     )

@@ -89,4 +89,3 @@ def test_where_all_is_over_in_the_first_window_it_is_the_best_fixed_arm():
     best = max(fixed, key=met)
     assert greedy.outcomes == best.outcomes
     assert [d.limits for d in greedy.decisions] == [best.decisions[0].limits]
-

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.arms.sglang import EmulatedSGLang
+from evals.arms.sglang.engine import EmulatedSGLang
 from evals.arms.sglang.scheduler import Step
 from serving.contracts import Contract, CostCoefficients, TraceRequest
 from serving.contracts.contract import ClassTerms

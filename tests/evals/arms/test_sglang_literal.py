@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.arms.sglang.batch import ServedRequest
-from evals.arms.sglang.scheduler import EmulatedScheduler, Step
+from evals.arms.sglang.scheduler import EmulatedScheduler, ServedRequest, Step
 
 
 @dataclass(eq=False)

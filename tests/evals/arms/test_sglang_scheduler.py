@@ -2,9 +2,14 @@
 
 import pytest
 
-from evals.arms.sglang.admission import PrefillBudget
-from evals.arms.sglang.batch import ServedRequest
-from evals.arms.sglang.scheduler import INITIAL_RATIO, LEAST_RATIO, RATIO_DECAY, EmulatedScheduler
+from evals.arms.sglang.scheduler import (
+    INITIAL_RATIO,
+    LEAST_RATIO,
+    RATIO_DECAY,
+    EmulatedScheduler,
+    PrefillBudget,
+    ServedRequest,
+)
 
 
 def scheduler(kv=1000, running=10, chunk=100, waiting=()):

@@ -9,7 +9,7 @@ from evals.arms import run_case
 from evals.arms.case import SimulatedCase
 from evals.machines.profile_file import load_profile
 from evals.suite.arms import ControllerOptions, parse_arm
-from evals.suite.span import Span
+from evals.suite.shapes import Span
 from hmas_agents.config import ControlConfig
 from serving.contracts import Ack, Limits
 from serving.contracts.contract import SLO_CLASSES

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evals.arms.tree import grow, leaf_of
+from evals.arms.switching import grow, leaf_of
 
 NAMES, SETTINGS = ("load", "noise"), ("fixed-fcfs", "fixed-edf", "fixed-sjf")
 

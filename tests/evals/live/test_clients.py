@@ -12,8 +12,7 @@ from functools import partial
 import psutil
 import pytest
 
-from evals.live.clients import played_apart
-from evals.live.load_generator import replay
+from evals.live.load_generator import played_apart, replay
 from evals.live.server import Server
 from evals.sim.workers import WorkerError
 from serving.contracts import Outcome
@@ -106,7 +105,7 @@ def test_clients_that_cannot_go_on_say_why_on_standard_error(capfd):
 def test_clients_end_when_their_parent_is_killed():
     with serving(FakeOpenAI()) as fake:
         code = (
-            "from evals.live.clients import played_apart\n"
+            "from evals.live.load_generator import played_apart\n"
             "from tests.evals.live.test_clients import playing\n"
             "from tests.evals.samples import offered\n"
             f"played_apart(playing({fake.url!r}, offered(0.0, 600.0)), print)"

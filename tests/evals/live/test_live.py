@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from evals.live.arm import ArmError, steered
+from evals.arms.steering import ArmError
+from evals.live.arm import steered
 from evals.live.own_server import own_server
 from evals.live.server import Server, wait_until_at_rest
 from evals.suite.arms import ControllerOptions, parse_arm

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from evals.live.arm import ArmError
+from evals.arms.steering import ArmError
 from evals.live.run import LiveRun, in_turn, run_live_suite
 from evals.live.server import connect
 from evals.progress import CaseProgress
@@ -15,7 +15,7 @@ from evals.report.tables import summary_sheets
 from evals.requests.columns import RequestColumns
 from evals.requests.offer import Workload
 from evals.requests.rows import Rows
-from evals.suite.span import Span
+from evals.suite.shapes import Span
 from evals.suite.suite import Suite
 from serving.contracts import TraceRequest
 from tests.evals.fake_openai import FakeOpenAI, serving
@@ -49,8 +49,16 @@ class Early:
 
 WORKLOADS = [
     Workload(
-        "conv", SUITE.scenarios[0], "any", seed, "", (Early(),), Span(LENGTH_S, tail_s=5.0), 4096,
-        (), "made up",
+        "conv",
+        SUITE.scenarios[0],
+        "any",
+        seed,
+        "",
+        (Early(),),
+        Span(LENGTH_S, tail_s=5.0),
+        4096,
+        (),
+        "made up",
     )
     for seed in SEEDS
 ]

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from evals.live.capacity import CapacityError, capacity_rps, rate_rps
 from evals.live.completion_stream import Served, stream_completion
 from evals.live.load_generator import client_outcome, replay
 from evals.live.request_body import completion_body, prompt_ids
+from evals.live.run import CapacityError, capacity_rps, rate_rps
 from evals.live.server import Server as RunningServer
 from evals.progress import CaseProgress
 from serving.contracts import SLO, Outcome, TraceRequest
@@ -223,9 +223,7 @@ def test_a_gap_that_is_too_long_is_a_miss_of_its_own(longest_s, miss):
     gaps_s = [0.01, longest_s, 0.01]
     served = Served(0.0, 0.1, 0.2, 0.2, 4, "stop", gaps_s)
     request = TraceRequest(0.0, 7, 4, slo=SLO(ttft_ms=500, tpot_ms=40, itl_ms=50))
-    one = client_outcome(
-        0, "r0", request, served, due_mono=0.0, to_unix_s=0.0, settings=SETTINGS
-    )
+    one = client_outcome(0, "r0", request, served, due_mono=0.0, to_unix_s=0.0, settings=SETTINGS)
     assert (one.met, one.miss, one.late_gaps) == (not miss, miss, int(longest_s > 0.05))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evals.live.arm import ArmError
+from evals.arms.steering import ArmError
 from evals.live.server import (
     Server,
     check_lengths,
@@ -94,10 +94,10 @@ def test_requests_longer_than_a_server_takes_are_refused_beforehand():
 @pytest.mark.parametrize(
     ("route", "text"),
     [
-        ("/metrics", "vllm:num_requests_running{{engine=\"0\"}} {0}\nother 7\n"),
-        ("/metrics", "vllm:num_requests_waiting{{engine=\"0\"}} {0}\n"),
-        ("/v1/loads?format=prometheus", "sglang_num_running_reqs{{dp_rank=\"0\"}} {0}\n"),
-        ("/v1/loads?format=prometheus", "sglang_num_waiting_reqs{{dp_rank=\"0\"}} {0}\n"),
+        ("/metrics", 'vllm:num_requests_running{{engine="0"}} {0}\nother 7\n'),
+        ("/metrics", 'vllm:num_requests_waiting{{engine="0"}} {0}\n'),
+        ("/v1/loads?format=prometheus", 'sglang_num_running_reqs{{dp_rank="0"}} {0}\n'),
+        ("/v1/loads?format=prometheus", 'sglang_num_waiting_reqs{{dp_rank="0"}} {0}\n'),
     ],
 )
 def test_a_server_that_says_it_holds_requests_is_not_at_rest(route, text):

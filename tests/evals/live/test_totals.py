@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 
-from evals.live.totals import engine_totals, exported_totals
+from evals.live.server import engine_totals, exported_totals
 from serving.contracts import TenantCounters
 
 METRICS = """# TYPE hmas_requests_received_total counter
