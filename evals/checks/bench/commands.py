@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from evals.progress import progress_bar
-from evals.requests.options import DrawOption, FormatOption, trace_file
 from hmas_agents.commands.exits import FAILED
 from hmas_agents.commands.options import JsonOption
 
@@ -46,9 +45,6 @@ def scheduler(
     out: Annotated[
         Path | None, typer.Option(help="Folder for scheduler.json and operations.png.")
     ] = None,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Show where the hook's time goes, instead.")
-    ] = False,
 ) -> None:
     """Time the hook's schedule() against stock vLLM's on the same queue, step by step in turn.
 
@@ -60,21 +56,20 @@ def scheduler(
     hmas bench scheduler --waiting 10000 --policies edf,slide --no-rules
 
     hmas bench scheduler --json --out var/bench
-
-    hmas bench scheduler --waiting 10000 --policies edf --profile
     """
     from evals.checks.bench import report
-    from evals.checks.bench.memory import memory_per_request
-    from evals.checks.bench.scheduler_bench import WAITING, BenchOptions, profile_steps, run_bench
+    from evals.checks.bench.scheduler_bench import (
+        WAITING,
+        BenchOptions,
+        memory_per_request,
+        run_bench,
+    )
     from evals.report.sheet import show
     from serving.policies import POLICIES
 
     names = tuple(name.strip() for name in policies.split(",") if name.strip()) or tuple(POLICIES)
     _check("--policies: no policy", names, POLICIES)
     options = BenchOptions(names, tuple(waiting or WAITING), running, steps, rounds, rules, seed)
-    if profile:
-        typer.echo(profile_steps(options))
-        return
     with progress_bar() as on_progress:
         results = run_bench(options, on_progress)
     memory = memory_per_request()
@@ -102,11 +97,6 @@ def engine(
     oracle_requests: Annotated[
         int, typer.Option(min=10, help="vLLM's own scheduler goes on until so many have left.")
     ] = 1000,
-    trace: Annotated[
-        Path | None, typer.Option(help="Trace to serve. Default: the Azure conversation trace.")
-    ] = None,
-    trace_format: FormatOption = None,
-    draw: DrawOption = None,
     suite: Annotated[
         Path, typer.Option(help="Suite whose first scenario, profile and settings are taken.")
     ] = Path("evals/suites/azure_hour.toml"),
@@ -131,7 +121,7 @@ def engine(
 
     hmas bench engine --case stock --oracle-requests 3000 --json
 
-    hmas bench engine --trace chats.jsonl --format mooncake --check
+    hmas bench engine --suite my_suite.toml --check
     """
     from evals.checks.bench.engine_bench import bench_cases, shortfalls, time_case
     from evals.checks.bench.report import engine_sheet
@@ -142,11 +132,7 @@ def engine(
 
     loaded = load_suite(suite)
     profile = machine_of(loaded)
-    workload = build_workload(
-        loaded, loaded.scenarios[0], 0, profile.max_model_len,
-        None if trace is None else trace_file(trace, trace_format, draw),
-        lambda line: typer.echo(f"warning: {line}", err=True),
-    )  # fmt: skip
+    workload = build_workload(loaded, loaded.scenarios[0], 0, profile.max_model_len)
     traffic = workload.at_factor(1.0).requests()[:requests]
     cases = {one.name: one for one in bench_cases(traffic, profile, oracle_requests, seed)}
     _check("--case: no", case or (), cases)
@@ -171,9 +157,6 @@ def tick(
     ] = None,
     waiting: Annotated[int, typer.Option(min=0, help="Requests in the queue.")] = 10_000,
     ticks: Annotated[int, typer.Option(min=100, help="Ticks per rate, after a warm-up.")] = 500,
-    ledger: Annotated[
-        bool, typer.Option("--ledger/--no-ledger", help="Write a ledger, in a temporary folder.")
-    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Decides lengths and misses.")] = 0,
     json_output: JsonOption = False,
     check: Annotated[
@@ -188,14 +171,13 @@ def tick(
 
     hmas bench tick --json --check
     """
+    from evals.checks.bench.controller_bench import TARGET_MS, time_ticks
     from evals.checks.bench.report import tick_sheet
-    from evals.checks.bench.tick_bench import TARGET_MS, time_ticks
     from evals.report.sheet import show
 
     with progress_bar() as on_progress:
         results = [
-            time_ticks(each, waiting, ticks, ledger=ledger, seed=seed, on_progress=on_progress)
-            for each in rate or (10.0, 100.0)
+            time_ticks(each, waiting, ticks, seed, on_progress) for each in rate or (10.0, 100.0)
         ]
     show({"results": results}, json_output, tick_sheet(results))
     if check and any(result["all"]["cpu_p99_ms"] >= TARGET_MS for result in results):
@@ -221,7 +203,7 @@ def decision(
 
     hmas bench decision --decisions 100 --json --check
     """
-    from evals.checks.bench.decision_bench import run_decision_bench
+    from evals.checks.bench.controller_bench import run_decision_bench
     from evals.checks.bench.report import decision_sheet
     from evals.report.sheet import show
 

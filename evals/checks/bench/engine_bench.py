@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any
 
 from evals.requests.columns import RequestColumns
-from evals.requests.scaling import Requests, scale_to_rate, span_s
 from evals.suite.arms import ALL_RULES, Arm, fixed_decision, parse_arm
 from hmas_agents.config import load_config
 from serving.contracts import Limits, Outcome, TraceRequest
@@ -24,6 +23,7 @@ from serving.engines.profile import EngineProfile
 from serving.engines.served import Served
 from serving.engines.simulated import SimulatedEngine
 
+Requests = tuple[TraceRequest, ...]
 Result = dict[str, Any]
 OnProgress = Callable[[str, int, int], None]
 _TIGHT_BLOCKS, _SESSION_BLOCKS, _BLOCKS_EACH = 1_500, 9_000, 160
@@ -36,17 +36,14 @@ TARGETS = {STOCK: (300_000, 500), START: (60_000, 150)}
 
 @dataclass(frozen=True, slots=True)
 class BenchCase:
-    """What both engines serve, and in which order.
-
-    Attributes:
-        at_once: all requests come at second 0, so the queue is as long as the case says only
-            until the oracle's have left.
-    """
+    """What both engines serve, and in which order."""
 
     name: str
     arm: Arm
     profile: EngineProfile
     requests: Requests
+    # All requests come at second 0, so the queue is as long as the case says only until the
+    # oracle's have left.
     at_once: bool = False
 
 
@@ -74,7 +71,7 @@ def _traffic(
     trace: Requests, profile: EngineProfile, oracle_requests: int, seed: int
 ) -> Iterator[tuple[str, EngineProfile, Requests, bool]]:
     def faster(factor: float) -> Requests:
-        return scale_to_rate(trace, factor * len(trace) / span_s(trace))
+        return tuple(replace(one, arrival_s=one.arrival_s / factor) for one in trace)
 
     yield "", profile, trace, False
     yield "6x the rate", profile, faster(6.0), False

@@ -1,4 +1,4 @@
-"""How much time does the hook take per step, against vLLM's own scheduler? `hmas bench scheduler`.
+"""What time and memory does the hook take, against vLLM's scheduler? `hmas bench scheduler`.
 
 Three schedulers in one process: stock, the hook, and stock once more as the control, whose
 ratio shows the machine's noise. They take turns, a dozen steps each: in a server, too, one
@@ -13,9 +13,8 @@ what the rules cost. `binding`: targets as they are. Compare `per_request_ratio`
 per request and step, and not `ratio`.
 """
 
-import cProfile
-import io
-import pstats
+import gc
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,27 +66,6 @@ def run_bench(
             results += _measure(options, waiting, _FAR, (PLANNED,), on_progress)
     places = {policy: place for place, policy in enumerate(options.policies)}
     return sorted(results, key=lambda one: (one["waiting"], places[one["policy"]], one["case"]))
-
-
-def profile_steps(options: BenchOptions) -> str:
-    """What of the hook is called per step: cProfile, first policy and queue length."""
-    settings = _FAR if options.rules else SETTINGS
-    field = Field(options.waiting[0], options.running, options.seed, lambda _: None, settings)
-    field.apply(options.policies[0], START_RULES if options.rules else ())
-    samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
-    field.turns(_TURN, samples)
-    profiler, hook = cProfile.Profile(), field.arms[HOOK]
-    for _ in range(options.steps):
-        drawn = field.draw.request(field.clock())
-        profiler.enable()
-        hook.add(drawn.build())
-        hook.schedule()
-        hook.update(ends=True)
-        profiler.disable()
-        field.clock.now_s += hook.step_s
-    text = io.StringIO()
-    pstats.Stats(profiler, stream=text).sort_stats("cumulative").print_stats("/serving/", 30)
-    return text.getvalue()
 
 
 class Field:
@@ -247,14 +225,12 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
         "ratio_high": max(by_round),
         "control": ratio("schedule", arm=CONTROL),
         "mean_ratio": round(mean_ratio, 4),
-        "mean_control": round(total(CONTROL, "schedule") / total(STOCK, "schedule"), 4),
         "work": round(work, 4),
         "same_work": all(
             s[HOOK][kind] == s[STOCK][kind] for s in rounds for kind in ("requests", "tokens")
         ),
         "per_request_ratio": round(mean_ratio / work, 4),
         "step_ratio": ratio("step"),
-        "step_control": ratio("step", arm=CONTROL),
         "hook_us": round(middle(HOOK, "schedule"), 1),
         "stock_us": round(middle(STOCK, "schedule"), 1),
         **{
@@ -263,8 +239,53 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
             for arm in (HOOK, STOCK)
         },
         "switch_ms": round(median(switches_ms), 2),
-        "switch_max_ms": round(max(switches_ms), 2),
-        "first_step_us": round(median(s[HOOK]["schedule"][0] for s in rounds) / 1000, 1),
         "after_switch_ratio": ratio("schedule", turns=slice(1)),
         "samples": sum(len(s[HOOK]["schedule"]) for s in rounds),
     }
+
+
+_JOURNAL_SIZE = 100  # the journal is bounded, so its part is not one of waiting requests
+
+
+def memory_per_request(waiting: int = 4_000, seed: int = 0) -> dict[str, Any]:
+    """Bytes per waiting request: vLLM's own object, its queue entry, and what the hook adds.
+
+    The hook's part is everything that `add_request` leaves behind beyond stock's: view,
+    track, queue entry, heap items. Prompts are lognormal with a median of 148 tokens.
+    """
+    draw = Draw(seed)
+    drawn = [draw.request(draw.past()) for _ in range(waiting)]
+    settings = SETTINGS.model_copy(update={"journal_size": _JOURNAL_SIZE})
+    arms = {
+        name: Arm(Clock(), hooked=name == "hook", running=1, settings=settings)
+        for name in ("stock", "hook")
+    }
+    grown: dict[str, float] = {}
+    tracemalloc.start()
+    try:
+        before = _traced()
+        requests = {name: [one.build() for one in drawn] for name in arms}
+        own = (_traced() - before) / (2 * waiting)
+        for name, arm in arms.items():
+            grown[name] = _growth(arm, requests[name]) / waiting
+    finally:
+        tracemalloc.stop()
+    return {
+        "waiting": waiting,
+        "request_bytes": round(own),
+        "stock_bytes": round(grown["stock"]),
+        "hook_added_bytes": round(grown["hook"] - grown["stock"]),
+        "hook_added_share": round((grown["hook"] - grown["stock"]) / (own + grown["stock"]), 3),
+    }
+
+
+def _growth(arm: Arm, requests: Sequence[Any]) -> int:
+    before = _traced()
+    for request in requests:
+        arm.scheduler.add_request(request)
+    return _traced() - before
+
+
+def _traced() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]

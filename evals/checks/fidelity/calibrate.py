@@ -1,9 +1,12 @@
 """What does a step cost on this machine? A designed load on a live server, and a fit.
 
-`hmas calibrate`; `hmas eval fidelity --calibrate` does the same before its replay.
+`hmas calibrate`; `hmas eval fidelity --calibrate` does the same before its replay. The load tells
+the coefficients apart: concurrency x prompt x output x step size, in closed loops, so that
+concurrency is what was asked. What a client sees does not matter here.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +18,58 @@ from typing import Any
 import httpx
 import numpy as np
 
-from evals.checks.fidelity.designed_load import Rung, cells, rungs
-from evals.checks.fidelity.machine import OtherLoad, machine_facts, warning
-from evals.checks.fidelity.server import MeasuredServer
-from evals.live.arm import ArmError
+from evals.arms.steering import ArmError
+from evals.checks.fidelity.server import MeasuredServer, OtherLoad, machine_facts, warning
 from evals.live.load_generator import bodies_for, closed_loop, replay
 from evals.live.server import wait_until_at_rest
 from evals.machines.fit import Fit, fit_cost, residuals
 from evals.machines.steps import CalibrationError, Steps, joined
 from evals.progress import CaseProgress
-from serving.contracts import Decision, Limits, TraceRequest
+from serving.contracts import Decision, Envelope, Limits, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.profile import EngineProfile, profile_from_snapshot
 from serving.engines.protocol import Engine
+
+_RUNGS = 6
+_CELLS = 4096  # then they come again
+_LONGEST = 8192
+_PROMPT_SHARES = (1 / 128, 1 / 16, 1 / 4, 3 / 4)  # of the context length
+_OUTPUTS = (8, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """So many clients at a time, under so large a step."""
+
+    concurrency: int
+    token_budget: int
+
+
+def rungs(envelope: Envelope) -> list[Rung]:
+    """Concurrencies from 1 to the engine's most, each under the whole and a small step.
+
+    Small steps cut prompts into chunks that look back at what came before: without them
+    `per_square_s` could not be told.
+    """
+    most = envelope.max_active_requests
+    ladder = sorted({round(most ** (i / (_RUNGS - 1))) for i in range(_RUNGS)})
+    small = min(envelope.token_budget, max(most, 64, envelope.token_budget // 8))
+    budgets = sorted({envelope.token_budget, small}, reverse=True)
+    return [Rung(concurrency, budget) for budget in budgets for concurrency in ladder]
+
+
+def cells(max_model_len: int, seed: int) -> list[TraceRequest]:
+    """A draw from prompt x output; long prompts are rarer, not to take all."""
+    context = min(max_model_len, _LONGEST)
+    prompts = [max(2, int(context * share)) for share in _PROMPT_SHARES]
+    weights = [1 / (prompt + context / 32) for prompt in prompts]
+    rng = random.Random(f"{seed}:calibrate")
+    drawn = [(rng.choices(prompts, weights)[0], rng.choice(_OUTPUTS)) for _ in range(_CELLS)]
+    return [
+        TraceRequest(0.0, prompt, max(1, min(output, max_model_len - prompt - 1)))
+        for prompt, output in drawn
+    ]
+
 
 _CONTROLLER = "calibrate"
 _WARM_UP_S = 10.0
@@ -37,21 +79,13 @@ _PROBE = TraceRequest(0.0, 16, 4)
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What came of it.
+    """What came of it."""
 
-    Attributes:
-        profile: for the simulator.
-        fit: how well it fits.
-        overhead_s: time to first token at the client beyond the step's, on an idle server.
-        facts: where and when, by name.
-        steps: what was fitted to, stalls included.
-    """
-
-    profile: EngineProfile
-    fit: Fit
-    overhead_s: float
-    facts: dict[str, Any]
-    steps: Steps
+    profile: EngineProfile  # for the simulator
+    fit: Fit  # how well it fits
+    overhead_s: float  # time to first token at the client beyond the step's, on an idle server
+    facts: dict[str, Any]  # where and when, by name
+    steps: Steps  # what was fitted to, stalls included
 
 
 class Calibrator:

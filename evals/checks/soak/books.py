@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from evals.checks.soak.clients import ENDS, Visit
 from evals.checks.soak.steering import Journal
-from evals.live.totals import engine_totals
+from evals.live.server import engine_totals
 from serving.contracts import TenantCounters
 
 MOST_NAMED = 10
@@ -19,25 +19,17 @@ _SERVED = ("stop", "length")
 
 @dataclass(frozen=True, slots=True)
 class SoakBooks:
-    """Counts of clients and engine, and every way in which they do not agree.
+    """Counts of clients and engine, and every way in which they do not agree."""
 
-    Attributes:
-        sent: requests that clients sent; each ended in one way of `ends`.
-        asked: answers that they asked for: two with `n=2`, else one.
-        ends: by clients, how many of each of ENDS.
-        received, finished, aborted: by the engine's journal.
-        unseen: answers whose client left before the engine saw them.
-        mismatches: first ones; empty when the books balance.
-    """
-
-    sent: int
-    asked: int
-    ends: dict[str, int]
+    sent: int  # requests that clients sent; each ended in one way of `ends`
+    asked: int  # answers that they asked for: two with `n=2`, else one
+    ends: dict[str, int]  # by clients, how many of each of ENDS
+    # received, finished, aborted: by the engine's journal.
     received: int
     finished: int
     aborted: int
-    unseen: int
-    mismatches: tuple[str, ...]
+    unseen: int  # answers whose client left before the engine saw them
+    mismatches: tuple[str, ...]  # first ones; empty when the books balance
 
     def text(self) -> str:
         """The equation, in one line."""

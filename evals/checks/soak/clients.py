@@ -70,15 +70,7 @@ class _LeftEarly(Exception):
 
 
 class Clients:
-    """The clients of one soak.
-
-    Args:
-        base_url: of the server.
-        model: as the server names it.
-        max_model_len: longest prompt plus output that it takes.
-        seed: decides every request.
-        rate_rps: requests per second, on average.
-        adapters: names of the LoRA adapters that the server has.
+    """The clients of one soak; `seed` decides every request, at `rate_rps` on average.
 
     Attributes:
         visits: of the requests that have ended.

@@ -40,13 +40,29 @@ def soak(
 
     hmas soak --minutes 2 --rate 4 --seed 7 --api-servers 2 --json
     """
-    from evals.checks.soak.run import SoakOptions, run_soak
+    from evals.checks.soak.run import SoakOptions, soak_on
+    from evals.checks.soak.traffic import ADAPTERS, write_adapters
+    from evals.live.own_server import own_server
     from evals.progress import CaseProgress
     from evals.report.sheet import show
+    from evals.suite.suite import SMALL_MACHINE
+    from serving.contracts.settings import EngineSettings
+    from serving.launch.model import SMOLLM2
 
-    options = SoakOptions(minutes, rate, seed, api_servers)
-    with CaseProgress() as progress:
-        report = run_soak(options, out, progress, port=port, model=model)
+    arguments, adapters = list(SMALL_MACHINE), () if model else ADAPTERS
+    if api_servers > 1:
+        arguments += ["--api-server-count", str(api_servers)]
+    if adapters:  # the shape of another model is not known here
+        arguments += write_adapters(SMOLLM2, out)
+    # Small sizes, so that a soak of minutes goes round the journal and past the tenants' bound.
+    settings = EngineSettings(slo_scale=4.0, max_tenants=32, journal_size=2000)
+    with (
+        CaseProgress() as progress,
+        own_server(
+            settings, out, progress.note, port=port, model=model, arguments=arguments
+        ) as server,
+    ):
+        report = soak_on(server, SoakOptions(minutes, rate, seed), progress, adapters)
     document = report.as_json()
     (out / "soak.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     show(document, json_output, *report.sheets(), *report.lines())

@@ -1,14 +1,64 @@
-"""What came of a soak? Tables for people, one JSON object for machines, and a verdict."""
+"""What came of a soak? Tables, one JSON object, a verdict, and what the server complained about."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from evals.checks.soak.books import SoakBooks
-from evals.checks.soak.server_log import Complaints
 from evals.report.sheet import Sheet
 
 _ANSWERS = ("accepted", "refused", "malformed", "denied", "broken")
+MOST_SHOWN = 5
+# "(EngineCore pid=7) ERROR 11-22 13:22:11 [core.py:12] text", and uvicorn's "ERROR:    text"
+_LINE = re.compile(
+    r"(?:\([^)]*\) )?(?P<level>ERROR|CRITICAL|WARNING)"
+    r"(?P<stamp>(?: \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\])?):?\s+(?P<text>.*)"
+)
+_TRACEBACK = "Traceback (most recent call last)"
+
+
+@dataclass(frozen=True, slots=True)
+class Complaints:
+    """Of one level: how many, and the first of each kind, with its count before it."""
+
+    count: int
+    first: tuple[str, ...]
+
+
+def read_complaints(log: Path, offset: int) -> tuple[Complaints, Complaints]:
+    """Errors and warnings in `log` from byte `offset` on.
+
+    Lines with one stamp are one complaint: vLLM repeats it on each line of a traceback.
+    A traceback without a level is an error as well.
+    """
+    errors: list[str] = []
+    warnings: list[str] = []
+    with log.open("rb") as file:
+        file.seek(offset)
+        lines = file.read().decode(errors="replace").splitlines()
+    last = ""
+    for line in lines:
+        found = _LINE.match(line)
+        if found is None:
+            last = ""
+            if line.startswith(_TRACEBACK):
+                errors.append(line)
+            continue
+        stamp = found["level"] + found["stamp"]
+        if not found["stamp"] or stamp != last:
+            (warnings if found["level"] == "WARNING" else errors).append(found["text"])
+        last = stamp
+    return _summed_up(errors), _summed_up(warnings)
+
+
+def _summed_up(texts: list[str]) -> Complaints:
+    kinds: dict[str, list[str]] = {}
+    for text in texts:
+        kinds.setdefault(re.sub(r"\d+(\.\d+)?", "N", text), []).append(text[:300])
+    first = [f"{len(same)} x {same[0]}" if len(same) > 1 else same[0] for same in kinds.values()]
+    return Complaints(len(texts), tuple(first[:MOST_SHOWN]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +73,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class SoakReport:
-    """Everything that a soak found.
-
-    Attributes:
-        answers: of the control routes, by kind of call.
-        broken: guarantees of the control routes that did not hold.
-        policy_faults: exceptions of ours that the hook caught.
-        longest_without_token_s: while at least one client was waiting.
-    """
+    """Everything that a soak found."""
 
     seconds: float
     seed: int
@@ -38,11 +81,11 @@ class SoakReport:
     memory_mib: Memory
     errors: Complaints
     warnings: Complaints
-    policy_faults: int
+    policy_faults: int  # exceptions of ours that the hook caught
     last_fault: str
-    answers: Mapping[str, Mapping[str, int]]
-    broken: Sequence[str]
-    longest_without_token_s: float
+    answers: Mapping[str, Mapping[str, int]]  # of the control routes, by kind of call
+    broken: Sequence[str]  # guarantees of the control routes that did not hold
+    longest_without_token_s: float  # while at least one client was waiting
     most_waiting: int
     preemptions: int
 

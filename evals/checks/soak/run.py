@@ -1,6 +1,6 @@
 """How does a soak go? Clients and decisions side by side, then rest, then the books.
 
-`run_soak` starts a server of its own; `soak_on` takes one that runs (tests do).
+On a server that runs: `hmas soak` starts one for it.
 """
 
 import asyncio
@@ -9,32 +9,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import psutil
 
-from evals.checks.soak.adapter import ADAPTERS, write_adapters
+from evals.arms.steering import ArmError
 from evals.checks.soak.books import check_books
 from evals.checks.soak.clients import Clients
-from evals.checks.soak.report import Memory, SoakReport
-from evals.checks.soak.server_log import read_complaints
+from evals.checks.soak.report import Memory, SoakReport, read_complaints
 from evals.checks.soak.steering import Steering
-from evals.live.arm import ArmError
-from evals.live.own_server import OwnServer, own_server
-from evals.live.server import Server, wait_until_at_rest
-from evals.live.totals import Totals, engine_totals, exported_totals
+from evals.live.own_server import OwnServer
+from evals.live.server import Server, Totals, engine_totals, exported_totals, wait_until_at_rest
 from evals.progress import CaseProgress
-from evals.suite.suite import SMALL_MACHINE
-from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token
 from serving.engines.protocol import EngineUnavailable
-from serving.launch.model import SMOLLM2
 
 REST_S = 300.0  # longest time that what is inside at the end may take
 _WARM_UP_SHARE, _WARM_UP_S = 0.2, 120.0
 _METRICS_LOOKS = 10
-# Small sizes, so that a soak of minutes goes round the journal and past the tenants' bound.
-SETTINGS = EngineSettings(slo_scale=4.0, max_tenants=32, journal_size=2000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +35,6 @@ class SoakOptions:
     minutes: float
     rate_rps: float
     seed: int
-    api_servers: int = 1
-
-
-def run_soak(
-    options: SoakOptions, out: Path, progress: CaseProgress, *, port: int, model: str
-) -> SoakReport:
-    """Start a server, soak it, stop it.
-
-    Raises:
-        ServerError, ArmError, EngineUnavailable: it could not begin; says what to do.
-    """
-    arguments = [*SMALL_MACHINE]
-    if options.api_servers > 1:
-        arguments += ["--api-server-count", str(options.api_servers)]
-    adapters: Sequence[str] = ()
-    if not model:  # the shape of another model is not known here
-        arguments += write_adapters(SMOLLM2, out)
-        adapters = ADAPTERS
-    with own_server(
-        SETTINGS, out, progress.note, port=port, model=model, arguments=arguments
-    ) as server:
-        return soak_on(server, options, progress, adapters)
 
 
 def soak_on(

@@ -37,20 +37,14 @@ class Journal:
 
 
 class Steering:
-    """Random decisions, and what is observed beside them.
-
-    Args:
-        base_url, token: of the server.
-        core_pids: processes whose memory counts.
-        seed: decides every call.
-        snapshot: the engine's when the soak begins.
+    """Random decisions by `seed`, and what is observed beside them.
 
     Attributes:
         answers: how many calls of each name were answered how.
         broken: guarantees that did not hold, and calls without a usable answer, counted.
         gone: the engine has not answered for several calls in a row.
         journal: events since the start.
-        memory: (seconds since the start, resident MiB of the engine processes).
+        memory: (seconds since the start, resident MiB of the engine processes `core_pids`).
         most_waiting: longest queue seen.
     """
 

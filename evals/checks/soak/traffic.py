@@ -1,18 +1,26 @@
 """What does a soak send? Random requests by seed: whole ones, leavers, and bad ones.
 
-Called by `clients`. Grammars, stop strings, several answers, LoRA adapters, shared prefixes, odd
-tenants and SLOs in a well-formed request must be served; what is broken must be refused with a 4xx
-and never reach the engine.
+Grammars, stop strings, several answers, LoRA adapters, shared prefixes, odd tenants and SLOs in a
+well-formed request must be served; what is broken must be refused with a 4xx and never reach the
+engine. Of the adapters there are two and one slot, so that requests of one wait while the other's
+run. Called by `clients`, `write_adapters` by `run`.
 """
 
 import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+from safetensors.numpy import save_file
 
 from evals.live.request_body import completion_body
 from serving.contracts import TraceRequest
+
+ADAPTERS = ("soak-adapter-a", "soak-adapter-b")
+_RANK, _SMALL = 4, 1e-3  # of random weights: answers stay answers
 
 Kind = Literal["whole", "leaver", "bad"]
 Flavour = Literal["plain", "grammar", "stop", "twice", "adapter"]
@@ -46,22 +54,15 @@ _ODD_XARGS: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One request as its client will handle it.
+    """One request as its client will handle it."""
 
-    Attributes:
-        kind: `whole` waits for the end, `leaver` goes away earlier, `bad` must be refused.
-        flavour: what is special about it.
-        body: as sent.
-        wait_s: time to the next request.
-        leave_after_tokens, leave_after_s: when a leaver goes; the other one is None.
-    """
-
-    kind: Kind
-    body: bytes
-    wait_s: float
+    kind: Kind  # `whole` waits for the end, `leaver` goes away earlier, `bad` must be refused
+    body: bytes  # as sent
+    wait_s: float  # time to the next request
+    # leave_after_tokens, leave_after_s: when a leaver goes; the other one is None.
     leave_after_tokens: int | None = None
     leave_after_s: float | None = None
-    flavour: Flavour = "plain"
+    flavour: Flavour = "plain"  # what is special about it
 
     @property
     def answers(self) -> int:
@@ -152,3 +153,39 @@ def _bad_body(rng: random.Random, body: dict[str, Any], max_model_len: int) -> b
         return json.dumps(body | broken[choice]).encode()
     whole = json.dumps(body).encode()
     return (b"", b"\xff\xfe not text", whole[: len(whole) // 2])[choice - len(broken)]
+
+
+def write_adapters(model: Path, out: Path) -> list[str]:
+    """Write the adapters for a Llama-shaped checkpoint; the arguments that make vLLM serve both.
+
+    Raises:
+        OSError: a folder cannot be read or written.
+    """
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    hidden, size = config["hidden_size"], config["head_dim"]
+    widths = {
+        "q_proj": size * config["num_attention_heads"],
+        "v_proj": size * config["num_key_value_heads"],
+    }
+    rng = np.random.default_rng(0)
+    served = []
+    for name in ADAPTERS:
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {}
+        for layer in range(config["num_hidden_layers"]):
+            for module, width in widths.items():
+                place = f"base_model.model.model.layers.{layer}.self_attn.{module}"
+                for side, shape in (("A", (_RANK, hidden)), ("B", (width, _RANK))):
+                    drawn = _SMALL * rng.standard_normal(shape)
+                    weights[f"{place}.lora_{side}.weight"] = drawn.astype(np.float32)
+        save_file(weights, folder / "adapter_model.safetensors")
+        about = {
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": _RANK, "lora_alpha": _RANK,
+            "target_modules": sorted(widths), "bias": "none", "base_model_name_or_path": str(model),
+        }  # fmt: skip
+        (folder / "adapter_config.json").write_text(json.dumps(about), encoding="utf-8")
+        served.append(f"{name}={folder.resolve()}")
+    return [
+        "--enable-lora", "--max-loras", "1", "--max-lora-rank", "8", "--lora-modules", *served
+    ]  # fmt: skip

@@ -5,7 +5,7 @@ import json
 from typer.testing import CliRunner
 
 from evals.checks.bench.commands import app
-from evals.checks.bench.tick_bench import TARGET_MS, time_ticks
+from evals.checks.bench.controller_bench import TARGET_MS, time_ticks
 
 
 def test_quiet_and_acting_ticks_are_timed_at_every_rate():
@@ -23,10 +23,10 @@ def test_quiet_and_acting_ticks_are_timed_at_every_rate():
 
 
 def test_the_check_fails_where_a_tick_costs_too_much(monkeypatch):
-    result = time_ticks(1.0, 5, 100, ledger=False, seed=0)
+    result = time_ticks(1.0, 5, 100, seed=0)
     for cpu_ms, code in ((TARGET_MS, 1), (TARGET_MS - 1, 0)):
         slow = {**result, "all": {**result["all"], "cpu_p99_ms": cpu_ms}}
-        monkeypatch.setattr("evals.checks.bench.tick_bench.time_ticks", lambda *_, **__: slow)  # noqa: B023
+        monkeypatch.setattr("evals.checks.bench.controller_bench.time_ticks", lambda *_, **__: slow)  # noqa: B023
         done = CliRunner().invoke(app, ["tick", "--check"])
         assert done.exit_code == code
         assert "10 req/s" not in done.stdout

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.checks.fidelity.calibrate import Calibration
-from evals.checks.fidelity.calibration_file import (
+from evals.checks.fidelity.calibrate import Calibration, cells, rungs
+from evals.checks.fidelity.report import (
     calibration_document,
     calibration_sheet,
-    write_files,
+    write_calibration,
 )
-from evals.checks.fidelity.designed_load import cells, rungs
-from evals.checks.fidelity.machine import OtherLoad, warning
+from evals.checks.fidelity.server import OtherLoad, warning
 from evals.live.load_generator import bodies_for, closed_loop
 from evals.live.server import Server
 from evals.machines.fit import fit_cost, step_errors
@@ -203,8 +202,11 @@ def test_a_closed_loop_ends_with_the_first_failure_that_is_not_allowed():
     async def load():
         async with serving(server) as url:
             return await closed_loop(
-                Server(url, "m"), bodies_for(Server(url, "m"), cells(2048, 0), 0), concurrency=3,
-                seconds=inf, run_id="x-",
+                Server(url, "m"),
+                bodies_for(Server(url, "m"), cells(2048, 0), 0),
+                concurrency=3,
+                seconds=inf,
+                run_id="x-",
             )
 
     finished_s, failures = asyncio.run(load())
@@ -215,7 +217,7 @@ def test_a_closed_loop_ends_with_the_first_failure_that_is_not_allowed():
 
 def test_the_profile_reads_back_and_says_where_it_comes_from(tmp_path):
     made = calibration(drawn_steps(noise=0.1))
-    write_files(made, tmp_path, "hmas calibrate")
+    write_calibration(made, tmp_path, "hmas calibrate")
     path = tmp_path / "mine.toml"
     read = read_toml(path, EngineProfile)
     assert replace(read, cost=made.profile.cost) == made.profile
@@ -234,7 +236,7 @@ def test_sheet_json_and_plot_tell_of_the_same_fit(tmp_path):
     assert document["fit"]["samples"] == 2000
     assert document["overhead_s"] == 0.012
     assert [row[0] for row in calibration_sheet(made).rows] == list(document["cost"])
-    write_files(made, tmp_path, "hmas calibrate")
+    write_calibration(made, tmp_path, "hmas calibrate")
     assert json.loads((tmp_path / "calibration.json").read_text()) == document
     assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
 

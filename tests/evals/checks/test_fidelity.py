@@ -8,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.arms.case import SimulatedCase
-from evals.checks.fidelity.comparison import compare, errors, with_overhead, within_target
 from evals.checks.fidelity.fidelity import (
     Replayed,
+    compare,
     compare_on,
+    errors,
     replay_suite,
     simulate,
     sized_as,
+    with_overhead,
+    within_target,
 )
 from evals.checks.fidelity.report import fidelity_plot, fidelity_sheet
 from evals.checks.fidelity.server import MeasuredServer, ServerChoice, measured_server
@@ -24,7 +27,7 @@ from evals.machines.steps import CalibrationError, steps_of
 from evals.progress import CaseProgress
 from evals.requests.offer import Offered, Workload
 from evals.suite.arms import ControllerOptions, parse_arm
-from evals.suite.span import Span
+from evals.suite.shapes import Span
 from evals.suite.suite import load_suite
 from serving.contracts import CostCoefficients
 from serving.contracts.settings import EngineSettings

@@ -12,8 +12,7 @@ import pytest
 from evals.checks.soak.books import check_books
 from evals.checks.soak.clients import Clients, TokenClock, Visit
 from evals.checks.soak.decisions import CONTROLLER, EngineView, draw_action
-from evals.checks.soak.report import Memory, SoakReport
-from evals.checks.soak.server_log import Complaints, read_complaints
+from evals.checks.soak.report import Complaints, Memory, SoakReport, read_complaints
 from evals.checks.soak.steering import Journal, read_answer
 from evals.checks.soak.traffic import Errand, Kind, draw_errand
 from evals.live.request_body import completion_body
@@ -135,9 +134,7 @@ def test_every_kind_of_request_comes_up_and_the_seed_decides():
     def draw():
         rng = random.Random(3)
         return [
-            draw_errand(
-                rng, i, model="m", rate_rps=2.0, max_model_len=2048, adapters=("a", "b")
-            )
+            draw_errand(rng, i, model="m", rate_rps=2.0, max_model_len=2048, adapters=("a", "b"))
             for i in range(400)
         ]
 
