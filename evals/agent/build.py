@@ -4,16 +4,13 @@ Deterministic by the suite and its seeds, whatever the number of workers. Called
 `hmas eval agent build`.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from statistics import fmean
 
-from evals.agent.case_suite import CaseSuite, load_case_suite
 from evals.agent.labels import Question, label_all, unlabelled
-from evals.agent.scenes import scenes_of, take
-from evals.agent.scoring import balance
+from evals.agent.scenes import CaseSuite, load_case_suite, scenes_of, take
 from evals.progress import CaseProgress
 from evals.requests.blocks import place
 from evals.result.run_result import git_state
@@ -25,44 +22,37 @@ from hmas_agents.ledger.reader import LedgerReader
 LABEL_SEED, TWIN_SEED = 1000, 2000  # no future is in both
 
 
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
-    """What to build.
-
-    Attributes:
-        count: cases wanted; the runs share them as evenly as they can.
-        minutes: of each run, instead of the suite's.
-        ledgers: of the control loop, whose long decisions become cases too.
-        held_out: scenarios (ledgers: labels of runs) held out beside the suite's.
-    """
-
-    suite_file: Path
-    count: int
-    out: Path
-    jobs: int
-    minutes: float | None = None
-    ledgers: tuple[Path, ...] = ()
-    held_out: tuple[str, ...] = ()
-
-
-def build(request: BuildRequest, progress: CaseProgress) -> list[Case]:
+def build(
+    suite_file: Path, count: int, out: Path, ledgers: Sequence[Path], jobs: int,
+    progress: CaseProgress,
+) -> list[Case]:  # fmt: skip
     """Build, label and write a case set; what is in the file.
+
+    The runs share `count` as evenly as they can; long decisions of the `ledgers` come first.
 
     Raises:
         SuiteError, LedgerError, CaseError: an input cannot be used.
         WorkerError: a simulation failed.
     """
-    suite = load_case_suite(request.suite_file)
-    if request.minutes is not None:
-        suite = suite.with_minutes(request.minutes)
-    recorded = [case for path in request.ledgers for case in _from_ledger(path)]
-    taken = _taken(suite, request, progress) if request.count > len(recorded) else []
-    cases = [*recorded, *evenly(taken, request.count - len(recorded))]
-    cases = [_placed(case, {*suite.held_out, *request.held_out}) for case in cases]
-    write_cases(request.out, cases)
-    cases = read_cases(request.out)  # labels belong to what the file says, to the digit
-    cases = _labelled(cases, suite, request, progress)
-    write_cases(request.out, cases)
+    suite = load_case_suite(suite_file)
+    recorded = list[Case]()
+    for path in ledgers:
+        with LedgerReader(path) as reader:
+            recorded += cases_of(reader, None)
+    taken = _taken(suite, jobs, progress) if count > len(recorded) else []
+    commit = str(git_state().get("commit", ""))[:12]
+    cases = [
+        replace(
+            case,
+            split="held_out" if case.scenario in suite.held_out else "development",
+            provenance=case.provenance | ({"commit": commit} if commit else {}),
+        )
+        for case in (*recorded, *evenly(taken, count - len(recorded)))
+    ]
+    write_cases(out, cases)
+    cases = read_cases(out)  # labels belong to what the file says, to the digit
+    cases = _labelled(cases, suite, jobs, progress)
+    write_cases(out, cases)
     return cases
 
 
@@ -75,55 +65,18 @@ def evenly(runs: Sequence[Sequence[Case]], count: int) -> list[Case]:
     return [case for run in runs for case in run if case.id in chosen]
 
 
-def describe(cases: Sequence[Case]) -> list[str]:
-    """Lines on how the labels are balanced, for the one who built them."""
-    lines = []
-    for split in ("development", "held_out"):
-        of_split = [case for case in cases if case.split == split]
-        if not of_split:
-            continue
-        ranked = sorted(balance(of_split)[split].items(), key=lambda item: -item[1])
-        scenarios = len({case.scenario for case in of_split})
-        lines.append(
-            f"{split}: {len(of_split)} cases of {scenarios} scenarios; best policy: "
-            + ", ".join(f"{name} {number}" for name, number in ranked)
-        )
-        spread = fmean(_worth(case) for case in of_split)
-        lines.append(f"{split}: the best label is on average {spread:.3f} above the mean one")
-    return lines
-
-
-def _worth(case: Case) -> float:
-    means = [fmean(draws) for draws in case.labels.values()]
-    return max(means) - fmean(means)
-
-
-def _taken(suite: CaseSuite, request: BuildRequest, progress: CaseProgress) -> list[list[Case]]:
+def _taken(suite: CaseSuite, jobs: int, progress: CaseProgress) -> list[list[Case]]:
     scenes = scenes_of(suite)
     progress.note(f"taking situations from {len(scenes)} simulated runs")
-    with Workers(request.jobs, progress) as workers:
+    with Workers(jobs, progress) as workers:
         return workers.run(
             take, scenes, lambda scene: scene.title,
             lambda scene, cases: f"{scene.title}: {len(cases)} situations",
         )  # fmt: skip
 
 
-def _from_ledger(path: Path) -> list[Case]:
-    with LedgerReader(path) as reader:
-        return list(cases_of(reader, None))
-
-
-def _placed(case: Case, held_out: Collection[str]) -> Case:
-    commit = str(git_state().get("commit", ""))[:12]
-    return replace(
-        case,
-        split="held_out" if case.scenario in held_out else "development",
-        provenance=case.provenance | ({"commit": commit} if commit else {}),
-    )
-
-
 def _labelled(
-    cases: Sequence[Case], suite: CaseSuite, request: BuildRequest, progress: CaseProgress
+    cases: Sequence[Case], suite: CaseSuite, jobs: int, progress: CaseProgress
 ) -> list[Case]:
     """Labels and, on other futures, what a twin would go by."""
     plan = Plan(suite.draws, LABEL_SEED, suite.horizon_s)
@@ -137,7 +90,7 @@ def _labelled(
             Question(f"{case.id} (twin)", case.situation, candidates_of(case.allowed), other)
             for case in cases
         ]
-    done = label_all(questions, jobs=request.jobs, progress=progress)
+    done = label_all(questions, jobs=jobs, progress=progress)
     twins = done[len(cases) :] or [{}] * len(cases)
     return [
         replace(labelled(case, labels, plan), twin=twin)

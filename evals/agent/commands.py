@@ -1,4 +1,4 @@
-"""`hmas eval agent`: does the policy agent choose well? Scores, case sets, labels.
+"""`hmas eval agent` and `hostile`: does the policy agent choose well? Scores, case sets, labels.
 
 Wiring only. Heavy imports stay inside the functions that need them.
 """
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from evals.agent.model_double import Kind
 from hmas_agents.commands.exits import FAILED
 from hmas_agents.commands.options import (
     ConfigOption,
@@ -82,8 +83,7 @@ def agent(
     """
     if context.invoked_subcommand is not None:
         return
-    from evals.agent.eval_agent import AgentEval, run_agent_eval
-    from evals.agent.report import document, sheets, write_files
+    from evals.agent.eval_agent import AgentEval, document, run_agent_eval, sheets, write_files
     from evals.progress import CaseProgress
     from evals.report.sheet import show
 
@@ -121,16 +121,9 @@ def build(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Case file; .gz is compressed.")],
     cases: Annotated[int, typer.Option(min=1, help="How many.")] = 200,
     suite: Annotated[Path, typer.Option(metavar="SUITE.toml", help="Where from.")] = SUITE,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Length of a run, instead of the suite's.")
-    ] = None,
     ledger: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Its long decisions become cases too. Repeatable."),
-    ] = None,
-    held_out: Annotated[
-        list[str] | None,
-        typer.Option(help="Scenario (or label of a run) to hold out, beside the suite's."),
     ] = None,
     jobs: JobsOption = 0,
 ) -> None:
@@ -145,17 +138,52 @@ def build(
 
     hmas eval agent build --out drift.jsonl.gz --suite my_cases.toml --cases 50
     """
-    from evals.agent.build import BuildRequest, describe
     from evals.agent.build import build as build_cases
+    from evals.agent.scoring import balance
     from evals.progress import CaseProgress
 
-    request = BuildRequest(
-        suite, cases, out, jobs, minutes, tuple(ledger or ()), tuple(held_out or ())
-    )
     with CaseProgress() as progress:
-        built = build_cases(request, progress)
-    for line in describe(built):
-        typer.echo(line)
+        built = build_cases(suite, cases, out, ledger or (), jobs, progress)
+    for split, best in balance(built).items():
+        counted = ", ".join(f"{name} {number}" for name, number in best.items())
+        typer.echo(f"{split}: best policy: {counted}")
     if len(built) < cases:
         typer.echo(f"warning: {cases} cases asked, the runs have {len(built)}", err=True)
     typer.echo(f"{out}: {len(built)} cases")
+
+
+def hostile(
+    kind: Annotated[Kind, typer.Argument(help="What it answers.")],
+    *,
+    policy: Annotated[str, typer.Option(help="Policy to propose, with parameters.")] = "fcfs",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8399,
+) -> None:
+    """A model out to harm, for a controller or an eval to be pointed at, until Ctrl-C.
+
+    worst: always the same proposal, with confidence 1. garbage: nothing that can be read.
+    injection: proposals dressed up to be believed, or run.
+
+    hmas eval hostile worst --policy fcfs --port 8399
+
+    hmas eval run my_suite.toml --arms hmas --model-url http://127.0.0.1:8399/v1
+    """
+    import threading
+
+    from evals.agent.model_double import replies, serving
+    from serving.policies import parse_policy
+
+    try:
+        name, params = parse_policy(policy)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--policy") from error
+    try:
+        with serving(replies(kind, name, params), port=port) as model:
+            typer.echo(f"{kind}, proposing {policy}, at {model.url}", err=True)
+            try:
+                threading.Event().wait()
+            finally:
+                typer.echo(f"asked {len(model.asked)} times", err=True)
+    except OSError as error:
+        raise typer.BadParameter(
+            f"port {port} is taken ({error.strerror}): give another", param_hint="--port"
+        ) from error

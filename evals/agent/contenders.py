@@ -22,20 +22,13 @@ from serving.policies import parse_policy
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question to a model, and what came of it.
+    """One question to a model, and what came of it."""
 
-    Attributes:
-        options: the policies in the order in which they were listed.
-        choice: the first usable proposal; None when there was none.
-        reason: the model's, for it.
-        latency_s: None where the reply was played from a cassette.
-    """
-
-    options: tuple[str, ...]
-    choice: Candidate | None
-    reason: str
+    options: tuple[str, ...]  # the policies in the order in which they were listed
+    choice: Candidate | None  # the first usable proposal; None when there was none
+    reason: str  # the model's, for it
     faults: tuple[str, ...]
-    latency_s: float | None
+    latency_s: float | None  # None where the reply was played from a cassette
     tokens: int
 
 

@@ -20,8 +20,7 @@ from hmas_agents.commands.options import (
 
 if TYPE_CHECKING:
     from evals.agent.contenders import Model
-    from evals.agent.replay import Recorded
-    from evals.agent.replay_result import Replayed
+    from evals.agent.replay import Recorded, Replayed
 
 
 def replay(
@@ -80,8 +79,7 @@ def replay(
         _show(run, {"decisions": len(ticks), "changed": changed}, ticks, as_json,
               *([short_sheet(ticks)] if changed else []), said)  # fmt: skip
         return
-    from evals.agent.replay import load_run
-    from evals.agent.replay_result import lines, sheet, summarise
+    from evals.agent.replay import lines, load_run, sheet, summarise
 
     recorded = load_run(path, run, decision)
     asked = None if rules else _model(recorded, prompt, model_url, model, cassette)

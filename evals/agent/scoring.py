@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-from evals.agent.contenders import Answer, Asked
+from evals.agent.contenders import Answer
 from evals.result.statistics import Interval, mean_interval
 from hmas_agents.case_file import Candidate, Case, Labels, Split, candidate_key
 from serving.policies import parse_policy
@@ -20,33 +20,25 @@ AS_GOOD = 0.005  # half a point of attainment: nobody would switch for less
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one contender comes to on one split.
-
-    Attributes:
-        regret: mean over scenarios of the scenario's mean, with an interval over scenarios.
-        accuracy: share of choices that the labels cannot tell from the best.
-        validity: share of questions with a usable reply; None without a model, as below.
-        steady: share of cases where every order of the options got the same answer.
-        first_listed: share of replies that named the option listed first; `options` is how
-            many there were, so 1/options is no bias.
-        latency_s: median, None where replies were played from a cassette.
-        tokens: mean per question.
-        faults: how often each kind occurred.
-    """
+    """What one contender comes to on one split."""
 
     contender: str
     split: Split
     cases: int
     scenarios: int
-    regret: Interval
-    accuracy: float
+    regret: Interval  # mean over scenarios of the scenario's mean, with an interval over scenarios
+    accuracy: float  # share of choices that the labels cannot tell from the best
+    # Share of questions with a usable reply; None without a model, as below.
     validity: float | None = None
+    # Share of cases where every order of the options got the same answer.
     steady: float | None = None
+    # Share of replies that named the option listed first; `options` is how many there were, so
+    # 1/options is no bias.
     first_listed: float | None = None
     options: int | None = None
-    latency_s: float | None = None
-    tokens: float | None = None
-    faults: dict[str, int] | None = None
+    latency_s: float | None = None  # median, None where replies were played from a cassette
+    tokens: float | None = None  # mean per question
+    faults: dict[str, int] | None = None  # how often each kind occurred
 
 
 def score(contender: str, split: Split, answers: Sequence[Answer]) -> Score:
@@ -136,25 +128,20 @@ def _with_replies(base: Score, answers: Sequence[Answer]) -> Score:
     for each in asked:
         for fault in each.faults:
             faults[fault.partition(":")[0]] += 1
-    usable = [each for each in asked if each.choice is not None]
-    several = [answer for answer in answers if len(answer.asked) > 1]
+    usable = [(each, each.choice[0]) for each in asked if each.choice is not None]
+    named = [
+        {each.choice and each.choice[0] for each in answer.asked}
+        for answer in answers
+        if len(answer.asked) > 1
+    ]
     timed = [each.latency_s for each in asked if each.latency_s is not None]
     return replace(
         base,
         validity=len(usable) / len(asked),
-        steady=fmean(_keeps_its_answer(answer) for answer in several) if several else None,
-        first_listed=fmean(_names_the_first(each) for each in usable) if usable else None,
+        steady=fmean(len(each) == 1 and None not in each for each in named) if named else None,
+        first_listed=fmean(name == each.options[0] for each, name in usable) if usable else None,
         options=len(asked[0].options),
         latency_s=median(timed) if timed else None,
         tokens=fmean(each.tokens for each in asked),
         faults=dict(faults),
     )
-
-
-def _names_the_first(asked: Asked) -> bool:
-    return asked.choice is not None and asked.choice[0] == asked.options[0]
-
-
-def _keeps_its_answer(answer: Answer) -> bool:
-    named = {each.choice and each.choice[0] for each in answer.asked}
-    return len(named) == 1 and None not in named

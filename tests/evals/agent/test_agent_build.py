@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from evals.agent import build as building
-from evals.agent.build import BuildRequest, describe, evenly
-from evals.agent.case_suite import load_case_suite
+from evals.agent.build import evenly
 from evals.agent.labels import Question, answer, label_all
-from evals.agent.scenes import Scene, scenes_of, take
+from evals.agent.scenes import Scene, load_case_suite, scenes_of, take
+from evals.agent.scoring import balance
 from evals.progress import CaseProgress
 from evals.suite.toml_file import SuiteError
 from hmas_agents.case_file import Candidate, Plan, candidate_key, candidates_of, read_cases
@@ -112,14 +112,12 @@ def test_a_case_set_is_built_labelled_and_split(tmp_path, monkeypatch, taken):
     monkeypatch.setattr(building, "_taken", lambda *_: [taken, other])
 
     def label_all(questions, **_):
-        return [
-            {candidate_key(*c): (0.5,) * q.plan.draws for c in q.candidates} for q in questions
-        ]
+        return [{candidate_key(*c): (0.5,) * q.plan.draws for c in q.candidates} for q in questions]
 
     monkeypatch.setattr(building, "label_all", label_all)
     out = tmp_path / "cases.jsonl.gz"
     with CaseProgress() as progress:
-        built = building.build(BuildRequest(SUITE, 2, out, jobs=1), progress)
+        built = building.build(SUITE, 2, out, (), 1, progress)
     assert read_cases(out) == built
     assert {each.scenario: each.split for each in built} == {
         "chat": "development", "long-answers": "held_out"
@@ -129,7 +127,7 @@ def test_a_case_set_is_built_labelled_and_split(tmp_path, monkeypatch, taken):
         assert set(each.twin) == {candidate_key(*c) for c in candidates_of(each.allowed)}
         assert all(len(draws) == 1 for draws in each.twin.values())
         assert "commit" in each.provenance
-    assert describe(built)[0].startswith("development: 1 cases of 1 scenarios; best policy: any 1")
+    assert balance(built)["development"]["any"] == 1
 
 
 def test_each_candidate_meets_the_same_futures(taken):

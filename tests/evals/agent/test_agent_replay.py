@@ -8,7 +8,7 @@ import pytest
 from evals.agent import labels as labelling
 from evals.agent import replay
 from evals.agent.contenders import Model
-from evals.agent.replay_result import summarise
+from evals.agent.replay import summarise
 from evals.agent.replay_short import replay_short
 from evals.progress import CaseProgress
 from hmas_agents import rule_table

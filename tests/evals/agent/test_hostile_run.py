@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evals.agent.hostile import Kind, replies
-from evals.agent.model_double import serving
+from evals.agent.model_double import Kind, replies, serving
 from evals.arms import run_case
 from evals.suite.arms import ControllerOptions
 from hmas_agents.ledger.reader import LedgerReader
