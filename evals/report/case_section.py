@@ -1,20 +1,113 @@
-"""What does the page say of one case? Its plots, and the decisions of H-MAS as a table.
+"""What does the page say of one case? How it went arm by arm, and what was decided.
 
-Called by `page`, once per scenario and load.
+A case is a scenario at a load; all arms served the same requests. Called by `files`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evals.report.case_figures import attainment_over_time_figure, latency_figure
-from evals.report.controller_figure import controller_figure
-from evals.report.figures import Palette
+import numpy as np
+from matplotlib.axes import Axes
+
+from evals.report.figures import (
+    HMAS_COLOUR,
+    INK,
+    Palette,
+    legend,
+    logarithmic,
+    svg_of_axes,
+)
+from evals.result.metrics import windowed_attainment
 from evals.result.recording import AppliedDecision
 from serving.contracts import Limits, Outcome
 from serving.contracts.rules import rules_in_force
 
+LATENCIES = {"ttft_s": ("time to first token (s)", 1.0), "tpot_s": ("time per token (ms)", 1e3)}
+TARGET_MS = {"ttft_s": "ttft_ms", "tpot_s": "tpot_ms"}
+MOST_POINTS = 200  # of one curve
 MOST_DECISION_ROWS = 200
+LABEL_ROOM = 0.025  # of the width: nearer to each other, names of policies overlap
+
+OutcomesByArm = Mapping[str, Sequence[Outcome]]
+
+
+def attainment_over_time_figure(
+    name: str,
+    by_arm: OutcomesByArm,
+    palette: Palette,
+    *,
+    window_s: float = 30.0,
+    switches: Sequence[tuple[float, str]] = (),
+    moments_s: Sequence[float] = (),
+) -> str:
+    """Attainment of the requests that arrived in each window, per arm.
+
+    Times are seconds after the first arrival: `moments_s` of changes of traffic, and those of
+    `switches`, the policies of the arm `hmas` from then on, the start first.
+    """
+
+    def draw(axes: Axes) -> None:
+        end_s = 0.0
+        for arm, outcomes in by_arm.items():
+            start_s = min(outcome.arrival_s for outcome in outcomes)
+            points = windowed_attainment(outcomes, start_s, window_s)
+            width = 2.0 if arm == "hmas" else 1.2
+            axes.plot(*zip(*points, strict=True), ".-", label=arm, color=palette[arm], lw=width)
+            end_s = max(end_s, points[-1][0] + window_s / 2)
+        for i, moment_s in enumerate(moments_s):
+            label = "traffic changes" if i == 0 else None
+            axes.axvline(moment_s, ls=(0, (5, 4)), color=INK, lw=1.0, label=label)
+        _mark_switches(axes, switches, end_s)
+        axes.set_xlim(-0.01 * end_s, end_s * 1.01)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel(f"arrival time (s), windows of {window_s:g} s")
+        axes.set_ylabel("SLO attainment")
+        legend(axes)
+
+    return svg_of_axes(name, 3.3 if switches else 3.0, draw)
+
+
+def latency_figure(name: str, by_arm: OutcomesByArm, which: str, palette: Palette) -> str:
+    """Cumulative distribution of `ttft_s` or `tpot_s` per arm, over all offered requests.
+
+    A curve ends below 1 where requests never got that far. The target is marked where all
+    requests have the same.
+    """
+    label, unit = LATENCIES[which]
+
+    def draw(axes: Axes) -> None:
+        for arm, outcomes in by_arm.items():
+            values = np.sort([v * unit for o in outcomes if (v := getattr(o, which)) is not None])
+            points = min(MOST_POINTS, len(values))
+            shown = np.linspace(0, len(values) - 1, points).round().astype(int)
+            share = (shown + 1) / len(outcomes)
+            axes.step(values[shown], share, where="post", label=arm, color=palette[arm], lw=1.5)
+        targets = {getattr(o.slo, TARGET_MS[which]) for arm in by_arm.values() for o in arm}
+        if len(targets) == 1 and (target := targets.pop()) is not None:
+            axes.axvline(target * unit / 1e3, ls="--", color=INK, lw=1.0, label="SLO target")
+        logarithmic(axes, "x")
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel(label)
+        axes.set_ylabel("share of offered requests")
+        legend(axes)
+
+    return svg_of_axes(name, 3.0, draw)
+
+
+def _mark_switches(axes: Axes, switches: Sequence[tuple[float, str]], end_s: float) -> None:
+    """A line per switch and, above the axes, the policy from there on, as far as there is room."""
+    last_label_s = float("-inf")
+    for i, (at_s, policy) in enumerate(switches):
+        if i:
+            label = "hmas switches" if i == 1 else None
+            axes.axvline(at_s, color=HMAS_COLOUR, lw=0.8, alpha=0.7, label=label)
+        if at_s - last_label_s >= LABEL_ROOM * end_s:
+            axes.text(
+                at_s, 1.02, policy, transform=axes.get_xaxis_transform(), fontsize=8,
+                color=HMAS_COLOUR, rotation=50, rotation_mode="anchor", ha="left", va="bottom",
+            )  # fmt: skip
+            last_label_s = at_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +149,18 @@ def switches(decisions: Sequence[AppliedDecision], start_s: float) -> list[tuple
 
 def _figures(case: CaseReport, palette: Palette, start_s: float) -> list[tuple[str, str]]:
     by_arm = {arm: outcomes for arm, outcomes in case.outcomes_by_arm.items() if outcomes}
+    if not by_arm:
+        return []
     where = f"{case.scenario}-{case.load:g}"
-    figures = []
-    if by_arm:
-        over_time = attainment_over_time_figure(
-            f"attainment-{where}", by_arm, palette, window_s=_window_s(by_arm),
-            switches=switches(case.decisions, start_s), moments_s=case.moments_s,
-        )  # fmt: skip
-        figures = [
-            ("Attainment over time", over_time),
-            ("Time to first token", latency_figure(f"ttft-{where}", by_arm, "ttft_s", palette)),
-            ("Time per output token", latency_figure(f"tpot-{where}", by_arm, "tpot_s", palette)),
-        ]  # fmt: skip
-    if case.decisions:
-        end_s = max([o.finished_s for o in by_arm.get("hmas", ())] + [case.decisions[-1].at_s])
-        drawn = controller_figure(
-            f"controller-{where}", case.decisions, start_s, end_s, case.moments_s
-        )
-        figures.append(("What the controller did", drawn))
-    return figures
+    over_time = attainment_over_time_figure(
+        f"attainment-{where}", by_arm, palette, window_s=_window_s(by_arm),
+        switches=switches(case.decisions, start_s), moments_s=case.moments_s,
+    )  # fmt: skip
+    return [
+        ("Attainment over time", over_time),
+        ("Time to first token", latency_figure(f"ttft-{where}", by_arm, "ttft_s", palette)),
+        ("Time per output token", latency_figure(f"tpot-{where}", by_arm, "tpot_s", palette)),
+    ]
 
 
 def _limits_text(limits: Limits) -> str:

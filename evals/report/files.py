@@ -1,23 +1,27 @@
 """Which files does `--out` get? Results as JSON, CSV, Markdown and plots, outcomes, the page.
 
-Called by `evals.eval_run`. Tables are means over seeds; outcomes and the plots of single cases
-are of the first seed.
+The page is one HTML file with tables and plots, no network needed. Tables are means over seeds;
+outcomes and the plots of single cases are of the first seed.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from evals.report.case_section import CaseReport
-from evals.report.figures import colours, drawn_arms
-from evals.report.page import sources_of, write_report
+import jinja2
+
+from evals.report.case_section import CaseReport, case_section
+from evals.report.figures import colours, drawn_arms, inline
 from evals.report.plots import goodput_svg, ratio_svg
 from evals.report.sheet import markdown
 from evals.report.summary import Summary
-from evals.report.tables import case_sheets, summary_sheets
+from evals.report.tables import case_sheets, details, over_loads, summary_sheets, whole_suite
 from evals.result.metrics import CaseRun, Result
 from evals.result.run_result import SuiteRun, to_json
+
+MOST_ROWS_OPEN = 100  # a longer table is folded
 
 
 def write_files(run: SuiteRun, out: Path, description: str) -> None:
@@ -30,17 +34,21 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(to_json(run) + "\n", encoding="utf-8")
-    sources = {"sources": sources_of(run.results)}
-    about = to_json(replace(run, results=[]), sources)
+    about = to_json(replace(run, results=[]), {"sources": sources_of(run.results)})
     (out / "run.json").write_text(about + "\n", encoding="utf-8")
     write_tables(run.results, out)
-    drawn = _drawn(run)
+    arms = drawn_arms(result["arm"] for result in run.results)
+    drawn = [
+        (case, result)
+        for case, result in zip(run.runs, run.results, strict=True)
+        if case.outcomes and case.arm in arms and result.get("seed", run.seed) == run.seed
+    ]
     outcomes = out / "outcomes.jsonl"
     outcomes.unlink(missing_ok=True)
     if drawn:
         _write_outcomes([case for case, _ in drawn], outcomes)
-    subtitle = _subtitle(run, description)
-    write_report(out / "report.html", f"Eval {run.suite}", subtitle, run.results, _cases(drawn))
+    page = report_page(f"Eval {run.suite}", _subtitle(run, description), run.results, _cases(drawn))
+    (out / "report.html").write_text(page, encoding="utf-8")
 
 
 def write_tables(results: Sequence[Result], out: Path) -> None:
@@ -61,14 +69,50 @@ def write_tables(results: Sequence[Result], out: Path) -> None:
     (out / "results.md").write_text("\n".join([*figures, *tables]), encoding="utf-8")
 
 
-def _drawn(run: SuiteRun) -> list[tuple[CaseRun, Result]]:
-    """The runs whose single requests are shown: of the first seed, and of arms that are drawn."""
-    arms = drawn_arms(result["arm"] for result in run.results)
-    return [
-        (case, result)
-        for case, result in zip(run.runs, run.results, strict=True)
-        if case.outcomes and case.arm in arms and result.get("seed", run.seed) == run.seed
-    ]
+def report_page(
+    title: str, subtitle: str, results: Sequence[Result], cases: Sequence[CaseReport]
+) -> str:
+    """The page of a run: what sums it up per scenario, the tables, then single cases.
+
+    Results are of every seed; `cases` are those to draw, of arms that have results.
+    """
+    summary = Summary.of(results)
+    palette = colours(summary.each("arm"))
+    scenarios = []
+    for name, of_one in summary.stretches():
+        drawn = [
+            (f"Goodput, {name}", goodput_svg([(name, of_one)], palette)),
+            (f"Goodput of H-MAS over the baselines, {name}", ratio_svg([(name, of_one)], palette)),
+        ]
+        scenarios.append({
+            "figures": [(what, inline(text)) for what, text in drawn if text],
+            "sheets": [*over_loads(name, of_one), *details(name, of_one)],
+        })  # fmt: skip
+    return rendered(
+        "page.html.j2", title=title, subtitle=subtitle, notes=sources_of(results),
+        suite_sheets=whole_suite(summary), scenarios=scenarios, case_sheets=case_sheets(summary),
+        most_rows_open=MOST_ROWS_OPEN, cases=[case_section(case, palette) for case in cases],
+    )  # fmt: skip
+
+
+def rendered(template: str, **said: Any) -> str:
+    """A template of this folder; in HTML, what is said is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=template.endswith(".html.j2"), undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(said)
+
+
+def sources_of(results: Sequence[Result]) -> list[str]:
+    """Where the figures come from, each said once: traces of the first seed, and machines."""
+    return list(dict.fromkeys(
+        f"{result['scenario']}: {key}: {result[key]}"
+        for result in results
+        for key in ("trace", "engine")
+        if result.get("seed") == results[0].get("seed") and key in result
+    ))  # fmt: skip
 
 
 def _cases(drawn: Sequence[tuple[CaseRun, Result]]) -> list[CaseReport]:

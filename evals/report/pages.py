@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals.report.page import rendered
+from evals.report.files import rendered
 from evals.report.sheet import Sheet, markdown
 from evals.report.summary import Summary
 from evals.report.tables import over_loads, percent, points, times, whole_suite
 from evals.result.statistics import Interval
-from evals.suite.contenders import ARMS, HMAS, STOCK, Contender
+from evals.suite.contenders import ARMS, HMAS, STOCK
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "evals" / "results"
@@ -164,17 +164,13 @@ def _tables(summary: Summary) -> list[Sheet]:
     ]
 
 
-def _known(arm: str) -> Contender | None:
-    return ARMS.get(arm.partition(":")[0])
-
-
 def _is_baseline(arm: str) -> bool:
-    known = _known(arm)
+    known = ARMS.get(arm.partition(":")[0])
     return known.baseline if known else not arm.startswith("fixed-")
 
 
 def _is_reference(arm: str) -> bool:
-    known = _known(arm)
+    known = ARMS.get(arm.partition(":")[0])
     return known is not None and known.reference
 
 

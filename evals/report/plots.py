@@ -40,7 +40,10 @@ def goodput_svg(stretches: Sequence[Stretch], palette: Palette) -> str:
 
     Scenarios are below each other.
     """
-    heights = [_height(cases) for _, cases in stretches]
+    heights = [
+        3.4 if len(cases.each("load")) > 1 else 1.0 + 0.19 * len(cases.each("arm"))
+        for _, cases in stretches
+    ]
 
     def draw(figure: Figure) -> None:
         for axes, (name, cases) in zip(_panels(figure, heights), stretches, strict=True):
@@ -53,7 +56,7 @@ def goodput_svg(stretches: Sequence[Stretch], palette: Palette) -> str:
             if len(stretches) > 1:
                 axes.set_title(name, loc="left")
 
-    return svg_file(_name("goodput", stretches), sum(heights), draw)
+    return svg_file("-".join(["goodput", *(name for name, _ in stretches)]), sum(heights), draw)
 
 
 def ratio_svg(stretches: Sequence[Stretch], palette: Palette) -> str:
@@ -66,15 +69,8 @@ def ratio_svg(stretches: Sequence[Stretch], palette: Palette) -> str:
             _ratios(axes, cases, palette)
             axes.set_title(f"H-MAS, {name}", loc="left")
 
-    return svg_file(_name("ratio", drawn), sum(heights), draw) if drawn else ""
-
-
-def _name(what: str, stretches: Sequence[Stretch]) -> str:
-    return "-".join([what, *(name for name, _ in stretches)])
-
-
-def _height(cases: Summary) -> float:
-    return 3.4 if len(cases.each("load")) > 1 else 1.0 + 0.19 * len(cases.each("arm"))
+    name = "-".join(["ratio", *(name for name, _ in drawn)])
+    return svg_file(name, sum(heights), draw) if drawn else ""
 
 
 def _has_ratios(cases: Summary) -> bool:

@@ -86,13 +86,10 @@ class Comparison:
 
 
 def compare_files(a: Path, b: Path, *, tolerance: float, arm: str | None = None) -> Comparison:
-    """Compare two results.json, or the folders that hold them.
+    """Compare two results.json, or the folders that hold them: `a` is what was, `b` what is.
 
-    Args:
-        a: what was.
-        b: what is.
-        tolerance: attainment that may be lost; 0.01 is a point of goodput.
-        arm: this one only; None: every arm that both have.
+    `tolerance` is attainment that may be lost (0.01 is a point); no `arm`: every arm that both
+    have.
 
     Raises:
         CompareError: a file that is not of `hmas eval run`, results of different halves of the

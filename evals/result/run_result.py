@@ -15,20 +15,16 @@ from serving.compat import vllm_version
 
 @dataclass(frozen=True, slots=True)
 class SuiteRun:
-    """What came of a suite: results and runs in the same order.
-
-    Attributes:
-        seed: the first seed.
-        config: the suite as resolved, defaults and options of the command included.
-        git: `commit` and whether it was `dirty`; empty outside a checkout.
-    """
+    """What came of a suite: results and runs in the same order."""
 
     suite: str
-    seed: int
+    seed: int  # the first seed
     versions: dict[str, str]
     results: list[Result]
     runs: list[CaseRun]
+    # The suite as resolved, defaults and options of the command included.
     config: dict[str, Any] = field(default_factory=dict)
+    # `commit` and whether it was `dirty`; empty outside a checkout.
     git: dict[str, Any] = field(default_factory=dict)
 
 

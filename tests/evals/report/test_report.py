@@ -9,7 +9,7 @@ from rich.console import Console
 
 from evals.report.case_section import CaseReport
 from evals.report.figures import OTHERS, colours, drawn_arms, inline
-from evals.report.page import write_report
+from evals.report.files import report_page
 from evals.report.plots import goodput_svg, ratio_svg
 from evals.report.sheet import markdown, terminal
 from evals.report.summary import Summary
@@ -46,10 +46,8 @@ def case(load=1.5, by_arm=None, decisions=DECISIONS):
     return CaseReport("conv", load, by_arm, decisions)
 
 
-def html_of(tmp_path, cases, every=None):
-    path = tmp_path / "deep" / "report.html"
-    write_report(path, "Title & co", "Subtitle", every or results(), cases)
-    return path.read_text(encoding="utf-8")
+def html_of(cases, every=None):
+    return report_page("Title & co", "Subtitle", every or results(), cases)
 
 
 def sheets_of(every):
@@ -76,19 +74,19 @@ def words(svg):
 # --- the page
 
 
-def test_the_page_has_every_plot_as_valid_svg(tmp_path):
-    html = html_of(tmp_path, [case()])
+def test_the_page_has_every_plot_as_valid_svg():
+    html = html_of([case()])
     svgs = re.findall(r"<svg.*?</svg>", html, flags=re.S)
-    assert len(svgs) == 1 + 4
+    assert len(svgs) == 1 + 3
     for svg in svgs:
         ElementTree.fromstring(svg)
         assert "currentColor" in svg
-    for caption in ("Goodput", "Attainment over time", "What the controller did"):
+    for caption in ("Goodput", "Attainment over time", "Time to first token", "Decisions ("):
         assert caption in html
 
 
-def test_the_page_needs_no_network_and_escapes_text(tmp_path):
-    html = html_of(tmp_path, [case()])
+def test_the_page_needs_no_network_and_escapes_text():
+    html = html_of([case()])
     assert re.findall(r"(?:src|href)=[\"'](?!#)(?!data:)[^\"']*", html) == []
     assert "@import" not in html
     assert "Title &amp; co" in html
@@ -96,20 +94,20 @@ def test_the_page_needs_no_network_and_escapes_text(tmp_path):
     assert "prefers-color-scheme: dark" in html
 
 
-def test_the_same_run_gives_the_same_page(tmp_path):
-    assert html_of(tmp_path, [case()]) == html_of(tmp_path, [case()])
+def test_the_same_run_gives_the_same_page():
+    assert html_of([case()]) == html_of([case()])
 
 
 @pytest.mark.parametrize("decisions", [[], DECISIONS[:1]])
-def test_a_page_with_few_decisions_or_nobody_served_is_still_written(tmp_path, decisions):
+def test_a_page_with_few_decisions_or_nobody_served_is_still_written(decisions):
     lost = [outcome(i, met=False, finish="error", ttft_s=None, tpot_s=None) for i in range(3)]
-    html = html_of(tmp_path, [case(by_arm={"vllm-fcfs": lost, "hmas": lost}, decisions=decisions)])
-    assert html.count("<svg") == 1 + 3 + bool(decisions)
+    html = html_of([case(by_arm={"vllm-fcfs": lost, "hmas": lost}, decisions=decisions)])
+    assert html.count("<svg") == 1 + 3
 
 
-def test_page_markdown_and_terminal_have_the_same_sheets(tmp_path):
+def test_page_markdown_and_terminal_have_the_same_sheets():
     every = [*bounded(), *(each | {"scenario": "code"} for each in bounded())]
-    html, found = html_of(tmp_path, [], every), Summary.of(every)
+    html, found = html_of([], every), Summary.of(every)
     text = "".join(map(markdown, sheets_of(found)))
     assert html.count("<svg") == 2 * 2  # goodput and ratios of each scenario
     for scenario in ("conv", "code"):
@@ -121,9 +119,10 @@ def test_page_markdown_and_terminal_have_the_same_sheets(tmp_path):
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_the_page_fits_a_phone_and_a_laptop(page, tmp_path, width):
-    html_of(tmp_path, [case()], [*results(0.8), *results(1.5)])
+    path = tmp_path / "report.html"
+    path.write_text(html_of([case()], [*results(0.8), *results(1.5)]), "utf-8")
     page.set_viewport_size({"width": width, "height": 844})
-    page.goto((tmp_path / "deep" / "report.html").as_uri())
+    page.goto(path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     letters = """[...document.querySelectorAll("svg text")].map((text) => {
       const to = text.getScreenCTM();
@@ -213,14 +212,14 @@ def test_preemptions_and_steadiness_are_in_the_details():
     assert (row["arm"], row["preemptions"], row["recomputed tokens"]) == ("fixed-edf", "4.0", "250")
 
 
-def test_names_with_parameters_are_whole_in_every_report(tmp_path):
+def test_names_with_parameters_are_whole_in_every_report():
     arms = ["fixed-slide:kappa=5+slack+serial", "fixed-sjf:kappa=40+rules"]
     some = [
         summarise(CaseRun("conv", load, arm, outcomes("hmas"), ()), 119.0)
         for load in (0.8, 1.5)
         for arm in ("vllm-fcfs", *arms)
     ]
-    html, found = html_of(tmp_path, [], some), Summary.of(some)
+    html, found = html_of([], some), Summary.of(some)
     for arm in arms:
         assert f">{arm}</td>" in html
         assert any(f"| {arm} |" in markdown(sheet) for sheet in sheets_of(found))

@@ -4,13 +4,14 @@ import json
 import re
 from dataclasses import replace
 
-from evals.report.case_figures import (
+from evals.report.case_section import (
     MOST_POINTS,
+    CaseReport,
     attainment_over_time_figure,
+    case_section,
     latency_figure,
+    switches,
 )
-from evals.report.case_section import CaseReport, case_section, switches
-from evals.report.controller_figure import controller_figure
 from evals.report.figures import colours
 from evals.report.files import write_files
 from evals.result.metrics import CaseRun, summarise
@@ -76,23 +77,19 @@ def test_a_distribution_of_many_requests_stays_small():
     assert longest_path(svg) <= 2 * MOST_POINTS + 2
 
 
-def test_the_controller_figure_names_policies_limits_and_only_the_rules_that_acted():
-    drawn = words(controller_figure("c", DECISIONS, START_S, START_S + 180))
-    assert {"policy", "slide", "edf", "rules", "slack", "pace"} <= set(drawn)
-    assert not {"triage", "buckets", "demote", "balance"} & set(drawn)
-    without = [AppliedDecision(START_S, "slide", Limits(64, 2048), "start")]
-    assert "rules" not in words(controller_figure("c", without, START_S, START_S + 180))
-
-
-def test_decisions_that_change_nothing_do_not_make_the_figure_larger():
-    same = [AppliedDecision(START_S + i, "edf", Limits(64, 2048), "") for i in range(500)]
-    few = controller_figure("c", same[:2], START_S, START_S + 600)
-    assert len(controller_figure("c", same, START_S, START_S + 600)) <= len(few) + 100
+def test_decisions_name_policies_limits_and_only_the_rules_that_acted():
+    shown = case_section(CaseReport("s", 1.0, {"hmas": ()}, DECISIONS), colours(["hmas"]))
+    assert shown["decisions"] == [
+        ("0.0", "slide", "budget 2048, active 64", "start"),
+        ("40.0", "slide", "budget 1024, active 64, rules slack", "slack"),
+        ("90.0", "edf", "budget 1024, active 32, rules pace", "calm"),
+    ]
 
 
 def test_a_case_where_nobody_has_outcomes_shows_the_decisions_alone():
     section = case_section(CaseReport("s", 1.0, {"hmas": ()}, DECISIONS), colours(["hmas"]))
-    assert [title for title, _ in section["figures"]] == ["What the controller did"]
+    assert not section["figures"]
+    assert len(section["decisions"]) == len(DECISIONS)
 
 
 def suite_run(arms, seeds=(1, 2)):
@@ -115,7 +112,7 @@ def test_of_many_arms_the_notable_ones_have_outcomes_and_plots(tmp_path):
     lines = (tmp_path / "outcomes.jsonl").read_text().splitlines()
     assert {json.loads(line)["arm"] for line in lines} == {"vllm-fcfs", "hmas"}
     html = (tmp_path / "report.html").read_text()
-    assert "What the controller did" in html
+    assert "Decisions (3)" in html
     assert "traffic changes" in html
     for arm in arms:
         assert f">{arm}</td>" in html

@@ -2,8 +2,7 @@
 
 import pytest
 
-from evals.result.metrics import CaseRun, summarise
-from evals.result.stability import recovery_s, stability
+from evals.result.metrics import CaseRun, recovery_s, stability, summarise
 from tests.evals.samples import outcome
 
 
