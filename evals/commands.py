@@ -10,26 +10,17 @@ from typing import Annotated, Literal
 import typer
 
 from evals.agent.commands import app as agent_app
-from evals.agent.hostile_command import hostile
-from evals.checks.coverage_command import coverage
+from evals.agent.commands import hostile
 from evals.checks.fidelity.commands import fidelity
-from evals.compare_command import compare
-from evals.report_command import pages, report
+from evals.report_command import compare, coverage, pages, report
 from evals.requests.options import DrawOption, FormatOption, trace_file
-from evals.tune_command import tune
 from evals.words.words_command import words
 from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import JsonOption
 
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
-app.command()(compare)
-app.command()(coverage)
-app.command()(fidelity)
-app.command()(hostile)
-app.command()(pages)
-app.command()(report)
-app.command()(tune)
-app.command()(words)
+for command in (compare, coverage, fidelity, hostile, pages, report, words):
+    app.command()(command)
 app.add_typer(agent_app, name="agent")
 traces_app = typer.Typer(help="The public traces that evals replay.")
 
@@ -56,9 +47,9 @@ def run(
     ] = "sim",
     url: Annotated[str, typer.Option(help="live: the server.")] = "http://127.0.0.1:8000",
     model: Annotated[str, typer.Option(help="live: model to load; default: the first.")] = "",
-    token_file: Annotated[
-        Path, typer.Option(help="live: token of the control routes.")
-    ] = Path("var/hmas.token"),
+    token_file: Annotated[Path, typer.Option(help="live: token of the control routes.")] = Path(
+        "var/hmas.token"
+    ),
     serve: Annotated[
         bool,
         typer.Option(
@@ -127,13 +118,14 @@ def run(
 
     hmas eval run my_suite.toml --serve --server sglang=http://127.0.0.1:30000
     """
-    from evals.eval_run import EvalRequest, LiveTarget, run_eval
+    from evals.eval_run import EvalRequest, LiveTarget, changed, run_eval
     from evals.progress import CaseProgress
     from evals.report.sheet import show
     from evals.report.summary import Summary
     from evals.report.tables import case_sheets, summary_sheets
     from evals.result.run_result import to_json
     from evals.suite.arms import ControllerOptions
+    from evals.suite.suite import load_suite
 
     if trace is None:
         for option, value in (("--format", trace_format), ("--draw", draw)):
@@ -145,16 +137,11 @@ def run(
     if server and not live:
         raise typer.BadParameter(f"--server {server[0]}: goes with --serve or --engine live")
     request = EvalRequest(
-        suite_file=suite_file,
-        seed=seed,
-        minutes=minutes,
-        arms=arms,
-        trace_file=None if trace is None else trace_file(trace, trace_format, draw),
-        controller=ControllerOptions(config_path=config, model_url=model_url, cassette=cassette),
-        out=out,
-        jobs=jobs,
-        live=LiveTarget(url, model, token_file, serve, tuple(server or ())) if live else None,
-    )
+        changed(load_suite(suite_file), seed, minutes, arms),
+        None if trace is None else trace_file(trace, trace_format, draw),
+        ControllerOptions(config_path=config, model_url=model_url, cassette=cassette), out, jobs,
+        LiveTarget(url, model, token_file, serve, tuple(server or ())) if live else None,
+    )  # fmt: skip
     with CaseProgress() as progress:
         result = run_eval(request, progress)
     summary = Summary.of(result.results)
@@ -190,16 +177,59 @@ def fetch(
     from evals.requests.servegen_files import FETCHED, fetch_servegen
     from evals.requests.trace import TraceError
 
-    try:
-        with (
-            progress_bar() as on_progress,
-            httpx.Client(follow_redirects=True, timeout=30) as client,
-        ):
-            for name in AZURE_FILES if source == "azure" else FETCHED:
+    with (
+        progress_bar() as on_progress,
+        httpx.Client(follow_redirects=True, timeout=30) as client,
+    ):
+        for name in AZURE_FILES if source == "azure" else FETCHED:
+            tell = partial(on_progress, name)
+            try:
                 if source == "azure":
-                    fetch_azure(AZURE_FILES[name], folder, partial(on_progress, name), client)
+                    fetch_azure(AZURE_FILES[name], folder, tell, client)
                 else:
-                    fetch_servegen(name, folder, partial(on_progress, name), client)
-    except TraceError as error:
-        raise CommandError(str(error), FAILED) from error
+                    fetch_servegen(name, folder, tell, client)
+            except TraceError as error:  # elsewhere it is about an input
+                raise CommandError(str(error), FAILED) from error
     typer.echo(f"{source} traces are in {folder}")
+
+
+@app.command()
+def tune(
+    suite_file: Annotated[
+        Path, typer.Argument(metavar="SUITE.toml", help="For example evals/suites/drift.toml.")
+    ],
+    *,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Blocks of the development half to tune on.")
+    ] = 5,
+    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="Controller configuration of the arms with states (TOML).")
+    ] = None,
+) -> None:
+    """Tune the arms that learn, on a suite's development half only.
+
+    hmas eval tune evals/suites/drift.toml
+
+    Writes evals/tuned/SUITE.toml: options of stock vLLM, the best fixed arm, a threshold and a
+    tree, for each machine of the suite. It is read by the arms vllm-tuned, best-fixed, threshold
+    and tree.
+    """
+    from evals.machines.profile_file import machine_of
+    from evals.progress import CaseProgress
+    from evals.requests.scenario import build_workloads
+    from evals.sim.suite_run import RunOptions
+    from evals.sim.tune import for_tuning
+    from evals.sim.tune import tune as run_tuning
+    from evals.suite.arms import ControllerOptions
+    from evals.suite.suite import load_suite
+    from evals.suite.tuned import write_tuned
+
+    suite = for_tuning(load_suite(suite_file), seeds)
+    profiles = {name: machine_of(suite, name) for name in suite.profiles}
+    options = RunOptions(jobs, ControllerOptions(config_path=config))
+    with CaseProgress() as progress:
+        longest = {name: profile.max_model_len for name, profile in profiles.items()}
+        workloads = build_workloads(suite, None, longest, progress.warn)
+        found = run_tuning(suite, workloads, profiles, options, progress)
+        progress.note(f"tuned: {write_tuned(found)}")

@@ -1,7 +1,6 @@
-"""How does one `hmas eval run` go from a suite file to results? Called by the command.
+"""How does one `hmas eval run` go from a suite to results? Called by the command.
 
-Loads the suite, builds its workloads, picks the simulated or the live runner, and
-writes the files of `--out`.
+Builds the suite's workloads, runs them simulated or live, and writes the files of `--out`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from evals.suite.arms import (
     listed_arms,
     parse_arm,
 )
-from evals.suite.suite import Suite, load_suite
+from evals.suite.suite import Suite
 from evals.suite.toml_file import SuiteError
 from evals.suite.tuned import tuned_for
 from hmas_agents.commands.exits import CommandError
@@ -33,33 +32,46 @@ ANY_LENGTH_TOKENS = 1 << 30  # while no server has said what it takes
 
 @dataclass(frozen=True, slots=True)
 class LiveTarget:
-    """A running server; an empty model means the first one it lists.
-
-    With `serve` it does not run yet: it is started on the port of `url` with that model
-    (empty: SmolLM2) for the length of the run, and `token_file` is not read. `plain` are
-    further ones without the hook, each NAME=URL, which run already.
-    """
+    """A running server; an empty model means the first one it lists."""
 
     url: str
     model: str
     token_file: Path
+    # It does not run yet: it is started on the port of `url` with that model (empty: SmolLM2) for
+    # the length of the run, and `token_file` is not read.
     serve: bool = False
-    plain: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()  # further ones without the hook, each NAME=URL, which run already
 
 
 @dataclass(frozen=True, slots=True)
 class EvalRequest:
-    """One run as asked for; None means what the suite says."""
+    """A suite, and what the command says beside it; `live` None: simulated."""
 
-    suite_file: Path
-    seed: int | None
-    minutes: float | None
-    arms: str | None
+    suite: Suite
     trace_file: TraceFile | None
     controller: ControllerOptions
     out: Path | None
     jobs: int
     live: LiveTarget | None
+
+
+def changed(suite: Suite, seed: int | None, minutes: float | None, arms: str | None) -> Suite:
+    """The suite with what the command puts in place of its own.
+
+    Raises:
+        SuiteError: an arm is not known; lists those there are.
+    """
+    if seed is not None:
+        suite = suite.model_copy(update={"seeds": (seed,)})
+    if arms is not None:
+        names = tuple(dict.fromkeys(expand_arms(listed_arms(arms))))
+        try:
+            for name in names:
+                parse_arm(name)
+        except ValueError as error:
+            raise SuiteError(f"--arms {arms}: {error}") from error
+        suite = suite.model_copy(update={"arms": names})
+    return suite if minutes is None else suite.with_minutes(minutes)
 
 
 def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
@@ -73,97 +85,50 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
         ServerError: the server that should be started did not start.
         WorkerError: a simulation, or the process of the live clients, failed.
     """
-    suite = _resolved(load_suite(request.suite_file), request)
+    suite, target = request.suite, request.live
     for arm in map(parse_arm, suite.arms):  # before the first case runs, not after the fourth
         if arm.configured:
             controller_config(request.controller, {}, arm)
-    if request.live is None:
-        run = _simulate(suite, request, progress)
-    else:
-        _check_live(suite)
-        if request.trace_file is not None:  # before a server is started
-            build_workloads(suite, request.trace_file, {"": ANY_LENGTH_TOKENS}, lambda _: None)
-        # Before a server is started: what is wrong here shall not be said after two minutes.
-        named = named_urls(request.live.plain, suite.arms)
-        plain = [connect(url, name=name) for name, url in named.items()]
-        if request.live.serve:
-            run = _serve_and_run(suite, request, request.live, plain, progress)
-        else:
-            run = _run_live(suite, request, request.live, plain, progress)
+    run = _simulate(request, progress) if target is None else _run_live(request, target, progress)
     run = replace(run, config=suite.model_dump(mode="json"), git=git_state())
     if request.out is not None:
         write_files(run, request.out, suite.description)
     return run
 
 
-def _resolved(suite: Suite, request: EvalRequest) -> Suite:
-    """The suite with what the request puts in place of its own."""
-    changed: dict[str, object] = {}
-    if request.seed is not None:
-        changed = {"seeds": (request.seed,)}
-    if request.arms is not None:
-        changed["arms"] = _arms(request.arms)
-    suite = suite.model_copy(update=changed)
-    return suite if request.minutes is None else suite.with_minutes(request.minutes)
+def _simulate(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
+    suite = request.suite
+    profiles = {name: machine_of(suite, name) for name in suite.profiles}
+    longest = {name: profile.max_model_len for name, profile in profiles.items()}
+    workloads = build_workloads(suite, request.trace_file, longest, progress.warn)
+    from evals.report.figures import drawn_arms
+    from evals.sim.suite_run import RunOptions, run_suite
+
+    tuned = {}
+    if any(parse_arm(arm).tuned for arm in suite.arms):
+        tuned = {name: tuned_for(suite.name, name) for name in profiles}
+    options = RunOptions(
+        request.jobs, request.controller, ledger_dir=_fresh_ledgers(suite, request.out),
+        tuned=tuned, drawn=drawn_arms(suite.arms) if request.out is not None else (),
+    )  # fmt: skip
+    return run_suite(suite, workloads, profiles, options=options, progress=progress)
 
 
-def _arms(names: str) -> tuple[str, ...]:
-    """The arms that `--arms` names, as a suite would have them.
-
-    Raises:
-        SuiteError: one is not known; lists those there are.
-    """
-    arms = tuple(dict.fromkeys(expand_arms(listed_arms(names))))
-    try:
-        for arm in arms:
-            parse_arm(arm)
-    except ValueError as error:
-        raise SuiteError(f"--arms {names}: {error}") from error
-    return arms
-
-
-def _check_live(suite: Suite) -> None:
-    """See that a running server can have the suite's targets: those that it was started with.
-
-    Raises:
-        SuiteError: a scenario has targets of its own.
-    """
+def _run_live(request: EvalRequest, target: LiveTarget, progress: CaseProgress) -> SuiteRun:
+    """All that can be wrong is said before a server is started, not after two minutes."""
+    suite = request.suite
     for scenario in suite.scenarios:
         if scenario.slo_scale is not None:
             raise SuiteError(
                 f"scenarios: {scenario.name}: slo_scale = {scenario.slo_scale:g}: a running server "
                 "has one for all: set it under [settings], or use --engine sim"
             )
-
-
-def _simulate(suite: Suite, request: EvalRequest, progress: CaseProgress) -> SuiteRun:
-    profiles = {name: machine_of(suite, name) for name in suite.profiles}
-    longest = {name: profile.max_model_len for name, profile in profiles.items()}
-    workloads = build_workloads(suite, request.trace_file, longest, progress.warn)
-    from evals.report.figures import drawn_arms
-    from evals.sim.jobs import RunOptions
-    from evals.sim.suite_run import run_suite
-
-    tuned = {}
-    if any(parse_arm(arm).tuned for arm in suite.arms):
-        tuned = {name: tuned_for(suite.name, name) for name in profiles}
-    options = RunOptions(
-        request.jobs,
-        request.controller,
-        ledger_dir=_fresh_ledgers(suite, request.out),
-        tuned=tuned,
-        drawn=drawn_arms(suite.arms) if request.out is not None else (),
-    )
-    return run_suite(suite, workloads, profiles, options=options, progress=progress)
-
-
-def _serve_and_run(
-    suite: Suite,
-    request: EvalRequest,
-    target: LiveTarget,
-    plain: Sequence[Server],
-    progress: CaseProgress,
-) -> SuiteRun:
+    if request.trace_file is not None:
+        build_workloads(suite, request.trace_file, {"": ANY_LENGTH_TOKENS}, lambda _: None)
+    named = named_urls(target.plain, suite.arms)
+    plain = [connect(url, name=name) for name, url in named.items()]
+    if not target.serve:
+        return _run_on(request, target, plain, progress)
     where = urlsplit(target.url)
     if where.hostname not in ("127.0.0.1", "localhost") or where.port is None:
         raise CommandError(f"--url {target.url}: --serve wants one like http://127.0.0.1:8000")
@@ -173,20 +138,16 @@ def _serve_and_run(
         arguments=suite.server,
     ) as server:  # fmt: skip
         started = LiveTarget(server.url, server.model, server.token_file)
-        return _run_live(suite, request, started, plain, progress)
+        return _run_on(request, started, plain, progress)
 
 
-def _run_live(
-    suite: Suite,
-    request: EvalRequest,
-    target: LiveTarget,
-    plain: Sequence[Server],
-    progress: CaseProgress,
+def _run_on(
+    request: EvalRequest, target: LiveTarget, plain: Sequence[Server], progress: CaseProgress
 ) -> SuiteRun:
     from evals.live.run import LiveRun, run_live_suite
     from serving.engines.live import LiveEngine, read_token
 
-    url = target.url.rstrip("/").removesuffix("/v1")
+    suite, url = request.suite, target.url.rstrip("/").removesuffix("/v1")
     engine = LiveEngine(url, read_token(target.token_file))
     server = connect(url, engine)
     if target.model:
@@ -198,10 +159,8 @@ def _run_live(
         )
     longest = engine.snapshot().envelope.max_model_len
     workloads = build_workloads(suite, request.trace_file, {"": longest}, progress.warn)
-    live = LiveRun(
-        suite, server, progress, plain, request.controller,
-        ledger_dir=_fresh_ledgers(suite, request.out),
-    )  # fmt: skip
+    ledgers = _fresh_ledgers(suite, request.out)
+    live = LiveRun(suite, server, progress, plain, request.controller, ledger_dir=ledgers)
     return run_live_suite(live, workloads)
 
 

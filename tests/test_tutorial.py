@@ -30,8 +30,7 @@ def copy(tmp_path_factory):
     # Nobody edits it here, and compiled code is kept by the place of its source.
     (folder / "serving").symlink_to(ROOT / "serving")
     (folder / "hmas").write_text(
-        f"#!/bin/sh\nexec {sys.executable} -c "
-        "'from hmas_agents.cli import main; main()' \"$@\"\n"
+        f"#!/bin/sh\nexec {sys.executable} -c 'from hmas_agents.cli import main; main()' \"$@\"\n"
     )
     (folder / "hmas").chmod(0o755)
     # What `git checkout` would do, without a repository.

@@ -20,7 +20,7 @@ def list_profiles(*, json_output: JsonOption = False) -> None:
     hmas profile list
     """
     from evals.machines.profile_file import load_profile, profile_names
-    from evals.machines.step_times import profiles_sheet, step_times_ms
+    from evals.machines.silicon import profiles_sheet, step_times_ms
     from evals.report.sheet import show
 
     profiles = [load_profile(name) for name in profile_names()]
@@ -65,8 +65,7 @@ def silicon(
     hmas profile silicon --gpu h200_sxm --model meta-llama/Meta-Llama-3.1-8B
     """
     from evals.machines.profile_file import PROFILES, profile_text
-    from evals.machines.silicon import Wanted, silicon_profile
-    from evals.machines.step_times import step_times_ms
+    from evals.machines.silicon import Wanted, silicon_profile, step_times_ms
     from evals.report.sheet import show
     from hmas_agents.commands.exits import FAILED, CommandError
 

@@ -20,26 +20,20 @@ _QUANTILES = 41  # of the residuals: every 2.5%
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A fitted cost model and how well it fits.
+    """A fitted cost model and how well it fits."""
 
-    Attributes:
-        cost: the coefficients, none negative.
-        samples: steps that were fitted.
-        stalls, stall_s: steps left out because they took five times what their shape
-            explains, and the seconds they took.
-        error_p50, error_p90: of |measured / predicted - 1| over the fitted steps.
-        total_error: predicted over measured time of all fitted steps, minus 1.
-        condition: condition number of the design matrix with columns of length 1; the
-            larger, the less can the coefficients be told apart.
-    """
-
-    cost: CostCoefficients
-    samples: int
+    cost: CostCoefficients  # the coefficients, none negative
+    samples: int  # steps that were fitted
+    # stalls, stall_s: steps left out because they took five times what their shape explains, and
+    # the seconds they took.
     stalls: int
     stall_s: float
+    # error_p50, error_p90: of |measured / predicted - 1| over the fitted steps.
     error_p50: float
     error_p90: float
-    total_error: float
+    total_error: float  # predicted over measured time of all fitted steps, minus 1
+    # Condition number of the design matrix with columns of length 1; the larger, the less can the
+    # coefficients be told apart.
     condition: float
 
 

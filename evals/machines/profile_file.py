@@ -1,20 +1,17 @@
 """How are machine profiles read and written? TOML: keys for the simulator, comments for people."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from evals.suite.suite import Suite
 from evals.suite.toml_file import SuiteError, read_toml
-from serving.contracts import CostCoefficients
 from serving.engines.profile import EngineProfile
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 SIZES = ("max_active_requests", "token_budget", "kv_blocks", "block_size", "max_model_len",
          "prefix_caching")  # fmt: skip
-_COEFFICIENTS = (
-    "base_s", "per_prefill_token_s", "per_decode_s", "per_context_token_s", "per_square_s",
-)  # fmt: skip
 _IN_A_ROW = 8  # residuals
 
 
@@ -49,34 +46,19 @@ def profile_names() -> list[str]:
     return sorted(file.stem for file in PROFILES.glob("*.toml"))
 
 
-def as_dict(cost: CostCoefficients) -> dict[str, float]:
-    """Coefficients by name, as in a profile."""
-    return dict(zip(_COEFFICIENTS, astuple(cost), strict=True))
-
-
 def profile_text(profile: EngineProfile, comments: Sequence[str]) -> str:
     """The profile as TOML that `load_profile` reads; what no key holds stands in the comments."""
-    keys = {"name": profile.name, "provenance": profile.provenance}
-    sizes = {key: getattr(profile, key) for key in SIZES}
     lines = [f"# {line}" for line in comments]
-    lines += [f"{key} = {_toml(value)}" for key, value in (keys | sizes).items()]
+    # Strings, whole numbers and truths are the same in JSON as in TOML.
+    lines += [
+        f"{key} = {json.dumps(getattr(profile, key), ensure_ascii=False)}"
+        for key in ("name", "provenance", *SIZES)
+    ]
     if profile.residuals:
-        lines += ["residuals = [", *_rows(profile.residuals), "]"]
-    lines += _table("cost", profile.cost)
-    for engine, cost in profile.other_costs.items():
-        lines += _table(f"other_costs.{engine}", cost)
+        cells = [f"{value:.4f}," for value in profile.residuals]
+        rows = [cells[i : i + _IN_A_ROW] for i in range(0, len(cells), _IN_A_ROW)]
+        lines += ["residuals = [", *("  " + " ".join(row) for row in rows), "]"]
+    others = {f"other_costs.{engine}": cost for engine, cost in profile.other_costs.items()}
+    for name, cost in {"cost": profile.cost, **others}.items():
+        lines += ["", f"[{name}]", *(f"{key} = {value:.4g}" for key, value in asdict(cost).items())]
     return "\n".join(lines) + "\n"
-
-
-def _rows(values: Sequence[float]) -> list[str]:
-    cells = [f"{value:.4f}," for value in values]
-    return ["  " + " ".join(cells[i : i + _IN_A_ROW]) for i in range(0, len(cells), _IN_A_ROW)]
-
-
-def _table(name: str, cost: CostCoefficients) -> list[str]:
-    return ["", f"[{name}]", *(f"{key} = {value:.4g}" for key, value in as_dict(cost).items())]
-
-
-def _toml(value: str | int) -> str:
-    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"' if isinstance(value, str) else str(value).lower()

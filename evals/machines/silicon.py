@@ -2,30 +2,74 @@
 
 `hmas profile silicon`. What a step costs is the time of its kernels and a charge for the host.
 The five coefficients are fitted to many random steps; how far these lie from the fit is kept as
-the profile's residuals.
+the profile's residuals. Machines are compared by a few steps that everyone can picture.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version as version_of
 
 import numpy as np
 
-from evals.machines.designed_steps import DesignedStep, designed_steps
 from evals.machines.fit import fit_relative, residuals
 from evals.machines.kernels import (
     BLOCK_SIZE,
     MEMORY,
+    DesignedStep,
     Kernels,
     Server,
     SiliconError,
+    designed_steps,
     memory_bytes,
     versions,
 )
-from evals.machines.step_times import kernel_times_ms
 from evals.machines.steps import Steps, steps_of
+from evals.report.sheet import Sheet
 from serving.contracts import CostCoefficients
 from serving.engines.profile import EngineProfile
+from serving.perception.cost_model import StepShape
+
+STEPS = {
+    "1 decode": DesignedStep(decodes=1, decode_context=1000),
+    "128 decodes": DesignedStep(decodes=128, decode_context=128_000),
+    "256 decodes": DesignedStep(decodes=256, decode_context=256_000),
+    "prefill 2,048": DesignedStep(prefills=1, prefill_tokens=2048),
+    "prefill 8,192": DesignedStep(prefills=1, prefill_tokens=8192),
+    "2,048 + 128": DesignedStep(1, 2048, 0, 128, 128_000),
+}
+
+
+def step_times_ms(profile: EngineProfile) -> dict[str, float]:
+    """What the cost model says of each of STEPS."""
+    return {
+        name: round(1000 * StepShape(
+            step.prefill_tokens, step.decodes, step.decode_context, step.prefill_square
+        ).seconds(profile.cost), 1)
+        for name, step in STEPS.items()
+    }  # fmt: skip
+
+
+def kernel_times_ms(kernels: Kernels) -> dict[str, float]:
+    """What the kernels of each of STEPS take, without the host."""
+    return {name: round(1000 * kernels.seconds(step), 1) for name, step in STEPS.items()}
+
+
+def profiles_sheet(profiles: Sequence[EngineProfile]) -> Sheet:
+    """Step times and room of each profile."""
+    rows = [
+        [profile.name, *(f"{ms:,.1f}" for ms in step_times_ms(profile).values()),
+         f"{profile.kv_blocks * profile.block_size / 1000:,.0f}"]
+        for profile in profiles
+    ]  # fmt: skip
+    return Sheet(
+        "Profiles: milliseconds of one step, and thousands of tokens in the KV cache",
+        ("profile", *(name.replace(" ", "\n", 1) for name in STEPS), "KV"),
+        rows,
+        "Decodes have 1,000 tokens of context each; 2,048 + 128 is a prefill beside 128 decodes. "
+        "By the cost model; where the figures come from is in evals/profiles/NAME.toml.",
+    )
+
 
 # What is left of the host's work on each step where vLLM schedules ahead (its default): 0.15 to
 # 0.17 ms between two steps of 256 requests under CUDA graphs, vLLM's pull request 11133. Without
@@ -38,22 +82,15 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to make a profile of.
+    """What to make a profile of."""
 
-    Attributes:
-        gpu, model: as `aiconfigurator-core` names them.
-        tp: GPUs that share the model.
-        vllm: version of the kernels; empty: the one that is measured for this GPU.
-        host_s: charged to each step for the work of the host.
-        max_model_len: longest request.
-    """
-
+    # gpu, model: as `aiconfigurator-core` names them.
     gpu: str
     model: str
-    tp: int = 1
-    vllm: str = ""
-    host_s: float = HOST_S
-    max_model_len: int = MAX_MODEL_LEN
+    tp: int = 1  # GPUs that share the model
+    vllm: str = ""  # version of the kernels; empty: the one that is measured for this GPU
+    host_s: float = HOST_S  # charged to each step for the work of the host
+    max_model_len: int = MAX_MODEL_LEN  # longest request
 
     @property
     def name(self) -> str:

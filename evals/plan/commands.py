@@ -71,8 +71,7 @@ def plan(
 
     hmas plan servegen/deepseek-r1 --draw hours=9..17 --replicas 2..8
     """
-    from evals.plan import report
-    from evals.plan.plan import PlanOptions, needed, run_plan
+    from evals.plan.plan import PlanOptions, needed, plot, run_plan, sentences, sheets
     from evals.plan.traffic import read_traffic
     from evals.report.sheet import markdown, show
 
@@ -94,12 +93,12 @@ def plan(
         },
         indent=1,
     )  # fmt: skip
-    tables, said = report.sheets(results, meet), report.sentences(results, meet)
+    tables, said = sheets(results, meet), sentences(results, meet)
     show(document, json_output, *tables, *said)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "plan.json").write_text(document + "\n", encoding="utf-8")
-        (out / "plan.svg").write_text(report.plot(results, meet), encoding="utf-8")
+        (out / "plan.svg").write_text(plot(results, meet), encoding="utf-8")
         text = ["\n".join(said) + "\n", "![attainment](plan.svg)\n", *map(markdown, tables)]
         (out / "plan.md").write_text("\n".join(text), encoding="utf-8")
         typer.echo(f"written: {out}/plan.json, plan.md, plan.svg", err=True)

@@ -29,29 +29,17 @@ ACTIVE = "active="
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One contender; `policy`, `rules` and `params` are set for fixed ones only.
-
-    Attributes:
-        policy: empty for fixed ones, too, whose policy the configuration or tuning says.
-        params: of the policy, those that the name sets; the others have their defaults.
-        active: most requests at once; 0: as many as the engine was started with.
-        start: of a loop, where its name says it: `control.start_policy`.
-        live: whether it can be run on a server.
-    """
+    """One contender; `policy`, `rules` and `params` are set for fixed ones only."""
 
     name: str
     kind: Kind
-    policy: str = ""
+    policy: str = ""  # empty for fixed ones, too, whose policy the configuration or tuning says
     rules: tuple[str, ...] = ()
+    # Of the policy, those that the name sets; the others have their defaults.
     params: tuple[tuple[str, float], ...] = ()
-    active: int = 0
-    start: str = ""
-    live: bool = False
-
-    @property
-    def policy_as_named(self) -> str:
-        """Policy and parameters as the name has them: `edf`, `edf:kappa=10`; fixed arms only."""
-        return self.name.partition("+")[0].removeprefix("fixed-") if self.policy else ""
+    active: int = 0  # most requests at once; 0: as many as the engine was started with
+    start: str = ""  # of a loop, where its name says it: `control.start_policy`
+    live: bool = False  # whether it can be run on a server
 
     @property
     def id_text(self) -> str:
@@ -73,30 +61,19 @@ class Arm:
         """Whether it reads what `hmas eval tune` found."""
         return self.contender is not None and self.contender.tuned
 
-    @property
-    def all_rules(self) -> bool:
-        """Whether every rule there is acts, however the name says it."""
-        return set(self.rules) == set(RULES)
-
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """What the arm `hmas` needs beside its defaults.
+    """What the arm `hmas` needs beside its defaults."""
 
-    Attributes:
-        config_path: a controller configuration file; None means the defaults.
-        model_url: endpoint of the policy agent's model; None leaves the choice to rules, or
-            to the replies in the cassette.
-        model_name: model to ask there; empty means the first one listed.
-        ledger_path: where decisions are recorded; None means nowhere.
-        cassette: file of the model's replies (simulated runs): with `model_url` it is added
-            to, without it is all that there is.
-    """
-
-    config_path: Path | None = None
+    config_path: Path | None = None  # a controller configuration file; None means the defaults
+    # Endpoint of the policy agent's model; None leaves the choice to rules, or to the replies in
+    # the cassette.
     model_url: str | None = None
-    model_name: str = ""
-    ledger_path: Path | None = None
+    model_name: str = ""  # model to ask there; empty means the first one listed
+    ledger_path: Path | None = None  # where decisions are recorded; None means nowhere
+    # File of the model's replies (simulated runs): with `model_url` it is added to, without it is
+    # all that there is.
     cassette: Path | None = None
 
     @property

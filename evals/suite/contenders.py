@@ -13,27 +13,17 @@ STOCK, HMAS = "vllm-fcfs", "hmas"
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """What an arm of `ARMS` is.
+    """What an arm of `ARMS` is."""
 
-    Attributes:
-        kind: which function of `evals.arms` runs it.
-        about: one line for readers.
-        same_as: the `fixed-NAME` that it is another name of.
-        tuned: it reads what `hmas eval tune` found.
-        configured: it goes by the controller's configuration.
-        overrides: of that configuration, by dotted keys.
-        live: it can be run on a server.
-        reference: it knows what nobody knows in time, so no operator can run it.
-    """
-
-    kind: Kind
-    about: str
-    same_as: str = ""
-    tuned: bool = False
-    configured: bool = False
+    kind: Kind  # which function of `evals.arms` runs it
+    about: str  # one line for readers
+    same_as: str = ""  # the `fixed-NAME` that it is another name of
+    tuned: bool = False  # it reads what `hmas eval tune` found
+    configured: bool = False  # it goes by the controller's configuration
+    # Of that configuration, by dotted keys.
     overrides: Mapping[str, object] = field(default_factory=dict)
-    live: bool = False
-    reference: bool = False
+    live: bool = False  # it can be run on a server
+    reference: bool = False  # it knows what nobody knows in time, so no operator can run it
 
     @property
     def baseline(self) -> bool:

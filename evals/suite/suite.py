@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from evals.suite.arms import expand_arms, parse_arm
-from evals.suite.span import Span
+from evals.suite.shapes import Span
 from evals.suite.toml_file import key_error, read_toml
 from evals.suite.traffic_spec import (
     ChangeSpec,
@@ -25,6 +25,7 @@ from serving.contracts.settings import EngineSettings
 DEFAULT_PROFILE = "h200_llama_8b"
 # SmolLM2 on a small machine: as `hmas demo` serves it, and for the same reasons.
 SMALL_MACHINE = ("--max-model-len", "2048", "--max-num-seqs", "32", "--enforce-eager")
+
 
 class Scenario(SuiteModel):
     """Who sends what, and what changes while they do."""
@@ -102,8 +103,10 @@ class Suite(SuiteModel):
         0.0, ge=0, description="Before that: requests are served, but count for nothing."
     )
     tail_s: float = Field(
-        120.0, ge=0, description="After that, the same; at its end the rest is `unfinished`. "
-        "As long as what counts may be under way and still in time."
+        120.0,
+        ge=0,
+        description="After that, the same; at its end the rest is `unfinished`. "
+        "As long as what counts may be under way and still in time.",
     )
     profiles: tuple[Name, ...] = Field(
         (DEFAULT_PROFILE,), min_length=1, description="Machines: files in evals/profiles."

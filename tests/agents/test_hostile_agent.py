@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.agent.hostile import garbage, replies
+from evals.agent.model_double import garbage, replies
 from hmas_agents.agents.asking import messages_for
 from hmas_agents.agents.chat import MAX_BODY_BYTES, MAX_RAW_CHARS
 from hmas_agents.agents.policy_agent import PolicyAgent, PolicyReply

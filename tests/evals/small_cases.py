@@ -8,7 +8,7 @@ import numpy as np
 
 from evals.arms.case import SimulatedCase
 from evals.suite.arms import ControllerOptions, parse_arm
-from evals.suite.span import Span
+from evals.suite.shapes import Span
 from evals.suite.tuned import StockSetting, TunedMachine
 from serving.contracts import CostCoefficients, TraceRequest
 from serving.contracts.settings import EngineSettings

@@ -6,8 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from evals.demo.run import SUITE, DemoOptions, DemoRun, check_books, summary_lines
-from evals.demo.told import TEXT, YOURSELF, show_tell
+from evals.demo.run import (
+    SUITE,
+    TEXT,
+    YOURSELF,
+    DemoOptions,
+    DemoRun,
+    check_books,
+    show_tell,
+    summary_lines,
+)
 from evals.result.metrics import CaseRun
 from evals.result.run_result import SuiteRun
 from evals.suite.suite import load_suite

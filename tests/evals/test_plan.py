@@ -8,8 +8,7 @@ import pytest
 
 from evals.arms.steering import Steering
 from evals.plan import plan as plan_module
-from evals.plan.plan import PlanOptions, hook_of, needed, run_plan
-from evals.plan.report import sentences
+from evals.plan.plan import PlanOptions, hook_of, needed, run_plan, sentences
 from evals.plan.traffic import Traffic, at_load, targets_ms
 from evals.requests.columns import RequestColumns
 from evals.suite.arms import parse_arm
@@ -215,9 +214,7 @@ def test_targets_are_those_of_the_class_or_the_requests_own():
 @pytest.fixture
 def trace(tmp_path):
     path = tmp_path / "trace.csv"
-    rows = "".join(
-        f"2023-11-16 18:15:{i % 60:02}.0000000,{300 + i},{20 + i}\n" for i in range(40)
-    )
+    rows = "".join(f"2023-11-16 18:15:{i % 60:02}.0000000,{300 + i},{20 + i}\n" for i in range(40))
     path.write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}")
     return path
 

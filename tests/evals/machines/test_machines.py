@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from evals.machines.designed_steps import designed_steps
 from evals.machines.fit import fit_relative, residuals
+from evals.machines.kernels import designed_steps
 from evals.machines.profile_file import PROFILES, load_profile, machine_of, profile_text
-from evals.machines.silicon import HOST_S, Wanted
-from evals.machines.step_times import STEPS, step_times_ms
+from evals.machines.silicon import HOST_S, STEPS, Wanted, step_times_ms
 from evals.machines.steps import steps_of
 from evals.requests.scenario import build_workload
-from evals.sim.jobs import RunOptions, cases_of
+from evals.sim.suite_run import RunOptions, cases_of
 from evals.suite.arms import ControllerOptions
 from evals.suite.suite import load_suite
 from evals.suite.toml_file import SuiteError
