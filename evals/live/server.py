@@ -8,9 +8,9 @@ counted is in its own counters, and on its /metrics, which follow them.
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,19 +23,16 @@ from evals.suite.toml_file import SuiteError
 from serving.contracts import TenantCounters, TraceRequest
 from serving.engines.protocol import Engine
 
+Said = TypeVar("Said")
 IDLE_WAIT_S = 120.0
 _NAME = re.compile(r"[\w.\-]{1,64}")  # as names in a suite
 _VERSION_ROUTES = ("/version", "/server_info")  # vLLM's, SGLang's
 # Where servers say how many requests they hold, without having been asked to at start-up.
 _COUNT_ROUTES = ("/metrics", "/v1/loads?format=prometheus")  # vLLM's, SGLang's
-_COUNTS = frozenset(
-    {
-        "vllm:num_requests_running",
-        "vllm:num_requests_waiting",
-        "sglang_num_running_reqs",
-        "sglang_num_waiting_reqs",
-    }
-)
+_COUNTS = {
+    "vllm:num_requests_running", "vllm:num_requests_waiting",
+    "sglang_num_running_reqs", "sglang_num_waiting_reqs",
+}  # fmt: skip
 _POLL_S = 0.5
 _ANSWER_S = 120.0
 # SGLang 0.5.23 looks every 4 s whether the client of a waiting request is still there, and
@@ -119,10 +116,10 @@ def connect(url: str, engine: Engine | None = None, name: str = "") -> Server:
         raise ArmError(
             f"{where}/v1/models: no usable answer ({error}): is the server up?"
         ) from error
-    listed = Server(
-        url, model, engine, name, most, f"{card.get('owned_by') or 'unknown'} {_version(url)}",
-        dialect="openai" if engine is None else "vllm",
-    )  # fmt: skip
+    version = _first_said(url, _VERSION_ROUTES, lambda answer: str(answer.json()["version"]))
+    software = f"{card.get('owned_by') or 'unknown'} {version or 'of unknown version'}"
+    dialect: Dialect = "openai" if engine is None else "vllm"
+    listed = Server(url, model, engine, name, most, software, dialect=dialect)
     answered = {"max_tokens": 3, "stop_token_ids": [STOP_TOKEN], "ignore_eos": True,
                 "vllm_xargs": {ANSWER_TOKENS: 2}}  # fmt: skip
     try:
@@ -174,7 +171,7 @@ def _inside(server: Server, settle_s: float) -> float:
     # First a request of our own: engines count when they step, and one that had all its
     # requests aborted steps no more, so its last figures would stand for ever.
     _check_answer(server)
-    if (inside := _requests_inside(server.url)) is None:
+    if (inside := _first_said(server.url, _COUNT_ROUTES, _counted)) is None:
         time.sleep(settle_s)
         _check_answer(server)
     return inside or 0
@@ -199,34 +196,29 @@ def _ask(server: Server, more: dict[str, Any]) -> httpx.Response:
     return httpx.post(f"{server.url}/v1/completions", json=body, timeout=_ANSWER_S)
 
 
-def _requests_inside(base_url: str) -> float | None:
-    """Requests that a server says are running or waiting; None where it does not say."""
-    for route in _COUNT_ROUTES:
+def _first_said(
+    base_url: str, routes: Sequence[str], read: Callable[[httpx.Response], Said | None]
+) -> Said | None:
+    """What the first of several routes says; None where none does."""
+    for route in routes:
         try:
-            response = httpx.get(f"{base_url}{route}", timeout=10)
-            if response.status_code != httpx.codes.OK:
-                continue
-            counts = [
-                sample.value
-                for family in text_string_to_metric_families(response.text)
-                for sample in family.samples
-                if sample.name in _COUNTS
-            ]
-        except (httpx.HTTPError, ValueError):
+            said = read(httpx.get(f"{base_url}{route}", timeout=10).raise_for_status())
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
             continue
-        if counts:
-            return sum(counts)
+        if said is not None:
+            return said
     return None
 
 
-def _version(base_url: str) -> str:
-    for route in _VERSION_ROUTES:
-        try:
-            answer = httpx.get(f"{base_url}{route}", timeout=10).raise_for_status().json()
-            return str(answer["version"])
-        except (httpx.HTTPError, ValueError, LookupError, TypeError):
-            continue
-    return "of unknown version"
+def _counted(response: httpx.Response) -> float | None:
+    """Requests that a server says are running or waiting; None where it does not say."""
+    counts = [
+        sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+        if sample.name in _COUNTS
+    ]
+    return sum(counts) if counts else None
 
 
 def _is_url(text: str) -> bool:
