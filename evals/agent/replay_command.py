@@ -20,7 +20,7 @@ from hmas_agents.commands.options import (
 
 if TYPE_CHECKING:
     from evals.agent.contenders import Model
-    from evals.agent.replay import Recorded, Replayed
+    from evals.agent.replay import Recorded
 
 
 def replay(
@@ -79,21 +79,11 @@ def replay(
         _show(run, {"decisions": len(ticks), "changed": changed}, ticks, as_json,
               *([short_sheet(ticks)] if changed else []), said)  # fmt: skip
         return
-    from evals.agent.replay import lines, load_run, sheet, summarise
+    from evals.agent.replay import ask_again, label, lines, load_run, sheet, summarise
+    from evals.progress import CaseProgress
 
     recorded = load_run(path, run, decision)
     asked = None if rules else _model(recorded, prompt, model_url, model, cassette)
-    replayed = _replayed(recorded, asked, draws, jobs)
-    summary = summarise(replayed, recorded.skipped)
-    _show(run, asdict(summary), replayed, as_json, sheet(replayed), *lines(summary))
-
-
-def _replayed(
-    recorded: "Recorded", asked: "Model | None", draws: int, jobs: int
-) -> "list[Replayed]":
-    from evals.agent.replay import ask_again, label
-    from evals.progress import CaseProgress
-
     with CaseProgress() as progress:
         bar = progress.add("asking", len(recorded.pairs))
         try:
@@ -102,9 +92,10 @@ def _replayed(
             if asked is not None:
                 asked.close()
         progress.done(bar, f"asked {len(replayed)} decisions")
-        if not draws:
-            return replayed
-        return label(recorded, replayed, draws, jobs=jobs, progress=progress)
+        if draws:
+            replayed = label(recorded, replayed, draws, jobs=jobs, progress=progress)
+    summary = summarise(replayed, recorded.skipped)
+    _show(run, asdict(summary), replayed, as_json, sheet(replayed), *lines(summary))
 
 
 def _model(
