@@ -72,24 +72,13 @@ class CaseComparison:
     regression: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """All cases that both files have, and what the reader must know about them."""
+def compare_files(
+    a: Path, b: Path, *, tolerance: float, arm: str | None = None
+) -> tuple[list[CaseComparison], list[str]]:
+    """The cases that two results.json, or their folders, have in common, and what to know of them.
 
-    cases: tuple[CaseComparison, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def regressions(self) -> int:
-        """How many cases got worse."""
-        return sum(case.regression for case in self.cases)
-
-
-def compare_files(a: Path, b: Path, *, tolerance: float, arm: str | None = None) -> Comparison:
-    """Compare two results.json, or the folders that hold them: `a` is what was, `b` what is.
-
-    `tolerance` is attainment that may be lost (0.01 is a point); no `arm`: every arm that both
-    have.
+    `a` is what was, `b` what is. `tolerance` is attainment that may be lost (0.01 is a point); no
+    `arm`: every arm that both have.
 
     Raises:
         CompareError: a file that is not of `hmas eval run`, results of different halves of the
@@ -114,11 +103,11 @@ def compare_files(a: Path, b: Path, *, tolerance: float, arm: str | None = None)
     groups = [group for _, group in both.groupby(CASE, sort=False)]
     p_values = [paired_p(group["attainment_a"], group["attainment_b"]) for group in groups]
     adjusted = iter(holm([p for p in p_values if p is not None]))
-    cases = tuple(
+    cases = [
         _compare(group, None if p is None else next(adjusted), tolerance)
         for group, p in zip(groups, p_values, strict=True)
-    )
-    return Comparison(cases, (*_alone(joined), *_different(both)))
+    ]
+    return cases, [*_alone(joined), *_different(both)]
 
 
 def _compare(group: pd.DataFrame, p: float | None, tolerance: float) -> CaseComparison:
