@@ -33,6 +33,17 @@ from serving.policies import parse_policy
 
 SPLITS: tuple[Split, ...] = ("development", "held_out")
 PLAN = Plan(draws=4, seed=1000, horizon_s=30.0)  # of cases that come without labels
+COLUMNS = ("contender", "regret", "95% interval", "right")
+OF_MODELS = ("usable", "steady", "first", "latency", "tokens")
+NOTE = (
+    "Regret: attainment lost against the best label, mean over scenarios, with an interval over "
+    "scenarios. The best of several noisy labels is a little too high, for every row alike. "
+    "Right: choices that the labels cannot tell from the best."
+)
+NOTE_ON_MODELS = (
+    " Usable: replies. Steady: cases with one answer in every order of the options. First: "
+    "replies that name the option listed first (of how many)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +191,6 @@ def _limited(cases: list[Case], limit: int | None) -> list[Case]:
         count = min(limit, len(of_split))
         kept += [of_split[i * len(of_split) // count] for i in range(count)]
     return kept
-
-
-COLUMNS = ("contender", "regret", "95% interval", "right")
-OF_MODELS = ("usable", "steady", "first", "latency", "tokens")
-NOTE = (
-    "Regret: attainment lost against the best label, mean over scenarios, with an interval over "
-    "scenarios. The best of several noisy labels is a little too high, for every row alike. "
-    "Right: choices that the labels cannot tell from the best."
-)
-NOTE_ON_MODELS = (
-    " Usable: replies. Steady: cases with one answer in every order of the options. First: "
-    "replies that name the option listed first (of how many)."
-)
 
 
 def document(report: AgentReport, cases_file: Path) -> dict[str, Any]:

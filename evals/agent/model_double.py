@@ -19,6 +19,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 Body = dict[str, Any]
+Kind = Literal["worst", "garbage", "injection"]
+Replies = Callable[[Body], Any]
+MEGABYTE = 1 << 20
+_DEEP = "[" * 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +127,6 @@ def serving(*answers: Any, port: int = 0) -> Iterator[Model]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-Kind = Literal["worst", "garbage", "injection"]
-Replies = Callable[[Body], Any]
-
-MEGABYTE = 1 << 20
-_DEEP = "[" * 100_000
 
 
 def replies(kind: Kind, worst: str, params: Mapping[str, float] | None = None) -> Replies:

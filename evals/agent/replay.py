@@ -24,6 +24,9 @@ from hmas_agents.ledger.schema import LedgerError
 from hmas_agents.records import Proposal
 from serving.policies import format_policy
 
+SEED = 3000  # futures that neither the twin of the run nor a case set has seen
+SOURCES = ("model", "rules")  # who is asked; the twin and a rollback are not
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -147,10 +150,6 @@ def lines(summary: Summary) -> list[str]:
 
 def _named(said: Said) -> str:
     return f"{format_policy(said.policy, said.params)} ({said.source})"
-
-
-SEED = 3000  # futures that neither the twin of the run nor a case set has seen
-SOURCES = ("model", "rules")  # who is asked; the twin and a rollback are not
 
 
 class ReplayError(RuntimeError):

@@ -30,6 +30,9 @@ from serving.engines.profile import EngineProfile
 from serving.engines.tickers import Ticker
 from serving.policies import POLICIES
 
+LOOK_S = 2.0  # as often as the controller's short tick
+CAPACITY_REQUESTS = 400  # enough to measure what the engine completes per second
+
 
 class CaseSuite(Suite):
     """A suite, and how situations are taken from its runs; every key has a default."""
@@ -93,10 +96,6 @@ def load_case_suite(path: Path) -> CaseSuite:
         SuiteError: names file, line and key.
     """
     return read_toml(path, CaseSuite)
-
-
-LOOK_S = 2.0  # as often as the controller's short tick
-CAPACITY_REQUESTS = 400  # enough to measure what the engine completes per second
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,11 @@ STATES = (
     "kv_predicted_peak", "preemptions_per_s",
 )  # fmt: skip
 _SLACK_WITHOUT_DECODES_S = 1.0
+Floats = NDArray[np.float64]
+_CUTS = 24  # thresholds tried per state: quantiles
+_LEAST_SHARE = 0.04  # of all rows in a leaf, so that no leaf is about a single run
+_LEAST_GAIN = 0.002  # of all misses: less is chance
+States = dict[str, float]
 
 
 class StateReader:
@@ -69,12 +74,6 @@ def state_values(short: ShortState, long: LongState) -> dict[str, float]:
         short.kv_used, short.kv_predicted_peak, short.preemptions_per_s,
     )  # fmt: skip
     return dict(zip(STATES, values, strict=True))
-
-
-Floats = NDArray[np.float64]
-_CUTS = 24  # thresholds tried per state: quantiles
-_LEAST_SHARE = 0.04  # of all rows in a leaf, so that no leaf is about a single run
-_LEAST_GAIN = 0.002  # of all misses: less is chance
 
 
 def leaf_of(nodes: Sequence[Node], states: Mapping[str, float]) -> str:
@@ -133,9 +132,6 @@ def _cuts(values: Floats) -> list[float]:
     if len(middles) > _CUTS:
         middles = np.unique(np.quantile(middles, np.linspace(0, 1, _CUTS), method="nearest"))
     return [float(cut) for cut in middles]
-
-
-States = dict[str, float]
 
 
 def run_switching(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:

@@ -29,6 +29,16 @@ CONTROLLER = Path(__file__).parent / "controller.toml"
 MAX_MODEL_LEN = 2048  # of the server that runs for evals
 CAPACITY_S = 40.0
 REQUEST_LIMIT_S = 600.0
+TEXT = (
+    "acme-chat launches, expect twice their requests for 10 minutes; "
+    "initech-docs can wait for 10 minutes"
+)
+HMAS = (sys.executable, "-P", "-c", "from hmas_agents.cli import main; main()")
+LIMIT_S = 180.0  # 5 s where the compiled code is on disk, a minute and more where it is not
+YOURSELF = (
+    "say it yourself: `hmas serve`, beside it `hmas run --mode act`; a minute later `hmas tell "
+    '"..."` with tenants of your contract, and y'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +158,6 @@ def _decisions(ledger: Path) -> str:
         f"model), {len(short)} on the short; {sum(call.accepted for call in calls)} of "
         f"{len(calls)} tool calls accepted"
     )
-
-
-TEXT = (
-    "acme-chat launches, expect twice their requests for 10 minutes; "
-    "initech-docs can wait for 10 minutes"
-)
-HMAS = (sys.executable, "-P", "-c", "from hmas_agents.cli import main; main()")
-LIMIT_S = 180.0  # 5 s where the compiled code is on disk, a minute and more where it is not
-YOURSELF = (
-    "say it yourself: `hmas serve`, beside it `hmas run --mode act`; a minute later `hmas tell "
-    '"..."` with tenants of your contract, and y'
-)
 
 
 def show_tell(*options: str, hmas: tuple[str, ...] = HMAS, limit_s: float = LIMIT_S) -> list[str]:

@@ -31,6 +31,8 @@ from evals.suite.suite import Suite
 from serving.contracts import Outcome
 from serving.engines.ranks import rank_count
 
+LATE_S = 0.1  # of a request's sending, from where on a reader must be warned
+
 
 class CapacityError(RuntimeError):
     """The server's capacity could not be measured; says why and what to do."""
@@ -78,9 +80,6 @@ def rate_rps(
             "measure longer or shorten the requests"
         )
     return counted / (to_s - from_s)
-
-
-LATE_S = 0.1  # of a request's sending, from where on a reader must be warned
 
 
 @dataclass(frozen=True, slots=True)

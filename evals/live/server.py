@@ -38,6 +38,8 @@ _ANSWER_S = 120.0
 # SGLang 0.5.23 looks every 4 s whether the client of a waiting request is still there, and
 # aborts a stream 2 s after its client left; a server that does not say gets as much.
 SETTLE_S = 8.0
+Totals = dict[str, Counter[str]]  # requests since the engine's start, by counter and tenant
+_COUNTERS = ("received", "finished", "aborted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +229,6 @@ def _is_url(text: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, a bracket too few
         return False
-
-
-Totals = dict[str, Counter[str]]  # requests since the engine's start, by counter and tenant
-_COUNTERS = ("received", "finished", "aborted")
 
 
 def engine_totals(counters: Iterable[TenantCounters]) -> Totals:

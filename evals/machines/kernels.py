@@ -24,6 +24,11 @@ from serving.engines.profile import EngineProfile
 
 _SHORTEST = 64  # tokens, of a prompt or a context
 _MOST_PREFILLS = 8
+MEMORY = 0.92  # of the GPU: `--gpu-memory-utilization`, as vLLM 0.32 has it by default
+BLOCK_SIZE = 16
+_PACKAGE = "aiconfigurator-core==0.12.0"
+_DTYPES = ("weight_dtype", "moe_dtype", "activation_dtype", "kv_cache_dtype")
+_CONFIG = "_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +73,6 @@ def designed_steps(count: int, machine: EngineProfile, seed: int) -> list[Design
 
 def _between(rng: random.Random, least: int, most: int) -> int:
     return min(most, int(math.exp(rng.uniform(math.log(least), math.log(most + 1)))))
-
-
-MEMORY = 0.92  # of the GPU: `--gpu-memory-utilization`, as vLLM 0.32 has it by default
-BLOCK_SIZE = 16
-_PACKAGE = "aiconfigurator-core==0.12.0"
-_DTYPES = ("weight_dtype", "moe_dtype", "activation_dtype", "kv_cache_dtype")
-_CONFIG = "_config.json"
 
 
 class SiliconError(ValueError):

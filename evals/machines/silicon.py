@@ -38,6 +38,13 @@ STEPS = {
     "prefill 8,192": DesignedStep(prefills=1, prefill_tokens=8192),
     "2,048 + 128": DesignedStep(1, 2048, 0, 128, 128_000),
 }
+# What is left of the host's work on each step where vLLM schedules ahead (its default): 0.15 to
+# 0.17 ms between two steps of 256 requests under CUDA graphs, vLLM's pull request 11133. Without
+# scheduling ahead it was 5 to 6 ms there.
+HOST_S = 0.2e-3
+MAX_MODEL_LEN = 16_384
+_STEPS, _SEED = 3000, 0
+_GIB = 2**30
 
 
 def step_times_ms(profile: EngineProfile) -> dict[str, float]:
@@ -69,15 +76,6 @@ def profiles_sheet(profiles: Sequence[EngineProfile]) -> Sheet:
         "Decodes have 1,000 tokens of context each; 2,048 + 128 is a prefill beside 128 decodes. "
         "By the cost model; where the figures come from is in evals/profiles/NAME.toml.",
     )
-
-
-# What is left of the host's work on each step where vLLM schedules ahead (its default): 0.15 to
-# 0.17 ms between two steps of 256 requests under CUDA graphs, vLLM's pull request 11133. Without
-# scheduling ahead it was 5 to 6 ms there.
-HOST_S = 0.2e-3
-MAX_MODEL_LEN = 16_384
-_STEPS, _SEED = 3000, 0
-_GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)

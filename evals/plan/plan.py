@@ -28,6 +28,7 @@ from serving.engines.step_state import new_state
 
 Result = dict[str, Any]
 OnProgress = Callable[[str, int, int], None]
+COLUMNS = 3  # of the plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +122,6 @@ def needed(results: Sequence[Result], meet: float) -> list[Result]:
             enough = one["replicas"]
         answers.append({"load": load, "policy": policy, "replicas": enough, "too_few": too_few})
     return answers
-
-
-COLUMNS = 3  # of the plot
 
 
 def sheets(results: Sequence[Result], meet: float) -> list[Sheet]:

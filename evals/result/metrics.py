@@ -25,6 +25,14 @@ TARGET = 0.9
 MARGIN = 0.05  # attainment; what a window may fall short of before and still be recovered
 
 Window = tuple[float, float]  # middle in seconds after the first arrival, attainment
+PERCENTILES = (50, 90, 99)
+NOT_SERVED = ("aborted", "error", "rejected", "unfinished")
+_COLUMNS = (
+    "arrival_s", "finished_s", "tenant", "slo_class", "prompt_tokens", "output_tokens", "ttft_s",
+    "tpot_s", "e2e_s", "met", "finish",
+)  # fmt: skip
+Result = dict[str, Any]
+Facts = Mapping[str, float | str]
 
 
 def stability(
@@ -80,17 +88,6 @@ def recovery_s(
     if low_s[-1] == after[-1][0]:
         return None
     return low_s[-1] + WINDOW_S / 2 - moment_s
-
-
-PERCENTILES = (50, 90, 99)
-NOT_SERVED = ("aborted", "error", "rejected", "unfinished")
-_COLUMNS = (
-    "arrival_s", "finished_s", "tenant", "slo_class", "prompt_tokens", "output_tokens", "ttft_s",
-    "tpot_s", "e2e_s", "met", "finish",
-)  # fmt: skip
-
-Result = dict[str, Any]
-Facts = Mapping[str, float | str]
 
 
 @dataclass(frozen=True, slots=True)

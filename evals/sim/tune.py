@@ -51,6 +51,12 @@ _LONGEST_QUEUED_S, _SHORTEST_QUEUED_S = 64.0, 1 / 16
 # Token budget, sequences, and seconds of prefill that may be queued; infinite is no limit.
 Setting = tuple[int, int, float]
 Grid = tuple[list[int], list[int], list[float]]
+DEPTHS = (2, 3, 4)
+Floats = NDArray[np.float64]
+# A case's states in each window, and misses: (runs x windows, states), (runs x windows, arms).
+Rows = tuple[Floats, Floats]
+Answer = TypeVar("Answer")
+FINALISTS = 6  # the best fixed arms, among which threshold and tree choose
 
 
 def tune_stock(
@@ -153,12 +159,6 @@ def _why(best: Setting, grid: Grid) -> dict[str, str]:
     }  # fmt: skip
 
 
-DEPTHS = (2, 3, 4)
-Floats = NDArray[np.float64]
-# A case's states in each window, and misses: (runs x windows, states), (runs x windows, arms).
-Rows = tuple[Floats, Floats]
-
-
 def rows_of(job: tuple[SimulatedCase, tuple[str, ...]]) -> Rows:
     """The rows of one case, the windows of one run after those of another."""
     case, arms = job
@@ -203,11 +203,6 @@ def _missed(case: SimulatedCase, run: CaseRun, windows: int) -> Floats:
     counted = [one for one in run.outcomes if case.span.counts(one.arrival_s) and not one.met]
     places = np.array([one.arrival_s for one in counted]) // window_s(case)
     return np.bincount(places.astype(np.int64), minlength=windows).astype(np.float64)[:windows]
-
-
-Answer = TypeVar("Answer")
-
-FINALISTS = 6  # the best fixed arms, among which threshold and tree choose
 
 
 def for_tuning(suite: Suite, seeds: int) -> Suite:

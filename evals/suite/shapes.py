@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+Z90 = 1.2815515655446004  # 90th percentile of the standard normal
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -33,10 +36,6 @@ class Span:
     def counts(self, arrival_s: float) -> bool:
         """Whether a request that arrives then counts."""
         return self.warmup_s <= arrival_s <= self.counted_until_s
-
-
-Floats = NDArray[np.float64]
-Z90 = 1.2815515655446004  # 90th percentile of the standard normal
 
 
 @dataclass(frozen=True, slots=True)

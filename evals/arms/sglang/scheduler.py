@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from serving.perception.cost_model import StepShape
 
 CLIP_NEW_TOKENS = 4096  # no more output than this is ever reserved for one request
+PAGE_TOKENS = 1
+MAX_PREFILL_TOKENS = 16_384
+INITIAL_RATIO, LEAST_RATIO = 0.7, 0.098
+RATIO_DECAY = (INITIAL_RATIO - LEAST_RATIO) / 600
+RETRACT_STEPS = 20  # decode steps that the ratio allows for after a retraction
 
 
 @dataclass(slots=True, eq=False)
@@ -99,9 +104,6 @@ class RunningBatch:
         del self._requests[request.index]
 
 
-PAGE_TOKENS = 1
-
-
 @dataclass(frozen=True, slots=True)
 class Prefill:
     """`tokens` of a request prefilled in one step, after `before` that were there already."""
@@ -144,12 +146,6 @@ class PrefillBudget:
         self.chunk -= tokens
         self.prompt -= tokens
         return Prefill(request, tokens, request.prefilled_tokens, last)
-
-
-MAX_PREFILL_TOKENS = 16_384
-INITIAL_RATIO, LEAST_RATIO = 0.7, 0.098
-RATIO_DECAY = (INITIAL_RATIO - LEAST_RATIO) / 600
-RETRACT_STEPS = 20  # decode steps that the ratio allows for after a retraction
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,15 @@ _SETTINGS: dict[str, object] = {
     "control.mode": "act", "control.ttl_s": 1e4, "model.enabled": False, "twin.enabled": False,
 }  # fmt: skip
 Result = dict[str, Any]
+_SLO = SLO(ttft_ms=500, tpot_ms=30)
+_CLASSES = ("interactive", "conversational", "document", "batch")
+_TENANTS = 16
+_AFTER_S = 20.0  # from arrival to end
+_MISSES = 0.3  # in troubled times
+TARGET_S = 1.0
+_PERIOD_S = 10.0  # of decisions
+_BEGIN_S = 60.0
+_TWIN = ("work_s", "candidates", "left_out", "futures", "forecasts", "horizon_s")
 
 
 def time_ticks(
@@ -96,13 +105,6 @@ def _summary(times_ms: npt.NDArray[np.float64]) -> Result:
         found = np.percentile(times_ms, (50, 99), axis=0, method="inverted_cdf")
         figures |= zip(_FIGURES, found.round(3).ravel().tolist(), strict=True)
     return figures
-
-
-_SLO = SLO(ttft_ms=500, tpot_ms=30)
-_CLASSES = ("interactive", "conversational", "document", "batch")
-_TENANTS = 16
-_AFTER_S = 20.0  # from arrival to end
-_MISSES = 0.3  # in troubled times
 
 
 class SyntheticEngine(CompiledEngine):
@@ -178,12 +180,6 @@ class SyntheticEngine(CompiledEngine):
             0.9 if missed else 0.3, 0.02, _AFTER_S, not missed,
             "ttft_execution" if missed else "", "stop", "slide", 1,
         ))  # fmt: skip
-
-
-TARGET_S = 1.0
-_PERIOD_S = 10.0  # of decisions
-_BEGIN_S = 60.0
-_TWIN = ("work_s", "candidates", "left_out", "futures", "forecasts", "horizon_s")
 
 
 @dataclass(frozen=True, slots=True)

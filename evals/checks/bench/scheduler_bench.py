@@ -39,6 +39,7 @@ NO_RULES, PLANNED, BINDING = "", "planned", "binding"
 _FAR = SETTINGS.model_copy(update={"slo_scale": 50_000.0})
 Result = dict[str, Any]
 Samples = dict[str, list[int]]
+_JOURNAL_SIZE = 100  # the journal is bounded, so its part is not one of waiting requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +243,6 @@ def summarise(rounds: Sequence[dict[str, Samples]], switches_ms: Sequence[float]
         "after_switch_ratio": ratio("schedule", turns=slice(1)),
         "samples": sum(len(s[HOOK]["schedule"]) for s in rounds),
     }
-
-
-_JOURNAL_SIZE = 100  # the journal is bounded, so its part is not one of waiting requests
 
 
 def memory_per_request(waiting: int = 4_000, seed: int = 0) -> dict[str, Any]:

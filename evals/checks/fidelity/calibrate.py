@@ -35,6 +35,10 @@ _CELLS = 4096  # then they come again
 _LONGEST = 8192
 _PROMPT_SHARES = (1 / 128, 1 / 16, 1 / 4, 3 / 4)  # of the context length
 _OUTPUTS = (8, 64)
+_CONTROLLER = "calibrate"
+_WARM_UP_S = 10.0
+_PROBES, _PROBE_EVERY_S = 20, 1.0
+_PROBE = TraceRequest(0.0, 16, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +73,6 @@ def cells(max_model_len: int, seed: int) -> list[TraceRequest]:
         TraceRequest(0.0, prompt, max(1, min(output, max_model_len - prompt - 1)))
         for prompt, output in drawn
     ]
-
-
-_CONTROLLER = "calibrate"
-_WARM_UP_S = 10.0
-_PROBES, _PROBE_EVERY_S = 20, 1.0
-_PROBE = TraceRequest(0.0, 16, 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ from serving.perception.accounting import judge
 TARGET_POINTS, TARGET_SHARE = 5.0, 0.15
 _LATENCIES = ("ttft_s", "tpot_s")
 _PERCENTILES = ("p50", "p90")
+# What a result says beside the figures that are compared.
+FROM_LIVE = ("trace", "capacity_rps", "lateness_s", "itl_s", "longest_gap_s", "wrong_lengths",
+             "lengths_told")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +139,6 @@ def _figures(case: SimulatedCase, run: CaseRun, steps: Steps) -> Result:
 
 def _relative(live: float | None, simulated: float | None) -> float | None:
     return None if live is None or simulated is None else simulated / live - 1
-
-
-# What a result says beside the figures that are compared.
-FROM_LIVE = ("trace", "capacity_rps", "lateness_s", "itl_s", "longest_gap_s", "wrong_lengths",
-             "lengths_told")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from serving.contracts import Outcome
 
 _LIVE, _SIMULATED = "-", "--"
 
+_MEASURES = ("samples", "stalls", "stall_s", "error_p50", "error_p90", "total_error", "condition")
+
 
 def write_fidelity(
     suite: str, seed: int, comparisons: Sequence[Comparison], out: Path
@@ -95,9 +97,6 @@ def _distribution(outcomes: Sequence[Outcome], latency: str) -> tuple[Any, Any]:
 
 def _share(error: float | None) -> str:
     return "-" if error is None else f"{error:+.1%}"
-
-
-_MEASURES = ("samples", "stalls", "stall_s", "error_p50", "error_p90", "total_error", "condition")
 
 
 def write_calibration(calibration: Calibration, out: Path, command: str) -> None:

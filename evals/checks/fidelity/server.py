@@ -25,6 +25,8 @@ from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token
 from serving.engines.protocol import Engine
 
+BUSY_ELSEWHERE = 0.05  # share of the CPUs from which on a reader must be warned
+
 
 @dataclass(frozen=True, slots=True)
 class ServerChoice:
@@ -77,9 +79,6 @@ def measured_server(
         ))  # fmt: skip
         engine = stack.enter_context(own.engine())
         yield MeasuredServer(connect(own.url, engine), engine, log, tuple(arguments), own.pid)
-
-
-BUSY_ELSEWHERE = 0.05  # share of the CPUs from which on a reader must be warned
 
 
 def machine_facts(snapshot: Snapshot) -> dict[str, Any]:
