@@ -92,7 +92,7 @@ class Model:
         windows = {number: each for number, each in windows.items() if each}
         total = sum(window.requests for each in windows.values() for window in each)
         for number in list(windows):
-            lengths = _dataset(files[number])
+            lengths = folder / f"chunk-{number}-dataset.json"
             if not lengths.exists():
                 share = sum(window.requests for window in windows.pop(number)) / total
                 notes.append(
@@ -207,10 +207,6 @@ def slo_class_of(client: Client, hours: tuple[float, float]) -> str:
         return "document"
     short = SHORT_REASONING if client.reasons else SHORT_ANSWER
     return "interactive" if answer <= short else "conversational"
-
-
-def _dataset(path: Path) -> Path:
-    return path.with_name(path.name.replace("-trace.csv", "-dataset.json"))
 
 
 def _bounds(window: Window, from_s: float, until_s: float) -> tuple[float, float]:

@@ -83,11 +83,14 @@ def _traffic(
             for one, like in zip(sessions(len(trace) // 8, seed), trace, strict=False)
         )
     sharing = replace(profile, prefix_caching=True, kv_blocks=_SESSION_BLOCKS)
-    yield "prefix cache", sharing, _clipped(chats, profile), False
+    clipped, _ = RequestColumns.of(chats).clipped(profile.max_model_len)
+    yield "prefix cache", sharing, clipped.requests(), False
     for running in (256, 1024):
         machine = replace(profile, max_active_requests=running, kv_blocks=_BLOCKS_EACH * running)
         for waiting in (100, 10_000):
-            at_once = _at_once(trace, running + waiting + oracle_requests)
+            count = running + waiting + oracle_requests
+            copies = trace * -(-count // len(trace))
+            at_once = tuple(replace(one, arrival_s=0.0) for one in copies[:count])
             yield f"{running:,} running, {waiting:,} waiting", machine, at_once, True
 
 
@@ -186,12 +189,3 @@ def _decide(engine: CompiledEngine | SimulatedEngine, case: BenchCase) -> None:
 
 def _left(outcomes: Sequence[Outcome]) -> int:
     return sum(one.finish != "unfinished" for one in outcomes)
-
-
-def _clipped(requests: Requests, profile: EngineProfile) -> Requests:
-    return RequestColumns.of(requests).clipped(profile.max_model_len)[0].requests()
-
-
-def _at_once(trace: Requests, count: int) -> Requests:
-    times = -(-count // len(trace))
-    return tuple(replace(one, arrival_s=0.0) for one in (trace * times)[:count])
