@@ -96,12 +96,7 @@ class RequestColumns:
 
     def request(self, row: int) -> TraceRequest:
         """The one at a place."""
-        one = self.senders[self.sender[row]]
-        return TraceRequest(
-            float(self.arrival_s[row]), int(self.prompt_tokens[row]), int(self.output_tokens[row]),
-            one.tenant, one.slo_class, one.priority,
-            self.prefixes[row] if self.prefixes else (), slo=one.slo,
-        )  # fmt: skip
+        return self.at(np.array([row])).requests()[0]
 
     def requests(self) -> tuple[TraceRequest, ...]:
         """An object for each."""
