@@ -22,7 +22,7 @@ DEMO_FLAGS = $(if $(DURATION),--duration $(DURATION)) $(if $(SCALE),--length-sca
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup model demo browser test compat check clean
+.PHONY: help setup model demo browser test compat check docs clean
 
 help: ## list the targets and variables
 	@sed -n 's/^\([a-z]*\): .*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -58,6 +58,11 @@ compat: setup ## the scheduler's tests on vLLM 0.26 to 0.33: a table (800 MB the
 check: setup ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
+
+docs: setup ## the documentation as a site in var/site; a broken link is an error
+	@$(PIP) install -qq $(PIP_FLAGS) -e '.[docs]'
+	@$(PY) -m mkdocs build -q
+	@echo "open var/site/index.html, or: $(PY) -m mkdocs serve"
 
 clean: ## remove .venv, the prepared model and caches (ledgers, reports and traces in var/ stay)
 	rm -rf $(VENV) var/models *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

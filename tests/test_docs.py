@@ -1,6 +1,6 @@
 """Does everything that the documentation quotes exist: paths, commands, options, names?
 
-Read are code spans and fenced blocks of README.md files and CONTRIBUTING.md.
+Read are code spans and fenced blocks of the pages in docs, README.md files and CONTRIBUTING.md.
 Placeholders are written in capitals (`serving/policies/NAME.py`) or start with `my_`.
 """
 
@@ -12,12 +12,14 @@ import pytest
 
 from tests.source_tree import ROOT, files, folders, label
 
-DOCUMENTS = [*files("README.md"), ROOT / "CONTRIBUTING.md"]
+DOCUMENTS = sorted(
+    {*files("README.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"}
+)
 SUFFIXES = {".py", ".toml", ".md", ".json", ".yml", ".yaml"}
 PLACEHOLDER = re.compile(r"(^|[/.])(my_|[A-Z][A-Z_]+(?=[/.]|$))|[<>{}$*\[\]=]|\.\.\.")
 NOT_PLACEHOLDERS = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"}
 HMAS = re.compile(r"(?<![\w/.-])(?:\.venv/bin/)?hmas((?: +[^\s#;&|]+(?:\|[^\s#;&|]+)*)+)")
-MAKE = re.compile(r"(?<![\w/.-])make ([a-z][\w-]*)")
+MAKE = re.compile(r"(?<![\w/.\"-])make ([a-z][\w-]*)")
 CLASS = re.compile(r"[A-Z][a-z0-9]*[A-Z]\w*[a-z]\w*(?:\.\w+)?(?:\(\))?")
 VARIABLE = re.compile(r"HMAS_[A-Z_]+")
 

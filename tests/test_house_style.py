@@ -16,7 +16,7 @@ def test_no_python_file_is_over_400_lines():
 
 def test_every_top_level_folder_is_known_and_has_a_readme():
     names = [folder.name for folder in folders()]
-    assert set(names) == {*PACKAGES, "tests"}
+    assert set(names) == {*PACKAGES, "docs", "tests"}
     assert [name for name in names if not (ROOT / name / "README.md").is_file()] == []
 
 

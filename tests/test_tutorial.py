@@ -1,4 +1,4 @@
-"""The README's tutorial: its commands run as they stand, in a copy of this repository."""
+"""The ten-minute start: its commands run as they stand, in a copy of this repository."""
 
 import os
 import re
@@ -14,9 +14,7 @@ from tests.agents.model_server import completion, proposals, serving
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("tools", "hmas_agents", "graphs", "prompts", "evals")
 BLOCKS = re.findall(
-    r"```bash\n(.*?)```",
-    (ROOT / "README.md").read_text().partition("in five minutes")[2].partition("\n## ")[0],
-    re.DOTALL,
+    r"```bash\n(.*?)```", (ROOT / "docs" / "start.md").read_text(), re.DOTALL
 )
 
 

@@ -1,7 +1,7 @@
 """What may words change, and for how long? One typed change, checked against the contract.
 
 A text gives a list of changes or one question back. Fields that were not said are left out.
-The README of `hmas_agents` has the vocabulary with its defaults.
+`docs/words.md` has the vocabulary with its defaults.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Which knobs does an engine have, and what is said of each? `Limits` is the table.
 
 Bounds, counters, rules, tools, the arbiter's holds, models' menus, metrics and the table in
-`serving/README.md` are derived from these rows (`rules.py`). To act on a knob, code reads
+`docs/how/execution.md` are derived from these rows (`rules.py`). To act on a knob, code reads
 the field of that name.
 """
 

@@ -2,7 +2,7 @@
 
 Used by the lease, the queue and step control, tools, agents and metrics, by the evals' arms
 (`fixed-edf+slack`) and the control loop's first decision.
-`python -m serving.contracts.rules` prints the table of `serving/README.md`.
+`python -m serving.contracts.rules` prints the table of `docs/how/execution.md`.
 """
 
 import re

@@ -116,7 +116,7 @@ class SchedulerHook(_Base):
         self.control = StepControl(self, self.queue, self.envelope)
         self._enforce()
         for caveat in compat.caveats(self):
-            logger.warning("H-MAS with %s (serving/README.md, What it does not do)", caveat)
+            logger.warning("H-MAS with %s (docs/limits.md)", caveat)
 
     # -- decisions: between steps, through the engine's utility RPC ---------------------
 

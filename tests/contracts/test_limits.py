@@ -129,6 +129,6 @@ def test_a_snapshot_of_another_version_is_still_read():
     assert (read.rules["demoted"], read.limits.pace_decodes) == (3, False)
 
 
-def test_the_readme_has_the_table_of_the_source():
-    readme = (ROOT / "serving" / "README.md").read_text()
-    assert rules.table() in readme, "write it anew: python -m serving.contracts.rules"
+def test_the_docs_have_the_table_of_the_source():
+    page = (ROOT / "docs" / "how" / "execution.md").read_text()
+    assert rules.table() in page, "write it anew: python -m serving.contracts.rules"
