@@ -12,9 +12,7 @@ import pytest
 
 from tests.source_tree import ROOT, files, folders, label
 
-DOCUMENTS = sorted(
-    {*files("README.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"}
-)
+DOCUMENTS = sorted({*files("README.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"})
 SUFFIXES = {".py", ".toml", ".md", ".json", ".yml", ".yaml"}
 PLACEHOLDER = re.compile(r"(^|[/.])(my_|[A-Z][A-Z_]+(?=[/.]|$))|[<>{}$*\[\]=]|\.\.\.")
 NOT_PLACEHOLDERS = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"}

@@ -13,9 +13,7 @@ from tests.agents.model_server import completion, proposals, serving
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("tools", "hmas_agents", "graphs", "prompts", "evals")
-BLOCKS = re.findall(
-    r"```bash\n(.*?)```", (ROOT / "docs" / "start.md").read_text(), re.DOTALL
-)
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "start.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
