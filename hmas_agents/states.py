@@ -105,7 +105,8 @@ class LongState:
     `alarms` names what fired (`rate_up`, `rate_down`, `lengths`, `mix`);
     `own_*` are the controller's own requests, which nothing else but `load` counts.
     Of the contract in force: `weights` and `floors` of tenants and `class_weights` other than 1 and
-    0, `targets` of SLO classes other than the built-in ones. `told`: by operators, in order; `proposed`: newest first.
+    0, `targets` of SLO classes other than the built-in ones. `told`: by operators, in order;
+    `proposed`: newest first.
     """
 
     now_s: float
