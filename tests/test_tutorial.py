@@ -59,9 +59,9 @@ def test_inspect_edit_a_rule_and_the_prompt(copy):
     assert "MISSED" in why
     assert "twin" in why
 
-    before, _, after, _ = run(copy, rule)
-    assert "regret" in before
-    assert "regret" in after
+    _, replayed, _ = run(copy, rule)
+    assert "regret" in replayed
+    assert "edf:kappa=10 (rules)" in replayed, "the edit changes a proposal"
     assert (copy / "hmas_agents" / "rule_table.py").read_text() == (
         ROOT / "hmas_agents" / "rule_table.py"
     ).read_text()
