@@ -95,6 +95,10 @@ def run(
     config: Annotated[
         Path | None, typer.Option(help="Controller configuration of the arm hmas (TOML).")
     ] = None,
+    readings: Annotated[
+        Path,
+        typer.Option(help="sim: what `hmas eval words --readings` kept, for the arm words-taught."),
+    ] = Path("evals/cases/words_readings.jsonl"),
     cassette: Annotated[
         Path | None,
         typer.Option(
@@ -140,7 +144,7 @@ def run(
         changed(load_suite(suite_file), seed, minutes, arms),
         None if trace is None else trace_file(trace, trace_format, draw),
         ControllerOptions(config_path=config, model_url=model_url, cassette=cassette), out, jobs,
-        LiveTarget(url, model, token_file, serve, tuple(server or ())) if live else None,
+        readings, LiveTarget(url, model, token_file, serve, tuple(server or ())) if live else None,
     )  # fmt: skip
     with CaseProgress() as progress:
         result = run_eval(request, progress)

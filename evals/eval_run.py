@@ -52,6 +52,7 @@ class EvalRequest:
     controller: ControllerOptions
     out: Path | None
     jobs: int
+    readings: Path  # what a model understood of the suite's texts, for the arms that go by it
     live: LiveTarget | None
 
 
@@ -83,6 +84,7 @@ def run_eval(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
         WorkloadError: too few requests to measure anything by.
         ArmError, CapacityError, EngineUnavailable: the live server is not fit for it.
         ServerError: the server that should be started did not start.
+        ChangeError: readings that an arm needs are missing or broken.
         WorkerError: a simulation, or the process of the live clients, failed.
     """
     suite, target = request.suite, request.live
@@ -103,13 +105,16 @@ def _simulate(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
     workloads = build_workloads(suite, request.trace_file, longest, progress.warn)
     from evals.report.figures import drawn_arms
     from evals.sim.suite_run import RunOptions, run_suite
+    from evals.words.readings import readings_for
+    from graphs.intent import ASK_BELOW
 
     tuned = {}
     if any(parse_arm(arm).tuned for arm in suite.arms):
         tuned = {name: tuned_for(suite.name, name) for name in profiles}
     options = RunOptions(
         request.jobs, request.controller, ledger_dir=_fresh_ledgers(suite, request.out),
-        tuned=tuned, drawn=drawn_arms(suite.arms) if request.out is not None else (),
+        tuned=tuned, readings=readings_for(suite, request.readings, ASK_BELOW),
+        drawn=drawn_arms(suite.arms) if request.out is not None else (),
     )  # fmt: skip
     return run_suite(suite, workloads, profiles, options=options, progress=progress)
 

@@ -16,8 +16,9 @@ from evals.result.recording import AppliedDecision
 from evals.suite.arms import Arm, ControllerOptions
 from evals.suite.shapes import Span
 from evals.suite.tuned import TunedMachine
+from hmas_agents.intent.told import ToldChange
 from hmas_agents.situation import Expected
-from serving.contracts import SLO, Outcome, TraceRequest
+from serving.contracts import SLO, Contract, Outcome, TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.gaps import gap_percentile
 from serving.engines.offered import promised_to
@@ -40,6 +41,15 @@ class Counts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """A text that is said and approved at `at_s`, and what was understood of it: maybe nothing."""
+
+    at_s: float
+    text: str
+    changes: tuple[ToldChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SimulatedCase:
     """Everything one run needs; `requests` arrive on the clock of the load."""
 
@@ -55,6 +65,11 @@ class SimulatedCase:
     tuned: TunedMachine | None = None  # of the development half, for arms that read it
     # Changes of traffic as they were announced, for `hmas-announced`.
     expected: tuple[Expected, ...] = ()
+    said: tuple[Said, ...] = ()  # what operators say to the arm
+    # The contract that weighs what is met, whoever was told, and from when on; none: as `settings`.
+    wanted: tuple[tuple[float, Contract], ...] = ()
+    # Tenants and SLO classes that words are about; None is any.
+    named: tuple[tuple[str | None, str | None], ...] = ()
     facts: Facts = field(default_factory=dict)  # what the result says beside the figures
     moments_s: tuple[float, ...] = ()  # when traffic changes
     keep_outcomes: bool = True  # whether single requests are wanted, or only their figures

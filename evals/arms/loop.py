@@ -5,6 +5,7 @@
 
 from evals.arms.case import SimulatedCase
 from evals.arms.engine import BuildEngine, run_on
+from evals.arms.operator import as_promised, operator_of
 from evals.result.metrics import CaseRun
 from evals.result.recording import RecordedEngine
 from evals.suite.arms import controller_config
@@ -26,22 +27,28 @@ def run_loop(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:
     options = case.controller
     config = controller_config(options, {}, case.arm)
     label = f"{case.scenario} {case.load:g}x {case.arm.name}"
-    with ControlLoop(
-        recorded, config, options.ledger_path, run_label=label, forecaster=InProcess()
-    ) as loop:
+    with (
+        operator_of(case) as (ledger_path, speak),
+        ControlLoop(
+            recorded, config, ledger_path, run_label=label, forecaster=InProcess()
+        ) as loop,
+    ):  # fmt: skip
         cassette = None
         if options.cassette is not None and config.model.enabled:
             cassette = Cassette(options.cassette, record=options.model_url is not None)
             cassette.insert(loop)
 
         def tick() -> None:
+            now_s = engine.now()
             if case.arm.name == "hmas-announced":  # what has come is no more than what is seen
-                now_s = engine.now()
                 loop.expect([one for one in case.expected if one.from_s > now_s])
+            speak(now_s)
             loop.tick()
             if cassette is not None:
                 cassette.check()  # the agent may take a missing reply for the model's fault
 
+        speak(0.0)
         loop.short_tick()  # in charge before the first request, as the fixed arms are
         tickers = ((config.control.short_tick_s, tick),)
-        return run_on(engine, case, tickers, recorded.decisions)
+        run = run_on(engine, case, tickers, recorded.decisions)
+    return as_promised(case, run) if case.said else run

@@ -24,7 +24,8 @@ CASE = ["scenario", "load", "seed"]
 FIGURES = (
     "requests", "capacity_rps", "load_counted", "offered_rps", "goodput_rps",
     "goodput_tokens_per_s", "goodput_weighted_rps", "attainment", "attainment_weighted",
-    "attainment_worst_tenant", "bound_rps", "bound_share", "bound_binding", "ttft_s.p50",
+    "attainment_worst_tenant", "attainment_by_words.named", "attainment_by_words.others",
+    "bound_rps", "bound_share", "bound_binding", "ttft_s.p50",
     "ttft_s.p90", "ttft_s.p99", "tpot_s.p50", "tpot_s.p90", "tpot_s.p99", "itl_s.p99", "e2e_s.p50",
     "e2e_s.p90", "e2e_s.p99", "not_served",
     "jain_by_tenant", "stability.worst", "stability.deviation", "stability.switches_per_hour",

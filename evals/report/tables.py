@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from evals.report.sheet import Sheet
 from evals.report.summary import Summary
 from evals.result.statistics import Interval, holm
-from evals.suite.contenders import HMAS, STOCK
+from evals.suite.contenders import EXACT, HMAS, STOCK
 
 MOST_GROUPS = 8  # tenants with columns of their own
 
@@ -55,7 +55,29 @@ def over_loads(name: str, cases: Summary) -> list[Sheet]:
             _grid(f"Share of the upper bound, {name}", cases, reach,
                   lambda one, arm: percent(one.mean("bound_share", arm)))
         )  # fmt: skip
-    return sheets
+    return [*sheets, *worth_of_words(name, cases)]
+
+
+def worth_of_words(name: str, cases: Summary) -> list[Sheet]:
+    """What it brings to be told, by what was wanted; none where nothing was said."""
+    if not cases.has("attainment_by_words.named"):
+        return []
+    by_weight = "goodput_weighted_rps"
+    rows = [
+        [arm, number(cases.mean(by_weight, arm)), times(cases.ratio(arm, HMAS, by_weight)),
+         times(cases.ratio(arm, EXACT, by_weight)), percent(cases.mean("attainment_weighted", arm)),
+         percent(cases.mean("attainment_by_words.named", arm)),
+         percent(cases.mean("attainment_by_words.others", arm))]
+        for arm in cases.each("arm")
+    ]  # fmt: skip
+    heads = ("arm", "weighted goodput/s", f"over {HMAS}, which hears nothing", f"over {EXACT}",
+             "met by weight", "met, named", "met, others")  # fmt: skip
+    note = (
+        "By the weights that were wanted when each request came, whoever was told. Named: requests "
+        "of tenants and classes that words were about, over the whole case. Means over seeds, in "
+        "pairs."
+    )
+    return [Sheet(f"What words are worth, {name}", heads, rows, note)]
 
 
 def whole_suite(results: Summary) -> list[Sheet]:
@@ -83,7 +105,8 @@ def whole_suite(results: Summary) -> list[Sheet]:
         "t test of the difference, adjusted for the number of arms (Holm)."
     )
     heads = ("arm", "attainment", f"{HMAS} less arm", "p", f"{HMAS} over arm, goodput")
-    return [Sheet(f"Over the whole suite: {len(cases)} cases a seed", heads, rows, note)]
+    whole_sheet = Sheet(f"Over the whole suite: {len(cases)} cases a seed", heads, rows, note)
+    return [whole_sheet, *worth_of_words("the whole suite", results)]
 
 
 def one_load(name: str, cases: Summary) -> list[Sheet]:

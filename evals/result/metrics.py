@@ -8,7 +8,7 @@ are the public format of `hmas eval run --json`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from operator import attrgetter
@@ -113,6 +113,8 @@ class CaseRun:
 def summarise(
     run: CaseRun, span_s: float, *, warmup_s: float = 0.0, moments_s: Sequence[float] = (),
     start_s: float | None = None, contract: Contract | None = None,
+    wanted: Sequence[tuple[float, Contract]] = (),
+    named: Collection[tuple[str | None, str | None]] = (),
 ) -> Result:  # fmt: skip
     """The result object of one run.
 
@@ -124,6 +126,9 @@ def summarise(
         moments_s: when traffic changes, seconds after the start.
         start_s: of the span, on the clock of the outcomes; None: the first arrival.
         contract: says what a request counts for; None: all alike.
+        wanted: contracts that say so instead from a moment on, of those that arrive from then on.
+        named: tenants and SLO classes (None: any) that words were about, for their attainment and
+            that of the others; none where nothing was said.
 
     Raises:
         ValueError: no outcomes, or a span that is not longer than the warm-up.
@@ -140,7 +145,8 @@ def summarise(
         )
     ended = every[every["met"] & every["finished_s"].between(from_s, from_s + counted_s)]
     by_tenant = _shares(arrived, "tenant")
-    weights = _weights(arrived, contract)
+    terms = [(-math.inf, contract), *wanted]
+    weights = _weights(arrived, terms)
     switches = count_switches(run.decisions)
     return {
         "scenario": run.scenario,
@@ -151,9 +157,10 @@ def summarise(
         "goodput_rps": len(ended) / counted_s,
         "goodput_tokens_per_s": float(ended[["prompt_tokens", "output_tokens"]].sum().sum())
         / counted_s,
-        "goodput_weighted_rps": float(_weights(ended, contract).sum() / weights.mean() / counted_s),
+        "goodput_weighted_rps": float(_weights(ended, terms).sum() / weights.mean() / counted_s),
         "attainment": float(arrived["met"].mean()),
         "attainment_weighted": float((arrived["met"] * weights).sum() / weights.sum()),
+        **({"attainment_by_words": _by_words(arrived, named)} if named else {}),
         "attainment_by_class": _shares(arrived, "slo_class"),
         "attainment_by_tenant": by_tenant,
         "ttft_s": percentiles(arrived["ttft_s"]),
@@ -222,13 +229,29 @@ def _shares(rows: pd.DataFrame, column: str) -> dict[str, float]:
     return {str(group): float(share) for group, share in rows.groupby(column)["met"].mean().items()}
 
 
-def _weights(rows: pd.DataFrame, contract: Contract | None) -> "pd.Series[float]":
-    """What each request counts for."""
-    if contract is None:
-        return pd.Series(1.0, rows.index)
-    weight_of = cache(contract.weight_of)
-    senders = zip(rows["tenant"], rows["slo_class"], strict=True)
-    return pd.Series([weight_of(*sender) for sender in senders], rows.index, float)
+def _weights(
+    rows: pd.DataFrame, terms: Sequence[tuple[float, Contract | None]]
+) -> "pd.Series[float]":
+    """What each request counts for, by the last of the contracts that began before it came."""
+    weights = pd.Series(1.0, rows.index)
+    for from_s, contract in terms:
+        if contract is not None:
+            weight_of = cache(contract.weight_of)
+            senders = zip(rows["tenant"], rows["slo_class"], strict=True)
+            now = pd.Series([weight_of(*sender) for sender in senders], rows.index, float)
+            weights = weights.where(rows["arrival_s"] < from_s, now)
+    return weights
+
+
+def _by_words(
+    rows: pd.DataFrame, named: Collection[tuple[str | None, str | None]]
+) -> dict[str, float]:
+    """Attainment of those that are `named`, and of the `others`."""
+    about = [
+        any(whose in (None, tenant) and which in (None, slo_class) for whose, which in named)
+        for tenant, slo_class in zip(rows["tenant"], rows["slo_class"], strict=True)
+    ]
+    return _shares(rows.assign(words=np.where(about, "named", "others")), "words")
 
 
 def _windows(

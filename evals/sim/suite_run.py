@@ -26,10 +26,12 @@ from evals.requests.trace import WorkloadError
 from evals.result.metrics import CaseRun, Facts, Result, summarise
 from evals.result.run_result import SuiteRun, versions
 from evals.sim.bound import upper_bound
+from evals.sim.episodes import Episode
 from evals.sim.workers import Workers
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.suite import Suite
 from evals.suite.tuned import TunedMachine
+from evals.suite.words_spec import Readings
 from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.engines.compiled import CompiledEngine
@@ -102,6 +104,8 @@ class RunOptions:
     ledger_dir: Path | None = None
     # What `hmas eval tune` found, by machine; empty where no arm reads it.
     tuned: Mapping[str, TunedMachine] = field(default_factory=dict)
+    # What arms that go by a reader of words understand of a suite's texts, by arm.
+    readings: Mapping[str, Readings] = field(default_factory=dict)
     # Arms whose run of the first seed comes back with its outcomes. Those of other seeds never do:
     # hundreds of cases would not fit into memory.
     drawn: Collection[str] = ()
@@ -183,7 +187,8 @@ def cases_of(
 ) -> list[SimulatedCase]:
     """Loads x arms of one workload. The first seed's outcomes are kept, of the drawn arms."""
     several = f"-seed{workload.seed}" if len(suite.every_seed) > 1 else ""
-    cases = []
+    settings = workload.settings(suite.settings)
+    episode, cases = Episode(workload, settings.contract), []
     for load in suite.loads:
         offered = offer(workload, load * capacity_rps)
         facts: Facts = {
@@ -199,10 +204,11 @@ def cases_of(
                 scenario=workload.scenario, load=load, arm=parse_arm(arm),
                 requests=offered.requests,
                 profile=replace(profile, noise_seed=workload.seed),  # the same noise for every arm
-                settings=workload.settings(suite.settings), span=workload.span,
+                settings=settings, span=workload.span,
                 controller=replace(options.controller, ledger_path=ledger), seed=workload.seed,
                 tuned=options.tuned.get(profile.name), facts=facts, moments_s=offered.moments_s,
-                expected=offered.expected,
+                expected=offered.expected, said=episode.said(arm, options.readings.get(arm)),
+                wanted=episode.wanted(), named=episode.named(),
                 keep_outcomes=workload.seed == suite.every_seed[0] and arm in options.drawn,
             ))  # fmt: skip
     return cases
@@ -213,7 +219,7 @@ def finish(case: SimulatedCase) -> tuple[Result, CaseRun]:
     run = run_case(case)
     result = summarise(
         run, case.span.counted_until_s, warmup_s=case.span.warmup_s, moments_s=case.moments_s,
-        start_s=0.0, contract=case.settings.contract,
+        start_s=0.0, contract=case.settings.contract, wanted=case.wanted, named=case.named,
     )  # fmt: skip
     result |= {
         **case.facts,

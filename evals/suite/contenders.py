@@ -9,6 +9,7 @@ from typing import Literal
 
 Kind = Literal["stock", "sglang", "fixed", "switching", "loop", "hindsight", "clairvoyant"]
 STOCK, HMAS = "vllm-fcfs", "hmas"
+EXACT, IN_ADVANCE = "words-exact", "in-advance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,10 @@ ARMS: dict[str, Contender] = {
     "rules-and-twin": _loop("H-MAS without a model", model__enabled=False),
     HMAS: _loop("H-MAS", live=True),
     "hmas-announced": _loop("H-MAS, told beforehand when traffic changes"),
+    "words-grammar": _loop("H-MAS, told in words that a grammar reads"),
+    "words-taught": _loop("H-MAS, told in words that the taught model has read"),
+    EXACT: _loop("H-MAS, told in words that are understood as they are meant"),
+    IN_ADVANCE: _loop("H-MAS, and what the words mean done by hand beforehand"),
     "hmas-advise": _loop("H-MAS, deciding and writing nothing", True, control__mode="advise"),
     "hindsight-fixed": Contender(
         "hindsight", "the best fixed arm on the very requests", reference=True

@@ -20,6 +20,7 @@ from evals.suite.traffic_spec import (
     SuiteModel,
     TenantSpec,
 )
+from evals.suite.words_spec import WordsSpec
 from serving.contracts.settings import EngineSettings
 
 DEFAULT_PROFILE = "h200_llama_8b"
@@ -41,6 +42,7 @@ class Scenario(SuiteModel):
         None, gt=0, le=1440, description="Length of what counts; unset: the suite's."
     )
     changes: tuple[ChangeSpec, ...] = ()
+    words: tuple[WordsSpec, ...] = Field((), description="What operators want, in order.")
     tenants: tuple[TenantSpec, ...] = Field(
         (), description="Unset: those of the suite; of servegen: its clients."
     )
@@ -200,4 +202,8 @@ def load_suite(path: Path) -> Suite:
                     f"unknown class {tenant.slo_class!r}; define it under "
                     "[settings.contract.classes]",
                 )
+    for i, scenario in enumerate(suite.scenarios):
+        for j, words in enumerate(scenario.words):
+            if problems := words.problems(suite.settings.contract):
+                raise key_error(path, ("scenarios", i, "words", j, "means"), problems[0])
     return suite

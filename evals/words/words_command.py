@@ -18,13 +18,20 @@ DEVELOPMENT = Path("evals/cases/words_dev.jsonl")
 def words(
     *,
     cases: Annotated[
-        Path, typer.Option(metavar="FILE.jsonl", help="Texts and what they mean, a case per line.")
+        Path,
+        typer.Option(
+            metavar="FILE", help="Texts and what they mean: a case per line, or a suite (.toml)."
+        ),
     ] = DEVELOPMENT,
     ask_below: Annotated[
         float, typer.Option(min=0, max=1, help="Ask back below this confidence.")
     ] = 0.5,
     model_url: ModelUrlOption = None,
     model: ModelOption = None,
+    readings: Annotated[
+        Path | None,
+        typer.Option(help="Keep what was read, for the arms of `hmas eval run` that need it."),
+    ] = None,
     misses: Annotated[
         bool, typer.Option("--misses", help="Print every case that was not read exactly.")
     ] = False,
@@ -40,6 +47,8 @@ def words(
 
     hmas eval words --cases evals/cases/words_test.jsonl --json
 
+    hmas eval words --cases evals/suites/words.toml               the texts of a suite
+
     exact: the changes of the case and no others, or a question where the case wants one. valid:
     replies that fit the contract. asked: questions back. wrong: changes that were not meant.
     """
@@ -47,18 +56,23 @@ def words(
 
     from evals.report.sheet import show
     from evals.result.metrics import rounded
+    from evals.suite.suite import load_suite
+    from evals.words.readings import texts_of, write_readings
     from evals.words.word_cases import read_word_cases
     from evals.words.word_scores import outcomes, score
     from hmas_agents.intent.grammar import Grammar
     from hmas_agents.intent.model_reader import ModelReader
     from prompts.loader import load_prompt
 
-    known = read_word_cases(cases)
+    is_suite = cases.suffix == ".toml"
+    known = texts_of(load_suite(cases)) if is_suite else read_word_cases(cases)
     readers: list[Reader] = [Grammar()]
     if model_url is not None or model is not None:
         asked = read_config(None, {"model.base_url": model_url, "model.name": model})
         readers.append(ModelReader(asked.model, load_prompt("intent", "current")))
     read = {reader.name: outcomes(reader, known, ask_below) for reader in readers}
+    if readings is not None:
+        write_readings(read, readings)
     scores = [score(name, found) for name, found in read.items()]
     told = [
         f"{name}: {_miss(each)}"

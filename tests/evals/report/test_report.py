@@ -180,6 +180,22 @@ def test_the_whole_suite_counts_every_case_the_same_and_names_the_best_first():
     assert whole_suite(summary({"hmas": (0.5,), "vllm-fcfs": (0.4,)}, loads=(1.0,))) == []
 
 
+def test_words_are_worth_what_is_wanted_and_met():
+    shares = {"hmas": 0.6, "words-grammar": 0.72, "words-exact": 0.75}
+    told = [
+        result_of("launch", 1.2, arm, met, seed=seed, offered_rps=10, goodput_weighted_rps=10 * met,
+                  attainment_by_words={"named": met, "others": 1 - met})
+        for arm, met in shares.items()
+        for seed in (1, 2)
+    ]  # fmt: skip
+    rows = table(summary_sheets(Summary.of(told)), "What words are worth, launch")
+    assert [rows[arm][1].split()[0] for arm in shares] == ["1.00x", "1.20x", "1.25x"]
+    assert rows["words-grammar"][2].startswith("0.96x")
+    assert [rows["words-exact"][i].split()[0] for i in (4, 5)] == ["75.0%", "25.0%"]
+    untold = summary_sheets(summary({"hmas": (0.5,)}, loads=(1.0,)))
+    assert not any(sheet.title.startswith("What words are worth") for sheet in untold)
+
+
 def test_one_load_has_latencies_the_ratio_to_stock_and_groups():
     sheets = one_load("conv", Summary.of(results()))
     rows = table(sheets, "conv at 1.5x capacity")

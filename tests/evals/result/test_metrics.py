@@ -89,6 +89,28 @@ def test_classes_count_by_theirs_times_the_tenants():
     assert result["goodput_weighted_rps"] == pytest.approx(2.5 / (3.5 / 3) / 3.0)
 
 
+def test_what_is_wanted_from_a_moment_on_weighs_those_that_come_after_it():
+    run = case(outcome(0), outcome(1, arrival_s=2), outcome(2, arrival_s=3, met=False))
+    wanted = ((2.0, contract(a=3.0)), (3.0, contract(a=4.0)))
+    result = summarise(run, span_s=4.0, contract=contract(a=1.0), wanted=wanted)
+    assert result["attainment_weighted"] == pytest.approx((1 + 3) / (1 + 3 + 4))
+    assert "attainment_by_words" not in result
+
+
+def test_tenants_and_classes_that_words_named_are_counted_apart():
+    run = case(outcome(0), outcome(1, met=False, tenant="b", slo_class="batch"),
+               outcome(2, tenant="b"), outcome(3, tenant="c", met=False))  # fmt: skip
+    shares = [
+        summarise(run, span_s=4.0, named=named)["attainment_by_words"]
+        for named in ([("a", None)], [("a", None), (None, "batch")], [("b", "batch")])
+    ]
+    third = pytest.approx(1 / 3)
+    assert shares == [
+        {"named": 1.0, "others": third}, {"named": 0.5, "others": 0.5},
+        {"named": 0.0, "others": pytest.approx(2 / 3)},
+    ]  # fmt: skip
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=20),
        st.floats(0.1, 10))  # fmt: skip
 def test_equal_weights_are_no_weights(requests, weight):

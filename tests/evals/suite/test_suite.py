@@ -185,6 +185,38 @@ def test_every_suite_asks_a_question_and_says_how_it_is_run(path):
     assert len(load_suite(path).every_seed) in (1, rounds)
 
 
+SAID = """
+
+[[scenarios.words]]
+at = 0.5
+now = "13:59"
+texts = ["a first", "protect a"]
+means = [{ kind = "weight", tenant = "a", factor = 3 }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"a", factor', '"x", factor', "means: change 1: no tenant 'x'"),
+        ("factor = 3 }]", "factor = 300 }]", "factor is 0.01 to 100, not 300"),
+        ('"weight"', '"shed", slo_class = "batch"', "means"),
+        ("at = 0.5", "at = 0.5\nsince = 0.6", "since must not be after at"),
+        ('"13:59"', '"1:59 pm"', "now"),
+        ('["a first", "protect a"]', '["a first"]', "texts"),
+        ("means = [", 'wanted = [{ kind = "shed" }]\nmeans = [', "goodput is weighed by weights"),
+    ],
+)
+def test_words_mean_what_the_contract_allows(tmp_path, old, new, says):
+    text = "settings.contract.tenants.a = {}\n" + DRIFTING.replace('[[scenarios]]\nname = "two"',
+        f'{SAID}\n[[scenarios]]\nname = "two"')  # fmt: skip
+    (words,) = load(tmp_path, text).scenarios[0].words
+    assert words.means == words.weights
+    with pytest.raises(SuiteError) as error:
+        load(tmp_path, text.replace(old, new))
+    assert says in str(error.value)
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(SuiteError, match=r"none\.toml: cannot be read"):
         load_suite(tmp_path / "none.toml")
