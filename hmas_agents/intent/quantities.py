@@ -13,13 +13,18 @@ _HOURS = (
 )  # fmt: skip
 _WORDS: dict[str, float] = {word: n for n, word in enumerate(_HOURS, 1)} | {
     "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60,
-    "seventy": 70, "eighty": 80, "ninety": 90, "a": 1, "an": 1, "half an": 0.5,
-    "double": 2, "twice": 2, "triple": 3, "thrice": 3, "quadruple": 4,
+    "seventy": 70, "eighty": 80, "ninety": 90, "a hundred": 100, "a": 1, "an": 1, "half an": 0.5,
+    "doubl": 2, "twice": 2, "tripl": 3, "thrice": 3, "quadrupl": 4,
     "half": 0.5, "third": 1 / 3, "quarter": 0.25, "fifth": 0.2, "tenth": 0.1,
+}  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS |= {
+    f"{ten}{gap}{one}": _WORDS[ten] + _WORDS[one]
+    for ten in _TENS for one in _HOURS[:9] for gap in " -"
 }  # fmt: skip
 _N = rf"(-?\d+(?:\.\d+)?|{'|'.join(sorted(_WORDS, key=len, reverse=True))})"
 _HOUR = rf"(\d\d?|{'|'.join(_HOURS)})"
-_HALF = r" ?(a\.m\.|am\b|p\.m\.|pm\b|(?:o'clock )?in the (?:morning|afternoon|evening))"
+_HALF = r" ?(a\.m\.?|am\b|p\.m\.?|pm\b|(?:o'clock )?in the (?:morning|afternoon|evening))"
 
 
 def _value(word: str) -> float:
@@ -54,18 +59,29 @@ _FORMS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
      lambda m: f"{_at(m[1], m[2], m[5])} to {_at(m[3], m[4], m[5])}"),
     (rf"\b{_HOUR}(?::(\d\d))?{_HALF}", lambda m: _at(m[1], m[2], m[3])),
     (r"\b([01]?\d|2[0-3]):([0-5]\d)\b(?!>)", lambda m: _at(m[1], m[2])),
-    (r"\b(from|at|to|until|till?|before|after|and|between) (\d\d?)(?:h\b|h?([0-5]\d)\b)",
+    (r"\b(from|at|to|until|till?|before|after|and|between) (\d\d?)(?:h\b|h?([0-5]\d)h?\b)",
      lambda m: f"{m[1]} {_at(m[2], m[3])}"),
+    (r"\b(until|till?) (1[3-9]|2[0-3])\b(?![.:%]| ?(?:p|x|times))",
+     lambda m: f"{m[1]} {_at(m[2])}"),
+    (rf"\b{_N} hours? and a half\b|\b{_N} and a half hours?\b",
+     lambda m: f"<min {60 * _value(m[1] or m[2]) + 30:.0f}>"),
+    (r"\b(?:a|(three)) quarters? of an hour\b", lambda m: f"<min {45 if m[1] else 15}>"),
+    (rf"\b{_N} ?h(?:(?:ou)?rs?)?,?(?: and)? {_N} ?m(?:in(?:ute)?s?)?\b",
+     lambda m: f"<min {60 * _value(m[1]) + _value(m[2]):.0f}>"),
+    (rf"\b(\d+|{'|'.join(_HOURS)}) days?\b", lambda m: f"<min {24 * 60 * _value(m[1]):.0f}>"),
     (r"\b(\d+)h(\d\d)\b", lambda m: f"<min {60 * int(m[1]) + int(m[2])}>"),
     (rf"\b{_N}[ -]?(?:m(?:in(?:ute)?s?)?|(h)(?:(?:ou)?rs?)?)\b",
      lambda m: f"<min {_value(m[1]) * (60 if m[2] else 1):.0f}>"),
     (rf"(?<!\w){_N} ?(?:%|per ?ce?nt|pct)", lambda m: f"<share {_value(m[1]) / 100:.4g}>"),
     (rf"\b{_N} (?:in|out of) {_N}\b(?! ?m| ?h)",
      lambda m: f"<share {_value(m[1]) / (_value(m[2]) or 1):.4g}>"),
-    (rf"\b{_N}(?:x\b| times\b|[ -]?fold\b)|\b(?:x ?|times |factor (?:of )?){_N}\b"
-     r"|\b(double|twice|triple|thrice|quadruple)\b",
-     lambda m: f"<x {_value(m[1] or m[2] or m[3]):g}>"),
-    (r"\b(?:(one|a|two|three) )?(half|third|quarter|fifth|tenth)s?\b",
+    (rf"\b{_N}(?: ?[x×](?!\w)| times\b|[ -]?fold\b)|\b(?:x ?|times |factor (?:of )?){_N}\b"
+     r"|\b(?:(doubl|tripl|quadrupl)(?:es?|ed|ing)|(twice|thrice))\b",
+     lambda m: f"<x {_value(m[1] or m[2] or m[3] or m[4]):g}>"),
+    (r"\bhalv(?:es?|ed|ing)\b", lambda _: "cut by <share 0.5>"),
+    (r"(?<![\w/.])(\d+)/(\d+)(?![\w/.])",
+     lambda m: f"<share {int(m[1]) / (int(m[2]) or 1):.4g}>"),
+    (r"\b(?:(one|a|two|three)[ -])?(half|third|quarter|fifth|tenth)s?\b",
      lambda m: f"<share {_value(m[1] or 'a') * _WORDS[m[2]]:.4g}>"),
     (r"(?<![\w<:.-])(?<!<at )(?<!<x )(?<!<min )(?<!<share )(-?\d+(?:\.\d+)?)(?![\w:])",
      lambda m: f"<x {m[1]}>"),

@@ -17,7 +17,14 @@ from hmas_agents.intent.quantities import clock_after, marked
      ("30 percent", "<share 0.3>"), ("12 pct", "<share 0.12>"), ("1 in 4", "<share 0.25>"),
      ("a third", "<share 0.3333>"), ("3 times", "<x 3>"), ("4-fold", "<x 4>"),
      ("times 2.5", "<x 2.5>"), ("thrice", "<x 3>"), ("weight 0.4", "weight <x 0.4>"),
-     ("weight -2", "weight <x -2>")],
+     ("weight -2", "weight <x -2>"),
+     ("until 20", "until <at 20:00>"), ("until 1800h", "until <at 18:00>"),
+     ("an hour and a half", "<min 90>"), ("2 and a half hours", "<min 150>"),
+     ("three quarters of an hour", "<min 45>"), ("a quarter of an hour", "<min 15>"),
+     ("1 h 30", "<min 60> <x 30>"), ("1h 30m", "<min 90>"), ("2 hours and 15 minutes", "<min 135>"),
+     ("two days", "<min 2880>"), ("twenty-five percent", "<share 0.25>"), ("3/4", "<share 0.75>"),
+     ("two-thirds", "<share 0.6667>"), ("3 x", "<x 3>"), ("doubles", "<x 2>"),
+     ("is tripled", "is <x 3>"), ("halves it", "cut by <share 0.5> it")],
 )  # fmt: skip
 def test_each_form_gets_its_mark(written, mark):
     assert marked(f"acme {written} then") == f"acme {mark} then"
