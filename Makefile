@@ -15,6 +15,9 @@ TORCH_CPU := torch==2.13.0+cpu
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 INSTALLED := $(VENV)/.installed
 MODEL := var/models/smollm2-135m
+# The same with the adapter in it that reads operators' words.
+ADAPTER := hmas_agents/teach/adapter/adapter_model.safetensors
+TAUGHT := var/models/smollm2-135m-words
 BROWSERS := chromium chromium-browser google-chrome
 
 DEMO_FLAGS = $(if $(DURATION),--duration $(DURATION)) $(if $(SCALE),--length-scale $(SCALE)) \
@@ -35,7 +38,7 @@ help: ## list the targets and variables
 
 setup: $(INSTALLED) ## create .venv and install everything (about 6 minutes and 4 GB the first time)
 
-model: $(MODEL)/config.json ## prepare SmolLM2-135M-Instruct for vLLM (20 s the first time)
+model: $(MODEL)/config.json $(if $(wildcard $(ADAPTER)),$(TAUGHT)/config.json) ## prepare SmolLM2-135M-Instruct for vLLM (20 s the first time)
 
 demo: setup model ## the closed loop on a real vLLM: default order, then H-MAS, side by side
 	@$(VENV)/bin/hmas demo $(DEMO_FLAGS)
@@ -98,3 +101,8 @@ $(INSTALLED): pyproject.toml | $(VENV)/bin/pip
 $(MODEL)/config.json: | $(INSTALLED)
 	@echo "preparing SmolLM2-135M-Instruct in $(MODEL) (about 20 s)"
 	@$(PY) -m serving.launch.model $(MODEL)
+
+$(TAUGHT)/config.json: $(ADAPTER) | $(MODEL)/config.json
+	@rm -rf $(TAUGHT)
+	@$(VENV)/bin/hmas teach --merge $(TAUGHT)
+	@touch $@

@@ -24,6 +24,7 @@ from hmas_agents.intent.imagined import foresee
 from hmas_agents.intent.model_reader import ModelReader
 from hmas_agents.intent.reading import Reader
 from hmas_agents.intent.shown import change_cells
+from hmas_agents.intent.taught_reader import taught_at
 from hmas_agents.intent.told import ToldStore, told_path
 from prompts.loader import load_prompt
 from serving.engines.live import LiveEngine, read_token
@@ -132,16 +133,15 @@ def open_dialogue(settings: Config, *, asks_model: bool) -> Iterator[Dialogue]:
 
     Args:
         settings: of the controller whose ledger the words lie beside.
-        asks_model: the model reads; otherwise the grammar.
+        asks_model: whichever model is served reads; otherwise only the one that was taught to,
+            or the grammar.
 
     Raises:
         EngineUnavailable, TokenError: nothing is known of the engine.
         ToldError: the file of what was told cannot be used.
     """
     token = read_token(settings.engine.token_file)
-    reader: Reader = Grammar()
-    if asks_model:
-        reader = ModelReader(settings.model, load_prompt("intent", "current"), token)
+    reader = _reader(settings, token, asks_model=asks_model)
     with closing(LiveEngine(settings.engine.url, token)) as engine:
         snapshot, held = engine.snapshot(), engine.contract()
         with (
@@ -159,6 +159,14 @@ def open_dialogue(settings: Config, *, asks_model: bool) -> Iterator[Dialogue]:
                 now=engine.now,
             )
             yield Dialogue(desk, checkpoints)
+
+
+def _reader(settings: Config, token: str, *, asks_model: bool) -> Reader:
+    if taught := taught_at(settings.model, token):
+        return taught
+    if asks_model:
+        return ModelReader(settings.model, load_prompt("intent", "current"), token)
+    return Grammar()
 
 
 def read_text(typed: str) -> str:

@@ -55,8 +55,8 @@ def tell(
     shed) or announced traffic. They end by themselves where an end is said, else by `hmas untell`.
     Nothing acts before somebody approves, and only beside a controller (`hmas run`); what cannot
     act yet is refused. What is not clear is asked back, once. Names and times: as in the contract,
-    and by this machine's clock. All of it is in the ledger. It is read by a grammar, or by a model
-    with --model-url.
+    and by this machine's clock. All of it is in the ledger. It is read by the embedded model where
+    it is served, else by a grammar, or by a model with --model-url.
 
     Try:
 

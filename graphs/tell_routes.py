@@ -48,7 +48,7 @@ class TellRoutes:
 
     Args:
         settings: of the controller that the words are for.
-        asks_model: a model reads them; otherwise the grammar.
+        asks_model: whichever model is served reads them (see `open_dialogue`).
         problem: why nothing can be told here; empty where it can.
     """
 

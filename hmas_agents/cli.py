@@ -56,6 +56,9 @@ COMMANDS = {
         "evals.checks.soak.commands:soak", "Random traffic and decisions, for long."
     ),
     "eval": CommandEntry("evals.commands:app", "Replay traces and compare schedulers."),
+    "teach": CommandEntry(
+        "evals.words.teach_command:teach", "Teach the embedded model operators' words."
+    ),
     "plan": CommandEntry(
         "evals.plan.commands:plan", "How many replicas does this traffic need?"
     ),

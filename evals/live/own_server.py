@@ -15,7 +15,7 @@ from evals.suite.suite import SMALL_MACHINE
 from serving.contracts.settings import EngineSettings
 from serving.engines.live import LiveEngine, read_token
 from serving.launch.launcher import ServerError, running_server, write_token
-from serving.launch.model import SMOLLM2, is_complete
+from serving.launch.model import embedded, is_complete
 
 MODEL_NAME = "served"
 _ANSWER_LENGTH = "evals.live.answer_length:AnswerLength"
@@ -59,13 +59,13 @@ def own_server(
     Raises:
         ServerError: no model, the port is taken, or vLLM did not start.
     """
-    if not model and not is_complete(SMOLLM2):
-        raise ServerError(f"no model in {SMOLLM2}: run `make model` first, or name one")
+    if not model and not is_complete(embedded()):
+        raise ServerError(f"no model in {embedded()}: run `make model` first, or name one")
     out.mkdir(parents=True, exist_ok=True)
     token_file, log = out / "token", out / "vllm.log"
     note(f"starting vLLM with the hook (1-2 minutes; log: {log})")
     token = write_token(token_file)
-    model = model or str(SMOLLM2.resolve())
+    model = model or str(embedded().resolve())
     settings = settings.under(settings.contract.model_copy(update={"believe_clients": True}))
     arguments = ["--served-model-name", MODEL_NAME, "--logits-processors", _ANSWER_LENGTH,
                  *arguments]  # fmt: skip

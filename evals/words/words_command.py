@@ -28,6 +28,13 @@ def words(
     ] = 0.5,
     model_url: ModelUrlOption = None,
     model: ModelOption = None,
+    taught: Annotated[
+        bool, typer.Option("--taught", help="The model is the embedded one, taught by hmas teach.")
+    ] = False,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="--taught: whose confidence counts; by default ours."),
+    ] = None,
     readings: Annotated[
         Path | None,
         typer.Option(help="Keep what was read, for the arms of `hmas eval run` that need it."),
@@ -44,6 +51,8 @@ def words(
     hmas eval words --misses
 
     hmas eval words --model-url http://127.0.0.1:8000/v1          a model, too
+
+    hmas eval words --taught --model-url http://127.0.0.1:8000/v1
 
     hmas eval words --cases evals/cases/words_test.jsonl --json
 
@@ -62,14 +71,19 @@ def words(
     from evals.words.word_scores import outcomes, score
     from hmas_agents.intent.grammar import Grammar
     from hmas_agents.intent.model_reader import ModelReader
+    from hmas_agents.intent.taught_reader import ADAPTER, Calibration, ServedModel, TaughtReader
     from prompts.loader import load_prompt
 
+    if adapter is not None and not taught:
+        raise typer.BadParameter("--adapter: goes with --taught")
     is_suite = cases.suffix == ".toml"
     known = texts_of(load_suite(cases)) if is_suite else read_word_cases(cases)
     readers: list[Reader] = [Grammar()]
-    if model_url is not None or model is not None:
-        asked = read_config(None, {"model.base_url": model_url, "model.name": model})
-        readers.append(ModelReader(asked.model, load_prompt("intent", "current")))
+    asked = read_config(None, {"model.base_url": model_url, "model.name": model}).model
+    if taught:
+        readers.append(TaughtReader(ServedModel(asked), Calibration.of(adapter or ADAPTER)))
+    elif model_url is not None or model is not None:
+        readers.append(ModelReader(asked, load_prompt("intent", "current")))
     read = {reader.name: outcomes(reader, known, ask_below) for reader in readers}
     if readings is not None:
         write_readings(read, readings)

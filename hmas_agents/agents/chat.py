@@ -12,11 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Annotated, Any, Self, TypeVar
 
 import httpx
 import openai
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from serving.perception.attributes import sign_tenant
 
@@ -129,8 +130,23 @@ def ask(client: openai.OpenAI, request: dict[str, Any], timeout_s: float) -> Ans
     Raises:
         ModelFault: whatever else came of it.
     """
+    asked = client.chat.completions.with_raw_response
+    return _read(_body(client, partial(asked.create, **request), timeout_s))
+
+
+def complete(client: openai.OpenAI, request: dict[str, Any], timeout_s: float) -> Answer:
+    """One completion of a prompt.
+
+    Raises:
+        ModelFault: whatever else came of it.
+    """
+    asked = client.completions.with_raw_response
+    return _read(_body(client, partial(asked.create, **request), timeout_s))
+
+
+def _body(client: openai.OpenAI, call: Callable[..., Any], timeout_s: float) -> bytes:
     try:
-        response = client.chat.completions.with_raw_response.create(**request, timeout=timeout_s)
+        response = call(timeout=timeout_s)
     except openai.APITimeoutError as error:
         detail = f"no reply within {timeout_s:g} s"
         raise ModelFault("model_timeout", detail, billed=True) from error
@@ -144,11 +160,21 @@ def ask(client: openai.OpenAI, request: dict[str, Any], timeout_s: float) -> Ans
     except (openai.OpenAIError, httpx.HTTPError, ValueError, TypeError) as error:
         detail = f"not a chat completion: {str(error)[:200]}"
         raise ModelFault("reply_invalid", detail) from error
-    return _read(response.http_response.content)
+    body: bytes = response.http_response.content
+    return body
 
 
 def first_model(client: openai.OpenAI, timeout_s: float) -> str:
     """The first model that the endpoint lists.
+
+    Raises:
+        ModelFault: it does not answer, or lists none.
+    """
+    return next(iter(listed_models(client, timeout_s)))
+
+
+def listed_models(client: openai.OpenAI, timeout_s: float) -> dict[str, str]:
+    """What the endpoint lists, one or more: by what each is asked, and what vLLM loaded for it.
 
     Raises:
         ModelFault: it does not answer, or lists none.
@@ -166,7 +192,7 @@ def first_model(client: openai.OpenAI, timeout_s: float) -> str:
         raise ModelFault("model_unreachable", detail) from error
     if not listed:
         raise ModelFault("model_unreachable", f"{client.base_url}: the endpoint lists no model")
-    return listed[0].id
+    return {each.id: each.root or each.id for each in listed}
 
 
 class _Cancellable(httpx.Client):
@@ -234,13 +260,23 @@ class _Token(BaseModel):
 
 
 class _Logprobs(BaseModel):
-    content: list[_Token] = Field(min_length=1)
+    """Of a chat completion `content`, of a completion `token_logprobs`."""
+
+    content: list[_Token] = []
+    token_logprobs: list[Annotated[float, Field(le=0, allow_inf_nan=False)]] = []
 
 
 class _Choice(BaseModel):
-    message: _Message
+    message: _Message | None = None
+    text: str | None = None
     finish_reason: str | None = None
     logprobs: Any = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.message is None and self.text is None:
+            raise ValueError("neither a message nor a text")
+        return self
 
 
 class _Usage(BaseModel):
@@ -256,6 +292,7 @@ class _Completion(BaseModel):
 
 class _Model(BaseModel):
     id: str = Field(min_length=1, max_length=300)
+    root: str | None = None
 
 
 class _Models(BaseModel):
@@ -278,15 +315,18 @@ def _read(body: bytes) -> Answer:
         counted = (None, None)
     choice = completion.choices[0]
     model = completion.model[:200] if isinstance(completion.model, str) else ""
-    text, reason = choice.message.content or "", choice.finish_reason or ""
+    text = (choice.message.content if choice.message else choice.text) or ""
+    reason = choice.finish_reason or ""
     return Answer(text, reason, *counted, model, _logprob(choice.logprobs))
 
 
 def _logprob(told: Any) -> float | None:
     try:
-        return math.fsum(each.logprob for each in _Logprobs.model_validate(told).content)
+        known = _Logprobs.model_validate(told)
     except ValidationError:
         return None
+    each = [token.logprob for token in known.content] or known.token_logprobs
+    return math.fsum(each) if each else None
 
 
 def own_request(tenant: str, within_s: float, token: str = "") -> dict[str, Any]:

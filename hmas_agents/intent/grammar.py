@@ -63,6 +63,7 @@ class Grammar:
     def read(self, text: str, now: str, names: Names) -> Reading:
         """Mark names and quantities, then see what each clause wants of them."""
         left = with_names(text[:_MAX_LETTERS].casefold(), names)
+        left = re.sub(r"\b([TC])(\d+)(?:,? and|,) (?:of )?(?=\1\d)", r"\1\2 ", left)
         is_vague = len(text) > _MAX_LETTERS or re.search(_VAGUE, left)
         changes = [] if is_vague else _changes(left, now, names)
         try:
@@ -85,8 +86,7 @@ def with_names(left: str, names: Names) -> str:
     for word in set(re.findall(r"(?<!\w)[^\W\d_]{4,}(?!\w)", left)):
         if near := get_close_matches(word, forms, 1, 0.84):
             left = re.sub(rf"\b{word}\b", forms[near[0]], left)
-    left = re.sub(r"(<at \S+>),? (?:and|to|-|until|till?) (?=<at)", r"\1 until ", marked(left))
-    return re.sub(r"\b([TC])(\d+)(?:,? and|,) (?:of )?(?=\1\d)", r"\1\2 ", left)
+    return re.sub(r"(<at \S+>),? (?:and|to|-|until|till?) (?=<at)", r"\1 until ", marked(left))
 
 
 def _changes(left: str, now: str, names: Names) -> list[dict[str, Any]]:

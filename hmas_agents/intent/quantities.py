@@ -70,7 +70,7 @@ _FORMS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
      lambda m: f"<min {60 * _value(m[1]) + _value(m[2]):.0f}>"),
     (rf"\b(\d+|{'|'.join(_HOURS)}) days?\b", lambda m: f"<min {24 * 60 * _value(m[1]):.0f}>"),
     (r"\b(\d+)h(\d\d)\b", lambda m: f"<min {60 * int(m[1]) + int(m[2])}>"),
-    (rf"\b{_N}[ -]?(?:m(?:in(?:ute)?s?)?|(h)(?:(?:ou)?rs?)?)\b",
+    (rf"\b(?!am\b){_N}[ -]?(?:m(?:in(?:ute)?s?)?|(h)(?:(?:ou)?rs?)?)\b",
      lambda m: f"<min {_value(m[1]) * (60 if m[2] else 1):.0f}>"),
     (rf"(?<!\w){_N} ?(?:%|per ?ce?nt|pct)", lambda m: f"<share {_value(m[1]) / 100:.4g}>"),
     (rf"\b{_N} (?:in|out of) {_N}\b(?! ?m| ?h)",

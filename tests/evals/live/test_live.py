@@ -148,7 +148,7 @@ def test_a_controller_that_crashes_is_reported():
 
 
 def test_without_a_model_no_server_is_started_and_the_error_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr("evals.live.own_server.SMOLLM2", tmp_path / "none")
+    monkeypatch.setattr("evals.live.own_server.embedded", lambda: tmp_path / "none")
     with (
         pytest.raises(ServerError, match="run `make model`"),
         own_server(EngineSettings(), tmp_path, port=9),

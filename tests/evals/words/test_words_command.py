@@ -71,3 +71,20 @@ def test_cases_that_cannot_be_used_end_it_with_what_is_wrong(tmp_path, text, tol
     result = words("--cases", path)
     assert result.exit_code == 2
     assert told in result.output
+
+
+def test_the_taught_model_is_a_contender_with_its_own_confidence(tmp_path):
+    path, adapter = tmp_path / "cases.jsonl", tmp_path / "adapter"
+    path.write_text(json.dumps(ROW))
+    adapter.mkdir()
+    curve = {"intercept": 3.0, "slope": 1.0, "ask_below": 0.5}
+    (adapter / "results.json").write_text(json.dumps({"calibration": curve}))
+    reply = {
+        "choices": [{"text": "weight T1 3", "logprobs": {"token_logprobs": [-0.1]}}],
+    }
+    with serving(reply) as model:
+        asked = ("--taught", "--model-url", model.url, "--adapter", adapter, "--json")
+        document = json.loads(words("--cases", path, *asked).stdout)
+    rows = {row["name"]: row["exact"] for row in document["contenders"]}
+    assert rows == {"grammar": 1, "taught": 1}
+    assert words("--adapter", adapter).exit_code == 2

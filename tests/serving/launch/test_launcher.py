@@ -21,7 +21,7 @@ from serving.launch.launcher import (
     server_environment,
     write_token,
 )
-from serving.launch.model import SMOLLM2
+from serving.launch.model import SMOLLM2, TAUGHT
 from serving.launch.vllm_arguments import REPO, Given
 from serving.plugin.gateway import GatewayMiddleware
 
@@ -138,10 +138,12 @@ def test_two_models_are_refused(monkeypatch, tmp_path):
         served(monkeypatch, tmp_path, "m", "--model", "n")
 
 
-def test_without_a_model_the_embedded_one_is_served_and_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(launcher, "is_complete", lambda _: True)
+@pytest.mark.parametrize("embedded", [SMOLLM2, TAUGHT])
+def test_without_a_model_the_embedded_one_is_served_and_named(embedded, monkeypatch, tmp_path):
+    monkeypatch.setattr("serving.launch.model.is_complete", lambda model: model == embedded)
+    monkeypatch.setattr(launcher, "is_complete", lambda model: model == embedded)
     found = served(monkeypatch, tmp_path, "--port", "8001")
-    assert found.args.model_tag == str(SMOLLM2)
+    assert found.args.model_tag == str(embedded)
     assert "no model right after `hmas serve`: serving the embedded SmolLM2" in found.said
     monkeypatch.setattr(launcher, "is_complete", lambda _: False)
     with pytest.raises(ServerError, match="run `make model`"):

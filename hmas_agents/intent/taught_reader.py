@@ -1,0 +1,167 @@
+"""What does the embedded model, taught operators' words, make of a text?
+
+It maps the marked text to a code (`code.py`), and can write nothing else: decoding is bound to the
+codes over the marks of this text. Its log-probability, calibrated, is its confidence.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from hmas_agents.agents.chat import (
+    GRACE_S,
+    Answer,
+    ModelFault,
+    OneAtATime,
+    complete,
+    first_model,
+    listed_models,
+    model_client,
+    own_request,
+)
+from hmas_agents.config import ConfigError, ModelConfig
+from hmas_agents.intent.change import ChangeError, Names, read_answer
+from hmas_agents.intent.code import changes_of, pattern
+from hmas_agents.intent.marks import mark
+from hmas_agents.intent.reading import Reading
+from serving.launch.model import TAUGHT
+
+ADAPTER = Path(__file__).parents[1] / "teach" / "adapter"
+RESULTS = "results.json"  # in an adapter's folder
+MAX_TOKENS = 160  # of a code: a change takes about 15
+_MAX_LETTERS = 600  # the texts that it was taught have at most half of that
+_LOOK_S = 2.0  # to see which models are served
+_UNCLEAR = {"question": "Whom is it about, and what shall change?"}
+
+Complete = Callable[[str, str], Answer]
+"""A prompt and the regular expression that the answer must match, to the answer."""
+
+
+def prompt_of(marked: str) -> str:
+    """What the model is asked: the marked text, which has no line feed, and one line feed."""
+    return f"{marked}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How often is a reply of such a log-probability right? A fitted logistic curve.
+
+    Attributes:
+        ask_below: below this share of right replies it asks back.
+    """
+
+    intercept: float
+    slope: float
+    ask_below: float
+
+    @classmethod
+    def of(cls, adapter: Path) -> Self:
+        """That of an adapter's folder, as `hmas teach` wrote it.
+
+        Raises:
+            ConfigError: it has none that can be used.
+        """
+        file = adapter / RESULTS
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8"))["calibration"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{file}: not of an adapter: {error!r}") from error
+
+    def share_right(self, logprob: float | None) -> float:
+        """0 to 1; 0 where the endpoint tells no log-probability."""
+        if logprob is None:
+            return 0.0
+        score = self.intercept + self.slope * logprob
+        return 1 / (1 + math.exp(-max(-700.0, score)))
+
+
+class TaughtReader:
+    """Reads by one completion for each text."""
+
+    name = "taught"
+
+    def __init__(self, complete: Complete, calibration: Calibration) -> None:
+        self._complete, self._calibration = complete, calibration
+
+    def read(self, text: str, now: str, names: Names) -> Reading:
+        """See Reader. Raises ModelFault where nothing comes back."""
+        if len(text) > _MAX_LETTERS:
+            return Reading({"question": f"Say it in at most {_MAX_LETTERS} letters."}, 1.0)
+        marked = mark(text, names)
+        answer = self._complete(prompt_of(marked.text), pattern(marked.values))
+        sure = self._calibration.share_right(answer.logprob)
+        if sure < self._calibration.ask_below:
+            return Reading(_UNCLEAR, sure)
+        with suppress(ChangeError):
+            changes = changes_of(answer.text, marked.values, now)
+            read_answer(changes, names, now)
+            return Reading(changes, sure)
+        return Reading(_UNCLEAR, sure)
+
+
+class ServedModel:
+    """Completions by the taught model at an OpenAI-compatible endpoint of vLLM.
+
+    Args:
+        config: of the endpoint; without a name the first one is asked.
+        token: signs the questions; empty means HMAS_TOKEN.
+    """
+
+    def __init__(self, config: ModelConfig, token: str = "") -> None:
+        self._config, self._token = config, token
+        self._model, self._calls = config.name, OneAtATime()
+        self._client = model_client(
+            config.base_url, os.environ.get(config.api_key_env) or "none", config.timeout_s
+        )
+
+    def __call__(self, prompt: str, regex: str) -> Answer:
+        """The most likely answer that matches. Raises ModelFault where none comes back."""
+        limit_s = self._config.timeout_s
+        return self._calls.run(lambda: self._ask(prompt, regex), limit_s + GRACE_S)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._calls.close()
+        self._client.close()
+
+    def _ask(self, prompt: str, regex: str) -> Answer:
+        config = self._config
+        if not self._model:
+            self._model = first_model(self._client, config.timeout_s)
+        extra: dict[str, Any] = {"structured_outputs": {"regex": regex}}
+        if config.tenant:
+            extra["vllm_xargs"] = own_request(config.tenant, config.timeout_s, self._token)
+        request = {
+            "model": self._model, "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0.0,
+            "logprobs": 1, "extra_body": extra,
+        }  # fmt: skip
+        return complete(self._client, request, config.timeout_s)
+
+
+def taught_at(config: ModelConfig, token: str = "") -> TaughtReader | None:
+    """A reader by the taught model, where this endpoint serves it; None where it does not.
+
+    It is taken for ours by its name: of the folder that vLLM loaded, or the one that it lists.
+
+    Raises:
+        ConfigError: it is served, and our adapter's calibration is missing.
+    """
+    key = os.environ.get(config.api_key_env) or "none"
+    client, calls = model_client(config.base_url, key, _LOOK_S), OneAtATime()
+    try:
+        listed = calls.run(lambda: listed_models(client, _LOOK_S), _LOOK_S)
+    except ModelFault:
+        return None
+    finally:
+        calls.close()
+        client.close()
+    for name, loaded in listed.items():
+        if config.name in {"", name} and TAUGHT.name in {Path(name).name, Path(loaded).name}:
+            named = config.model_copy(update={"name": name})
+            return TaughtReader(ServedModel(named, token), Calibration.of(ADAPTER))
+    return None

@@ -1,0 +1,1 @@
+"""How is the embedded model taught operators' words? Phrasings, training, adapter, merging."""
