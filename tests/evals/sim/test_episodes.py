@@ -90,7 +90,7 @@ def followed(case):
             given.append((engine.now(), change.contract))
             return apply(change)
 
-        engine.apply_contract = noted
+        engine.apply_contract = noted  # type: ignore[method-assign]
         return engine
 
     return run_case(case, build), given
