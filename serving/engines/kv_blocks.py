@@ -75,8 +75,8 @@ def empty_blocks(
     slots = requests + 1  # one for a moment, to look up or hold a prefix
     pool["caching"], pool["open_slots"] = 1, slots
     blocks = np.zeros(kv_blocks, BLOCK)
-    blocks["next"] = (np.arange(kv_blocks) + 1) % kv_blocks
-    blocks["previous"] = (np.arange(kv_blocks) - 1) % kv_blocks
+    in_order = np.arange(kv_blocks, dtype=np.int32)
+    blocks["next"], blocks["previous"] = np.roll(in_order, -1), np.roll(in_order, 1)
     table = np.empty((slots, most_tokens // block_size + 1), np.int32)
     numbers = np.arange(slots, dtype=np.int32)
     holders = np.zeros(int(contents.last[0]) + 1, np.int32)
