@@ -31,7 +31,8 @@ class Served:
         workload: what was offered.
         now_s: when the run ended.
         late_gaps: between its tokens, as `Outcome` has it.
-        hooked: the core's own rows (`state.REQUEST`); None of stock vLLM.
+        admitted_by: policy (its number; -1: not admitted) and epoch, shape (requests, 2); None of
+            stock vLLM.
         contracts: from which row on which settings held, where the contract changed in the run.
     """
 
@@ -39,17 +40,23 @@ class Served:
     workload: Workload
     now_s: float
     late_gaps: NDArray[np.int32]
-    hooked: NDArray[Any] | None = None
+    admitted_by: NDArray[np.int64] | None = None
     contracts: Sequence[tuple[int, EngineSettings]] = ()
 
     @classmethod
     def of(
-        cls, state: EngineState, workload: Workload, hooked: NDArray[Any] | None = None,
+        cls, state: EngineState, workload: Workload, rows: NDArray[Any] | None = None,
         contracts: Sequence[tuple[int, EngineSettings]] = (),
     ) -> "Served":  # fmt: skip
-        """As far as a run has come."""
-        now_s = float(state.engine["now_s"].max())
-        return cls(state.progress, workload, now_s, state.gaps.late, hooked, contracts)
+        """As far as a run has come; `rows` are the core's own (`state.REQUEST`), if there is one.
+
+        They are much larger than all else here, and are not kept.
+        """
+        now_s, admitted_by = float(state.engine["now_s"].max()), None
+        if rows is not None:
+            rows = rows[: len(workload)]
+            admitted_by = np.stack((rows["policy"], rows["epoch"]), axis=1)
+        return cls(state.progress, workload, now_s, state.gaps.late, admitted_by, contracts)
 
     @cached_property
     def output_tokens(self) -> NDArray[np.int32]:
@@ -159,6 +166,7 @@ class Served:
             rows["cached_tokens"].tolist(), self.finish[end].tolist(),
             self.finished_s[end].tolist(), self.late_gaps[end].tolist(), strict=True,
         )  # fmt: skip
+        admitted_by = None if self.admitted_by is None else self.admitted_by[end].tolist()
         outcomes = []
         for i, (
             admitted_s, first_s, last_s, tokens, preempted, cached, code, end_s, late,
@@ -168,8 +176,7 @@ class Served:
             track.first_token_s = track.answer_s = None if math.isnan(first_s) else first_s
             track.last_token_s, track.output_tokens = last_s, tokens
             track.preemptions, track.cached_tokens, track.late_gaps = preempted, cached, late
-            if self.hooked is not None and self.hooked["policy"][first + i] >= 0:
-                track.policy = _POLICIES[self.hooked["policy"][first + i]]
-                track.epoch = int(self.hooked["epoch"][first + i])
+            if admitted_by is not None and admitted_by[i][0] >= 0:
+                track.policy, track.epoch = _POLICIES[admitted_by[i][0]], admitted_by[i][1]
             outcomes.append(track.outcome(i, FINISHES[code], end_s))
         return outcomes
