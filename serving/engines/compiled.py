@@ -41,6 +41,19 @@ _SLICE_STEPS = 10_000  # about 30 ms: then progress is told, and Ctrl-C is heard
 _LOG_STEPS = 64  # full ones
 
 
+class _Clock:
+    """Virtual time, which the hook reads too.
+
+    Were it the engine's own, hook and engine would hold each other, and keep megabytes for each run
+    until Python looks for circles.
+    """
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 class CompiledEngine:
     """An engine in virtual time; one workload per instance.
 
@@ -71,17 +84,17 @@ class CompiledEngine:
         self.gaps_of_s, self.gap_counts = NEVER, np.zeros(BINS, np.int64)
         self._threshold, self._most_queued = long_prefill_threshold, max_num_queued_tokens
         self._by_priority = by_priority
-        self._now_s = 0.0
+        self._clock = _Clock()
         self._begun: Sequence[Begun] | None = None  # until `resume`
         self._prefill_s_per_token = 0.0
-        self._hook = None if stock else VirtualHook(profile, self.settings, self.now)
+        self._hook = None if stock else VirtualHook(profile, self.settings, self._clock)
         self._served: Served | None = None
         self._contracts: list[tuple[int, EngineSettings]] = []
         self._serve_until: Callable[[float], int] | None = None  # while it runs
 
     def now(self) -> float:
         """Virtual seconds since the workload began."""
-        return self._now_s
+        return self._clock()
 
     # -- the Engine protocol: of an engine with the hook ------------------------------------
 
@@ -211,7 +224,7 @@ class CompiledEngine:
         Outside of a run no time passes.
         """
         if self._serve_until is not None:
-            until_s = self._now_s + seconds
+            until_s = self.now() + seconds
             while self._serve_until(until_s) == PAUSED:
                 pass
 
@@ -250,7 +263,7 @@ class CompiledEngine:
 
         def serve_until(tick_s: float) -> int:
             why = serve(state, end_s, tick_s, _SLICE_STEPS)
-            self._now_s = float(state.engine["now_s"][0])
+            self._clock.now_s = float(state.engine["now_s"][0])
             return why
 
         self._serve_until = serve_until
@@ -262,7 +275,7 @@ class CompiledEngine:
             if on_progress is not None:
                 on_progress(int(state.engine["left"][0]))
             if why == TICK:
-                ticking.call_due(self._now_s)
+                ticking.call_due(self.now())
             elif why == STUCK:
                 raise RuntimeError(_stuck(state, workload.begun))
         self._serve_until = None

@@ -6,7 +6,7 @@ over the same arrays. What happens in a step is `hooked_steps`.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from itertools import cycle
 from typing import Any
@@ -63,6 +63,18 @@ _ENOUGH_SEEN = 50
 _version = cache(vllm_version)  # each snapshot says it, and to read it from files takes 4 ms
 
 
+@dataclass(slots=True)
+class _Faults:
+    """Of policies. Noted by the order of the queue, which must not hold the hook that holds it."""
+
+    count: int = 0
+    last: str = ""
+
+    def note(self, policy: str, error: Exception) -> None:
+        self.count += 1
+        self.last = f"policy {policy}, now fcfs: {type(error).__name__}: {error}"
+
+
 class VirtualHook:
     """The hook of one compiled engine.
 
@@ -92,11 +104,11 @@ class VirtualHook:
         most_owed = 2.0 * max(profile.max_model_len, 2 * profile.kv_blocks * profile.block_size)
         self._lanes = Lanes({}, {}, settings.max_tenants, settings.bucket_s, most_owed)
         self._lanes.follow(settings.contract)
-        self._order = Order(settings.max_wait_s, self._policy_fault, self._lanes)
+        self._faults = _Faults()
+        self._order = Order(settings.max_wait_s, self._faults.note, self._lanes)
         self._order.describe_machine(self.envelope, [(profile.block_size, math.inf)])
         self._lanes.rows.core = self.core._replace(cost=new_cost(astuple(profile.cost)))
         self._order.enforce(default, 0)
-        self._faults, self._last_fault = 0, ""
         self._numbers: dict[str, int] = {}  # of tenants, for the length model
         self._lengths = new_lengths()
         self._tenants: dict[str, int] = {}  # of the present run
@@ -292,10 +304,6 @@ class VirtualHook:
     def _group(self, tenant: str, prompt_tokens: int, max_tokens: int) -> int:
         return int(group_of(self._number(tenant), prompt_tokens, max_tokens))
 
-    def _policy_fault(self, policy: str, error: Exception) -> None:
-        self._faults += 1
-        self._last_fault = f"policy {policy}, now fcfs: {type(error).__name__}: {error}"
-
     # -- what it says of itself ------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
@@ -330,8 +338,8 @@ class VirtualHook:
                 float(lengths["covered"][0]) if lengths["seen"][0] >= _ENOUGH_SEEN else None
             ),
             counters=books.counters(), journal_head=books.head,
-            policy_errors=self._faults, last_error=self._last_fault, rules=self._order.counts,
-            stopped=lease.stopped, contract_epoch=self.in_force.epoch,
+            policy_errors=self._faults.count, last_error=self._faults.last,
+            rules=self._order.counts, stopped=lease.stopped, contract_epoch=self.in_force.epoch,
         )  # fmt: skip
 
     def journal(self, cursor: int, limit: int) -> JournalPage:

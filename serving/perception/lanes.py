@@ -16,10 +16,10 @@ from serving.perception.rows import Rows
 
 def _figure(name: str) -> Any:
     def read(lane: "Lane") -> Any:
-        return lane.lanes.core.tenants[name][lane.row].item()
+        return lane.rows.core.tenants[name][lane.row].item()
 
     def write(lane: "Lane", value: float) -> None:
-        lane.lanes.core.tenants[name][lane.row] = value
+        lane.rows.core.tenants[name][lane.row] = value
 
     return property(read, write)
 
@@ -38,14 +38,14 @@ class Lane:
         entered: number of its last arrival.
     """
 
-    __slots__ = ("lanes", "row", "tenant")
+    __slots__ = ("row", "rows", "tenant")
     weight, floor = _figure("weight"), _figure("floor")
     waiting, inside, running = _figure("waiting"), _figure("inside"), _figure("running")
     decoding, work, owed = _figure("decoding"), _figure("work"), _figure("owed")
     ahead_s, entered = _figure("ahead_s"), _figure("entered")
 
-    def __init__(self, lanes: "Lanes", row: int, tenant: str) -> None:
-        self.lanes, self.row, self.tenant = lanes, row, tenant
+    def __init__(self, rows: Rows, row: int, tenant: str) -> None:
+        self.rows, self.row, self.tenant = rows, row, tenant
 
 
 class Lanes:
@@ -100,7 +100,7 @@ class Lanes:
             tenant = OTHER
             if tenant in self._by_tenant:
                 return self._by_tenant[tenant]
-        lane = self._by_tenant[tenant] = Lane(self, self._new_row(), tenant)
+        lane = self._by_tenant[tenant] = Lane(self.rows, self._new_row(), tenant)
         self._give(lane)
         return lane
 

@@ -123,7 +123,7 @@ class SyntheticEngine(CompiledEngine):
 
     def advance(self, until_s: float, *, troubled: bool) -> None:
         """Let time pass; in troubled times first tokens are late, and requests are preempted."""
-        self._now_s = until_s
+        self._clock.now_s = until_s
         self._first += len(self._events)
         self._events.clear()
         while self._came / self._rate_rps <= until_s:

@@ -24,15 +24,15 @@ def figures(lanes: Lanes) -> dict[str, tuple[float, float]]:
 
 
 def admit(lane: Lane, prompt_tokens: int) -> float:
-    return tenants.admit(lane.lanes.core, lane.row, prompt_tokens)
+    return tenants.admit(lane.rows.core, lane.row, prompt_tokens)
 
 
 def begin_backlog(lane: Lane) -> None:
-    tenants.begin_backlog(lane.lanes.core, lane.row)
+    tenants.begin_backlog(lane.rows.core, lane.row)
 
 
 def overdraw(lane: Lane, arrival_s: float, work_s: float) -> float:
-    return tenants.overdraw(lane.lanes.core, lane.row, arrival_s, work_s)
+    return tenants.overdraw(lane.rows.core, lane.row, arrival_s, work_s)
 
 
 def test_work_is_prompt_tokens_and_two_per_decode_by_weight():

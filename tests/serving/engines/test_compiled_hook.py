@@ -5,7 +5,9 @@ Equal to the last bit: each step, outcomes, snapshots, answers, journal and the 
 and a real trace is compared where HMAS_TRACES names its folder.
 """
 
+import gc
 import os
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -18,6 +20,7 @@ from serving.contracts import Contract, TenantTerms, TraceRequest
 from serving.contracts.contract import ClassTerms
 from serving.contracts.rules import COUNTERS, RULES
 from serving.contracts.settings import EngineSettings
+from serving.engines.compiled import CompiledEngine
 from serving.policies import POLICIES
 from tests.serving.engines.both_engines import drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
@@ -168,6 +171,21 @@ def test_refusals_are_of_the_decision_that_shed_them():
         one for look in told.seen for one in look.page.outcomes if one.finish == "rejected"
     ]
     assert {one.policy for one in refused} == {"slide", "edf"}
+
+
+def test_the_arrays_of_an_engine_go_with_it():
+    """At once: each has megabytes, and many are made before Python looks for circles."""
+    gc.disable()
+    try:
+        engine = CompiledEngine(ROOMY, EngineSettings())
+        decide(ROOMY, "edf", START_RULES)(engine)
+        served = engine.run(busy(ROOMY))
+        arrays = weakref.ref(engine.hook.core.requests)
+        del engine
+        assert served
+        assert arrays() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("rate", [1.0, 6.0])
