@@ -9,6 +9,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from typing import Self, TypeVar
 
 from evals.progress import CaseProgress
+from evals.sim.freed_memory import keep_freed_memory
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -75,6 +76,7 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.dup2(2, 1)  # standard output belongs to the result
     os.nice(5)
+    keep_freed_memory()
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 

@@ -113,7 +113,8 @@ def engine(
     Both serve the same requests in one process, as stock vLLM does, by the policy and the rules
     that the controller starts with, and with all rules. Times are CPU time, of the compiled engine
     the median. `ratio` is of requests per second until so many have left as the oracle serves;
-    the compiled engine's `requests_per_s` is of all. In cases with a queue (`256 running, 100
+    the compiled engine's `requests_per_s` is of all. It runs in memory that the process has used
+    before, as it does in the workers of `hmas eval run`. In cases with a queue (`256 running, 100
     waiting`) all requests come at once, and both stop there. `different` counts requests whose
     outcome (any time, any count) is not the oracle's.
 
@@ -128,8 +129,10 @@ def engine(
     from evals.machines.profile_file import machine_of
     from evals.report.sheet import show
     from evals.requests.scenario import build_workload
+    from evals.sim.freed_memory import keep_freed_memory
     from evals.suite.suite import load_suite
 
+    keep_freed_memory()
     loaded = load_suite(suite)
     profile = machine_of(loaded)
     workload = build_workload(loaded, loaded.scenarios[0], 0, profile.max_model_len)

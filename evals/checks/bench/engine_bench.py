@@ -151,8 +151,8 @@ def time_case(
     )  # fmt: skip
     first = _left(expected)
     oracle_rate = first / (time.thread_time() - before_s)
-    # No run is kept while others are timed: the system counts memory that is touched for the first
-    # time as theirs.
+    # No run is kept while others are timed: each would begin in memory that nobody has touched,
+    # and the faults of its pages count as its time.
     rate = first_rate = median(
         first / _time(case, counted, until_s, settings)[0] for _ in range(rounds)
     )
