@@ -73,9 +73,9 @@ def worth_of_words(name: str, cases: Summary) -> list[Sheet]:
     heads = ("arm", "weighted goodput/s", f"over {HMAS}, which hears nothing", f"over {EXACT}",
              "met by weight", "met, named", "met, others")  # fmt: skip
     note = (
-        "By the weights that were wanted when each request came, whoever was told. Named: requests "
-        "of tenants and classes that words were about, over the whole case. Means over seeds, in "
-        "pairs."
+        "By the weights that were wanted when each request was due, whoever was told. Named: "
+        "requests of tenants and classes that words were about, over the whole case. Means over "
+        "seeds, in pairs."
     )
     return [Sheet(f"What words are worth, {name}", heads, rows, note)]
 

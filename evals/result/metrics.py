@@ -126,7 +126,7 @@ def summarise(
         moments_s: when traffic changes, seconds after the start.
         start_s: of the span, on the clock of the outcomes; None: the first arrival.
         contract: says what a request counts for; None: all alike.
-        wanted: contracts that say so instead from a moment on, of those that arrive from then on.
+        wanted: contracts that say so instead from a moment on, of what is due from then on.
         named: tenants and SLO classes (None: any) that words were about, for their attainment and
             that of the others; none where nothing was said.
 
@@ -182,6 +182,9 @@ def summarise(
 def columns(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """A row per outcome, with what figures are made of; what a request lacks is NaN."""
     rows = pd.DataFrame({name: list(map(attrgetter(name), outcomes)) for name in _COLUMNS})
+    # Its first token, or its whole answer where only that was promised.
+    targets_ms = [one.slo.ttft_ms or one.slo.e2e_ms or 0.0 for one in outcomes]
+    rows["due_s"] = rows["arrival_s"] + np.array(targets_ms) / 1000
     return rows.astype({"met": bool, "ttft_s": float, "tpot_s": float, "e2e_s": float})
 
 
@@ -232,14 +235,14 @@ def _shares(rows: pd.DataFrame, column: str) -> dict[str, float]:
 def _weights(
     rows: pd.DataFrame, terms: Sequence[tuple[float, Contract | None]]
 ) -> "pd.Series[float]":
-    """What each request counts for, by the last of the contracts that began before it came."""
+    """What each request counts for, by the last of the contracts that began before it was due."""
     weights = pd.Series(1.0, rows.index)
     for from_s, contract in terms:
         if contract is not None:
             weight_of = cache(contract.weight_of)
             senders = zip(rows["tenant"], rows["slo_class"], strict=True)
             now = pd.Series([weight_of(*sender) for sender in senders], rows.index, float)
-            weights = weights.where(rows["arrival_s"] < from_s, now)
+            weights = weights.where(rows["due_s"] < from_s, now)
     return weights
 
 

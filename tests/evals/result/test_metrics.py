@@ -89,9 +89,9 @@ def test_classes_count_by_theirs_times_the_tenants():
     assert result["goodput_weighted_rps"] == pytest.approx(2.5 / (3.5 / 3) / 3.0)
 
 
-def test_what_is_wanted_from_a_moment_on_weighs_those_that_come_after_it():
+def test_what_is_wanted_from_a_moment_on_weighs_what_is_due_from_then_on():
     run = case(outcome(0), outcome(1, arrival_s=2), outcome(2, arrival_s=3, met=False))
-    wanted = ((2.0, contract(a=3.0)), (3.0, contract(a=4.0)))
+    wanted = ((2.5, contract(a=3.0)), (3.4, contract(a=4.0)))  # each is due half a second later
     result = summarise(run, span_s=4.0, contract=contract(a=1.0), wanted=wanted)
     assert result["attainment_weighted"] == pytest.approx((1 + 3) / (1 + 3 + 4))
     assert "attainment_by_words" not in result

@@ -195,7 +195,7 @@ def test_results_say_how_those_fared_that_words_were_about(suite):
     counted = [o for o in run_case(case).outcomes if case.span.counts(o.arrival_s)]
     # Words are about tenant a, tenant b and all of batch: there are no others.
     assert set(result["attainment_by_words"]) == {"named"}
-    worth = [(3.0 if o.tenant == "a" and o.arrival_s >= 18.0 else 1.0, o.met) for o in counted]
+    worth = [(3.0 if o.tenant == "a" and o.arrival_s >= 17.5 else 1.0, o.met) for o in counted]
     by_weight = sum(w for w, met in worth if met) / sum(w for w, _ in worth)
     assert result["attainment_weighted"] == pytest.approx(by_weight)
     assert result["attainment_weighted"] != pytest.approx(result["attainment"])
