@@ -148,17 +148,17 @@ def _names(index: str, seen: Collection[str], listed: Collection[str]) -> dict[s
 
 
 def _terms(state: LongState, tenants: Names, classes: Names) -> Iterator[str]:
-    """What the contract says that is not the default, heavy tenants first."""
-    weights, floors = state.weights, state.floors
-    for name in sorted({*weights, *floors}, key=lambda name: (-weights.get(name, 1.0), name)):
-        parts = [f"weight {weights[name]:.3g}"] if name in weights else []
-        parts += [f"floor {floors[name]:.0%}"] if name in floors else []
-        yield f"{tenants[name]} {', '.join(parts)}"
-    heavy, targets = state.class_weights, state.targets
-    for name in sorted({*heavy, *targets}, key=lambda name: (-heavy.get(name, 1.0), name)):
-        parts = [f"weight {heavy[name]:.3g}"] if name in heavy else []
-        parts += [_targets(targets[name])] if name in targets else []
-        yield f"{classes[name]} {', '.join(parts)}"
+    """What the contract says that is not the default: tenants, then classes, heavy ones first."""
+    floors = {name: f"floor {floor:.0%}" for name, floor in state.floors.items()}
+    targets = {name: _targets(slo) for name, slo in state.targets.items()}
+    for called, weights, others in (
+        (tenants, state.weights, floors),
+        (classes, state.class_weights, targets),
+    ):
+        for name in sorted({*weights, *others}, key=lambda n: (-weights.get(n, 1.0), n)):
+            parts = [f"weight {weights[name]:.3g}"] if name in weights else []
+            parts += [others[name]] if name in others else []
+            yield f"{called[name]} {', '.join(parts)}"
 
 
 def _targets(slo: SLO) -> str:
