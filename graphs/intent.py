@@ -236,12 +236,7 @@ def window(change: Change, told_s: float, approved_s: float) -> tuple[float, flo
 
     Times of the day were meant when it was told; what begins now begins when it is approved.
     """
-    minute_s = told_s - told_s % 60.0
-    begins_min, ends_min = change.window_min(time_of_day(told_s))
-    from_s = minute_s + 60.0 * begins_min if begins_min else approved_s
-    if change.for_min is not None:
-        return from_s, from_s + 60.0 * change.for_min
-    return from_s, None if change.until is None else minute_s + 60.0 * ends_min
+    return change.window_s(time_of_day(told_s), told_s - told_s % 60.0, approved_s)
 
 
 def forecast_text(found: Forecast) -> str:

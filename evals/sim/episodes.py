@@ -65,14 +65,8 @@ class Episode:
         self, words: WordsSpec, changes: Sequence[Change], now_s: float
     ) -> tuple[ToldChange, ...]:
         """On the clock of the case; what has no beginning begins at `now_s`."""
-        said_s, timed = words.said_s(self.workload.span), list[ToldChange]()
-        for number, change in enumerate(changes):
-            begins_min, ends_min = change.window_min(words.now)
-            from_s = now_s if change.from_ is None else said_s + 60.0 * begins_min
-            until_s: float | None = said_s + 60.0 * ends_min
-            if change.for_min is not None:
-                until_s = from_s + 60.0 * change.for_min
-            elif change.until is None:
-                until_s = None
-            timed.append(ToldChange(0, number, change, from_s, until_s))
-        return tuple(timed)
+        said_s = words.said_s(self.workload.span)
+        return tuple(
+            ToldChange(0, number, change, *change.window_s(words.now, said_s, now_s))
+            for number, change in enumerate(changes)
+        )

@@ -142,6 +142,20 @@ class Change(BaseModel):
             return begins, float("inf")
         return begins, begins + (_minute(self.until) - _minute(now) - begins) % DAY_MIN
 
+    def window_s(self, now: str, minute_s: float, now_s: float) -> tuple[float, float | None]:
+        """When it begins and ends, in seconds of some clock.
+
+        Args:
+            now: the time of day that its own times count from.
+            minute_s: when it becomes `now`, on that clock.
+            now_s: when it begins if it begins now.
+        """
+        begins_min, ends_min = self.window_min(now)
+        from_s = minute_s + 60.0 * begins_min if begins_min else now_s
+        if self.for_min is not None:
+            return from_s, from_s + 60.0 * self.for_min
+        return from_s, None if self.until is None else minute_s + 60.0 * ends_min
+
 
 class Question(BaseModel):
     """What is asked back where a text was not clear, not possible, or no request."""
