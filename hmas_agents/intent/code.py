@@ -1,11 +1,12 @@
 """What does the taught model write? Changes in a few words over the marks of the text.
 
     ask
-    expect T1 X1 from A1; weight C1 0.3 until A2
+    expect T1 X1 from A1; weight C1 low until A2
     shed T1 C1 1-S1 from +D1 for D2
 
 A change is its kind, whose it is, its amount, its beginning and its end. An amount is a mark, one
-sum or quotient of it, or a default of the vocabulary; `+D1` is so long after now.
+sum or quotient of it, or a word for a default of the vocabulary, which a language model tells apart
+better than numbers; `+D1` is so long after now.
 """
 
 import re
@@ -17,7 +18,7 @@ from hmas_agents.intent.marks import Value
 from hmas_agents.intent.quantities import clock_after
 
 ASK = "ask"
-DEFAULTS = ("3", "0.3", "1", "0")
+DEFAULTS = {"high": 3.0, "low": 0.3, "usual": 1.0, "all": 1.0, "none": 0.0}
 _KINDS = "|".join(get_args(Kind))
 _CHANGE = re.compile(
     rf"(?P<kind>{_KINDS})(?: (?P<tenant>T\d+))?(?: (?P<slo_class>C\d+))? (?P<amount>\S+)"
@@ -45,7 +46,7 @@ def changes_of(code: str, values: Mapping[str, Value], now: str) -> list[dict[st
 def pattern(marks: Collection[str]) -> str:
     """A regular expression of all codes over these marks, for constrained decoding."""
     of = {letter: [mark for mark in marks if mark[0] == letter] for letter in "TCADSX"}
-    amounts = [re.escape(default) for default in DEFAULTS]
+    amounts = list(DEFAULTS)
     amounts += [f"(1/)?{mark}" for mark in of["X"]] + [f"(1[-+])?{mark}" for mark in of["S"]]
     begins = [*of["A"], *(rf"\+{mark}" for mark in of["D"])]
     ends = [f"until {mark}" for mark in of["A"]] + [f"for {mark}" for mark in of["D"]]
@@ -80,7 +81,7 @@ def _change(code: str, values: Mapping[str, Value], now: str) -> dict[str, Any]:
 
 def _amount(code: str, values: Mapping[str, Value]) -> float:
     if code in DEFAULTS:
-        return float(code)
+        return DEFAULTS[code]
     parts = _AMOUNT.fullmatch(code)
     if parts is None:
         raise ChangeError(f"no amount: {code!r}")

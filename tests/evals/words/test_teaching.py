@@ -42,7 +42,7 @@ def test_where_all_are_right_nothing_is_certain_and_the_rest_is_asked():
 
 
 def test_a_judged_model_gets_its_scores_and_asks_where_it_is_not_sure():
-    texts = [("acme ahead", "weight T1 3"), ("batch can rest", "weight C1 0.3"), ("hello", "ask")]
+    texts = [("acme ahead", "weight T1 high"), ("batch can rest", "weight C1 low"), ("hi", "ask")]
     cases = [
         WordCase(text, "12:00", NAMES, answer)
         for text, answer in zip(
@@ -57,7 +57,7 @@ def test_a_judged_model_gets_its_scores_and_asks_where_it_is_not_sure():
         )
     ]  # fmt: skip
     said = {prompt_of(mark(text, NAMES).text): code for text, code in texts}
-    sure = {"weight T1 3": -0.001, "weight C1 0.3": -6.0, "ask": -0.001}
+    sure = {"weight T1 high": -0.001, "weight C1 low": -6.0, "ask": -0.001}
     told: list[tuple[int, int]] = []
 
     def complete(prompt: str, regex: str) -> Answer:

@@ -80,7 +80,7 @@ def test_the_taught_model_is_a_contender_with_its_own_confidence(tmp_path):
     curve = {"intercept": 3.0, "slope": 1.0, "ask_below": 0.5}
     (adapter / "results.json").write_text(json.dumps({"calibration": curve}))
     reply = {
-        "choices": [{"text": "weight T1 3", "logprobs": {"token_logprobs": [-0.1]}}],
+        "choices": [{"text": "weight T1 high", "logprobs": {"token_logprobs": [-0.1]}}],
     }
     with serving(reply) as model:
         asked = ("--taught", "--model-url", model.url, "--adapter", adapter, "--json")

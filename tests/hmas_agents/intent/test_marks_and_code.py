@@ -58,7 +58,7 @@ def test_whatever_is_typed_each_mark_in_the_text_has_a_value_and_each_value_a_ma
         ("ask", []),
         ("expect T1 X1 from A1",
          [{"kind": "expect", "tenant": "acme", "factor": 4.0, "from": "14:00"}]),
-        ("weight T1 C1 3 for D1; shed C1 1-S1 until A2",
+        ("weight T1 C1 high for D1; shed C1 1-S1 until A2",
          [{"kind": "weight", "tenant": "acme", "slo_class": "batch", "factor": 3.0, "for_min": 20},
           {"kind": "shed", "slo_class": "batch", "share": 0.7, "until": "18:00"}]),
         ("slo_scale 1/X1 from +D1 until A2",
@@ -75,10 +75,10 @@ def test_a_code_says_changes_and_is_one_of_those_that_may_be_written(code, chang
 
 @pytest.mark.parametrize(
     "code",
-    ["", "weight", "weight T2 3", "weight T1 7", "weight T1 X2", "shed T1 2-S1",
-     "expect T1 X1 from", "weight T1 3 until D1", "weight T1 3; ", "weight T1 3;weight C1 3",
-     "ask; ask", "Ask",
-     "weight T1 3 until A3", "weight T1 3 from D1"],
+    ["", "weight", "weight T2 high", "weight T1 7", "weight T1 X2", "shed T1 2-S1",
+     "expect T1 X1 from", "weight T1 high until D1", "weight T1 high; ",
+     "weight T1 high;weight C1 high", "ask; ask", "Ask",
+     "weight T1 high until A3", "weight T1 high from D1"],
 )  # fmt: skip
 def test_what_is_no_code_can_neither_be_read_nor_written(code):
     assert not re.fullmatch(pattern(VALUES), code)
@@ -87,7 +87,7 @@ def test_what_is_no_code_can_neither_be_read_nor_written(code):
 
 
 def test_without_marks_only_defaults_are_left_and_a_text_has_no_end_of_changes():
-    assert re.fullmatch(pattern([]), "weight 1; expect 0")
-    assert not re.fullmatch(pattern([]), "weight T1 3")
-    assert re.fullmatch(pattern([]), "; ".join(["shed 0"] * MAX_CHANGES))
-    assert not re.fullmatch(pattern([]), "; ".join(["shed 0"] * (MAX_CHANGES + 1)))
+    assert re.fullmatch(pattern([]), "weight usual; expect none")
+    assert not re.fullmatch(pattern([]), "weight T1 high")
+    assert re.fullmatch(pattern([]), "; ".join(["shed none"] * MAX_CHANGES))
+    assert not re.fullmatch(pattern([]), "; ".join(["shed none"] * (MAX_CHANGES + 1)))

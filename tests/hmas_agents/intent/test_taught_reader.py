@@ -93,7 +93,7 @@ def test_an_adapter_without_calibration_is_refused(written, tmp_path):
 
 
 def test_an_answer_may_come_from_anywhere():
-    said = Answer("weight T1 3", "stop", 1, 1, logprob=-0.01)
+    said = Answer("weight T1 high", "stop", 1, 1, logprob=-0.01)
     reading = TaughtReader(lambda _prompt, _regex: said, CURVE).read("acme ahead", "1:00", NAMES)
     assert reading.reply == [{"kind": "weight", "tenant": "acme", "factor": 3.0}]
 

@@ -56,7 +56,7 @@ def test_every_kind_several_changes_and_questions_are_taught(drawn):
     kinds = {c.kind for each in drawn if isinstance(each.answer, tuple) for c in each.answer}
     assert kinds == {"weight", "floor", "slo_scale", "shed", "expect"}
     asked = sum(each.code == ASK for each in drawn) / len(drawn)
-    assert 0.2 < asked < 0.5
+    assert 0.1 < asked < 0.4
     assert sum("; " in each.code for each in drawn) / len(drawn) > 0.1
 
 
@@ -100,8 +100,8 @@ def test_no_tenant_is_that_of_a_case(drawn, cases):
 
 @pytest.mark.parametrize(
     ("line", "wrong"),
-    [("no code", "not of the form"), ("{T1} ahead => weight T2 3", "the text has no T2"),
-     ("{T1} ahead => weigh T1 3", "no change"), ("{Y1} ahead => ask", "a slot is"),
+    [("no code", "not of the form"), ("{T1} ahead => weight T2 high", "the text has no T2"),
+     ("{T1} ahead => weigh T1 high", "no change"), ("{Y1} ahead => ask", "a slot is"),
      ("=> ask", "not of the form"), ("{T1} => weight T1 12", "no amount")],
 )  # fmt: skip
 def test_a_line_that_cannot_be_taught_is_named(line, wrong, tmp_path):

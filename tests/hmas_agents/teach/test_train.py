@@ -15,7 +15,7 @@ from hmas_agents.teach.phrasings import Phrasing
 from hmas_agents.teach.train import load, train, with_adapter
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'hmas-scheduler[teach]'")
-FEW = [Phrasing("{T1} ahead", "weight T1 3"), Phrasing("hello", "ask")]
+FEW = [Phrasing("{T1} ahead", "weight T1 high"), Phrasing("hello", "ask")]
 
 
 @pytest.fixture(scope="module")
