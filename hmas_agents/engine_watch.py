@@ -16,7 +16,14 @@ from hmas_agents.feedback import Feedback
 from hmas_agents.ledger import Ledger
 from hmas_agents.situation import Expected, Situation
 from hmas_agents.states import LongState, OperatorChange, ShortState
-from serving.contracts import SLO_CLASSES, Contract, JournalPage, ResidentPage, Snapshot
+from serving.contracts import (
+    SLO_CLASSES,
+    Contract,
+    ContractInForce,
+    JournalPage,
+    ResidentPage,
+    Snapshot,
+)
 from serving.contracts.settings import EngineSettings
 from serving.engines.protocol import Engine
 from serving.engines.ranks import rank_count
@@ -42,6 +49,7 @@ class EngineWatch:
         self._feedback = Feedback(config)
         self._lock = threading.Lock()
         self._cursor: int | None = None
+        self._held: ContractInForce | None = None
         self.arrivals = 0
         self.expected: tuple[Expected, ...] = ()
         self.told: tuple[Expected, ...] = ()
@@ -63,7 +71,7 @@ class EngineWatch:
                 self._take(snapshot, page)
                 self._cursor = page.cursor
                 if len(page.arrivals) + len(page.outcomes) < PAGE_EVENTS:
-                    return snapshot, self._feedback.short_state()
+                    return snapshot, self._weighted(snapshot, self._feedback.short_state())
 
     def situation(self) -> Situation:
         """A fresh look for the long horizon. Raises EngineUnavailable.
@@ -118,6 +126,14 @@ class EngineWatch:
         """Requests per second of a tenant and a class (None: of all), as of the last look."""
         with self._lock:
             return self._feedback.rate(tenant, slo_class, window_s)
+
+    def _weighted(self, snapshot: Snapshot, state: ShortState) -> ShortState:
+        """The state with what the tenants weigh; the contract is read when it has changed."""
+        if self._held is None or self._held.epoch != snapshot.contract_epoch:
+            self._held = self._engine.contract()
+        contract = self._held.contract
+        weights = {name: contract.terms_of(name).weight for name in state.requests_by_tenant}
+        return replace(state, weight_by_tenant=weights)
 
     def _take(self, snapshot: Snapshot, page: JournalPage) -> None:
         self._feedback.observe(snapshot, page)

@@ -17,7 +17,8 @@ class ShortState:
 
     Counts are summed over `ranks`; `limits` and the two maxima hold for each of them.
     `offered_by_tenant` is each tenant's share of the prompt tokens that came, in as many
-    requests as `requests_by_tenant` says. `sheddable` classes may be refused.
+    requests as `requests_by_tenant` says; `weight_by_tenant` is what the contract in force gives
+    the tenant itself. `sheddable` classes may be refused.
     `sheddable_in_vain_share`: of their requests that wait or were served in time lately, the
     share that waits in vain; `in_vain_share`: the same of the other classes.
     A step costs `step_base_s` and `decode_s` more per decode, at the batch's mean context (0:
@@ -52,6 +53,7 @@ class ShortState:
     ranks: int = 1
     offered_by_tenant: dict[str, float] = field(default_factory=dict)
     requests_by_tenant: dict[str, int] = field(default_factory=dict)
+    weight_by_tenant: dict[str, float] = field(default_factory=dict)
     sheddable: tuple[str, ...] = ()
     sheddable_waiting: int = 0
     sheddable_in_vain_share: float = 0.0

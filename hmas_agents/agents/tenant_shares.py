@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hmas_agents.agents.calls import RuleCall, call_for
 from hmas_agents.states import ShortState
 
-FLOOD = 3.0  # times what any other tenant sends
+FLOOD = 3.0  # times what any other tenant sends, each by its weight
 OVER = 1.5
 FEWEST_REQUESTS = 20  # in the window; of fewer, shares say little
 ATTAINED_LOW = 0.90
@@ -18,10 +18,10 @@ def propose(state: ShortState) -> list[RuleCall]:
     """Serve what a flooding tenant sends beyond its share last, until its flood is over.
 
     With f how many times as much as any other tenant the largest one sends in the short
-    window (the smaller of the ratios by prompt tokens and by requests: a few long prompts
-    are no flood), A the mean attainment of the other tenants in it, n the requests that wait in
-    vain, v = n / (requests that wait or were served in time lately), and h = n / (requests that
-    wait):
+    window, each by its weight in the contract (the smaller of the ratios by prompt tokens and by
+    requests: a few long prompts are no flood), A the mean attainment of the other tenants in it,
+    n the requests that wait in vain, v = n / (requests that wait or were served in time lately),
+    and h = n / (requests that wait):
 
     - on: f > 3, at least 20 requests came, h > 0.02, and A < 0.90 or v > 0.1;
     - off: f < 1.5, or nothing waits.
@@ -39,7 +39,9 @@ def propose(state: ShortState) -> list[RuleCall]:
     agent against none: the others from 0.64 to 0.95 under `edf` and from 0.79 to 0.96
     under `slide`, all together from 0.65 to 0.67 and from 0.79 to 0.77.
     """
-    tokens, requests = state.offered_by_tenant, state.requests_by_tenant
+    # A tenant of weight 3 may send three times as much: its share is three times as large.
+    tokens = _by_weight(state.offered_by_tenant, state)
+    requests = _by_weight(state.requests_by_tenant, state)
     flooder = max(tokens, key=lambda name: tokens[name], default="")
     excess = min(_excess(tokens, flooder), _excess(requests, flooder))
     if state.limits.tenant_buckets:
@@ -55,13 +57,18 @@ def propose(state: ShortState) -> list[RuleCall]:
     late = state.waiting > 0 and state.hopeless_share > HOPELESS_HIGH
     if (
         FLOOD < excess < math.inf
-        and sum(requests.values()) >= FEWEST_REQUESTS
+        and sum(state.requests_by_tenant.values()) >= FEWEST_REQUESTS
         and late
         and (misses or state.in_vain_share > IN_VAIN_HIGH)
     ):
         reason = f"one tenant sends {excess:.3g} times as much, {state.in_vain_share:.0%} in vain"
         return [call_for("tenant_buckets", True, state, reason)]
     return []
+
+
+def _by_weight(sent: Mapping[str, float], state: ShortState) -> dict[str, float]:
+    """What each tenant sent over what it weighs."""
+    return {name: amount / state.weight_by_tenant.get(name, 1.0) for name, amount in sent.items()}
 
 
 def _excess(sent: Mapping[str, float], largest: str) -> float:

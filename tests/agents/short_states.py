@@ -43,6 +43,9 @@ STATES = st.builds(
     attainment_by_tenant=TENANTS,
     offered_by_tenant=TENANTS,
     requests_by_tenant=st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.integers(1, 99)),
+    weight_by_tenant=st.dictionaries(
+        st.sampled_from(["a", "b", "c", "d"]), st.floats(0.01, 100)
+    ),
     sheddable=st.sampled_from([(), SHEDDABLE]),
     sheddable_waiting=st.integers(0, 50),
     sheddable_in_vain_share=st.floats(0, 1),

@@ -42,6 +42,21 @@ def test_nothing_happens_otherwise(differs):
     assert calls(**differs) == []
 
 
+def test_a_tenant_may_send_as_many_times_more_as_it_weighs():
+    assert calls(weight_by_tenant={"flooder": 3.0, "a": 1.0, "b": 1.0}) == []
+    assert calls(weight_by_tenant={"flooder": 2.0, "a": 1.0, "b": 1.0}) == [True]
+    assert calls(weight_by_tenant={"flooder": 3.0, "a": 3.0, "b": 3.0}) == [True]
+    lighter = {"flooder": 0.3, "a": 1.0, "b": 1.0}
+    shares = {"flooder": 0.5, "a": 0.3, "b": 0.2}
+    sent = {"flooder": 25, "a": 15, "b": 10}
+    assert calls(offered_by_tenant=shares, requests_by_tenant=sent) == []
+    assert calls(
+        offered_by_tenant=shares, requests_by_tenant=sent, weight_by_tenant=lighter
+    ) == [True]  # fmt: skip
+    even = {"offered_by_tenant": {"a": 0.5, "b": 0.5}, "requests_by_tenant": {"a": 20, "b": 20}}
+    assert calls(**even, weight_by_tenant={"a": 1.0, "b": 4.0}, limits=BUCKETS) == []
+
+
 def test_misses_to_be_switch_them_on_before_outcomes_tell():
     fine = {"flooder": 1.0, "a": 1.0, "b": 1.0}
     assert calls(attainment_by_tenant=fine, in_vain_share=0.11) == [True]
