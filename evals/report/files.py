@@ -14,7 +14,7 @@ import jinja2
 
 from evals.report.case_section import CaseReport, case_section
 from evals.report.figures import colours, drawn_arms, inline
-from evals.report.plots import goodput_svg, ratio_svg
+from evals.report.plots import goodput_svg, ratio_svg, words_svg
 from evals.report.sheet import markdown
 from evals.report.summary import Summary
 from evals.report.tables import case_sheets, details, over_loads, summary_sheets, whole_suite
@@ -52,7 +52,7 @@ def write_files(run: SuiteRun, out: Path, description: str) -> None:
 
 
 def write_tables(results: Sequence[Result], out: Path) -> None:
-    """Write what needs no single request: summary.csv, results.md, goodput.svg, ratio.svg."""
+    """Write what needs no single request: summary.csv, results.md and plots."""
     summary = Summary.of(results)
     (out / "summary.csv").write_text(summary.csv(), encoding="utf-8")
     stretches, palette = summary.stretches(), colours(summary.each("arm"))
@@ -60,6 +60,7 @@ def write_tables(results: Sequence[Result], out: Path) -> None:
     for title, name, text in (
         ("Goodput over load", "goodput.svg", goodput_svg(stretches, palette)),
         ("Goodput over the baselines", "ratio.svg", ratio_svg(stretches, palette)),
+        ("What words do", "words.svg", words_svg(stretches, palette)),
     ):
         (out / name).unlink(missing_ok=True)
         if text:

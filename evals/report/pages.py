@@ -13,13 +13,14 @@ from typing import Any
 
 from evals.report.files import rendered
 from evals.report.sheet import Sheet, markdown
-from evals.report.summary import Summary
+from evals.report.summary import MET_NAMED, MET_OTHERS, Summary
 from evals.report.tables import over_loads, percent, points, times, whole_suite
 from evals.result.statistics import Interval
-from evals.suite.contenders import ARMS, HMAS, STOCK
+from evals.suite.contenders import ARMS, EXACT, HMAS, IN_ADVANCE, STOCK, TOLD
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "evals" / "results"
+README = ROOT / "README.md"
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 
 
@@ -41,6 +42,11 @@ class Evidence:
         return any(": engine: live " in source for source in self.run.get("sources", []))
 
     @property
+    def is_about_words(self) -> bool:
+        """Whether something was said to some arms; all have the same traffic and machine."""
+        return self.summary.has(MET_NAMED)
+
+    @property
     def baselines(self) -> list[str]:
         """Arms that are neither parts of H-MAS nor references; servers by URL are some, too."""
         return [arm for arm in self.summary.each("arm") if _is_baseline(arm)]
@@ -57,7 +63,8 @@ def read_evidence(results: Path = RESULTS) -> list[Evidence]:
 
     Raises:
         PageError: a run without its summary, or simulated runs of different commits. A live run
-            may have its own: no simulator decided what came out.
+            may have its own: no simulator decided what came out. So may those about words, which
+            are not compared with the others.
     """
     found = []
     for file in sorted(results.glob("*/run.json")):
@@ -66,10 +73,11 @@ def read_evidence(results: Path = RESULTS) -> list[Evidence]:
             found.append(Evidence(file.parent.name, run, Summary.read(file.parent / "summary.csv")))
         except (OSError, ValueError) as error:
             raise PageError(f"{file.parent}: {error}: run `hmas eval run --out` again") from error
-    simulated = [each for each in found if not each.is_live]
-    commits = {each.run.get("git", {}).get("commit", "")[:12] for each in simulated}
-    if len(commits) > 1:
-        raise PageError(f"{results}: runs of several commits ({', '.join(sorted(commits))})")
+    for about_words in (False, True):
+        alike = [e for e in found if not e.is_live and e.is_about_words == about_words]
+        commits = {each.run.get("git", {}).get("commit", "")[:12] for each in alike}
+        if len(commits) > 1:
+            raise PageError(f"{results}: runs of several commits ({', '.join(sorted(commits))})")
     return found
 
 
@@ -77,8 +85,8 @@ def pages_of(every: Sequence[Evidence]) -> dict[Path, str]:
     """The text of every page, and of the project's README."""
     pages = {RESULTS / f"{each.name}.md": page_of(each) for each in every}
     if every:
-        readme = ROOT / "README.md"
-        pages[readme] = with_evidence(readme.read_text(encoding="utf-8"), every)
+        compared = [each for each in every if not each.is_about_words]
+        pages[README] = with_evidence(README.read_text(encoding="utf-8"), compared)
     return pages
 
 
@@ -93,7 +101,12 @@ def page_of(evidence: Evidence) -> str:
 
 
 def answer(evidence: Evidence) -> list[str]:
-    """Two lines: where the engine has enough, and where it has too little."""
+    """Two lines: where the engine has enough, and where it has too little.
+
+    Where words are the question: what they are worth, and to whom.
+    """
+    if evidence.is_about_words:
+        return _answer_about_words(evidence)
     lines = []
     for what, loads in (
         ("At or below 0.8 times capacity", [x for x in _loads(evidence) if x <= 0.8]),
@@ -113,6 +126,20 @@ def answer(evidence: Evidence) -> list[str]:
                 f"{_range(bests)} times that of the best baseline of each case."
             )
     return lines
+
+
+def _answer_about_words(evidence: Evidence) -> list[str]:
+    summary, gains = evidence.summary, list[str]()
+    for arm in (arm for arm in summary.each("arm") if arm in TOLD):
+        if (ratio := summary.ratio(arm, HMAS, "goodput_weighted_rps")) is not None:
+            gains.append(f"{times(ratio)} `{arm}`")
+    lines = [f"Goodput by weight over H-MAS that hears nothing: {', '.join(gains)}."]
+    told = IN_ADVANCE if IN_ADVANCE in summary.each("arm") else EXACT
+    met = [
+        f"{name} {percent(cases.mean(MET_NAMED, told))} and {percent(cases.mean(MET_OTHERS, told))}"
+        for name, cases in summary.stretches()
+    ]
+    return [*lines, f"Whom words name, and the others, `{told}`: {', '.join(met)} met."]
 
 
 def losses(evidence: Evidence) -> Sheet:

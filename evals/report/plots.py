@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from evals.report.figures import (
     INK,
@@ -18,9 +19,9 @@ from evals.report.figures import (
     plain,
     svg_file,
 )
-from evals.report.summary import Summary
+from evals.report.summary import MET_NAMED, MET_OTHERS, Summary
 from evals.result.statistics import Interval
-from evals.suite.contenders import HMAS
+from evals.suite.contenders import HMAS, TOLD
 
 BASELINES = (
     "vllm-fcfs", "vllm-tuned", "vllm-priority-deadline", "sglang-emulated", "sglang-mixed",
@@ -71,6 +72,34 @@ def ratio_svg(stretches: Sequence[Stretch], palette: Palette) -> str:
 
     name = "-".join(["ratio", *(name for name, _ in drawn)])
     return svg_file(name, sum(heights), draw) if drawn else ""
+
+
+def words_svg(stretches: Sequence[Stretch], palette: Palette) -> str:
+    """Attainment of those that words name, and of the others, scenario by scenario.
+
+    Of the arms that have a controller; empty where nothing was said.
+    """
+    said = [(name, cases) for name, cases in stretches if cases.has(MET_NAMED)]
+
+    def draw(figure: Figure) -> None:
+        (axes,) = _panels(figure, [3.0])
+        for arm in (arm for arm in said[0][1].each("arm") if arm in {HMAS, *TOLD}):
+            for met, style, whose in ((MET_NAMED, "o-", "named"), (MET_OTHERS, "s:", "others")):
+                means = [cases.mean(met, arm) for _, cases in said]
+                marks = [(x, value) for x, value in enumerate(means) if value is not None]
+                axes.errorbar(
+                    [x for x, _ in marks], [value.mean for _, value in marks],
+                    [value.mean - value.low for _, value in marks] if marks[0][1].n > 1 else None,
+                    fmt=style, ms=4, lw=1.4, capsize=2, color=palette[arm],
+                    label=f"{arm}, {whose}",
+                )  # fmt: skip
+        axes.set_xticks(range(len(said)), [name for name, _ in said])
+        axes.set_ylim(0, 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylabel("met all targets")
+        legend(axes)
+
+    return svg_file("words", 3.4, draw) if len(said) > 1 else ""
 
 
 def _has_ratios(cases: Summary) -> bool:

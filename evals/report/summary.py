@@ -21,10 +21,12 @@ from evals.result.statistics import (
 )
 
 CASE = ["scenario", "load", "seed"]
+# Attainment of the tenants and classes that words were about, and of all others.
+MET_NAMED, MET_OTHERS = "attainment_by_words.named", "attainment_by_words.others"
 FIGURES = (
     "requests", "capacity_rps", "load_counted", "offered_rps", "goodput_rps",
     "goodput_tokens_per_s", "goodput_weighted_rps", "attainment", "attainment_weighted",
-    "attainment_worst_tenant", "attainment_by_words.named", "attainment_by_words.others",
+    "attainment_worst_tenant", MET_NAMED, MET_OTHERS,
     "bound_rps", "bound_share", "bound_binding", "ttft_s.p50",
     "ttft_s.p90", "ttft_s.p99", "tpot_s.p50", "tpot_s.p90", "tpot_s.p99", "itl_s.p99", "e2e_s.p50",
     "e2e_s.p90", "e2e_s.p99", "not_served",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from evals.report.sheet import Sheet
-from evals.report.summary import Summary
+from evals.report.summary import MET_NAMED, MET_OTHERS, Summary
 from evals.result.statistics import Interval, holm
 from evals.suite.contenders import EXACT, HMAS, STOCK
 
@@ -60,14 +60,14 @@ def over_loads(name: str, cases: Summary) -> list[Sheet]:
 
 def worth_of_words(name: str, cases: Summary) -> list[Sheet]:
     """What it brings to be told, by what was wanted; none where nothing was said."""
-    if not cases.has("attainment_by_words.named"):
+    if not cases.has(MET_NAMED):
         return []
     by_weight = "goodput_weighted_rps"
     rows = [
         [arm, number(cases.mean(by_weight, arm)), times(cases.ratio(arm, HMAS, by_weight)),
          times(cases.ratio(arm, EXACT, by_weight)), percent(cases.mean("attainment_weighted", arm)),
-         percent(cases.mean("attainment_by_words.named", arm)),
-         percent(cases.mean("attainment_by_words.others", arm))]
+         percent(cases.mean(MET_NAMED, arm)),
+         percent(cases.mean(MET_OTHERS, arm))]
         for arm in cases.each("arm")
     ]  # fmt: skip
     heads = ("arm", "weighted goodput/s", f"over {HMAS}, which hears nothing", f"over {EXACT}",

@@ -10,6 +10,7 @@ from typing import Literal
 Kind = Literal["stock", "sglang", "fixed", "switching", "loop", "hindsight", "clairvoyant"]
 STOCK, HMAS = "vllm-fcfs", "hmas"
 EXACT, IN_ADVANCE = "words-exact", "in-advance"
+TOLD = ("words-grammar", "words-taught", EXACT, IN_ADVANCE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ from evals.report.files import write_tables
 from evals.report.pages import (
     BEGIN,
     END,
+    README,
     PageError,
     answer,
     losses,
     page_of,
+    pages_of,
     read_evidence,
     with_evidence,
 )
@@ -26,9 +28,10 @@ RUN = {
 }  # fmt: skip
 
 
-def evidence(folder, met=MET, run=RUN, name="steady"):
+def evidence(folder, met=MET, run=RUN, name="steady", **more):
     (folder / name).mkdir()
-    write_tables(runs(met, seeds=(0, 1, 2), loads=(0.8, 1.5), scenario="chats"), folder / name)
+    results = runs(met, seeds=(0, 1, 2), loads=(0.8, 1.5), scenario="chats", **more)
+    write_tables(results, folder / name)
     (folder / name / "run.json").write_text(json.dumps(run))
     return read_evidence(folder)
 
@@ -84,6 +87,20 @@ def test_a_live_run_has_its_own_commit_and_its_page_says_how_it_was_started(tmp_
     assert "evals/suites/live.toml --serve --out" in pages["live"]
     assert "Commit def" in pages["live"]
     assert "--serve" not in pages["steady"]
+
+
+def test_a_run_about_words_says_what_they_are_worth_and_stands_for_itself(tmp_path):
+    evidence(tmp_path)
+    run = {**RUN, "git": {"commit": "def", "dirty": False}}
+    about = {"attainment_by_words": {"named": 0.9, "others": 0.6}, "goodput_weighted_rps": 3.0}
+    told = {"vllm-fcfs": (0.9, 0.4), "hmas": (0.9, 0.75), "in-advance": (0.9, 0.8)}
+    every = evidence(tmp_path, told, run, "words", **about)
+    lines = answer(*[each for each in every if each.name == "words"])
+    assert "over H-MAS that hears nothing: 1.00x" in lines[0]
+    assert "`in-advance`: chats 90.0% (90.0 to 90.0) and 60.0%" in lines[1]
+    assert "[words]" not in pages_of(every)[README]
+    with pytest.raises(PageError, match="several commits"):
+        evidence(tmp_path, told, {**RUN, "git": {"commit": "efg"}}, "weights", **about)
 
 
 def test_a_run_without_its_summary_is_named(tmp_path):

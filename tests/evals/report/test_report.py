@@ -10,7 +10,7 @@ from rich.console import Console
 from evals.report.case_section import CaseReport
 from evals.report.figures import OTHERS, colours, drawn_arms, inline
 from evals.report.files import report_page
-from evals.report.plots import goodput_svg, ratio_svg
+from evals.report.plots import goodput_svg, ratio_svg, words_svg
 from evals.report.sheet import markdown, terminal
 from evals.report.summary import Summary
 from evals.report.tables import case_sheets, one_load, over_loads, summary_sheets, whole_suite
@@ -312,3 +312,16 @@ def test_a_file_of_its_own_has_every_scenario_and_needs_no_page():
     assert "currentColor" not in text
     assert "currentColor" in inline(text)
     assert {"a", "b"} <= set(words(text))
+
+
+def test_attainment_of_those_that_words_name_is_drawn_over_scenarios_and_only_then():
+    about = {"attainment_by_words": {"named": 0.9, "others": 0.6}}
+    met = {"vllm-fcfs": (0.4,), "hmas": (0.7,), "in-advance": (0.8,)}
+    stretches = [
+        (name, summary(met, loads=(1.4,), scenario=name, **about)) for name in ("w-1", "w-3")
+    ]
+    drawn = words(words_svg(stretches, colours([*met])))
+    assert {"w-1", "w-3", "hmas, named", "in-advance, others"} <= {*drawn}
+    assert not any("vllm-fcfs" in text for text in drawn)
+    silent = [(name, summary(met, loads=(1.4,), scenario=name)) for name in ("w-1", "w-3")]
+    assert words_svg(silent, colours([*met])) == ""
