@@ -51,6 +51,7 @@ class FakeEngine:
     lease_until_s: float = 0.0
     stopped: Stopped | None = None
     held_contract: ContractInForce = field(default_factory=lambda: ContractInForce(0, Contract()))
+    started_s: float = 0.0
 
     def _tick(self) -> None:
         if self.down:
@@ -90,6 +91,7 @@ class FakeEngine:
             journal_head=len(self.events),
             stopped=self.stopped,
             contract_epoch=self.held_contract.epoch,
+            started_s=self.started_s,
         )
 
     def _refusal(self, controller_id: str) -> Ack | None:

@@ -69,6 +69,7 @@ class Arrival:
 
     `cached_tokens` of its prompt were in the KV cache then. `prefix` has a number for each whole
     block of 512 tokens of its prompt, from the start: equal numbers, equal prompts up to there.
+    `replica` of a fleet; empty where there is one server.
     """
 
     seq: int
@@ -82,6 +83,7 @@ class Arrival:
     priority: int = 0
     cached_tokens: int = 0
     prefix: tuple[int, ...] = ()
+    replica: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Outcome:
     `deprioritised`: why it stood behind others, and since how long after its arrival (seconds).
     `cached_tokens` of its prompt came from the KV cache when it was admitted; those of one that
     was not, as of its arrival. A client cannot know: 0.
-    `late_gaps` between its tokens were longer than `slo.itl_ms`.
+    `late_gaps` between its tokens were longer than `slo.itl_ms`. `replica` is as in `Arrival`.
     """
 
     seq: int
@@ -120,6 +122,7 @@ class Outcome:
     deprioritised: tuple[tuple[Deprioritised, float], ...] = ()
     cached_tokens: int = 0
     late_gaps: int = 0
+    replica: str = ""
 
     @property
     def withdrawn(self) -> bool:
@@ -168,10 +171,12 @@ class ResidentRequest:
 class ResidentPage:
     """The requests inside one engine core, running ones first; `left_out` did not fit.
 
-    `prefill_s_per_token`: as measured while prompts fill the steps; 0 is unknown.
+    `prefill_s_per_token`: as measured while prompts fill the steps; 0 is unknown. `replica` is as
+    in `Arrival`.
     """
 
     now_s: float
     requests: tuple[ResidentRequest, ...] = ()
     left_out: int = 0
     prefill_s_per_token: float = 0.0
+    replica: str = ""

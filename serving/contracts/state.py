@@ -144,6 +144,8 @@ class Snapshot:
     """One engine core (data-parallel rank) between two steps, or the sum over all `ranks`.
 
     `rules`: what rules and guarantees did since start; `rules.COUNTERS` says what counts.
+    `started_s`: when the process started, on its clock; 0 in virtual time. Of a fleet, each of the
+    `ranks` has the name of its `replica`, and `away` says of each that did not answer why.
     """
 
     now_s: float
@@ -169,6 +171,9 @@ class Snapshot:
     ranks: "tuple[Snapshot, ...]" = ()
     stopped: Stopped | None = None
     contract_epoch: int = 0
+    started_s: float = 0.0
+    replica: str = ""
+    away: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

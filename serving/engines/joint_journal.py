@@ -22,8 +22,8 @@ def merge_pages(pages: Mapping[int, JournalPage], limit: int) -> JournalPage:
     """
     if len(pages) == 1:
         return next(iter(pages.values()))
-    events = {rank: _in_order(page) for rank, page in pages.items()}
-    streams = [[(_time_s(e), rank, e) for e in queued] for rank, queued in events.items()]
+    events = {rank: in_order(page) for rank, page in pages.items()}
+    streams = [[(event_time_s(e), rank, e) for e in queued] for rank, queued in events.items()]
     merged = list(heapq.merge(*streams, key=lambda item: item[0]))[:limit]
     taken: dict[int, int] = defaultdict(int)
     for _, rank, _event in merged:
@@ -58,10 +58,12 @@ def split_cursor(cursor: int, ranks: Sequence[int]) -> list[int]:
     return [cursor >> (_RANK_BITS * rank) & part for rank in range(max(ranks) + 1)]
 
 
-def _in_order(page: JournalPage) -> list[Event]:
+def in_order(page: JournalPage) -> list[Event]:
+    """The events of a page of one rank, oldest first."""
     events: list[Event] = [*page.arrivals, *page.outcomes]
     return sorted(events, key=lambda event: event.seq)
 
 
-def _time_s(event: Event) -> float:
+def event_time_s(event: Event) -> float:
+    """When it came or left."""
     return event.finished_s if isinstance(event, Outcome) else event.arrival_s

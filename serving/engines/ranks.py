@@ -46,11 +46,24 @@ def in_step(snapshot: Snapshot) -> bool:
     return len(held) <= 1
 
 
+def rank_name(rank: Snapshot) -> str:
+    """What a rank is called: by its number, in a fleet by its replica."""
+    if not rank.replica:
+        return f"rank {rank.rank}"
+    return f"{rank.replica} rank {rank.rank}" if rank.rank else rank.replica
+
+
 def merge_snapshots(ranks: Sequence[Snapshot]) -> Snapshot:
     """One snapshot of all ranks (in order of rank), which it keeps in `ranks`."""
     if len(ranks) == 1:
         return ranks[0]
     lead = max(ranks, key=lambda rank: (bool(rank.controller_id), rank.epoch))
+    joint = join_cursors({rank.rank: rank.journal_head for rank in ranks})
+    return sum_up(ranks, lead, joint)
+
+
+def sum_up(ranks: Sequence[Snapshot], lead: Snapshot, journal_head: int) -> Snapshot:
+    """All ranks as one, under the decision of the `lead`."""
     same_owner = [rank for rank in ranks if rank.controller_id == lead.controller_id]
     envelopes = zip(*(astuple(rank.envelope) for rank in ranks), strict=True)
     return replace(
@@ -67,13 +80,14 @@ def merge_snapshots(ranks: Sequence[Snapshot]) -> Snapshot:
         cost=max(ranks, key=lambda rank: rank.batch.steps).cost,
         length_coverage=_mean((rank.length_coverage, rank.batch.steps) for rank in ranks),
         counters=_merge_counters(ranks),
-        journal_head=join_cursors({rank.rank: rank.journal_head for rank in ranks}),
+        journal_head=journal_head,
         policy_errors=sum(rank.policy_errors for rank in ranks),
-        last_error="; ".join(f"rank {r.rank}: {r.last_error}" for r in ranks if r.last_error),
+        last_error="; ".join(f"{rank_name(r)}: {r.last_error}" for r in ranks if r.last_error),
         rules={name: sum(rank.rules.get(name, 0) for rank in ranks) for name in lead.rules},
         ranks=tuple(ranks),
         stopped=next((rank.stopped for rank in ranks if rank.stopped), None),
         contract_epoch=max(rank.contract_epoch for rank in ranks),
+        started_s=max(rank.started_s for rank in ranks),  # one that is new is a new engine
     )
 
 

@@ -95,6 +95,7 @@ class SimulatedEngine:
         self.scheduler._preempt_request = self._count_preemption  # then vLLM preempts
         if not stock:
             self.scheduler.clock = self.now
+            self.scheduler.started_s = 0.0
             # The controller is not told the truth: it starts from the profile's figures
             # as a live engine starts from its saved ones, and learns from steps.
             self.scheduler.start_from(CostModel(profile.cost))

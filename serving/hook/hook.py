@@ -70,6 +70,7 @@ class SchedulerHook(_Base):
         warm_up()
         self.settings = settings = settings_in_force(self.vllm_config.additional_config)
         self.clock: Callable[[], float] = time.time
+        self.started_s = time.time()
         self.faults, self.last_fault = 0, ""
         caches = bool(self.kv_cache_manager.enable_caching)
         self._looks_up_cache = caches or self.connector is not None

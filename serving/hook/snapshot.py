@@ -46,6 +46,7 @@ class Hooked(Protocol):
     running: list[Any]
     requests: dict[str, Any]
     parallel_config: Any
+    started_s: float
 
 
 def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
@@ -80,6 +81,7 @@ def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
         rules=scheduler.queue.counts,
         stopped=lease.stopped,
         contract_epoch=scheduler.contract.epoch,
+        started_s=scheduler.started_s,
     )
 
 
