@@ -32,6 +32,9 @@ COMMANDS = {
         "Start vLLM with the hook; unknown flags go to vLLM.",
         passes_through=True,
     ),
+    "fleet": CommandEntry(
+        "serving.fleet.serve_command:app", "Start vLLM with the hook on many replicas, by Ray."
+    ),
     "run": CommandEntry("graphs.commands:run", "Run the agents beside a running server."),
     "apply": CommandEntry(
         "hmas_agents.commands.hand:apply", "Put a policy or limits in force by hand, for a while."

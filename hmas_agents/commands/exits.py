@@ -38,6 +38,7 @@ KNOWN_ERRORS = {
     "ModelFault": FAILED,
     "PhrasingError": UNUSABLE,
     "PromptError": UNUSABLE,
+    "RayMissing": UNUSABLE,
     "ReplayError": FAILED,
     "ServerError": FAILED,
     "SiliconError": UNUSABLE,

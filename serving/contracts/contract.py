@@ -198,6 +198,14 @@ class Contract(_Table):
         """Whether any tenant has an API key."""
         return any(terms.api_key_hashes for terms in self.tenants.values())
 
+    @property
+    def asks_of_requests(self) -> bool:
+        """Whether someone has to look at each request: for keys, classes or quotas."""
+        return any(
+            terms.api_key_hashes or terms.classes or terms.max_waiting or terms.tokens_per_minute
+            for terms in self.tenants.values()
+        )
+
     def terms_of(self, tenant: str) -> TenantTerms:
         """The terms of a tenant; those of `default`, but for its floor and keys, if unlisted."""
         return self.tenants.get(tenant) or self.tenants.get(ANONYMOUS) or _UNLISTED

@@ -96,10 +96,7 @@ class AdmissionGate:
         self.settings, self.epoch = settings, epoch
         self._shedding = Shedding(settings.contract.sheddable)
         tenants = settings.contract.tenants
-        self.asks = any(
-            terms.api_key_hashes or terms.classes or terms.max_waiting or terms.tokens_per_minute
-            for terms in tenants.values()
-        )
+        self.asks = settings.contract.asks_of_requests
         self._owners = {key: name for name in tenants for key in tenants[name].api_key_hashes}
         for tenant, use in self._uses.items():
             most = settings.contract.terms_of(tenant).tokens_per_minute
