@@ -91,7 +91,7 @@ def control(config: Config, label: str, duration_s: float | None, *, wait: bool)
     token = read_token(config.engine.token_file)
     engine = LiveEngine(config.engine.url, token, look_s=config.control.ttl_s / 3)
     engine.snapshot()
-    start_metrics_server(config.metrics.port)
+    start_metrics_server(config.metrics.port, config.metrics.host)
     who = f"hmas-{socket.gethostname()}-{os.getpid()}"
     console.print(
         f"{config.control.mode} beside {config.engine.url} as {who}, "

@@ -246,6 +246,10 @@ class MetricsConfig(Section):
     """The controller's own metrics."""
 
     port: int = Field(0, ge=0, le=65_535, description="Prometheus port of the controller; 0: off.")
+    host: str = Field(
+        "127.0.0.1", min_length=1,
+        description="Address to listen at: this machine alone; 0.0.0.0: every one, as in a pod.",
+    )  # fmt: skip
 
 
 class TelemetryConfig(Section):

@@ -151,10 +151,10 @@ def count_decision(record: DecisionRecord) -> None:
         _count_twin(record)
 
 
-def start_metrics_server(port: int) -> None:
-    """Serve the metrics on this machine's `port`; with port 0 nothing is started."""
+def start_metrics_server(port: int, host: str) -> None:
+    """Serve the metrics at `host`'s `port`; with port 0 nothing is started."""
     if port:
-        start_http_server(port, addr="127.0.0.1", registry=REGISTRY)
+        start_http_server(port, addr=host, registry=REGISTRY)
 
 
 def _count_model(record: DecisionRecord) -> None:

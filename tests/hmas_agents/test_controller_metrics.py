@@ -130,13 +130,13 @@ def test_tool_calls_are_counted_by_what_came_of_them(rise, mode, accepted, resul
 
 def test_port_0_starts_nothing(monkeypatch):
     monkeypatch.setattr(metrics, "start_http_server", pytest.fail)
-    metrics.start_metrics_server(0)
+    metrics.start_metrics_server(0, "127.0.0.1")
 
 
 def test_the_server_answers_in_prometheus_format():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    metrics.start_metrics_server(port)
+    metrics.start_metrics_server(port, "127.0.0.1")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
         assert b"hmas_controller_tick_seconds" in reply.read()
