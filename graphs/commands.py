@@ -20,7 +20,8 @@ from hmas_agents.controller_metrics import start_metrics_server
 from hmas_agents.forms import decision_text, percent
 from hmas_agents.records import DecisionRecord
 from hmas_agents.telemetry.start import open_tracing
-from serving.engines.live import LiveEngine, read_token
+from serving.engines.live import read_token
+from serving.fleet.connect import connect
 
 
 def run(
@@ -89,7 +90,7 @@ def control(config: Config, label: str, duration_s: float | None, *, wait: bool)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     token = read_token(config.engine.token_file)
-    engine = LiveEngine(config.engine.url, token, look_s=config.control.ttl_s / 3)
+    engine = connect(config.engine.url, token, look_s=config.control.ttl_s / 3)
     engine.snapshot()
     start_metrics_server(config.metrics.port, config.metrics.host)
     who = f"hmas-{socket.gethostname()}-{os.getpid()}"

@@ -27,7 +27,8 @@ from hmas_agents.intent.shown import change_cells
 from hmas_agents.intent.taught_reader import taught_at
 from hmas_agents.intent.told import ToldStore, told_path
 from prompts.loader import load_prompt
-from serving.engines.live import LiveEngine, read_token
+from serving.engines.live import read_token
+from serving.fleet.connect import connect
 
 NO = "n"
 MAX_LETTERS = 2000
@@ -142,7 +143,7 @@ def open_dialogue(settings: Config, *, asks_model: bool) -> Iterator[Dialogue]:
     """
     token = read_token(settings.engine.token_file)
     reader = _reader(settings, token, asks_model=asks_model)
-    with closing(LiveEngine(settings.engine.url, token)) as engine:
+    with closing(connect(settings.engine.url, token)) as engine:
         snapshot, held = engine.snapshot(), engine.contract()
         with (
             ToldStore(told_path(settings.ledger.path), create=True) as store,

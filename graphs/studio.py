@@ -14,7 +14,8 @@ from graphs.long_horizon import build_long_horizon
 from graphs.parts import Parts, build_parts
 from graphs.short_horizon import build_short_horizon
 from hmas_agents.config import default_config_path, load_config
-from serving.engines.live import LiveEngine, read_token
+from serving.engines.live import read_token
+from serving.fleet.connect import connect
 
 
 def make_short_horizon() -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -32,7 +33,7 @@ def _parts() -> Parts:
     config = load_config(Path(named) if named else default_config_path())
     token = read_token(config.engine.token_file)
     return build_parts(
-        LiveEngine(config.engine.url, token),
+        connect(config.engine.url, token),
         config,
         None,
         run_label="studio",

@@ -8,10 +8,11 @@ the repository is that print. Read by the graphs, the CLI and the evals.
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -22,6 +23,7 @@ from pydantic import (
 
 from serving.contracts.near_names import choices
 from serving.contracts.rules import RULES
+from serving.fleet.addresses import address_text
 from serving.policies import POLICIES, parse_policy
 
 CONFIG_FILE = Path("hmas.toml")
@@ -41,9 +43,13 @@ class Section(BaseModel):
 
 
 class EngineConfig(Section):
-    """The running engine."""
+    """The running engine, or the fleet of them."""
 
-    url: str = Field("http://127.0.0.1:8000", description="Where vLLM with the hook answers.")
+    url: Annotated[str, BeforeValidator(address_text)] = Field(
+        "http://127.0.0.1:8000",
+        description="Where vLLM with the hook answers. A fleet: URLs with commas or as a list, "
+        "dns://NAME:PORT, k8s://NAMESPACE/LABEL=VALUE:PORT or ray://APP.",
+    )
     token_file: Path = Field(
         Path("var/hmas.token"), description="File with the token of the control routes."
     )

@@ -62,10 +62,13 @@ def decoding_per_rank(snapshot: Snapshot) -> int:
 
 
 def runs_on_engine(base_url: str, engine_url: str, on_engine: OnEngine) -> bool:
-    """Whether the model's endpoint is the controlled engine; `auto` compares host and port."""
+    """Whether the model's endpoint is the controlled engine; `auto` compares host and port.
+
+    Of a fleet: whether it is one of the servers named, or the DNS name of all.
+    """
     if on_engine != "auto":
         return on_engine
-    return _place(base_url) == _place(engine_url)
+    return any(_place(base_url) == _place(url.strip()) for url in engine_url.split(","))
 
 
 def _place(url: str) -> tuple[str, int | None]:

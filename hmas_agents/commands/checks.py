@@ -18,7 +18,8 @@ import httpx
 from hmas_agents.config import EngineConfig, ModelConfig
 from serving.contracts import Snapshot
 from serving.engines.protocol import EngineUnavailable
-from serving.engines.ranks import in_step
+from serving.engines.ranks import in_step, rank_name
+from serving.fleet.addresses import parse_address
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
@@ -94,16 +95,19 @@ def check_entry_points() -> list[Check]:
 
 def check_engine(config: EngineConfig) -> list[Check]:
     """If a server answers: is the hook loaded, does it take our token, is its clock ours?"""
-    try:
-        httpx.get(f"{config.url}/health", timeout=TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        todo = "start one with `hmas serve`, or name it with --url"
-        return [Check("server", "warn", f"{config.url} does not answer: {error}", todo)]
-    from serving.engines.live import LiveEngine, read_token
+    address = parse_address(config.url)
+    if isinstance(address, tuple) and len(address) == 1:
+        try:
+            httpx.get(f"{config.url}/health", timeout=TIMEOUT_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            todo = "start one with `hmas serve`, or name it with --url"
+            return [Check("server", "warn", f"{config.url} does not answer: {error}", todo)]
+    from serving.engines.live import read_token
+    from serving.fleet.connect import connect
 
     checks = [Check("server", "ok", config.url)]
     try:
-        engine = LiveEngine(config.url, read_token(config.token_file))
+        engine = connect(config.url, read_token(config.token_file))
         asked_s = time.time()
         snapshot = engine.snapshot()
         ours_s = (asked_s + time.time()) / 2
@@ -117,7 +121,8 @@ def check_engine(config: EngineConfig) -> list[Check]:
     else:
         checks.append(Check("hook", "ok", state))
     checks += _check_ranks(snapshot)
-    skew_s = snapshot.now_s - ours_s
+    skews = [rank.now_s - ours_s for rank in snapshot.ranks or (snapshot,)]
+    skew_s = max(skews, key=abs)
     found = f"the engine's is {skew_s:+.2f} s from ours"
     if abs(skew_s) < MAX_CLOCK_SKEW_S:
         return [*checks, Check("clock", "ok", found)]
@@ -126,15 +131,19 @@ def check_engine(config: EngineConfig) -> list[Check]:
 
 
 def _check_ranks(snapshot: Snapshot) -> list[Check]:
-    """Each data-parallel rank, and whether one decision is in force on all."""
+    """Each data-parallel rank or replica, and whether one decision is in force on all."""
     checks = [
         Check(
-            f"rank {rank.rank}",
+            rank_name(rank),
             "ok",
             f"policy {rank.policy}, epoch {rank.epoch}, {rank.queue.waiting} waiting, "
             f"{rank.batch.running} running, {rank.batch.steps} steps",
         )
         for rank in snapshot.ranks
+    ]
+    checks += [
+        Check(name, "warn", f"is away: {why}", "the others go on; start it, or take it out")
+        for name, why in snapshot.away.items()
     ]
     if not in_step(snapshot):
         todo = "the controller's next decision brings them together; is one running?"

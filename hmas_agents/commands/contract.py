@@ -56,14 +56,15 @@ def show(
 
       hmas contract show --json | jq .contract.tenants
     """
-    from serving.engines.live import LiveEngine, read_token
+    from serving.engines.live import read_token
+    from serving.fleet.connect import connect
 
     given = {"engine.url": url, "engine.token_file": token_file, "ledger.path": ledger}
     read = read_config(config, given)
     if history:
         _show_history(read.ledger.path, as_json=as_json)
         return
-    held = LiveEngine(read.engine.url, read_token(read.engine.token_file)).contract()
+    held = connect(read.engine.url, read_token(read.engine.token_file)).contract()
     if as_json:
         typer.echo(to_json(encode(held)))
     else:

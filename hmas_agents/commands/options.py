@@ -25,7 +25,13 @@ ModelUrlOption = Annotated[
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Ask this model.")]
 UrlOption = Annotated[
-    str | None, typer.Option("--url", help="The server; engine.url by default.", metavar="URL")
+    str | None,
+    typer.Option(
+        "--url",
+        help="The server, or the fleet: URLs with commas, dns://NAME:PORT, "
+        "k8s://NAMESPACE/LABEL=VALUE:PORT, ray://APP. engine.url by default.",
+        metavar="URL",
+    ),
 ]
 TokenOption = Annotated[
     Path | None,

@@ -20,9 +20,11 @@ from hmas_agents.commands.options import (
 from serving.contracts import PERSON, Snapshot, encode
 from serving.contracts.rules import format_rules, rules_in_force
 from serving.engines.protocol import Engine, EngineUnavailable
-from serving.engines.ranks import in_step
+from serving.engines.ranks import in_step, rank_name
 from serving.hook.lease import owned_by, stopped_by
 from serving.policies import format_policy
+
+_NAME_COLUMNS = 30
 
 
 def status(
@@ -34,7 +36,7 @@ def status(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Show the engine: queue, batch, KV cache, policy, lease, limits, tenants.
+    """Show the engine: queue, batch, KV cache, policy, lease, limits, tenants; of a fleet all.
 
     Try:
 
@@ -44,12 +46,13 @@ def status(
 
       hmas status --json | jq .queue  the snapshot as the controller sees it
     """
-    from serving.engines.live import LiveEngine, read_token
+    from serving.engines.live import read_token
+    from serving.fleet.connect import connect
 
     given = {"engine.url": url, "engine.token_file": token_file}
     resolved = read_config(config, given)
     engine_config, own = resolved.engine, resolved.own_tenants
-    engine: Engine = LiveEngine(engine_config.url, read_token(engine_config.token_file))
+    engine: Engine = connect(engine_config.url, read_token(engine_config.token_file))
     if as_json:
         typer.echo(json.dumps(encode(engine.snapshot()), indent=2))
     elif once:
@@ -73,7 +76,7 @@ def _follow(engine: Engine, every_s: float, own: tuple[str, ...] = ()) -> None:
 
 
 def render_snapshot(snapshot: Snapshot, own: tuple[str, ...] = ()) -> Group:
-    """The snapshot as text, a table of ranks if there are several, and one of tenants.
+    """The snapshot as text, a table of its ranks or replicas, and one of tenants.
 
     `own`: tenants of the controller's own requests, which come last.
     """
@@ -109,10 +112,16 @@ def render_snapshot(snapshot: Snapshot, own: tuple[str, ...] = ()) -> Group:
     if snapshot.policy_errors:
         rows["errors"] = f"{snapshot.policy_errors} in the hook, last: {snapshot.last_error}"
     if not in_step(snapshot):
-        rows["ranks"] = "hold different decisions or contracts; the next one brings them together"
+        rows["differ"] = "they hold different decisions or contracts; the next brings them together"
+    others = [r for r in snapshot.ranks if r.controller_id not in {"", snapshot.controller_id}]
+    if others:
+        rows["others"] = "\n".join(f"{one.controller_id} on {rank_name(one)}" for one in others)
+    if snapshot.away:
+        rows["away"] = "\n".join(f"{name}: {why}" for name, why in snapshot.away.items())
     for name, text in rows.items():
         facts.add_row(Text(name, style="bold"), Text(text))
-    tables = [*([_ranks(snapshot)] if snapshot.ranks else []), _tenants(snapshot, own)]
+    each = _replicas if any(rank.replica for rank in snapshot.ranks) else _ranks
+    tables = [*([each(snapshot)] if snapshot.ranks else []), _tenants(snapshot, own)]
     return Group(facts, *tables)
 
 
@@ -136,6 +145,42 @@ def _ranks(snapshot: Snapshot) -> Table:
             str(rank.policy_errors),
         )
     return table
+
+
+def _replicas(fleet: Snapshot) -> Table:
+    """A row for each replica that answers (for each of its ranks), and each that is away."""
+    table = Table(box=None, padding=(0, 1))
+    for name in ("replica", "state", "policy"):
+        table.add_column(name)
+    for name in ("epoch", "waiting", "running", "kv"):
+        table.add_column(name, justify="right")
+    for one in fleet.ranks:
+        table.add_row(
+            _end_of(rank_name(one)),
+            _state(one, fleet),
+            one.policy,
+            str(one.epoch),
+            str(one.queue.waiting),
+            str(one.batch.running),
+            f"{one.kv.used_blocks / max(1, one.kv.total_blocks):.0%}",
+        )
+    for name in fleet.away:
+        table.add_row(_end_of(name), "away", "-", "-", "-", "-", "-")
+    return table
+
+
+def _state(one: Snapshot, fleet: Snapshot) -> str:
+    """Whether what is in force on the fleet is in force on one; if not, what is."""
+    if one.stopped is not None:
+        return "stopped"
+    if one.controller_id == fleet.controller_id:
+        return "ok" if one.contract_epoch == fleet.contract_epoch else "old contract"
+    return "other" if one.controller_id else "default"
+
+
+def _end_of(name: str) -> str:
+    """What tells pods apart stands at the end of their names."""
+    return name if len(name) <= _NAME_COLUMNS else "…" + name[1 - _NAME_COLUMNS :]
 
 
 def _tenants(snapshot: Snapshot, own: tuple[str, ...]) -> Table:

@@ -25,7 +25,8 @@ from hmas_agents.records import DecisionRecord, ToolCall
 from serving.contracts import PERSON, PINNED_S, Ack, Decision, Limits, Snapshot, encode
 from serving.contracts.near_names import choices
 from serving.contracts.rules import KNOBS, OFF, RULES, parse_rules
-from serving.engines.live import LiveEngine, read_token
+from serving.engines.live import read_token
+from serving.fleet.connect import connect
 from serving.hook.lease import clamp, owned_by, stopped_by
 from serving.policies import complete_params, format_policy, parse_policy
 
@@ -66,7 +67,7 @@ class Hand:
         given = {"engine.url": url, "engine.token_file": token_file, "ledger.path": ledger}
         self.config: Config = read_config(config, given)
         where = self.config.engine
-        self.engine = LiveEngine(where.url, read_token(where.token_file))
+        self.engine = connect(where.url, read_token(where.token_file))
         self.before = self.engine.snapshot()
         self.verb, self.reason, self.who = verb, reason, whoever_is_here()
         self._yes, self.as_json = yes, as_json

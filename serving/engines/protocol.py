@@ -22,7 +22,7 @@ class EngineUnavailable(RuntimeError):
 
 
 class Engine(Protocol):
-    """One engine (all its data-parallel ranks). Every call may raise EngineUnavailable."""
+    """One engine (all its data-parallel ranks) or fleet. Every call may raise EngineUnavailable."""
 
     def now(self) -> float:
         """Seconds on the engine's clock: Unix time when live, virtual time when simulated."""
@@ -67,4 +67,20 @@ class Engine(Protocol):
         A simulation replays one engine core, so with several ranks this is the page of the
         first; vLLM's API server loads them evenly.
         """
+        ...
+
+
+class RemoteEngine(Engine, Protocol):
+    """An engine in another process, or a fleet of them: what a person may do, too."""
+
+    def stop(self, by: str, reason: str = "") -> Ack:
+        """The kill switch: the default policy at once, and no decision is let in."""
+        ...
+
+    def start(self, by: str) -> Ack:
+        """Let decisions in again."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
         ...

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from serving.contracts import (
     Ack,
@@ -23,7 +23,7 @@ from serving.contracts import (
     ResidentPage,
     Snapshot,
 )
-from serving.engines.protocol import Engine, EngineUnavailable
+from serving.engines.protocol import Engine, EngineUnavailable, RemoteEngine
 from serving.fleet.ask_all import Switchboard
 from serving.fleet.fleet_journal import FleetJournal, read_news
 from serving.fleet.in_force import lack_contract, lack_decision
@@ -111,6 +111,16 @@ class FleetEngine:
             self._decision, self._overdue = None, ()
             return merge_acks(*self._ask(lambda _, e: e.release(controller_id)))
 
+    def stop(self, by: str, reason: str = "") -> Ack:
+        """The kill switch, on all; accepted only if every replica is there and stops."""
+        with self._lock:
+            return self._by_all(lambda e: e.stop(by, reason), "it is not stopped")
+
+    def start(self, by: str) -> Ack:
+        """Let decisions in again, on all; accepted only if every replica is there."""
+        with self._lock:
+            return self._by_all(lambda e: e.start(by), "it may be stopped still")
+
     def contract(self) -> ContractInForce:
         """The contract in force; of replicas that differ the newest."""
         with self._lock:
@@ -176,6 +186,12 @@ class FleetEngine:
             reasons = "; ".join(named(away, "is away"))
             raise EngineUnavailable(f"none of {len(away)} replicas answers: {reasons}")
         return answers, away
+
+    def _by_all(self, call: Callable[[RemoteEngine], Ack], otherwise: str) -> Ack:
+        # People's commands are for servers; engines in virtual time have none.
+        acks, away = self._ask(lambda _, e: call(cast(RemoteEngine, e)))
+        ack = merge_acks(acks, {name: f"{why} ({otherwise})" for name, why in away.items()})
+        return replace(ack, accepted=not away and all(one.accepted for one in acks.values()))
 
     def _ask_some(
         self,

@@ -35,7 +35,8 @@ def merge_shots(
         for rank in shot.ranks or (shot,)
     ]
     owners = Counter(rank.controller_id for rank in ranks)
-    owner = ours if ours and ours in owners else owners.most_common(1)[0][0]
+    most = max(owners, key=lambda owner: (owners[owner], not owner, owner))
+    owner = ours if ours and ours in owners else most
     lead = max((rank for rank in ranks if rank.controller_id == owner), key=lambda r: r.epoch)
     merged = sum_up(ranks, lead, journal_head)
     return replace(merged, replica="", away=dict(away))

@@ -57,7 +57,7 @@ def engine_of_words(monkeypatch: Any) -> FakeEngine:
     engine = FakeEngine(
         now_s=60.0, held_contract=ContractInForce(0, CONTRACT), kv=KVState(total_blocks=4000)
     )
-    monkeypatch.setattr(dialogue, "LiveEngine", lambda url, token: engine)
+    monkeypatch.setattr(dialogue, "connect", lambda url, token: engine)
     return engine
 
 

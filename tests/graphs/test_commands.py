@@ -27,7 +27,7 @@ def invoke(monkeypatch, tmp_path):
     )
 
     def run(engine: FakeEngine, *args: str):
-        monkeypatch.setattr(commands, "LiveEngine", lambda url, token, look_s: engine)
+        monkeypatch.setattr(commands, "connect", lambda url, token, look_s: engine)
         config = ["--config", str(tmp_path / "hmas.toml")]
         return run_hmas("run", *config, *fixed, *args)
 

@@ -133,17 +133,17 @@ JSON_TABLE = st.dictionaries(JSON_KEY.map(lambda key: f"x{key}"), JSON_VALUE, ma
 
 
 @given(
-    url=st.text(st.characters(exclude_categories=["Cs"])),
+    name=st.text(st.characters(exclude_categories=["Cs"])),
     timeout_s=st.floats(1e-6, 1e6),
     port=st.integers(0, 65_535),
     enabled=st.booleans(),
     extra=JSON_TABLE,
 )
-def test_what_is_rendered_reads_back_equal(url, timeout_s, port, enabled, extra):
+def test_what_is_rendered_reads_back_equal(name, timeout_s, port, enabled, extra):
     config = load_config(
         None,
         {
-            "engine.url": url,
+            "model.name": name,
             "model.timeout_s": timeout_s,
             "metrics.port": port,
             "twin.enabled": enabled,

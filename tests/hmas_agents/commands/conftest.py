@@ -44,6 +44,15 @@ class FakeServer:
 
 @pytest.fixture
 def server(tmp_path):
+    yield from served(tmp_path)
+
+
+@pytest.fixture
+def second(tmp_path):
+    yield from served(tmp_path)
+
+
+def served(tmp_path):
     token_file = tmp_path / "token"
     token_file.write_text("secret\n")
     fake = FakeServer(token_file)

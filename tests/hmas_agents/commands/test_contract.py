@@ -24,8 +24,8 @@ HASH = "sha256:" + "a" * 64
 @pytest.fixture
 def engine(monkeypatch, tmp_path):
     engine = FakeEngine(now_s=100.0)
-    monkeypatch.setattr(wheel, "LiveEngine", lambda url, token: engine)
-    monkeypatch.setattr("serving.engines.live.LiveEngine", lambda url, token: engine)
+    monkeypatch.setattr(wheel, "connect", lambda url, token: engine)
+    monkeypatch.setattr("serving.fleet.connect.connect", lambda url, token: engine)
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "hmas.token").write_text("secret")
     (tmp_path / "contract.toml").write_text(FILE)

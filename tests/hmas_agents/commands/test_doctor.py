@@ -66,6 +66,13 @@ def test_errors_in_the_hook_warn(server):
     assert results(checks.check_engine(engine_config(server)))["hook"] == "warn"
 
 
+def test_each_replica_of_a_fleet_is_listed_and_one_that_is_away_warns(server, second):
+    urls = f"{server.url},{second.url},http://127.0.0.1:9"
+    found = checks.check_engine(engine_config(server, **{"engine.url": urls}))
+    names = [url.removeprefix("http://") for url in urls.split(",")]
+    assert [results(found)[name] for name in names] == ["ok", "ok", "warn"]
+
+
 def test_each_rank_is_listed_and_one_that_differs_warns(server):
     server.rank_changes = [{}, {}]
     found = results(checks.check_engine(engine_config(server)))

@@ -19,7 +19,7 @@ def engine(monkeypatch, tmp_path):
     """An engine that a controller steers by edf; its token and ledger are where hmas looks."""
     engine = FakeEngine(now_s=100.0)
     engine.apply(Decision("hmas-1", 1, 15.0, "edf", {"kappa": 3.0}, STOCK))
-    monkeypatch.setattr(wheel, "LiveEngine", lambda url, token: engine)
+    monkeypatch.setattr(wheel, "connect", lambda url, token: engine)
     (tmp_path / "var").mkdir()
     (tmp_path / "var" / "hmas.token").write_text("secret")
     return engine
@@ -114,7 +114,7 @@ def test_stop_and_start_say_who_and_are_in_the_ledger(hmas, engine, tmp_path):
 
 
 def test_status_shows_who_has_the_wheel(hmas, engine, monkeypatch):
-    monkeypatch.setattr("serving.engines.live.LiveEngine", lambda url, token: engine)
+    monkeypatch.setattr("serving.fleet.connect.connect", lambda url, token: engine)
     hmas("pin", "--yes")
     assert "holds this engine until it is released" in hmas("status", "--once")[1]
     hmas("stop", "--yes")

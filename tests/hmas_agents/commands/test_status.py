@@ -121,3 +121,26 @@ def test_an_engine_on_its_own_and_its_errors_are_said(hmas, changes):
         console.print(status.render_snapshot(snapshot(1.0, last_error="boom", **changes)))
     assert ("none: the engine's default policy" in captured.get()) == ("controller_id" in changes)
     assert ("2 in the hook, last: boom" in captured.get()) == ("policy_errors" in changes)
+
+
+def test_a_fleet_has_a_row_for_each_replica_in_80_columns(hmas, server, second, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    server.rank_changes = [{"queue": QueueState(waiting=4)}, {}]
+    second.rank_changes = [{"controller_id": "someone-else-entirely-on-another-host", "epoch": 9}]
+    gone = "http://127.0.0.1:9"
+    where = ("--url", f"{server.url},{second.url},{gone}", "--token-file", server.token_file)
+    code, out, err = hmas("status", "--once", *where)
+    assert code == 0, err
+    assert max(len(line) for line in out.splitlines()) <= 80
+    rows = [line.split() for line in out.splitlines()]
+    a, b = (one.url.removeprefix("http://") for one in (server, second))
+    assert [a, "ok", "edf", "3", "4", "0", "0%"] in rows
+    assert [a, "rank", "1", "ok", "edf", "3", "0", "0", "0%"] in rows
+    assert ["127.0.0.1:9", "away", "-", "-", "-", "-", "-"] in rows
+    assert [b, "other", "edf", "9", "0", "0", "0%"] in rows
+    assert ["others", "someone-else-entirely-on-another-host", "on", b] in rows
+    assert "hold different decisions" in out
+    _, out, _ = hmas("status", "--json", *where)
+    shot = decode(Snapshot, json.loads(out))
+    assert [rank.replica for rank in shot.ranks] == sorted((a, a, b))
+    assert "ConnectError" in shot.away["127.0.0.1:9"]
