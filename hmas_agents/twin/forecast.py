@@ -4,6 +4,7 @@ It starts from the engine's present state and serves arrivals that were drawn fr
 window. Deterministic; run by the twin's process, by `hmas replay` and by the labelling of cases.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from hmas_agents.situation import Situation
 from hmas_agents.twin.futures import Futures
 from hmas_agents.twin.question import Candidate
-from serving.contracts import Decision, ResidentRequest
+from serving.contracts import Decision, ResidentRequest, TraceRequest
 from serving.engines.branches import Branches, Forecast, Trial
 from serving.engines.profile import profile_from_snapshot
 
@@ -26,19 +27,9 @@ class Forecasts:
     """
 
     def __init__(self, situation: Situation, horizon_s: float) -> None:
-        snapshot = situation.snapshot
         self._situation = situation
         self.look_ahead(horizon_s)
-        inside = [_from_zero(one, snapshot.now_s) for one in situation.inside.requests]
-        in_force = Decision(
-            "twin", snapshot.epoch + 1, 0.0, snapshot.policy, snapshot.params, snapshot.limits
-        )
-        self._branches = Branches(
-            profile_from_snapshot(snapshot), situation.settings, in_force, inside,
-            situation.requests,
-            ((s.tenant, s.prompt_tokens, s.max_tokens, s.output_tokens) for s in situation.served),
-            situation.inside.prefill_s_per_token,
-        )  # fmt: skip
+        self._branches = branches_of(situation, situation.requests)
 
     def look_ahead(self, horizon_s: float) -> None:
         """Draw futures that look so far."""
@@ -100,6 +91,20 @@ class Forecasts:
         if seed not in self._trials:
             self._trials[seed] = self._branches.trial(self._futures.draw(seed))
         return self._trials[seed]
+
+
+def branches_of(situation: Situation, offered: Sequence[TraceRequest]) -> Branches:
+    """The engine of a situation, to be tried with what of `offered` comes."""
+    snapshot = situation.snapshot
+    inside = [_from_zero(one, snapshot.now_s) for one in situation.inside.requests]
+    in_force = Decision(
+        "twin", snapshot.epoch + 1, 0.0, snapshot.policy, snapshot.params, snapshot.limits
+    )
+    return Branches(
+        profile_from_snapshot(snapshot), situation.settings, in_force, inside, offered,
+        ((s.tenant, s.prompt_tokens, s.max_tokens, s.output_tokens) for s in situation.served),
+        situation.inside.prefill_s_per_token,
+    )  # fmt: skip
 
 
 def _from_zero(request: ResidentRequest, now_s: float) -> ResidentRequest:

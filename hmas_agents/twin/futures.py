@@ -45,9 +45,7 @@ class Futures:
         self.until_s = (1.0 + TAIL) * horizon_s
         inside, own = situation.inside.requests, set(situation.own_tenants)
         weight_of = situation.settings.contract.weight_of
-        self._counts_inside = np.array(
-            [_undecided(r, situation, own) * weight_of(r.tenant, r.slo_class) for r in inside]
-        )
+        self._counts_inside = weights_inside(situation)
         self._counts = np.array(
             [(r.tenant not in own) * weight_of(r.tenant, r.slo_class) for r in situation.requests]
         )
@@ -129,10 +127,17 @@ def _rate(seed: int) -> float:
     return math.exp(RATE_SPREAD * deviation - RATE_SPREAD**2 / 2)
 
 
-def _undecided(one: ResidentRequest, situation: Situation, own: set[str]) -> bool:
-    now_s = situation.snapshot.now_s
-    late = first_token_is_late(one.slo, one.arrival_s, one.first_token_s, now_s)
-    return not late and one.tenant not in own
+def weights_inside(situation: Situation) -> NDArray[np.float64]:
+    """What each request inside counts for: 0 if it is the controller's own, or late already."""
+    now_s, own = situation.snapshot.now_s, set(situation.own_tenants)
+    weight_of = situation.settings.contract.weight_of
+
+    def is_open(one: ResidentRequest) -> bool:
+        late = first_token_is_late(one.slo, one.arrival_s, one.first_token_s, now_s)
+        return not late and one.tenant not in own
+
+    inside = situation.inside.requests
+    return np.array([is_open(one) * weight_of(one.tenant, one.slo_class) for one in inside])
 
 
 def _factors(situation: Situation, one: TraceRequest) -> list[tuple[float, float, float]]:
