@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _K8S = re.compile(r"k8s://(?P<namespace>[^/:]+)/(?P<selector>[^/:]+):(?P<port>\d+)")
+RAY = "ray://"
+_RAY = re.compile(r"ray://[^\s/,]+(/[^\s/,]+)?")
 _FORMS = (
     "write http://HOST:PORT, several of them with commas, dns://NAME:PORT, "
     "k8s://NAMESPACE/LABEL=VALUE:PORT or ray://APP"
@@ -68,8 +70,8 @@ def parse_address(text: str) -> Address:
             raise ValueError(f"{text!r}: write k8s://NAMESPACE/LABEL=VALUE:PORT")
         return PodLabel(found["namespace"], found["selector"], int(found["port"]))
     if text.startswith("ray://"):
-        if text == "ray://":
-            raise ValueError(f"{text!r}: write ray://APP")
+        if not _RAY.fullmatch(text):
+            raise ValueError(f"{text!r}: write ray://APP, or ray://APP/MODEL where it has several")
         return RayApp(text)
     if text.startswith("dns://"):
         host, port = _host_and_port(text)

@@ -11,6 +11,8 @@ from serving.fleet.dns_name import find_addresses
 from serving.fleet.fleet_engine import LIMIT_S, FleetEngine
 from serving.fleet.found_replicas import FoundReplicas
 from serving.fleet.pods import pod_finder
+from serving.fleet.ray_finder import ray_finder
+from serving.fleet.ray_replica import RayReplica
 from serving.fleet.replicas import FixedReplicas
 
 
@@ -24,7 +26,8 @@ def connect(where: str, token: str, look_s: float = math.inf) -> RemoteEngine:
 
     Raises:
         ValueError: it cannot be read.
-        EngineUnavailable: Kubernetes cannot be asked.
+        EngineUnavailable: Kubernetes or Ray cannot be asked.
+        RayMissing: Ray is not installed.
     """
     address = parse_address(where)
     if isinstance(address, tuple) and len(address) == 1:
@@ -39,9 +42,8 @@ def connect(where: str, token: str, look_s: float = math.inf) -> RemoteEngine:
     if isinstance(address, PodLabel):
         return FleetEngine(FoundReplicas(where, pod_finder(address), one), limit_s)
     if isinstance(address, RayApp):
-        from serving.fleet.ray_discovery import RayReplicas
-
-        return FleetEngine(RayReplicas(address.url, look_s=limit_s), limit_s)
+        ask = partial(RayReplica, timeout_s=limit_s)
+        return FleetEngine(FoundReplicas(where, ray_finder(address), ask), limit_s)
     return FleetEngine(FixedReplicas({_name(url): one(url) for url in address}), limit_s)
 
 

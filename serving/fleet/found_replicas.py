@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from serving.engines.live import LiveEngine
-from serving.engines.protocol import Engine, EngineUnavailable
+from serving.engines.protocol import EngineUnavailable, RemoteEngine
 
 EVERY_S = 2.0
 _FIRST_WAIT_S = 10.0
@@ -19,11 +18,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class FoundReplicas:
-    """Replicas by URL, as `find` has them now.
+    """Replicas by URL, or by what else leads to them, as `find` has them now.
 
     Args:
         what: is looked up; for messages.
-        find: gives name and URL of each replica; may block, and raise EngineUnavailable.
+        find: gives name and URL (of Ray: actor) of each replica; may block, and raise
+            EngineUnavailable.
         connect: makes an engine of a URL.
         clock: seconds; only differences count.
         wait_s: for an answer, where there is an earlier one.
@@ -33,7 +33,7 @@ class FoundReplicas:
         self,
         what: str,
         find: Callable[[], Mapping[str, str]],
-        connect: Callable[[str], LiveEngine],
+        connect: Callable[[str], RemoteEngine],
         clock: Callable[[], float] = time.monotonic,
         wait_s: float = 1.0,
     ) -> None:
@@ -43,10 +43,10 @@ class FoundReplicas:
         self._asked_s: float | None = None
         self._call: Future[Mapping[str, str]] | None = None
         self._urls: Mapping[str, str] | None = None
-        self._engines: dict[str, LiveEngine] = {}
+        self._engines: dict[str, RemoteEngine] = {}
         self._problem = ""
 
-    def replicas(self) -> Mapping[str, Engine]:
+    def replicas(self) -> Mapping[str, RemoteEngine]:
         """The replicas of the last good answer, which is at most a few seconds old.
 
         Raises:

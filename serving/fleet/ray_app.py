@@ -15,9 +15,9 @@ import yaml
 from serving.contracts import ContractError
 from serving.contracts.in_force import MEANT
 from serving.contracts.settings import EngineSettings, read_settings
+from serving.engines.protocol import EngineUnavailable
 from serving.launch.vllm_arguments import HOOK, REPO
 
-SCHEME = "ray://"
 SERVER_CLASS = "serving.fleet.ray_server:HMASServer"
 BUILDER = "ray.serve.llm:build_openai_app"
 PLUGIN = "hmas_engine"
@@ -27,7 +27,7 @@ UNKEPT = (
 )
 
 
-class RayMissing(RuntimeError):
+class RayMissing(EngineUnavailable):
     """Ray Serve is not installed; says how to install it."""
 
     def __init__(self) -> None:
@@ -57,6 +57,12 @@ def with_hook(
             f"applications: none has `import_path: {BUILDER}`, which H-MAS knows: write one"
         )
     return {**config, "applications": done}
+
+
+def hooked_apps(config: Mapping[str, Any]) -> list[str]:
+    """Names of the applications that `with_hook` changes."""
+    apps = [app for app in config["applications"] if app.get("import_path") == BUILDER]
+    return [app.get("name", "default") for app in apps]
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,14 +1,13 @@
-"""How is one replica of Ray Serve asked? The one file that touches what Ray does not promise.
+"""How are the replicas of Ray Serve found and asked? The one file that touches what Ray may change.
 
 Ray's own way to all replicas (`broadcast`, experimental) waits without a limit and fails for all
 when one has died. This makes the same call to one replica, within a time limit.
 """
 
-import math
 import os
 import pickle
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from serving.engines.asked import AskedEngine
@@ -17,40 +16,25 @@ from serving.fleet.ray_app import RayMissing
 
 _NAMESPACE, _CONTROLLER = "serve", "SERVE_CONTROLLER_ACTOR"
 _LOOK_S = 10.0  # Ray's controller answers between two of its own rounds
-
-
-@dataclass(frozen=True, slots=True)
-class RunningReplica:
-    """One replica that Ray Serve counts as running.
-
-    Attributes:
-        replica_id: Ray's name for it, unique.
-        actor_name: by which its actor is found.
-    """
-
-    replica_id: str
-    actor_name: str
+Deployments = Mapping[str, Mapping[str, str]]  # actor names by deployment and replica
 
 
 class RayReplica(AskedEngine):
     """The engine inside one replica; calls count as requests of its `max_ongoing_requests`.
 
     Args:
-        replica: which.
+        actor_name: Ray's name for the replica's actor.
         timeout_s: of every call.
-        look_s: of snapshots, if that is less.
     """
 
-    def __init__(
-        self, replica: RunningReplica, timeout_s: float = 30.0, look_s: float = math.inf
-    ) -> None:
-        super().__init__(timeout_s, look_s)
-        self._replica = replica
+    def __init__(self, actor_name: str, timeout_s: float = 30.0) -> None:
+        super().__init__(timeout_s)
+        self._actor_name = actor_name
         self._actor: Any = None
 
     def place(self, method: str) -> str:
         """Ray's name of the replica, and the method."""
-        return f"replica {self._replica.replica_id} of Ray Serve, {method}"
+        return f"{self._actor_name}, {method}"
 
     def ask(self, method: str, payload: dict[str, Any], limit_s: float) -> list[dict[str, Any]]:
         """The answers of the engine cores inside the replica."""
@@ -62,7 +46,7 @@ class RayReplica(AskedEngine):
         call = pickle.dumps(RequestMetadata(name, name, call_method="hmas_call"))
         try:
             if self._actor is None:
-                self._actor = ray.get_actor(self._replica.actor_name, _NAMESPACE)
+                self._actor = ray.get_actor(self._actor_name, _NAMESPACE)
             answer = self._actor.handle_request.remote(call, method, payload)
             answers: list[dict[str, Any]] = ray.get(answer, timeout=limit_s)
         except (RayError, ValueError) as error:  # ValueError: no actor of that name any more
@@ -76,15 +60,17 @@ class RayReplica(AskedEngine):
                 raise EngineUnavailable(f"{self.place(method)}: {each['error']}")
         return answers
 
+    def close(self) -> None:
+        """Let go of the actor; the connection with Ray is the process's."""
+        self._actor = None
 
-def applications() -> dict[str, dict[str, list[RunningReplica]]]:
-    """The running replicas by application and deployment, as Ray Serve's controller says.
 
-    The cluster is that of RAY_ADDRESS, else the one on this machine; the first call connects.
+def connect_ray() -> None:
+    """Connect this process with the cluster of RAY_ADDRESS, else with the one on this machine.
 
     Raises:
         RayMissing: the extra is not installed.
-        EngineUnavailable: no cluster, no Ray Serve in it, or no answer.
+        EngineUnavailable: there is no cluster.
     """
     try:
         import ray
@@ -92,23 +78,40 @@ def applications() -> dict[str, dict[str, list[RunningReplica]]]:
     except ImportError as error:
         raise RayMissing from error
     address = os.environ.get("RAY_ADDRESS") or "auto"
+    if ray.is_initialized():
+        return
     try:
-        if not ray.is_initialized():
-            ray.init(address, namespace=_NAMESPACE, log_to_driver=False, configure_logging=False)
+        ray.init(address, namespace=_NAMESPACE, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError) as error:
+        raise EngineUnavailable(
+            f"no Ray cluster at RAY_ADDRESS={address}: {error}: start one with `hmas fleet serve`"
+        ) from error
+
+
+def running_replicas() -> dict[str, Deployments]:
+    """What Ray Serve counts as running, by application: actor names by deployment and replica.
+
+    Raises:
+        EngineUnavailable: no Ray Serve in the cluster, or no answer from it.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    try:
         controller = ray.get_actor(_CONTROLLER, _NAMESPACE)
         details = ray.get(controller.get_serve_instance_details.remote(), timeout=_LOOK_S)
-    except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
+    except (RayError, ValueError) as error:
         raise EngineUnavailable(
-            f"Ray Serve of RAY_ADDRESS={address}: {type(error).__name__} {error}: is `hmas fleet "
-            "serve` running in that cluster?"
+            f"Ray Serve's controller: {type(error).__name__} {error}: is `hmas fleet serve` "
+            "running in this cluster?"
         ) from error
     return {
         app: {
-            deployment: [
-                RunningReplica(replica["replica_id"], replica["actor_name"])
-                for replica in said["replicas"]
-                if replica["state"] == "RUNNING"
-            ]
+            deployment: {
+                each["replica_id"]: each["actor_name"]
+                for each in said["replicas"]
+                if each["state"] == "RUNNING"
+            }
             for deployment, said in details_of_app["deployments"].items()
         }
         for app, details_of_app in details["applications"].items()

@@ -12,7 +12,8 @@ import yaml
 
 from serving.contracts.settings import load_contract
 from serving.engines.live import DEFAULT_TOKEN_FILE
-from serving.fleet.ray_app import RayMissing, read_config, with_hook
+from serving.fleet.addresses import RAY
+from serving.fleet.ray_app import RayMissing, hooked_apps, read_config, with_hook
 from serving.launch.launcher import write_token
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -59,6 +60,8 @@ def serve(
     Try:
 
       hmas fleet serve serve.yaml --contract contract.toml
+
+      hmas run --url ray://APP        beside it, in the same cluster
     """
     if write is None and find_spec("ray") is None:
         raise RayMissing
@@ -69,6 +72,8 @@ def serve(
     path.chmod(0o600)
     path.write_text(yaml.safe_dump(hooked, sort_keys=False))
     typer.echo(f"token: {token_file}, config with H-MAS: {path}", err=True)
+    for name in hooked_apps(hooked):
+        typer.echo(f"beside it: hmas run --url {RAY}{name}", err=True)
     if write is None:
         command = [sys.executable, "-m", "ray.serve.scripts", "run", str(path)]
         typer.echo(shlex.join(command), err=True)

@@ -18,9 +18,9 @@ import yaml
 
 from serving.contracts import Contract, ContractChange, Snapshot
 from serving.contracts.contract import TenantTerms
-from serving.engines.protocol import EngineUnavailable
-from serving.fleet.fleet_engine import FleetEngine
-from serving.fleet.ray_discovery import RayReplicas
+from serving.engines.protocol import EngineUnavailable, RemoteEngine
+from serving.fleet.addresses import RayApp
+from serving.fleet.connect import connect
 from serving.launch.model import SMOLLM2
 from tests.serving.samples import decision
 
@@ -28,6 +28,7 @@ pytestmark = [
     pytest.mark.real_vllm,
     pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra fleet"),
 ]
+APP = RayApp("ray://llm")
 LIMIT_S = 600.0  # two replicas start on two cores
 HMAS = "from hmas_agents.cli import main; main()"
 
@@ -83,7 +84,7 @@ def ingress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ray.shutdown()
 
 
-def until(fleet: FleetEngine, holds: Callable[[Snapshot], bool]) -> tuple[Snapshot, int]:
+def until(fleet: RemoteEngine, holds: Callable[[Snapshot], bool]) -> tuple[Snapshot, int]:
     """The first snapshot of which this holds, and how many there were; leases are kept up."""
     end_s, looks = time.monotonic() + LIMIT_S, 0
     while time.monotonic() < end_s:
@@ -97,8 +98,8 @@ def until(fleet: FleetEngine, holds: Callable[[Snapshot], bool]) -> tuple[Snapsh
     raise AssertionError(f"not within {LIMIT_S} s: {shot.away or [r.replica for r in shot.ranks]}")
 
 
-def started() -> FleetEngine:
-    fleet, end_s = FleetEngine(RayReplicas("ray://llm")), time.monotonic() + LIMIT_S
+def started() -> RemoteEngine:
+    fleet, end_s = connect(APP.url, ""), time.monotonic() + LIMIT_S
     while True:
         try:
             if len(fleet.snapshot().ranks) == 2:
@@ -115,7 +116,7 @@ def names(shot: Snapshot) -> set[str]:
 def test_one_decision_steers_all_replicas_and_the_one_that_replaces_a_dead_one(ingress):
     import ray
 
-    from serving.fleet.ray_replica import applications
+    from serving.fleet.ray_finder import ray_finder
 
     fleet = started()
     assert fleet.apply(decision(1, "edf", ttl_s=30.0)).accepted
@@ -132,10 +133,9 @@ def test_one_decision_steers_all_replicas_and_the_one_that_replaces_a_dead_one(i
     assert {row.tenant: row.finished for row in before.counters}["acme"] == 8
     assert {(rank.policy, rank.contract_epoch) for rank in before.ranks} == {("edf", 1)}
 
-    (running,) = (found for name, found in applications()["llm"].items() if "smol" in name)
-    killed = running[0]
-    ray.kill(ray.get_actor(killed.actor_name, "serve"), no_restart=True)
-    alone, _ = until(fleet, lambda shot: killed.replica_id not in names(shot))
+    killed, actor = next(iter(ray_finder(APP)().items()))
+    ray.kill(ray.get_actor(actor, "serve"), no_restart=True)
+    alone, _ = until(fleet, lambda shot: killed not in names(shot))
     assert alone.controller_id == "me"
 
     until(fleet, lambda shot: len(shot.ranks) == 2)

@@ -12,7 +12,7 @@ from serving.contracts import ContractError
 from serving.contracts.in_force import MEANT
 from serving.contracts.settings import read_settings
 from serving.fleet import serve_command
-from serving.fleet.ray_app import BUILDER, SERVER_CLASS, with_hook
+from serving.fleet.ray_app import BUILDER, SERVER_CLASS, hooked_apps, with_hook
 from serving.launch.vllm_arguments import HOOK, REPO
 
 CONTRACT = {"tenants": {"acme": {"weight": 2.0}}}
@@ -47,6 +47,7 @@ def test_what_is_the_users_passes_through_and_the_config_given_stays_as_it_was()
     assert config == before
     assert after["http_options"] == before["http_options"]
     assert after["applications"][1] == before["applications"][1]
+    assert hooked_apps(after) == ["llm"]
     args = after["applications"][0]["args"]
     assert args["ingress_deployment_config"] == {"a": 1}
     old, new = before["applications"][0]["args"]["llm_configs"][0], args["llm_configs"][0]
@@ -143,7 +144,7 @@ def test_the_command_writes_a_config_that_only_its_owner_reads(tmp_path, capsys)
     source.write_text(yaml.safe_dump(serve_config()))
     code, said = run(capsys, str(source), "--token-file", str(token), "--write", str(out))
     assert code == 0
-    assert str(out) in said
+    assert "beside it: hmas run --url ray://llm" in said
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     written = yaml.safe_load(out.read_text())
     assert written == with_hook(serve_config(), token.read_text().strip())
