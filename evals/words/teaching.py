@@ -16,6 +16,8 @@ from evals.words.calibration import calibrated
 from evals.words.word_cases import WordCase, read_word_cases
 from evals.words.word_scores import Outcome, outcomes, score
 from hmas_agents.agents.chat import Answer
+from hmas_agents.intent.change import canonical
+from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.taught_reader import RESULTS, Calibration, Complete, TaughtReader
 from hmas_agents.teach.adapter import CARD, merge_adapter, save_adapter
 from hmas_agents.teach.card import card
@@ -23,7 +25,7 @@ from hmas_agents.teach.examples import Example, Examples
 from hmas_agents.teach.phrasings import Phrasing, read_phrasings
 from hmas_agents.teach.train import ALPHA, BATCH, RANK, Step, load, train, with_adapter
 
-_FOR_ALL = Calibration(0.0, 0.0, 0.0)  # never asks by itself
+_FOR_ALL = Calibration(0.0, 0.0, 0.0, 0.0)  # never asks by itself
 _NEVER_TAUGHT = 1_000_003  # seed of held-out examples: another than any training's
 PACKAGES = ("torch", "transformers", "peft", "xgrammar")
 
@@ -128,8 +130,12 @@ def judge(
 
     raw = outcomes(TaughtReader(noted, _FOR_ALL), cases, 0.0)
     logprobs = [answer.logprob or 0.0 for answer in answers]
+    by_grammar = outcomes(Grammar(), cases, 0.0)
     calibration = calibrated(
-        logprobs, [each.is_exact for each in raw], [each.is_asked for each in raw]
+        logprobs,
+        [_is_same(each, other) for each, other in zip(raw, by_grammar, strict=True)],
+        [each.is_exact for each in raw],
+        [each.is_asked for each in raw],
     )
     said = iter(answers)
     again = outcomes(TaughtReader(lambda *_: next(said), calibration), cases, 0.0)
@@ -138,6 +144,13 @@ def judge(
         for each, first in zip(again, raw, strict=True)
     ]
     return calibration, timed
+
+
+def _is_same(one: Outcome, other: Outcome) -> bool:
+    """Both read the same changes."""
+    if not (isinstance(one.answer, tuple) and isinstance(other.answer, tuple)):
+        return False
+    return canonical(one.answer) == canonical(other.answer)
 
 
 def _case(example: Example) -> WordCase:

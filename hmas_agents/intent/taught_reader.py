@@ -1,14 +1,14 @@
 """What does the embedded model, taught operators' words, make of a text?
 
 It maps the marked text to a code (`code.py`), and can write nothing else: decoding is bound to the
-codes over the marks of this text. Its log-probability, calibrated, is its confidence.
+codes over the marks of this text. Its confidence is calibrated: by its log-probability, and by
+whether the grammar reads the same.
 """
 
 import json
 import math
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -25,8 +25,9 @@ from hmas_agents.agents.chat import (
     own_request,
 )
 from hmas_agents.config import ConfigError, ModelConfig
-from hmas_agents.intent.change import ChangeError, Names, read_answer
+from hmas_agents.intent.change import ChangeError, Names, canonical, read_answer
 from hmas_agents.intent.code import changes_of, pattern
+from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.marks import mark
 from hmas_agents.intent.reading import Reading
 from serving.launch.model import TAUGHT
@@ -49,14 +50,18 @@ def prompt_of(marked: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How often is a reply of such a log-probability right? A fitted logistic curve.
+    """How often is such a reply right? A fitted logistic curve.
 
     Attributes:
+        intercept, slope: of the reply's log-probability.
+        agreed: added where the grammar reads the same changes: two readers that know nothing of
+            each other are seldom wrong alike.
         ask_below: below this share of right replies it asks back.
     """
 
     intercept: float
     slope: float
+    agreed: float
     ask_below: float
 
     @classmethod
@@ -72,11 +77,11 @@ class Calibration:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{file}: not of an adapter: {error!r}") from error
 
-    def share_right(self, logprob: float | None) -> float:
+    def share_right(self, logprob: float | None, *, agrees: bool) -> float:
         """0 to 1; 0 where the endpoint tells no log-probability."""
         if logprob is None:
             return 0.0
-        score = self.intercept + self.slope * logprob
+        score = self.intercept + self.slope * logprob + self.agreed * agrees
         return 1 / (1 + math.exp(-max(-700.0, score)))
 
 
@@ -94,14 +99,22 @@ class TaughtReader:
             return Reading({"question": f"Say it in at most {_MAX_LETTERS} letters."}, 1.0)
         marked = mark(text, names)
         answer = self._complete(prompt_of(marked.text), pattern(marked.values))
-        sure = self._calibration.share_right(answer.logprob)
-        if sure < self._calibration.ask_below:
-            return Reading(_UNCLEAR, sure)
-        with suppress(ChangeError):
+        try:
             changes = changes_of(answer.text, marked.values, now)
-            read_answer(changes, names, now)
-            return Reading(changes, sure)
-        return Reading(_UNCLEAR, sure)
+            said = read_answer(changes or _UNCLEAR, names, now)
+        except ChangeError:
+            return Reading(_UNCLEAR, 0.0)
+        agrees = bool(changes) and _by_grammar(text, now, names) == canonical(said)
+        sure = self._calibration.share_right(answer.logprob, agrees=agrees)
+        is_sure = sure >= self._calibration.ask_below
+        return Reading(changes if changes and is_sure else _UNCLEAR, sure)
+
+
+def _by_grammar(text: str, now: str, names: Names) -> object:
+    try:
+        return canonical(read_answer(Grammar().read(text, now, names).reply, names, now))
+    except ChangeError:
+        return None
 
 
 class ServedModel:

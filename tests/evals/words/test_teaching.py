@@ -23,21 +23,24 @@ NAMES = Names(tenants=("acme",), slo_classes=("batch",))
 def test_confidence_is_the_share_that_was_right():
     rng = np.random.default_rng(1)
     logprobs = -rng.exponential(2.0, 4000)
-    right = rng.random(4000) < 1 / (1 + np.exp(-(3 + 1.5 * logprobs)))
-    curve = calibrated(logprobs.tolist(), right.tolist(), [False] * 4000)
+    agrees = rng.random(4000) < 0.4
+    right = rng.random(4000) < 1 / (1 + np.exp(-(2 + 1.5 * logprobs + 2 * agrees)))
+    curve = calibrated(logprobs.tolist(), agrees.tolist(), right.tolist(), [False] * 4000)
     for logprob in (-0.1, -1.0, -2.0, -4.0):
-        assert curve.share_right(logprob) == pytest.approx(
-            1 / (1 + np.exp(-(3 + 1.5 * logprob))), abs=0.04
-        )
-    wrong = [p for p, is_right in zip(logprobs, right, strict=True) if not is_right]
-    unasked = sum(curve.share_right(p) >= curve.ask_below for p in wrong)
+        for agree in (False, True):
+            assert curve.share_right(logprob, agrees=agree) == pytest.approx(
+                1 / (1 + np.exp(-(2 + 1.5 * logprob + 2 * agree))), abs=0.04
+            )
+    said = zip(logprobs, agrees, right, strict=True)
+    wrong = [(p, bool(agree)) for p, agree, is_right in said if not is_right]
+    unasked = sum(curve.share_right(p, agrees=agree) >= curve.ask_below for p, agree in wrong)
     assert unasked <= MAX_WRONG * 4000
     assert unasked >= MAX_WRONG * 4000 - 2  # and no lower than it has to be
 
 
 def test_where_all_are_right_nothing_is_certain_and_the_rest_is_asked():
-    curve = calibrated([-0.1] * 20, [True] * 20, [False] * 20)
-    assert 0.8 < curve.share_right(-0.1) < 1
+    curve = calibrated([-0.1] * 20, [False] * 20, [True] * 20, [False] * 20)
+    assert 0.8 < curve.share_right(-0.1, agrees=False) < 1
     assert curve.ask_below == 0.5
 
 

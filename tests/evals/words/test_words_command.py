@@ -77,7 +77,7 @@ def test_the_taught_model_is_a_contender_with_its_own_confidence(tmp_path):
     path, adapter = tmp_path / "cases.jsonl", tmp_path / "adapter"
     path.write_text(json.dumps(ROW))
     adapter.mkdir()
-    curve = {"intercept": 3.0, "slope": 1.0, "ask_below": 0.5}
+    curve = {"intercept": 3.0, "slope": 1.0, "agreed": 0.0, "ask_below": 0.5}
     (adapter / "results.json").write_text(json.dumps({"calibration": curve}))
     reply = {
         "choices": [{"text": "weight T1 high", "logprobs": {"token_logprobs": [-0.1]}}],

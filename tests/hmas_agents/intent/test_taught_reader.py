@@ -14,7 +14,7 @@ from tests.evals.fake_openai import FakeOpenAI
 from tests.evals.fake_openai import serving as serving_pages
 
 NAMES = Names(tenants=("acme", "globex"), slo_classes=("chat", "bulk"))
-CURVE = Calibration(intercept=2.0, slope=1.0, ask_below=0.6)
+CURVE = Calibration(intercept=2.0, slope=1.0, agreed=1.0, ask_below=0.6)
 TEXT = "acme launches at 14:00, reckon with 3 times their requests"
 SURGE = [{"kind": "expect", "tenant": "acme", "factor": 3.0, "from": "14:00"}]
 
@@ -39,7 +39,7 @@ def read(answer, text=TEXT):
 def test_the_marked_text_is_asked_and_the_code_becomes_changes():
     reading, [request] = read(completion("expect T1 X1 from A1"))
     assert reading.reply == SURGE
-    assert reading.confidence == pytest.approx(0.858, abs=1e-3)  # logistic of 2 - 0.2
+    assert reading.confidence == pytest.approx(0.943, abs=1e-3)  # of 2 - 0.2 + 1
     assert request["prompt"] == "T1 launches at A1, reckon with X1 their requests\n"
     assert "expect" in request["structured_outputs"]["regex"]
     assert request["vllm_xargs"]["tenant"] == "hmas"
@@ -48,9 +48,9 @@ def test_the_marked_text_is_asked_and_the_code_becomes_changes():
 
 @pytest.mark.parametrize(
     "answer",
-    [completion("ask"), completion("expect T2 X1"), completion("expect T1 X1 from A1; expect T1 1"),
+    [completion("ask"), completion("expect T2 X1"), completion("expect T1 X1 from A1; expect T1 usual"),
      completion("sure, here is"), completion("expect T1 X1 fro"), completion(""),
-     completion("expect T1 X1 from A1", (-1.0, -1.0)),
+     completion("expect T1 X1 from A1", (-2.0, -2.0)),
      completion("expect T1 X1 from A1", None), completion("expect T1 X1 from A1", (3.0,))],
     ids=["asks", "no such mark", "contradiction", "chat", "cut short", "nothing", "not sure",
          "without probabilities", "impossible probabilities"],
@@ -78,10 +78,23 @@ def test_what_is_too_long_is_asked_back_about_unread():
 
 
 def test_confidence_grows_with_probability_and_is_none_without_it():
-    shares = [CURVE.share_right(logprob) for logprob in (None, -1e6, -5.0, -1.0, 0.0)]
+    shares = [
+        CURVE.share_right(logprob, agrees=False) for logprob in (None, -1e6, -5.0, -1.0, 0.0)
+    ]
     assert shares == sorted(shares)
     assert shares[0] == 0.0
-    assert shares[-1] < 1.0
+    assert shares[-1] < CURVE.share_right(0.0, agrees=True) < 1.0
+    assert CURVE.share_right(None, agrees=True) == 0.0
+
+
+def test_it_is_surer_of_what_the_grammar_reads_too():
+    def answered(text, code):
+        said = Answer(code, "stop", 1, 1, logprob=-2.0)
+        return TaughtReader(lambda _prompt, _regex: said, CURVE).read(text, "12:00", NAMES)
+
+    assert answered("acme ahead", "weight T1 high").confidence == pytest.approx(0.731, abs=1e-3)
+    assert list(answered("acme ahead", "weight T1 low").reply) == ["question"]
+    assert list(answered("acme: blue lights", "weight T1 high").reply) == ["question"]
 
 
 @pytest.mark.parametrize("written", [None, "no json", "{}", '{"calibration": {"slope": 1}}'])
@@ -107,7 +120,7 @@ def test_an_answer_may_come_from_anywhere():
      ([{"id": "smollm2-135m", "root": "var/models/smollm2-135m"}], "", False), ([], "", False)],
 )  # fmt: skip
 def test_the_taught_model_is_known_by_its_name(cards, name, is_taught, monkeypatch, tmp_path):
-    curve = {"intercept": 2.0, "slope": 1.0, "ask_below": 0.6}
+    curve = {"intercept": 2.0, "slope": 1.0, "agreed": 0.0, "ask_below": 0.6}
     (tmp_path / "results.json").write_text(json.dumps({"calibration": curve}))
     monkeypatch.setattr(taught_reader, "ADAPTER", tmp_path)
     fake = FakeOpenAI()
