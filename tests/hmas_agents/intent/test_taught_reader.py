@@ -48,10 +48,11 @@ def test_the_marked_text_is_asked_and_the_code_becomes_changes():
 
 @pytest.mark.parametrize(
     "answer",
-    [completion("ask"), completion("expect T2 X1"), completion("expect T1 X1 from A1; expect T1 usual"),
-     completion("sure, here is"), completion("expect T1 X1 fro"), completion(""),
-     completion("expect T1 X1 from A1", (-2.0, -2.0)),
-     completion("expect T1 X1 from A1", None), completion("expect T1 X1 from A1", (3.0,))],
+    [completion("ask"), completion("expect T2 X1"),
+     completion("expect T1 X1 from A1; expect T1 usual"), completion("sure, here is"),
+     completion("expect T1 X1 fro"), completion(""),
+     completion("expect T1 X1 from A1", (-2.0, -2.0)), completion("expect T1 X1 from A1", None),
+     completion("expect T1 X1 from A1", (3.0,))],
     ids=["asks", "no such mark", "contradiction", "chat", "cut short", "nothing", "not sure",
          "without probabilities", "impossible probabilities"],
 )  # fmt: skip
