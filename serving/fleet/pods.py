@@ -1,9 +1,10 @@
 """Which replicas does a label of Kubernetes have? Each running pod is one.
 
-Asks through the official client, as whoever the kubeconfig names, or as the pod's own service
-account, which needs `list` on `pods` in that namespace.
+Asks through the official client, in a pod as its service account, which needs `list` on `pods` in
+that namespace, elsewhere as whoever the kubeconfig names.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -26,11 +27,14 @@ def pod_finder(where: PodLabel) -> Callable[[], dict[str, str]]:
             "a label of Kubernetes needs its client: pip install 'hmas-scheduler[kubernetes]'"
         ) from error
     try:
-        config.load_config()
-    except config.ConfigException as error:
-        raise EngineUnavailable(
-            f"Kubernetes is unknown here ({error}): set KUBECONFIG, or run in a pod"
-        ) from error
+        config.load_incluster_config()
+    except config.ConfigException:  # not in a pod
+        try:
+            config.load_kube_config(os.environ.get("KUBECONFIG"))
+        except config.ConfigException as error:
+            raise EngineUnavailable(
+                f"Kubernetes is unknown here ({error}): set KUBECONFIG, or run in a pod"
+            ) from error
     core = client.CoreV1Api()
 
     def find() -> dict[str, str]:

@@ -57,8 +57,8 @@ def cluster(tmp_path, monkeypatch) -> Iterator[FakeKubernetes]:
     thread.start()
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(kubeconfig(f"http://127.0.0.1:{httpd.server_port}")))
-    # The client reads the variable when it is imported.
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     yield fake
     httpd.shutdown()
     thread.join()
@@ -92,6 +92,15 @@ def test_a_refusal_says_what_the_account_may_lack(cluster):
     cluster.status = 403
     with pytest.raises(EngineUnavailable, match=r"HTTP 403 .*service account list pods"):
         pod_finder(WHERE)()
+
+
+def test_where_kubernetes_is_unknown_it_is_said(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("kubernetes")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(EngineUnavailable, match="set KUBECONFIG, or run in a pod"):
+        pod_finder(WHERE)
+    assert capsys.readouterr().out == "", "`hmas status --json` prints JSON and nothing else"
 
 
 def test_without_the_client_the_extra_is_named(monkeypatch):
