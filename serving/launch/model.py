@@ -120,7 +120,7 @@ def _load(gguf: Path) -> tuple[Any, Any]:
     except (ImportError, OSError, ValueError, RuntimeError, struct.error) as error:
         raise ModelError(
             f"transformers cannot load {gguf}: {error} "
-            "(if it names torchvision, torchaudio or torchcodec, run `make setup` again: "
+            "(if it names torchvision, torchaudio or torchcodec, `pip uninstall` them: "
             "CUDA builds of them beside a CPU build of torch break it)"
         ) from error
 

@@ -1,5 +1,6 @@
 """`hmas doctor` finds what is wrong, says what to do, and fails only where it must."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -125,6 +126,33 @@ def test_a_namesake_elsewhere_or_a_missing_package_fails():
     found = checks.check_origins(["json", "no_such_package"], Path(__file__).parent)
     assert [check.result for check in found] == ["fail", "fail"]
     assert "another package is called json" in found[0].todo
+
+
+def test_what_does_not_load_beside_torch_fails_and_what_is_absent_is_nothing(tmp_path, monkeypatch):
+    (tmp_path / "broken_beside_torch.py").write_text('raise RuntimeError("no operator\\nmore")')
+    monkeypatch.syspath_prepend(tmp_path)
+    (check,) = checks.check_beside_torch(["json", "not_installed_at_all", "broken_beside_torch"])
+    assert check.found == "does not load beside this torch: no operator"
+    assert "pip uninstall broken_beside_torch" in check.todo
+
+
+def test_a_vllm_that_the_hook_was_not_tested_with_fails(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.99.0")
+    failed = [check for check in checks.check_versions() if check.result == "fail"]
+    assert {check.name for check in failed} == {"vllm"}
+    assert ">=0.26,<0.34" in failed[0].todo
+
+
+@pytest.mark.parametrize("look", [checks.check_versions, checks.check_entry_points])
+def test_what_is_missing_is_named_with_what_installs_it(look, monkeypatch):
+    def absent(*_: object, **__: object):
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: ())
+    missing = [check for check in look() if check.result == "fail"]
+    assert missing
+    assert all("pip" in check.todo for check in missing)
 
 
 def test_json_and_the_exit_code(hmas, server, monkeypatch, tmp_path):

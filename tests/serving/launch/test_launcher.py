@@ -146,7 +146,7 @@ def test_without_a_model_the_embedded_one_is_served_and_named(embedded, monkeypa
     assert found.args.model_tag == str(embedded)
     assert "no model right after `hmas serve`: serving the embedded SmolLM2" in found.said
     monkeypatch.setattr(launcher, "is_complete", lambda _: False)
-    with pytest.raises(ServerError, match="run `make model`"):
+    with pytest.raises(ServerError, match="by `make model`"):
         served(monkeypatch, tmp_path)
 
 
