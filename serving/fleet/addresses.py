@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-_K8S = re.compile(r"k8s://(?P<namespace>[^/:]+)/(?P<selector>[^/:]+):(?P<port>\d+)")
+_K8S = re.compile(r"k8s://(?P<namespace>[a-z0-9-]+)/(?P<selector>[^:]+):(?P<port>\d+)")
 RAY = "ray://"
 _RAY = re.compile(r"ray://[^\s/,]+(/[^\s/,]+)?")
 _FORMS = (

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import tomllib
 from importlib import metadata
 from typing import Any
 
@@ -87,12 +86,9 @@ def test_the_controller_can_read_its_configuration(case, tmp_path):
     (tmp_path / "hmas.toml").write_text(
         one(of_case(case), "ConfigMap", "demo-config")["data"]["hmas.toml"]
     )
-    if isinstance(CASES[case]["engine"].get("url"), list):
-        given = tomllib.loads((tmp_path / "hmas.toml").read_text())
-        assert given["engine"]["url"] == CASES[case]["engine"]["url"]
-        return
     config = load_config(tmp_path / "hmas.toml")
-    assert config.engine.url == CASES[case]["engine"].get("url", "http://127.0.0.1:8000")
+    url = CASES[case]["engine"].get("url", "http://127.0.0.1:8000")
+    assert config.engine.url == (url if isinstance(url, str) else ",".join(url))
     assert str(config.engine.token_file) == "/run/hmas/token"
     assert str(config.ledger.path) == "/data/ledger.sqlite"
     assert (config.metrics.host, config.metrics.port) == ("0.0.0.0", 9464)
@@ -111,7 +107,7 @@ def test_only_a_label_gives_rights_and_only_to_list_pods_there(case):
     if case == "label":
         assert {m["metadata"]["namespace"] for m in roles} == {"serving"}
         assert roles[0]["rules"] == [
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
         ]
         account = one(manifests, "ServiceAccount")["metadata"]["name"]
         assert roles[1]["subjects"][0] == {

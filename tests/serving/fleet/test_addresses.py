@@ -14,6 +14,7 @@ from serving.fleet.addresses import DnsName, PodLabel, RayApp, parse_address
         ("dns://vllm.prod:8000", DnsName("vllm.prod", 8000)),
         ("ray://llm/qwen", RayApp("ray://llm/qwen")),
         ("k8s://prod/app=vllm:8000", PodLabel("prod", "app=vllm", 8000)),
+        ("k8s://prod/llm-d.ai/role=decode:80", PodLabel("prod", "llm-d.ai/role=decode", 80)),
         ("k8s://prod/app=vllm,role=decode:80", PodLabel("prod", "app=vllm,role=decode", 80)),
     ],
 )
@@ -31,6 +32,7 @@ def test_every_form_is_read(text, means):
         ("dns://vllm", "write dns://NAME:PORT"),
         ("dns://vllm:8000/v1", "write dns://NAME:PORT"),
         ("ray://", "write ray://APP"),
+        ("k8s://llm-d.ai/role=decode:80", "write k8s://NAMESPACE/LABEL=VALUE:PORT"),
         ("k8s://app=vllm:8000", "write k8s://NAMESPACE/LABEL=VALUE:PORT"),
     ],
 )
