@@ -106,14 +106,13 @@ def _simulate(request: EvalRequest, progress: CaseProgress) -> SuiteRun:
     from evals.report.figures import drawn_arms
     from evals.sim.suite_run import RunOptions, run_suite
     from evals.words.readings import readings_for
-    from graphs.intent import ASK_BELOW
 
     tuned = {}
     if any(parse_arm(arm).tuned for arm in suite.arms):
         tuned = {name: tuned_for(suite.name, name) for name in profiles}
     options = RunOptions(
         request.jobs, request.controller, ledger_dir=_fresh_ledgers(suite, request.out),
-        tuned=tuned, readings=readings_for(suite, request.readings, ASK_BELOW),
+        tuned=tuned, readings=readings_for(suite, request.readings),
         drawn=drawn_arms(suite.arms) if request.out is not None else (),
     )  # fmt: skip
     return run_suite(suite, workloads, profiles, options=options, progress=progress)

@@ -1,9 +1,10 @@
 """In what order do an operator's words come into force? Nothing does before a person approves.
 
 understand -> check -> preview -> approve -> act -> follow_up -> record; unclear words lead to one
-question back (check -> ask -> understand), what cannot be done goes to the record at once. `ask`
-and `approve` are interrupts of LangGraph: a checkpoint holds all that was said, so that an answer
-may come from another process, or after a crash. Driven by `hmas tell`.
+question back (check -> ask -> understand, or -> check where a guess was right), what cannot be done
+goes to the record at once. `ask` and `approve` are interrupts of LangGraph: a checkpoint holds all
+that was said, so that an answer may come from another process, or after a crash. Driven by `hmas
+tell`.
 """
 
 import sqlite3
@@ -29,8 +30,8 @@ from hmas_agents.records import DecisionRecord, ToolCall
 from serving.contracts import ContractInForce, Snapshot, encode
 
 YES, EDIT = "y", "edit"
+AGREED = ("y", "yes")  # to whether a guess is meant
 LOOK_S = 0.2
-ASK_BELOW = 0.5  # confidence that is not enough to show changes
 Forecast = dict[str, Any]
 
 
@@ -72,6 +73,7 @@ class Intent(TypedDict, total=False):
     at_s: float
     reply: Any
     confidence: float
+    is_clear: bool
     changes: list[dict[str, Any]]
     question: str
     asked: bool
@@ -88,7 +90,10 @@ def understand(desk: Desk, work: Intent) -> Intent:
         reading = desk.reader.read(work["text"], time_of_day(work["at_s"]), names)
     except Exception as error:  # noqa: BLE001  whatever a reader trips over, nothing was asked for
         reading = Reading({"question": f"The reader failed: {error!r:.200}. Once more?"}, 0.0)
-    return {"reply": reading.reply, "confidence": reading.confidence, "answer": ""}
+    return {
+        "reply": reading.reply, "confidence": reading.confidence, "is_clear": reading.is_clear,
+        "answer": "",
+    }  # fmt: skip
 
 
 def check(desk: Desk, work: Intent) -> Intent:
@@ -102,18 +107,20 @@ def check(desk: Desk, work: Intent) -> Intent:
         return {**found, "question": str(error)}
     if isinstance(answer, Question):
         return {**found, "question": answer.question}
-    if work["confidence"] < ASK_BELOW:
+    if not work["is_clear"]:
         guess = "; ".join(map(change_text, answer))
-        return {**found, "question": f"Do you mean {guess}? Say it in other words."}
+        return {**found, "question": f"Do you mean {guess}? Say yes, or say it in other words."}
     changes = [each.model_dump(by_alias=True, exclude_none=True) for each in answer]
     return {**found, "changes": changes, "problems": refusals(answer, desk.held)}
 
 
 def ask(desk: Desk, work: Intent) -> Intent:
-    """One question back."""
+    """One question back: whether this is meant, where there is a guess."""
     text = str(interrupt({"question": work["question"]}))
+    if isinstance(work["reply"], list) and text.strip().casefold() in AGREED:
+        return {"asked": True, "is_clear": True}
     desk.store.reword(work["told"], text)
-    return {"text": text, "asked": True}
+    return {"text": text, "asked": True, "is_clear": False}
 
 
 def preview(desk: Desk, work: Intent) -> Intent:
@@ -196,6 +203,11 @@ def after_check(work: Intent) -> str:
     return "record" if work["question"] or work["problems"] else "preview"
 
 
+def after_answer(work: Intent) -> str:
+    """On with a guess that was right, else again with other words."""
+    return "check" if work["is_clear"] else "understand"
+
+
 def after_approval(work: Intent) -> str:
     """On with a yes, again with other words, else the end."""
     return {YES: "act", EDIT: "understand"}.get(work["answer"], "record")
@@ -213,7 +225,7 @@ def build_intent(
     graph.add_edge(START, "understand")
     graph.add_edge("understand", "check")
     graph.add_conditional_edges("check", after_check, ["ask", "record", "preview"])
-    graph.add_edge("ask", "understand")
+    graph.add_conditional_edges("ask", after_answer, ["check", "understand"])
     graph.add_edge("preview", "approve")
     graph.add_conditional_edges("approve", after_approval, ["act", "understand", "record"])
     graph.add_conditional_edges(

@@ -44,13 +44,12 @@ def texts_of(suite: Suite) -> list[WordCase]:
     return list(cases.values())
 
 
-def readings_for(suite: Suite, file: Path, ask_below: float) -> dict[str, Readings]:
+def readings_for(suite: Suite, file: Path) -> dict[str, Readings]:
     """What comes into force of each text, by arm; nothing of one that is asked back about.
 
     Args:
         suite: its arms say which readers.
         file: of readings that a model made.
-        ask_below: confidence that is not enough.
 
     Raises:
         ChangeError: the file is missing or broken, or lacks a text; says what to do.
@@ -61,7 +60,7 @@ def readings_for(suite: Suite, file: Path, ask_below: float) -> dict[str, Readin
         if arm in {reader, EXACT}:
             continue
         if reader == Grammar.name:
-            read = _understood(outcomes(Grammar(), cases, ask_below))
+            read = _understood(outcomes(Grammar(), cases))
         else:
             read = _recorded(file, reader, cases, suite.name)
         found[arm] = {

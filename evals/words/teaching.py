@@ -128,9 +128,9 @@ def judge(
         on_case(len(answers), len(cases))
         return answers[-1]
 
-    raw = outcomes(TaughtReader(noted, _FOR_ALL), cases, 0.0)
+    raw = outcomes(TaughtReader(noted, _FOR_ALL), cases)
     logprobs = [answer.logprob or 0.0 for answer in answers]
-    by_grammar = outcomes(Grammar(), cases, 0.0)
+    by_grammar = outcomes(Grammar(), cases)
     calibration = calibrated(
         logprobs,
         [_is_same(each, other) for each, other in zip(raw, by_grammar, strict=True)],
@@ -138,7 +138,7 @@ def judge(
         [each.is_asked for each in raw],
     )
     said = iter(answers)
-    again = outcomes(TaughtReader(lambda *_: next(said), calibration), cases, 0.0)
+    again = outcomes(TaughtReader(lambda *_: next(said), calibration), cases)
     timed = [
         Outcome(each.case, each.answer, first.latency_s, each.fault)
         for each, first in zip(again, raw, strict=True)

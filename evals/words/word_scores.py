@@ -71,9 +71,9 @@ class WordScore:
     latency_s: dict[str, float]
 
 
-def outcomes(reader: Reader, cases: Sequence[WordCase], ask_below: float) -> list[Outcome]:
-    """Read every case; below a confidence of `ask_below` a question stands for the reply."""
-    return [_outcome(reader, case, ask_below) for case in cases]
+def outcomes(reader: Reader, cases: Sequence[WordCase]) -> list[Outcome]:
+    """Read every case; where the reader is not sure enough, a question stands for its reply."""
+    return [_outcome(reader, case) for case in cases]
 
 
 def score(name: str, found: Sequence[Outcome]) -> WordScore:
@@ -92,7 +92,7 @@ def score(name: str, found: Sequence[Outcome]) -> WordScore:
     )
 
 
-def _outcome(reader: Reader, case: WordCase, ask_below: float) -> Outcome:
+def _outcome(reader: Reader, case: WordCase) -> Outcome:
     began_s = perf_counter()
     reading = reader.read(case.text, case.now, case.names)
     latency_s = perf_counter() - began_s
@@ -100,7 +100,7 @@ def _outcome(reader: Reader, case: WordCase, ask_below: float) -> Outcome:
         answer = read_answer(reading.reply, case.names, case.now)
     except ChangeError as error:
         return Outcome(case, None, latency_s, str(error))
-    if reading.confidence < ask_below:
+    if not reading.is_clear:
         answer = Question(question="Please say that again in other words.")
     return Outcome(case, answer, latency_s)
 

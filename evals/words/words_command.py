@@ -23,9 +23,6 @@ def words(
             metavar="FILE", help="Texts and what they mean: a case per line, or a suite (.toml)."
         ),
     ] = DEVELOPMENT,
-    ask_below: Annotated[
-        float, typer.Option(min=0, max=1, help="Ask back below this confidence.")
-    ] = 0.5,
     model_url: ModelUrlOption = None,
     model: ModelOption = None,
     taught: Annotated[
@@ -84,7 +81,7 @@ def words(
         readers.append(TaughtReader(ServedModel(asked), Calibration.of(adapter or ADAPTER)))
     elif model_url is not None or model is not None:
         readers.append(ModelReader(asked, load_prompt("intent", "current")))
-    read = {reader.name: outcomes(reader, known, ask_below) for reader in readers}
+    read = {reader.name: outcomes(reader, known) for reader in readers}
     if readings is not None:
         write_readings(read, readings)
     scores = [score(name, found) for name, found in read.items()]

@@ -13,10 +13,17 @@ class Reading:
     Attributes:
         reply: JSON data for `read_answer`, not yet checked: a list of changes, or a question.
         confidence: 0 to 1, how likely the reply is right.
+        ask_below: of less confidence one has to ask whether this is meant.
     """
 
     reply: object
     confidence: float
+    ask_below: float = 0.5
+
+    @property
+    def is_clear(self) -> bool:
+        """Sure enough to be shown as what was understood."""
+        return self.confidence >= self.ask_below
 
 
 class Reader(Protocol):

@@ -106,8 +106,7 @@ class TaughtReader:
             return Reading(_UNCLEAR, 0.0)
         agrees = bool(changes) and _by_grammar(text, now, names) == canonical(said)
         sure = self._calibration.share_right(answer.logprob, agrees=agrees)
-        is_sure = sure >= self._calibration.ask_below
-        return Reading(changes if changes and is_sure else _UNCLEAR, sure)
+        return Reading(changes or _UNCLEAR, sure, self._calibration.ask_below)
 
 
 def _by_grammar(text: str, now: str, names: Names) -> object:

@@ -295,3 +295,32 @@ def test_only_the_owner_may_read_what_was_told(hmas, engine, ledger, loop):
     told_path(ledger).chmod(0o666)
     code, _, err = hmas("tell", "expect 4x traffic from a", "--json")
     assert (code, "others may write it" in err) == (2, True)
+
+
+class Unsure(Grammar):
+    """Reads as the grammar does, and is not sure enough."""
+
+    def read(self, text, now, names):
+        return Reading(super().read(text, now, names).reply, 0.3)
+
+
+@pytest.mark.parametrize("agreed", ["yes\n", "Y\n"])
+def test_a_guess_that_is_meant_needs_a_yes_and_then_the_approval(
+    hmas, engine, ledger, loop, monkeypatch, agreed
+):
+    monkeypatch.setattr(dialogue, "Grammar", Unsure)
+    code, out, _ = hmas("tell", "expect 4x traffic from a until 02:00", typed=f"{agreed}n\n")
+    guess = "Do you mean expect a 4x requests until 02:00? Say yes, or say it in other words."
+    assert f"asks back    {guess}" in out
+    assert "understood   expect   a   4x requests   until 02:00" in out
+    (told_,) = told(ledger)
+    assert told_.text == "expect 4x traffic from a until 02:00"
+    assert (code, told_.state) == (1, "declined")
+
+
+def test_a_guess_that_is_not_meant_is_said_in_other_words(hmas, ledger, loop, monkeypatch):
+    monkeypatch.setattr(dialogue, "Grammar", Unsure)
+    code, out, _ = hmas("tell", "expect 4x traffic from a", typed="no\n")
+    assert (code, "understood" in out) == (1, False)
+    (told_,) = told(ledger)
+    assert (told_.text, told_.state) == ("no", "unclear")

@@ -46,7 +46,7 @@ def test_a_grammar_reads_here_and_what_cannot_be_done_or_is_asked_back_does_noth
         f'{{"reader": "taught", "text": "{case.text}", "now": "09:00", "changes": []}}\n'
         for case in texts_of(suite)
     ))  # fmt: skip
-    read = readings_for(suite, kept, 0.5)
+    read = readings_for(suite, kept)
     assert set(read) == {"words-grammar", "words-taught"}
     meant = (Change(kind="weight", tenant="acme", factor=3),)
     assert list(read["words-grammar"].values()) == [meant, meant, (), ()]  # batch is not sheddable
@@ -58,7 +58,7 @@ def test_the_command_keeps_what_was_read_and_an_arm_reads_it_again(file, tmp_pat
     result = run_hmas("eval", "words", "--cases", file, "--readings", kept)
     assert result.exit_code == 0, result.output
     kept.write_text(kept.read_text().replace('"reader": "grammar"', '"reader": "taught"'))
-    read = readings_for(load_suite(file), kept, 0.5)
+    read = readings_for(load_suite(file), kept)
     assert read["words-taught"] == read["words-grammar"]
 
 
@@ -66,10 +66,10 @@ def test_readings_that_are_missing_or_broken_are_said_with_the_command(file, tmp
     kept = tmp_path / "kept.jsonl"
     suite = load_suite(file)
     with pytest.raises(ChangeError, match=r"No such file.*words-taught needs it: `hmas eval words"):
-        readings_for(suite, kept, 0.5)
+        readings_for(suite, kept)
     kept.write_text('{"reader": "taught"}\n')
     with pytest.raises(ChangeError, match="make it again"):
-        readings_for(suite, kept, 0.5)
+        readings_for(suite, kept)
     kept.write_text("")
     with pytest.raises(ChangeError, match="taught has not read 'protect acme'"):
-        readings_for(suite, kept, 0.5)
+        readings_for(suite, kept)

@@ -37,9 +37,9 @@ def cases(tmp_path):
     return read_word_cases(path)
 
 
-def scored(cases, one, two, unclear, ask_below=0.5, confidence=0.9):
+def scored(cases, one, two, unclear, confidence=0.9):
     reader = Scripted({"one": one, "two": two, "unclear": unclear}, confidence)
-    return score("scripted", outcomes(reader, cases, ask_below))
+    return score("scripted", outcomes(reader, cases))
 
 
 def test_what_is_right_in_any_order_is_exact(cases):
@@ -81,7 +81,7 @@ def test_what_does_not_fit_the_contract_is_not_valid_and_can_do_no_harm(cases):
 
 
 def test_below_the_confidence_it_asks(cases):
-    row = scored(cases, [WAIT], [FIRST, WAIT], [WAIT], ask_below=0.6, confidence=0.5)
+    row = scored(cases, [WAIT], [FIRST, WAIT], [WAIT], confidence=0.4)
     assert (row.asked, row.exact, row.wrong_confident) == (1, pytest.approx(1 / 3), 0)
 
 

@@ -50,15 +50,21 @@ def test_the_marked_text_is_asked_and_the_code_becomes_changes():
     "answer",
     [completion("ask"), completion("expect T2 X1"),
      completion("expect T1 X1 from A1; expect T1 usual"), completion("sure, here is"),
-     completion("expect T1 X1 fro"), completion(""),
-     completion("expect T1 X1 from A1", (-2.0, -2.0)), completion("expect T1 X1 from A1", None),
-     completion("expect T1 X1 from A1", (3.0,))],
-    ids=["asks", "no such mark", "contradiction", "chat", "cut short", "nothing", "not sure",
-         "without probabilities", "impossible probabilities"],
+     completion("expect T1 X1 fro"), completion("")],
+    ids=["asks", "no such mark", "contradiction", "chat", "cut short", "nothing"],
 )  # fmt: skip
 def test_it_asks_back(answer):
     reading, _ = read(answer)
     assert list(reading.reply) == ["question"]
+
+
+@pytest.mark.parametrize(
+    "logprobs", [(-2.0, -2.0), None, (3.0,)], ids=["unlikely", "not told", "impossible"]
+)
+def test_it_says_what_it_guesses_and_that_this_is_not_clear(logprobs):
+    reading, _ = read(completion("expect T1 X1 from A1", logprobs))
+    assert reading.reply == SURGE
+    assert not reading.is_clear
 
 
 @pytest.mark.parametrize(
@@ -94,8 +100,8 @@ def test_it_is_surer_of_what_the_grammar_reads_too():
         return TaughtReader(lambda _prompt, _regex: said, CURVE).read(text, "12:00", NAMES)
 
     assert answered("acme ahead", "weight T1 high").confidence == pytest.approx(0.731, abs=1e-3)
-    assert list(answered("acme ahead", "weight T1 low").reply) == ["question"]
-    assert list(answered("acme: blue lights", "weight T1 high").reply) == ["question"]
+    assert not answered("acme ahead", "weight T1 low").is_clear
+    assert not answered("acme: blue lights", "weight T1 high").is_clear
 
 
 @pytest.mark.parametrize("written", [None, "no json", "{}", '{"calibration": {"slope": 1}}'])
