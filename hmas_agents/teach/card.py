@@ -22,8 +22,8 @@ names and numbers marked, to a list of typed changes, or `ask`.
 |---|---:|---:|---:|---:|
 {scores}
 
-Its confidence is the share right among replies of such a log-probability, fitted to these same
-texts; below {ask_below:.2f} it asks.
+Its confidence is the share right among replies of such a log-probability, with or without the
+grammar reading the same, fitted to these same texts; below {ask_below:.2f} it asks.
 
 **Limits**: English, and texts of up to 600 letters. It reads operators' words and nothing else:
 asked about anything else it answers no better than before, and often worse. Names and numbers are
