@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from evals.agent.namers import BESIDE, BEST, NEIGHBOURS, TREE, twin_name
+from evals.agent.scoring import AS_GOOD
 from evals.agent.situation_run import Found
 from evals.agent.situations import HORIZON_S, MOMENTS, SETTINGS, UNTIL_S, Row
 from evals.report.files import rendered
@@ -19,8 +20,9 @@ from evals.result.metrics import rounded
 from evals.result.run_result import versions
 from evals.result.statistics import Interval, mean_interval
 
-ALL, START, OTHER = "all", "what H-MAS starts with in force", "another setting in force"
-NOTHING, LEARNT, SOME = "nothing", "learnt", "some"
+ALL, START, OTHER = "all", "start in force", "another in force"
+LEAST_CLUSTERS = 4
+NOTHING, LEARNT, SOME, OPEN = "nothing", "learnt", "some", "open"
 Pick = Callable[[Row], float]
 
 
@@ -165,23 +167,32 @@ def answer(said: dict[str, Any]) -> list[str]:
                        if "named" not in name)  # fmt: skip
     takes = {namer: _points(known["less"], True) for namer, known in said["named"].items()}
     line = f"The twin with {BESIDE} candidates loses {takes[BEST]} less with the truly best named"
-    if verdict(said) == NOTHING:
-        line += ", which is no more than chance: no model that names settings adds anything."
-    else:
-        line += f", {takes[TREE]} less with the tree's, {takes[NEIGHBOURS]} with the neighbours': "
-        line += (
-            "nothing that could be told from chance is left for a model to add."
-            if verdict(said) == LEARNT
-            else f"{_points(_left(said), True)} are left for a model that knows more."
-        )
+    line += f", {takes[TREE]} less with the tree's, {takes[NEIGHBOURS]} with the neighbours'. "
+    left = _points(_left(said), True)
+    line += {
+        NOTHING: "Naming settings adds less than half a point.",
+        LEARNT: f"A model that knows more could add {left}: less than half a point.",
+        SOME: f"A model that knows more could add {left}.",
+        OPEN: f"A model that knows more could have added {left} in these situations; they are too "
+        "few to say so of others.",
+    }[verdict(said)]
     return [f"Points lost against the best setting known afterwards: {losses}.", line]
 
 
 def verdict(said: dict[str, Any]) -> str:
-    """What a model that names settings can add: NOTHING, nothing to what is LEARNT, or SOME."""
-    if said["named"][BEST]["less"]["low"] <= 0.0:
+    """What a model that names settings can add: NOTHING, nothing to what is LEARNT, SOME, or OPEN.
+
+    Nothing is what surely is less than half a point; that chance would explain it is not enough,
+    and a few suites and seeds make nothing sure.
+    """
+    half_point, left = 100.0 * AS_GOOD, _left(said)
+    if said["clusters"] < LEAST_CLUSTERS:
+        return OPEN
+    if said["named"][BEST]["less"]["high"] < half_point:
         return NOTHING
-    return SOME if _left(said)["low"] > 0.0 else LEARNT
+    if left["high"] < half_point:
+        return LEARNT
+    return SOME if left["low"] > 0.0 else OPEN
 
 
 def _left(said: dict[str, Any]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Is the truth what the engine then does, do learners learn, and what does the page say?"""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from hmas_agents.twin.question import Candidate
 from serving.engines.offered import longest_answer
 from tests.evals.small_cases import case, workload
 
+STORED = Path("evals/results/situations/situations.json")
 START = SETTINGS[10]
 SMOKE = Path("evals/suites/smoke.toml")
 
@@ -157,7 +159,7 @@ def said(gains, by_tree):
     return document([Found(suite, Learnt.of(planted()), 120, kept)], START, 4)
 
 
-CLEAR, NOISE = [3.0, 3.1, 2.9, 3.0], [0.5, -0.5, 0.4, -0.4]
+CLEAR, NOISE = [3.0, 3.1, 2.9, 3.0], [2.0, -1.5, 1.8, -1.2]
 
 
 def test_the_page_says_plainly_what_a_model_could_add():
@@ -168,7 +170,7 @@ def test_the_page_says_plainly_what_a_model_could_add():
     assert found["contenders"][0]["regret"]["all"]["mean"] == pytest.approx(10.0)
     text = page(found)
     assert "loses 3.00 (2.87 to 3.13) less with the truly best named" in text
-    assert "2.00 (1.87 to 2.13) are left for a model that knows more" in text
+    assert "A model that knows more could add 2.00 (1.87 to 2.13)." in text
     assert "At most what tree and neighbours leave" in text
     assert "It adds nothing here" not in text
 
@@ -176,14 +178,24 @@ def test_the_page_says_plainly_what_a_model_could_add():
 @pytest.mark.parametrize(
     ("best", "by_tree", "reason"),
     [
-        (NOISE, NOISE, "no model that names settings adds anything"),
-        (CLEAR, [3.1, 3.0, 3.0, 2.9], "nothing that could be told from chance is left"),
+        ([0.2, 0.3, 0.2, 0.3], [0.0] * 4, "Naming settings adds less than half a point"),
+        (CLEAR, [2.9, 3.0, 2.8, 2.9], "0.10 (0.10 to 0.10): less than half a point"),
     ],
 )
 def test_the_page_says_plainly_that_a_model_adds_nothing(best, by_tree, reason):
     text = page(said(best, by_tree))
     assert reason in text
     assert "It adds nothing here" in text
+
+
+def test_what_chance_explains_is_open_and_not_nothing():
+    text = page(said(NOISE, [-1.0, 1.0, -0.9, 0.8]))
+    assert "they are too few to say so of others" in text
+    assert "It adds nothing here" not in text
+
+
+def test_three_seeds_make_nothing_sure():
+    assert "It adds nothing here" not in page(said(CLEAR[:3], [2.9, 3.0, 2.8]))
 
 
 def test_regret_is_points_below_the_best():
@@ -235,3 +247,7 @@ def test_a_file_that_cannot_be_read_is_named(in_process, tmp_path):
     (tmp_path / "smoke-development-0.json").write_text("{")
     with pytest.raises(SuiteError, match=r"smoke-development-0\.json.*delete it"):
         run_situations([load_suite(SMOKE)], 1, 2, tmp_path, 1, CaseProgress())
+
+def test_the_published_page_is_made_of_the_stored_figures():
+    stored = json.loads(STORED.read_text())
+    assert STORED.parent.with_suffix(".md").read_text() == page(stored)
