@@ -1,5 +1,6 @@
 """The command line: quick help, lazy imports, near misses, and one clear line per error."""
 
+import os
 import re
 import subprocess
 import sys
@@ -245,3 +246,17 @@ def test_a_commands_own_exit_code_is_kept(capsys, stub):
 
     stub(target)
     assert hmas(capsys, "stub")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("hmas st", "status"), ("hmas trace sh", "show"), ("hmas run --mo", "--mode")],
+)
+def test_the_shell_completes_commands_and_options(typed, offered):
+    asked = {"_HMAS_COMPLETE": "complete_bash", "COMP_WORDS": typed}
+    asked["COMP_CWORD"] = str(len(typed.split()) - 1)
+    done = subprocess.run(
+        [sys.executable, "-c", "from hmas_agents.cli import main; main()"],
+        env={**os.environ, **asked}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert offered in done.stdout.split()
