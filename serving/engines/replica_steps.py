@@ -32,7 +32,7 @@ from serving.engines.hooked_steps import let_in_hooked, take_hooked_step
 from serving.engines.kv_blocks import KvBlocks
 from serving.engines.notes import Notes
 from serving.engines.step_state import EngineState
-from serving.engines.virtual_steps import DRAINED, PAUSED, STUCK, let_in, take_step
+from serving.engines.virtual_steps import DRAINED, PAUSED, STUCK, TICK, let_in, take_step
 
 FULL = 7  # beside the reasons of `virtual_steps`
 REPORT_S = 0.1
@@ -65,7 +65,7 @@ class Replicas(NamedTuple):
         front: FRONT (1,).
         replicas: REPLICA (replicas,).
         scores: (replicas,).
-        replica_of: (requests,), where each was sent.
+        replica_of: (requests,), where each was sent; before that, where it must be sent, or -1.
         calendar: (replicas,), a heap: the one whose step ends first in front.
         ends_s: (replicas, 1), when the step of each ends, negative: the heap has the highest first.
     """
@@ -92,23 +92,27 @@ class Hooks(NamedTuple):
 
 @compiled_in_place
 def run_replicas(
-    fleet: Replicas, states: EngineState, hooks: Hooks | None, events: int
+    fleet: Replicas, states: EngineState, hooks: Hooks | None, tick_s: float, events: int
 ) -> int:
     """Serve all requests; `hooks` is None for stock vLLM.
 
     Returns:
-        DRAINED: all have left. PAUSED: after so many `events`. FULL: a queue needs more room.
-        STUCK: the first in a queue can never be admitted.
+        DRAINED: all have left. TICK: what comes next is not before `tick_s`. PAUSED: after so many
+        `events`. FULL: a queue needs more room. STUCK: the first in a queue can never be admitted.
     """
     front, arrivals = fleet.front[0], states.arrivals
     for _ in range(events):
-        due_s, reports = math.inf, front.reports
+        due_s, ends_s, reports = math.inf, math.inf, front.reports
         if front.routed < len(arrivals):
             due_s = arrivals[front.routed]
             reports = int(due_s / REPORT_S)
             if reports > front.reports:
                 due_s = reports * REPORT_S
-        if front.busy and -fleet.ends_s[fleet.calendar[0], 0] < due_s:
+        if front.busy:
+            ends_s = -fleet.ends_s[fleet.calendar[0], 0]
+        if tick_s <= min(due_s, ends_s) < math.inf:
+            return TICK
+        if ends_s < due_s:
             _serve_next(fleet, states, hooks)
         elif reports > front.reports:
             front.reports = reports
@@ -197,8 +201,12 @@ def _report(fleet: Replicas) -> None:
 @compiled_in_place
 def _send(fleet: Replicas, states: EngineState, hooks: Hooks | None, now_s: float) -> bool:
     """Send the next request to a replica, unless that has no room for it in its queue."""
-    front, k = fleet.front[0], _least_loaded(fleet)
-    one, engine, row = fleet.replicas[k], states.engine[k, 0], front.routed
+    front = fleet.front[0]
+    row = front.routed
+    k = fleet.replica_of[row]
+    if k < 0:
+        k = _least_loaded(fleet)
+    one, engine = fleet.replicas[k], states.engine[k, 0]
     if hooks is None and engine.arrived - engine.left >= states.waiting.shape[1]:
         return False
     front.routed += 1

@@ -4,6 +4,7 @@ One replica does exactly what `CompiledEngine` does. How requests are divided am
 of vLLM's front end is modelled: `replica_steps`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from serving.engines.replica_steps import FRONT, FULL, REPLICA, Hooks, Replicas,
 from serving.engines.served import Served
 from serving.engines.step_state import EngineState, new_state
 from serving.engines.virtual_hook import know_requests
-from serving.engines.virtual_steps import DRAINED, STUCK
+from serving.engines.virtual_steps import DRAINED, STUCK, TICK
 
 _SLICE_EVENTS = 50_000  # some 100 ms: then progress is told, and Ctrl-C is heard
 _ROOM = 1024  # in the queue of each replica, at first
@@ -65,30 +66,82 @@ def serve_on_replicas(
     Raises:
         RuntimeError: a request that needs more KV blocks than there are would wait for ever.
     """
-    states = _states(profile, workload, replicas, _ROOM if hook is None else 1)
-    if slos:
-        promise(states.gaps, slos, workload.sender)
-    hooks = None if hook is None else _hooks(hook, replicas, workload)
-    fleet = Replicas(
-        np.zeros(1, FRONT), np.zeros(replicas, REPLICA), np.zeros(replicas),
-        np.zeros(len(workload), np.int32), np.zeros(replicas, np.int64), np.zeros((replicas, 1)),
-    )  # fmt: skip
-    fleet.front["usable_blocks"] = max(1, profile.kv_blocks - 1)
-    why = -1
-    while why != DRAINED:
-        why = run_replicas(fleet, states, hooks, _SLICE_EVENTS)
-        if why == STUCK:
-            raise RuntimeError(
-                f"a request needs more than the {profile.kv_blocks - 1} KV blocks of a replica: it "
-                "would wait for ever. Take a profile with more kv_blocks"
-            )
-        if why == FULL:
-            states = _with_room(states)
-        if on_progress is not None:
-            on_progress(int(states.engine["left"].sum()))
-    requests = None if hooks is None else hooks.core.requests
-    served = Served.of(states, workload, requests)
-    return ReplicasServed(served, fleet.replica_of, int(fleet.front["waiting_peak"][0]))
+    running = RunningReplicas(profile, workload, replicas, hook, slos)
+    running.serve(on_progress=on_progress)
+    return running.result()
+
+
+class RunningReplicas:
+    """Replicas that serve a workload, one stretch of time after the other.
+
+    Args:
+        profile: as in `serve_on_replicas`.
+        workload: as there.
+        replicas: as there.
+        hook: as there.
+        slos: as there.
+        sent_to: the replica of each request, whatever the load, shape (requests,); -1, and
+            None for all of them, leaves it to the front end.
+
+    Attributes:
+        fleet: the front end.
+        states: of the engines.
+        hooks: theirs; None of stock vLLM.
+    """
+
+    def __init__(
+        self, profile: EngineProfile, workload: Workload, replicas: int, hook: Hooks | None,
+        slos: Sequence[SLO] = (), sent_to: NDArray[np.int32] | None = None,
+    ) -> None:  # fmt: skip
+        self._profile, self._workload = profile, workload
+        self.states = _states(profile, workload, replicas, _ROOM if hook is None else 1)
+        if slos:
+            promise(self.states.gaps, slos, workload.sender)
+        self.hooks = None if hook is None else _hooks(hook, replicas, workload)
+        where = np.full(len(workload), -1, np.int32) if sent_to is None else sent_to.copy()
+        self.fleet = Replicas(
+            np.zeros(1, FRONT), np.zeros(replicas, REPLICA), np.zeros(replicas),
+            where, np.zeros(replicas, np.int64), np.zeros((replicas, 1)),
+        )  # fmt: skip
+        self.fleet.front["usable_blocks"] = max(1, profile.kv_blocks - 1)
+
+    def serve(
+        self, until_s: float = math.inf, on_progress: Callable[[int], None] | None = None
+    ) -> bool:
+        """Go on until what comes next is not before `until_s`; whether all requests have left.
+
+        Raises:
+            RuntimeError: a request that needs more KV blocks than there are would wait for ever.
+        """
+        why = -1
+        while why not in (DRAINED, TICK):
+            why = run_replicas(self.fleet, self.states, self.hooks, until_s, _SLICE_EVENTS)
+            if why == STUCK:
+                raise RuntimeError(
+                    f"a request needs more than the {self._profile.kv_blocks - 1} KV blocks of a "
+                    "replica: it would wait for ever. Take a profile with more kv_blocks"
+                )
+            if why == FULL:
+                self.states = _with_room(self.states)
+            if on_progress is not None:
+                on_progress(int(self.states.engine["left"].sum()))
+        return why == DRAINED
+
+    def hold(self, k: int, until_s: float) -> None:
+        """A replica stops: its next step begins then, and what was sent to it waits in it."""
+        fleet, busy = self.fleet, int(self.fleet.front["busy"][0])
+        if fleet.replicas["awake"][k]:
+            self.states.engine["now_s"][k] = until_s
+            fleet.ends_s[k] = -until_s
+            calendar = fleet.calendar[:busy]
+            calendar[:] = calendar[np.argsort(-fleet.ends_s[calendar, 0], kind="stable")]
+
+    def result(self) -> ReplicasServed:
+        """What has become of the requests by now."""
+        requests = None if self.hooks is None else self.hooks.core.requests
+        served = Served.of(self.states, self._workload, requests)
+        peak = int(self.fleet.front["waiting_peak"][0])
+        return ReplicasServed(served, self.fleet.replica_of, peak)
 
 
 def _each(array: NDArray[Any], replicas: int) -> NDArray[Any]:
