@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from evals.checks.replicas.commands import fleet
 from evals.progress import progress_bar
 from hmas_agents.commands.exits import FAILED
 from hmas_agents.commands.options import JsonOption
 
 app = typer.Typer(help="What do hook, engines and controller cost? Timings.")
+app.command()(fleet)
 
 
 @app.callback()

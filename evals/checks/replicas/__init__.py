@@ -1,0 +1,1 @@
+"""Does one controller of many replicas do what it should, and at what cost? In virtual time."""
