@@ -92,7 +92,7 @@ def fleet(
 
     hmas bench fleet --replicas 1 --replicas 10
 
-    hmas bench fleet --replicas 100 --replicas 1000 --seconds 30 --json --out var/bench
+    hmas bench fleet --replicas 100 --replicas 1000 --seconds 30
 
     hmas bench fleet --replicas 10 --away 2
     """
