@@ -95,7 +95,9 @@ def test_two_api_servers_show_the_same_totals_and_they_add_up(
         return float(line.rsplit(" ", 1)[1])
 
     def followed() -> bool:
-        return 'tenant="both"' in httpx.get(f"{server.url}/metrics").text
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        counted = [line for line in lines if line.startswith("hmas_ttft_seconds_count{")]
+        return any('tenant="both"' in line for line in counted)
 
     wait_for(lambda: all(followed() for _ in range(10)), 20)
     wait_for(lambda: {finished() for _ in range(10)} == {SENT}, 20)
