@@ -70,13 +70,13 @@ class AskedEngine(ABC):
 
     def apply(self, decision: Decision) -> Ack:
         """Put a decision in force."""
-        limit_s = _in_time_s(decision.ttl_s)
+        limit_s = in_time_s(decision.ttl_s)
         return merge_acks(self._call(Ack, "apply", encode(decision), limit_s))
 
     def renew(self, controller_id: str, ttl_s: float) -> Ack:
         """Extend a lease."""
         body = {"controller_id": controller_id, "ttl_s": ttl_s}
-        acks = self._call(Ack, "renew", body, _in_time_s(ttl_s))
+        acks = self._call(Ack, "renew", body, in_time_s(ttl_s))
         return merge_acks(acks, one_epoch=True)
 
     def release(self, controller_id: str) -> Ack:
@@ -142,7 +142,7 @@ class AskedEngine(ABC):
         return {rank: by_rank[rank] for rank in self._ranks}
 
 
-def _in_time_s(ttl_s: float) -> float:
+def in_time_s(ttl_s: float) -> float:
     """How late an answer about a lease may come: a third of it, time for two more tries.
 
     A length that makes no sense is for the engine to refuse.

@@ -123,11 +123,16 @@ def merge_acks(
         epochs = ", ".join(f"rank {rank} at {ack.epoch}" for rank, ack in acks.items())
         reason = f"the ranks hold different decisions (epochs: {epochs}): apply one to all"
         return Ack(False, epoch, reason)
+    return Ack(not refused, epoch, reason, least_clamped(acks.values()))
+
+
+def least_clamped(acks: Iterable[Ack]) -> dict[str, float]:
+    """The smallest value that any clamped a limit to, by limit."""
     clamped: dict[str, float] = {}
-    for ack in acks.values():
+    for ack in acks:
         for name, value in ack.clamped.items():
             clamped[name] = min(value, clamped.get(name, value))
-    return Ack(not refused, epoch, reason, clamped)
+    return clamped
 
 
 def merge_contract_acks(acks: Mapping[int, ContractAck]) -> ContractAck:

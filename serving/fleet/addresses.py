@@ -69,7 +69,7 @@ def parse_address(text: str) -> Address:
         if not (found := _K8S.fullmatch(text)):
             raise ValueError(f"{text!r}: write k8s://NAMESPACE/LABEL=VALUE:PORT")
         return PodLabel(found["namespace"], found["selector"], int(found["port"]))
-    if text.startswith("ray://"):
+    if text.startswith(RAY):
         if not _RAY.fullmatch(text):
             raise ValueError(f"{text!r}: write ray://APP, or ray://APP/MODEL where it has several")
         return RayApp(text)

@@ -23,6 +23,7 @@ from serving.contracts import (
     ResidentPage,
     Snapshot,
 )
+from serving.engines.asked import in_time_s
 from serving.engines.protocol import Engine, EngineUnavailable, RemoteEngine
 from serving.fleet.ask_all import Switchboard
 from serving.fleet.fleet_journal import FleetJournal, read_news
@@ -199,9 +200,7 @@ class FleetEngine:
         call: Callable[[str, Engine], T],
         lease_s: float = math.inf,
     ) -> tuple[dict[str, T], dict[str, str]]:
-        # A length that makes no sense is for the replicas to refuse.
-        limit_s = min(self._limit_s, lease_s / 3) if lease_s > 0 else self._limit_s
-        return self._board.ask(names, call, limit_s)
+        return self._board.ask(names, call, min(self._limit_s, in_time_s(lease_s)))
 
     def _bring_up(self, shots: Mapping[str, Snapshot]) -> None:
         """Give those that lack it the contract and the decision in force on the others."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from serving.contracts import Ack, ContractAck, Snapshot
-from serving.engines.ranks import sum_up
+from serving.engines.ranks import least_clamped, sum_up
 
 _NAMED = 3  # replicas in one line of text
 
@@ -54,16 +54,12 @@ def merge_acks(acks: Mapping[str, Ack], away: Mapping[str, str]) -> Ack:
     if len(refused) == len(acks) and len(set(refused.values())) == 1:
         every = f"every replica refused: {next(iter(refused.values()))}"
         reasons = [every, *named(away, "is away")]
-    clamped: dict[str, float] = {}
-    for ack in acks.values():
-        for name, value in ack.clamped.items():
-            clamped[name] = min(value, clamped.get(name, value))
     first = next(iter(acks.values())).reason
     return Ack(
         accepted=len(refused) < len(acks),
         epoch=max(ack.epoch for ack in acks.values()),
         reason="; ".join(reasons) or first,
-        clamped=clamped,
+        clamped=least_clamped(acks.values()),
     )
 
 

@@ -30,6 +30,7 @@ from evals.suite.arms import parse_arm
 from serving.contracts import TraceRequest
 from serving.contracts.settings import EngineSettings
 from serving.contracts.state import full_batch
+from serving.core.tenants import DECODE_WORK
 from serving.engines.offered import slos_of
 from serving.engines.profile import EngineProfile
 from serving.engines.replica_tenants import ReplicaTenants
@@ -141,7 +142,7 @@ def run_flood(flood: Flood, policy: str, shares: Shares) -> Result:
     slos = slos_of(workload.senders, traffic.settings)
     running = RunningReplicas(traffic.profile, workload, REPLICAS, hook, slos, flood.sent_to)
     tenants = ReplicaTenants(running, hook, workload)
-    mean_tokens = np.full(len(tenants.names), _MEAN_PROMPT + 2 * _MEAN_ANSWER)
+    mean_tokens = np.full(len(tenants.names), _MEAN_PROMPT + DECODE_WORK * _MEAN_ANSWER)
     controller = FleetController(
         tenants, traffic.settings.contract, mean_tokens, traffic.profile
     )
