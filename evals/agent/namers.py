@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from evals.agent.learners import Learnt
 from evals.arms.switching import States
 from evals.suite.arms import ControllerOptions, controller_config
+from graphs.long_horizon import note
 from hmas_agents import rule_table
-from hmas_agents.choice import key_of
+from hmas_agents.choice import choose, key_of
 from hmas_agents.config import Config
+from hmas_agents.guardrails import OK
+from hmas_agents.records import Proposal
 from hmas_agents.situation import Situation
 from hmas_agents.twin.candidates import candidates_for
-from hmas_agents.twin.prediction import gain, margin
 from hmas_agents.twin.process import InProcess
 from hmas_agents.twin.question import Candidate
 from hmas_agents.twin.twin import Twin
@@ -85,7 +87,7 @@ def _by_twin(
     situation: Situation, config: Config, first: Sequence[Candidate], own: int,
     worth: Callable[[Candidate], float],
 ) -> Chosen:  # fmt: skip
-    """The largest gain that exceeds its margin, as the long horizon has it; else what is in force.
+    """What the long horizon would put in force of these, or what is in force.
 
     `first` begins with what is in force.
     """
@@ -94,13 +96,12 @@ def _by_twin(
     every = list((kept | {_key(one): one for one in others if _key(one) not in kept}).values())
     twin = Twin(config.twin, forecaster=InProcess())
     predictions = twin.predict(situation, every, kept=len(kept))
-    chosen, most = 0, 0.0
-    for i, prediction in enumerate(predictions[1:], start=1):
-        if prediction is None or predictions[0] is None:
-            continue
-        gained = gain(prediction, predictions[0])
-        if gained > max(most, margin(prediction, predictions[0])):
-            chosen, most = i, gained
+    proposals = [Proposal("twin", each.policy, each.params, verdict=OK) for each in every]
+    for proposal, prediction in zip(proposals, predictions, strict=True):
+        if prediction is not None:
+            note(proposal, prediction, predictions[0], twin)
+    best, _ = choose(proposals[0], proposals[1:], None, twin_enabled=True)
+    chosen = next(i for i, proposal in enumerate(proposals) if proposal is best)
     assert twin.answer is not None  # without a wall-clock limit there is one
     tried = sum(bool(seen) for seen in twin.answer.forecasts)
     return Chosen(worth(every[chosen]), chosen > 0, twin.answer.work_s, tried)
