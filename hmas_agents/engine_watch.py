@@ -49,7 +49,7 @@ class EngineWatch:
         self._feedback = Feedback(config)
         self._lock = threading.Lock()
         self._cursor: int | None = None
-        self._held: ContractInForce | None = None
+        self._held: tuple[tuple[float, int], ContractInForce] | None = None
         self.arrivals = 0
         self.expected: tuple[Expected, ...] = ()
         self.told: tuple[Expected, ...] = ()
@@ -81,9 +81,9 @@ class EngineWatch:
         """
         snapshot, _ = self.look()
         inside = _not_after(self._engine.inside(MAX_INSIDE), snapshot.now_s)
-        held = self._engine.contract()
         twin, ranks = self._config.twin, rank_count(snapshot)
         with self._lock:
+            held = self._contract(snapshot)
             window, span_s = self._feedback.recent_requests(twin.window_s, MAX_WINDOW * ranks)
             return Situation(
                 snapshot=snapshot,
@@ -128,12 +128,17 @@ class EngineWatch:
             return self._feedback.rate(tenant, slo_class, window_s)
 
     def _weighted(self, snapshot: Snapshot, state: ShortState) -> ShortState:
-        """The state with what the tenants weigh; the contract is read when it has changed."""
-        if self._held is None or self._held.epoch != snapshot.contract_epoch:
-            self._held = self._engine.contract()
-        contract = self._held.contract
+        """The state with what the tenants weigh."""
+        contract = self._contract(snapshot).contract
         weights = {name: contract.terms_of(name).weight for name in state.requests_by_tenant}
         return replace(state, weight_by_tenant=weights)
+
+    def _contract(self, snapshot: Snapshot) -> ContractInForce:
+        """In force; read when it has changed, or the engine has started anew."""
+        of = snapshot.started_s, snapshot.contract_epoch
+        if self._held is None or self._held[0] != of:
+            self._held = of, self._engine.contract()
+        return self._held[1]
 
     def _take(self, snapshot: Snapshot, page: JournalPage) -> None:
         self._feedback.observe(snapshot, page)

@@ -179,3 +179,13 @@ def test_the_twins_future_finds_in_the_cache_what_the_engine_has_found(cached, m
     }
     attainment = Forecasts(situation, 10.0).forecast(Candidate("fcfs"), seed=0).attainment
     assert attainment == pytest.approx(met, abs=0.05)
+
+
+def test_an_engine_that_has_started_anew_is_asked_for_its_contract_though_its_epoch_is_the_same():
+    engine = FakeEngine(now_s=100.0)
+    watch = EngineWatch(engine, load_config(None), None)
+    watch.look()
+    engine.held_contract = ContractInForce(0, Contract(tenants={"acme": TenantTerms(weight=3)}))
+    engine.started_s, engine.now_s = 150.0, 160.0
+    engine.events = [arrival(0, 155.0, tenant="acme")]
+    assert watch.look()[1].weight_by_tenant == {"acme": 3.0}
