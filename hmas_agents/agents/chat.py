@@ -112,6 +112,11 @@ def _closing() -> ModelFault:
     return ModelFault("model_unreachable", "the controller closes")
 
 
+def _of_closed(client: openai.OpenAI, error: RuntimeError) -> Exception:
+    """What a call on a client that another thread closed came to; httpx has no error for it."""
+    return _closing() if client.is_closed() else error
+
+
 def model_client(base_url: str, api_key: str, timeout_s: float) -> openai.OpenAI:
     """A client that reads no more than `MAX_BODY_BYTES` of any answer and never retries."""
     return openai.OpenAI(
@@ -157,8 +162,10 @@ def _body(client: openai.OpenAI, call: Callable[..., Any], timeout_s: float) -> 
         if isinstance(error, _ReplyTooLongError) or isinstance(error.__cause__, _ReplyTooLongError):
             raise ModelFault("reply_invalid", _TOO_LONG, billed=True) from error
         raise ModelFault("model_unreachable", f"{client.base_url}: {error}") from error
+    except RuntimeError as error:
+        raise _of_closed(client, error) from error
     except (openai.OpenAIError, httpx.HTTPError, ValueError, TypeError) as error:
-        detail = f"not a chat completion: {str(error)[:200]}"
+        detail = f"not a completion: {str(error)[:200]}"
         raise ModelFault("reply_invalid", detail) from error
     body: bytes = response.http_response.content
     return body
@@ -187,6 +194,8 @@ def listed_models(client: openai.OpenAI, timeout_s: float) -> dict[str, str]:
     except openai.APIStatusError as error:
         detail = f"HTTP {error.status_code}: {error.message[:200]}"
         raise ModelFault("model_unreachable", detail) from error
+    except RuntimeError as error:
+        raise _of_closed(client, error) from error
     except (openai.OpenAIError, httpx.HTTPError, _ReplyTooLongError, ValueError) as error:
         detail = f"{client.base_url}: {str(error)[:200]}"
         raise ModelFault("model_unreachable", detail) from error
@@ -305,7 +314,7 @@ def _read(body: bytes) -> Answer:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        detail = f"not a chat completion: {key + ': ' if key else ''}{first['msg'][:200]}"
+        detail = f"not a completion: {key + ': ' if key else ''}{first['msg'][:200]}"
         raw = body[: 4 * MAX_RAW_CHARS].decode(errors="replace")[:MAX_RAW_CHARS]
         raise ModelFault("reply_invalid", detail, raw, billed=True) from error
     try:

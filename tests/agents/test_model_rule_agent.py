@@ -108,6 +108,14 @@ def test_an_endpoint_that_is_not_there_is_no_error():
     model_agent.close()
 
 
+def test_a_question_that_begins_while_the_controller_closes_is_no_error():
+    with agent(choice("larger_steps")) as (model_agent, model):
+        model_agent.close()
+        assert tick(model_agent, 0.0) == tick(model_agent, 2.0) == [BY_RULE]
+        assert model_agent.faults == 2
+        assert not model.asked
+
+
 def test_its_calls_go_through_the_same_arbiter_and_pace():
     with serving(choice("larger_steps")) as model:
         said = {"model": {"replaces": "batching", "base_url": model.url}}
