@@ -84,7 +84,10 @@ class _Search:
         )  # fmt: skip
 
     def _first_future(self) -> list[int]:
-        """Try what is kept, and of the others what most of the work to spare is for."""
+        """Try what is kept, and of the others what most of the work to spare is for.
+
+        None of the others where what is in force is perfect: then there is nothing to gain.
+        """
         alive = self._try([0], 0)
         while alive and (shorter_s := self._affordable_s()) < self._horizon_s:
             self._horizon_s = shorter_s
@@ -93,6 +96,10 @@ class _Search:
             self._costs_s[0].clear()
             alive = self._try([0], 0)
         alive += self._try(range(1, self._kept), 0)
+        if self._is_perfect(1) and self._futures > 1:
+            self._try([0], 1)
+            if self._is_perfect(_NOTHING_TO_GAIN):
+                return alive
         entering_s = LEAST_ENTERING * self._cost_s(1)
         futures = int(_times(self._spare_s(1) - entering_s, self._final_s)) + self._futures
         if futures < self._futures:  # half of them choose, so it is a power of two
@@ -106,6 +113,11 @@ class _Search:
             alive += self._try([i], 0)
         return alive
 
+    def _is_perfect(self, futures: int) -> bool:
+        """Whether what is in force met all there was, on so many futures or more."""
+        seen = self._seen[0]
+        return len(seen) >= futures and min(one.worth for one in seen) >= 1.0
+
     def _affordable_s(self) -> float:
         """How far to look, so that some can enter and the finalists meet every future."""
         trials = LEAST_ENTERING + (self._kept + 1) * self._futures
@@ -118,7 +130,7 @@ class _Search:
     def _go_on(self, alive: Sequence[int], done: int) -> list[int]:
         """Those that are tried on the next futures, up to twice as many: as a rung pays for."""
         seen, kept = self._seen, [i for i in alive if i < self._kept]
-        if done >= _NOTHING_TO_GAIN and min(one.worth for one in seen[0]) >= 1.0:
+        if self._is_perfect(_NOTHING_TO_GAIN):
             return kept
         worths = {i: sum(one.worth for one in seen[i]) for i in alive}
         leads = sorted((i for i in alive if i not in kept), key=lambda i: -worths[i])
@@ -159,6 +171,9 @@ class _Search:
         for i in candidates:
             if time.monotonic() > self._deadline_s:
                 raise _OutOfTimeError
+            if len(self._seen[i]) > seed:  # what is in force may be a future ahead
+                tried.append(i)
+                continue
             begun_s = self._trials.work_s
             try:
                 self._seen[i].append(self._trials.forecast(self._question.candidates[i], seed))

@@ -78,9 +78,9 @@ def test_all_see_the_same_futures():
         assert futures == list(range(len(futures)))
 
 
-def test_where_nothing_is_to_be_had_the_others_are_tried_no_further():
+def test_where_nothing_is_to_be_had_no_other_is_tried():
     said = search(question(50, kept=2), lambda i, future: 1.0)
-    assert [len(shares) for shares in said.forecasts] == [32] * 2 + [2] * 48
+    assert [len(shares) for shares in said.forecasts] == [32] * 2 + [0] * 48
 
 
 def test_a_candidate_that_fails_costs_only_itself():

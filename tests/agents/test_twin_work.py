@@ -41,7 +41,7 @@ def decided(one: Situation, futures: int = 32) -> Answer:
     return answer(Question(one, candidates, kept=1, futures=futures, horizon_s=60.0))
 
 
-@pytest.mark.parametrize(("running", "waits"), [(200, 0), (50, 5000)])
+@pytest.mark.parametrize(("running", "waits"), [(200, 300), (50, 5000)])
 def test_a_decision_stays_within_its_work(running, waits):
     said = decided(long_answers(running, waits))
     assert said.faults == ()
@@ -54,9 +54,9 @@ def test_without_the_bound_it_would_take_several_times_as_long(monkeypatch):
     most_s = search.MOST_S
     monkeypatch.setattr(search, "PLANNED_S", 1e9)
     monkeypatch.setattr(search, "MOST_S", 1e9)
-    assert decided(long_answers(200, 0), futures=8).work_s > 2 * most_s
+    assert decided(long_answers(200, 300), futures=8).work_s > 2 * most_s
 
 
 def test_a_bound_decision_comes_out_the_same_again():
-    one = long_answers(200, 0)
+    one = long_answers(200, 300)
     assert decided(one) == decided(one)
