@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evals.arms.case import Counts, SimulatedCase
 from evals.arms.engine import build_simulated
-from evals.arms.steering import RENEW_S, Steering
+from evals.arms.fixed import serve_fixed
 from evals.arms.stock import deadline_ms
 from evals.result.metrics import CaseRun, Facts
 from evals.suite.arms import parse_arm
@@ -160,13 +160,7 @@ class Search:
         ]
         engine = build_simulated(case.profile, case.settings, False)
         engine.tell_lengths()
-        engine.gaps_of_s = case.counted_s
-        steering = Steering(engine, case.profile, case.arm.name)
         rules = plan.rules.format(half=max(1, case.profile.max_active_requests // 2))
-        steering.put_in_force(parse_arm(f"fixed-priority{rules}"), "a plan of the search")
-        served = engine.run_columns(
-            columns(requests, case.profile), ((RENEW_S, steering.renew),), case.span.until_s,
-            requests=requests,
-        )  # fmt: skip
-        return served, requests, engine
+        arm, workload = parse_arm(f"fixed-priority{rules}"), columns(requests, case.profile)
+        return serve_fixed(engine, case, arm, workload, requests), requests, engine
 

@@ -4,7 +4,9 @@ The arms `fixed-NAME...`, orders from the literature, what H-MAS starts with, an
 development half.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from evals.arms.case import SimulatedCase
 from evals.arms.engine import BuildEngine, RunnableEngine, build_simulated, run_on
@@ -12,7 +14,13 @@ from evals.arms.steering import RENEW_S, Steering
 from evals.result.metrics import CaseRun
 from evals.result.recording import RecordedEngine
 from evals.suite.arms import Arm, controller_config, parse_arm
+from serving.contracts import TraceRequest
+from serving.engines.offered import Workload
+from serving.engines.served import Served
 from serving.policies import POLICIES
+
+if TYPE_CHECKING:
+    from serving.engines.compiled import CompiledEngine
 
 # What is searched for the best fixed arm; of equals the first is taken. Orders by deadline, work
 # and value, under rules that have paid: all orders under all rules would take hours.
@@ -61,6 +69,18 @@ def _best_told(case: SimulatedCase) -> CaseRun:
         engine.tell_lengths()
         runs.append(replace(_run(case, parse_arm(name), engine), chosen={"fixed": name}))
     return max(runs, key=case.met)
+
+
+def serve_fixed(
+    engine: "CompiledEngine", case: SimulatedCase, arm: Arm, workload: Workload,
+    requests: Sequence[TraceRequest],
+) -> Served:  # fmt: skip
+    """As `run_fixed`, from columns to columns: outcomes take longer to make than to come about."""
+    engine.gaps_of_s = case.counted_s
+    steering = Steering(engine, case.profile, case.arm.name)
+    steering.put_in_force(arm, "fixed for the whole run")
+    tickers = ((RENEW_S, steering.renew),)
+    return engine.run_columns(workload, tickers, case.span.until_s, requests=requests)
 
 
 def _run(case: SimulatedCase, arm: Arm, engine: RunnableEngine) -> CaseRun:

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from evals.arms.case import SimulatedCase
-from evals.arms.engine import BuildEngine
-from evals.arms.fixed import FIXED_ARMS, run_fixed
+from evals.arms.engine import BuildEngine, build_simulated
+from evals.arms.fixed import FIXED_ARMS, run_fixed, serve_fixed
 from evals.arms.switching import follow
 from evals.result.metrics import CaseRun, Facts
 from evals.suite.arms import controller_config, parse_arm
+from serving.engines.offered import columns
 
 SHORTLIST = 3
 HORIZON_WINDOWS = 2  # most requests that a window admits have left by the end of the next
@@ -36,14 +37,14 @@ def rank_fixed(
     case: SimulatedCase, build_engine: BuildEngine
 ) -> tuple[tuple[str, ...], CaseRun]:
     """`FIXED_ARMS` on the case's requests, best first, of equals the first; and the best run."""
-    met, best = dict[str, int](), None
+    workload = columns(case.requests, case.profile)
+    targets_ms, counted, met = case.targets_ms(), case.counted, dict[str, int]()
     for name in FIXED_ARMS:
-        run = run_fixed(replace(case, arm=parse_arm(name)), build_engine)
-        met[name] = case.met(run)
-        if best is None or met[name] > case.met(best):
-            best = run
-    assert best is not None
-    return tuple(sorted(met, key=lambda name: -met[name])), best
+        engine = build_simulated(case.profile, case.settings, False)
+        served = serve_fixed(engine, case, parse_arm(name), workload, case.requests)
+        met[name] = int((served.met(targets_ms) & counted).sum())
+    ranked = tuple(sorted(met, key=lambda name: -met[name]))
+    return ranked, run_fixed(replace(case, arm=parse_arm(ranked[0])), build_engine)
 
 
 def switch_greedily(
