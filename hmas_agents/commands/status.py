@@ -120,37 +120,14 @@ def render_snapshot(snapshot: Snapshot, own: tuple[str, ...] = ()) -> Group:
         rows["away"] = "\n".join(f"{name}: {why}" for name, why in snapshot.away.items())
     for name, text in rows.items():
         facts.add_row(Text(name, style="bold"), Text(text))
-    each = _replicas if any(rank.replica for rank in snapshot.ranks) else _ranks
-    tables = [*([each(snapshot)] if snapshot.ranks else []), _tenants(snapshot, own)]
+    tables = [_replicas(snapshot)] * bool(snapshot.ranks) + [_tenants(snapshot, own)]
     return Group(facts, *tables)
 
 
-def _ranks(snapshot: Snapshot) -> Table:
-    table = Table("rank", "policy", "controller", box=None)
-    names = ("epoch", "lease", "waiting", "running", "kv blocks", "steps", "last step", "faults")
-    for name in names:
-        table.add_column(name, justify="right")
-    for rank in snapshot.ranks:
-        table.add_row(
-            str(rank.rank),
-            rank.policy,
-            Text(rank.controller_id or "-"),
-            str(rank.epoch),
-            f"{rank.lease_left_s:.0f} s",
-            str(rank.queue.waiting),
-            str(rank.batch.running),
-            f"{rank.kv.used_blocks}/{rank.kv.total_blocks}",
-            str(rank.batch.steps),
-            f"{rank.batch.last_step_s * 1e3:.0f} ms",
-            str(rank.policy_errors),
-        )
-    return table
-
-
 def _replicas(fleet: Snapshot) -> Table:
-    """A row for each replica that answers (for each of its ranks), and each that is away."""
+    """A row for each rank, in a fleet of each replica that answers, and each that is away."""
     table = Table(box=None, padding=(0, 1))
-    for name in ("replica", "state", "policy"):
+    for name in ("replica" if any(one.replica for one in fleet.ranks) else "", "state", "policy"):
         table.add_column(name)
     for name in ("epoch", "waiting", "running", "kv"):
         table.add_column(name, justify="right")
@@ -184,26 +161,32 @@ def _end_of(name: str) -> str:
 
 
 def _tenants(snapshot: Snapshot, own: tuple[str, ...]) -> Table:
-    table = Table("tenant", "class", box=None)
-    counts = ("received", "inside", "finished", "aborted", "rejected", "met")
-    for name in (*counts, "attainment", "cached", "tokens out"):
-        table.add_column(name, justify="right")
+    """What tenants sent and got since start, in 80 columns; `--json` has every count."""
+    table = Table(box=None, collapse_padding=True, pad_edge=False)
+    for name in ("tenant", "class"):  # they give way where there is little room
+        table.add_column(name, overflow="ellipsis")
+    for name in ("received", "inside", "rejected", "met", "cached", "out"):
+        table.add_column(name, justify="right", no_wrap=True)
     for c in sorted(snapshot.counters, key=lambda counter: counter.tenant in own):
-        gone = c.finished + c.aborted  # rejected ones were never received
         table.add_row(
-            Text(c.tenant + (" (the controller's own)" if c.tenant in own else "")),
+            Text(c.tenant + "*" * (c.tenant in own)),
             Text(c.slo_class),
-            str(c.received),
-            str(c.received - gone),
-            str(c.finished),
-            str(c.aborted),
-            str(c.rejected),
-            str(c.met),
+            _count(c.received),
+            _count(c.received - c.finished - c.aborted),  # rejected ones were never received
+            _count(c.rejected),
             f"{c.met / c.judged:.1%}" if c.judged else "-",
             f"{c.cached_prompt_tokens / c.prompt_tokens:.1%}" if c.prompt_tokens else "-",
-            str(c.output_tokens),
+            _count(c.output_tokens),
         )
+    if any(c.tenant in own for c in snapshot.counters):
+        table.caption, table.caption_justify = "* the controller's own requests", "left"
     return table
+
+
+def _count(number: int) -> str:
+    if number < 100_000:
+        return str(number)
+    return f"{number / 1e3:.0f}k" if number < 1_000_000 else f"{number / 1e6:.1f}M"
 
 
 def _seconds(value: float | None) -> str:
