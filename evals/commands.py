@@ -47,7 +47,12 @@ def run(
         Literal["sim", "live"],
         typer.Option(help="sim: in virtual time, no server. live: a running server."),
     ] = "sim",
-    url: Annotated[str, typer.Option(help="live: the server.")] = "http://127.0.0.1:8000",
+    url: Annotated[
+        str, typer.Option(help="live: the server, or several as `hmas run --url` takes them.")
+    ] = "http://127.0.0.1:8000",
+    through: Annotated[
+        str, typer.Option(metavar="URL", help="live: the router before them, that clients send to.")
+    ] = "",
     model: Annotated[str, typer.Option(help="live: model to load; default: the first.")] = "",
     token_file: Annotated[Path, typer.Option(help="live: token of the control routes.")] = Path(
         "var/hmas.token"
@@ -122,6 +127,8 @@ def run(
 
     hmas eval run evals/suites/live.toml --serve
 
+    hmas eval run my.toml --engine live --url dns://vllm:80 --through http://gate
+
     hmas eval run my_suite.toml --serve --server sglang=http://127.0.0.1:30000
     """
     from evals.eval_run import EvalRequest, LiveTarget, changed, run_eval
@@ -140,13 +147,16 @@ def run(
     live = serve or engine == "live"
     if live and cassette is not None:
         raise typer.BadParameter("--cassette: a live run asks the model itself")
+    if through and (serve or not live):
+        raise typer.BadParameter(f"--through {through}: goes with --engine live, without --serve")
     if server and not live:
         raise typer.BadParameter(f"--server {server[0]}: goes with --serve or --engine live")
+    target = LiveTarget(url, model, token_file, serve, tuple(server or ()), through)
     request = EvalRequest(
         changed(load_suite(suite_file), seed, minutes, arms),
         None if trace is None else trace_file(trace, trace_format, draw),
         ControllerOptions(config_path=config, model_url=model_url, cassette=cassette), out, jobs,
-        readings, LiveTarget(url, model, token_file, serve, tuple(server or ())) if live else None,
+        readings, target if live else None,
     )  # fmt: skip
     with CaseProgress() as progress:
         result = run_eval(request, progress)

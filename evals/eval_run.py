@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from evals.live.own_server import own_server
-from evals.live.server import Server, connect, named_urls
+from evals.live.server import Server, connect, is_url, named_urls
 from evals.machines.profile_file import machine_of
 from evals.progress import CaseProgress
 from evals.report.files import write_files
@@ -41,6 +41,7 @@ class LiveTarget:
     # the length of the run, and `token_file` is not read.
     serve: bool = False
     plain: tuple[str, ...] = ()  # further ones without the hook, each NAME=URL, which run already
+    through: str = ""  # the URL that clients send to, of a router before `url`; empty: to `url`
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +150,14 @@ def _run_on(
     request: EvalRequest, target: LiveTarget, plain: Sequence[Server], progress: CaseProgress
 ) -> SuiteRun:
     from evals.live.run import LiveRun, run_live_suite
-    from serving.engines.live import LiveEngine, read_token
+    from serving.engines.live import read_token
+    from serving.fleet.connect import connect as connect_engine
 
-    suite, url = request.suite, target.url.rstrip("/").removesuffix("/v1")
-    engine = LiveEngine(url, read_token(target.token_file))
+    suite, where = request.suite, target.url.rstrip("/").removesuffix("/v1")
+    url = target.through.rstrip("/").removesuffix("/v1") or where
+    if not is_url(url):
+        raise CommandError(f"--url {where}: clients send to one URL: say it with --through")
+    engine = connect_engine(where, read_token(target.token_file))
     server = connect(url, engine)
     if target.model:
         server = replace(server, model=target.model)

@@ -6,7 +6,6 @@ many ticks the new one had decision and contract. Run by `python -m evals.checks
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -16,13 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
 from pathlib import Path
 from typing import IO
 
 import httpx
 
+from evals.checks.router import router
 from evals.suite.suite import SMALL_MACHINE
 from serving.engines.live import LiveEngine
 from serving.engines.protocol import EngineUnavailable
@@ -190,49 +188,6 @@ class Check:
             over.set()
             for thread in threads:
                 thread.join()
-
-
-@contextmanager
-def router(servers: list[str], port: int) -> Iterator[None]:
-    """A round-robin router; a server that takes no connection is passed over."""
-    turns = count()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            turn = next(turns)
-            for step in range(len(servers)):
-                url = servers[(turn + step) % len(servers)] + self.path
-                try:
-                    answer = httpx.post(url, content=body, timeout=120,
-                                        headers={"Content-Type": "application/json"})  # fmt: skip
-                except httpx.ConnectError:
-                    continue
-                except httpx.HTTPError:
-                    break  # it may have begun: not sent twice
-                self._answer(answer.status_code, answer.content)
-                return
-            self._answer(502, json.dumps({"error": {"message": "no server"}}).encode())
-
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name there
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def _until(holds: Callable[[], bool], limit_s: float, every_s: float = 0.1) -> None:

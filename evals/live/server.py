@@ -90,7 +90,7 @@ def named_urls(options: Iterable[str], arms: Collection[str]) -> dict[str, str]:
     for option in options:
         name, equals, url = option.partition("=")
         url = url.rstrip("/").removesuffix("/v1")
-        if not equals or not _NAME.fullmatch(name) or not _is_url(url):
+        if not equals or not _NAME.fullmatch(name) or not is_url(url):
             raise SuiteError(
                 f"--server {option}: expected NAME=URL, such as sglang=http://127.0.0.1:30000"
             )
@@ -223,7 +223,8 @@ def _counted(response: httpx.Response) -> float | None:
     return sum(counts) if counts else None
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether a text is one URL of a server."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

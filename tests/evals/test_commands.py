@@ -206,6 +206,12 @@ def test_live_without_a_server_says_what_to_do(suite, tmp_path):
     url = "http://127.0.0.1:9"
     result = run(suite, "--engine", "live", "--token-file", token, "--url", url)
     assert (result.exit_code, "is the server up?" in result.stderr) == (1, True)
+    both = f"{url},http://127.0.0.1:10"
+    result = run(suite, "--engine", "live", "--token-file", token, "--url", both)
+    assert (result.exit_code, "say it with --through" in result.stderr) == (2, True)
+    routed = ("--url", both, "--through", url)
+    result = run(suite, "--engine", "live", "--token-file", token, *routed)
+    assert (result.exit_code, f"{url}/v1/models" in result.stderr) == (1, True)
 
 
 def test_a_server_is_started_here_or_not_at_all(suite):
@@ -218,6 +224,7 @@ def test_a_server_is_started_here_or_not_at_all(suite):
     ("options", "code", "says"),
     [
         (["--server", "sglang=http://h:1"], 2, "--server sglang=http://h:1: goes with --serve"),
+        (["--through", "http://h:1"], 2, "--through http://h:1: goes with --engine live"),
         (["--serve", "--server", "hmas=http://h:1"], 2, "--server hmas=http://h:1: 'hmas' is"),
         (["--serve", "--server", "a=http://127.0.0.1:9"], 1, "--server a=http://127.0.0.1:9: /v1"),
     ],
