@@ -25,6 +25,7 @@ from serving.contracts import (
     ContractInForce,
     Decision,
     JournalPage,
+    Parts,
     ResidentPage,
     Snapshot,
 )
@@ -166,9 +167,9 @@ class RecordedEngine:
         """Refused."""
         return self._refused(decision.policy)
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+    def renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
         """Refused."""
-        return self._refused(f"{ttl_s:g} s for {controller_id}")
+        return self._refused(f"{ttl_s:g} s, {len(parts or {})} parts for {controller_id}")
 
     def release(self, controller_id: str) -> Ack:
         """Refused: nothing is held."""

@@ -18,11 +18,14 @@ from serving.contracts import (
     KVState,
     Limits,
     Outcome,
+    Parts,
     QueueState,
     ResidentPage,
     ResidentRequest,
     Snapshot,
     Stopped,
+    TenantCounters,
+    TenantLoad,
 )
 from serving.contracts.settings import EngineSettings, judge_change
 from serving.engines.protocol import EngineUnavailable
@@ -52,6 +55,9 @@ class FakeEngine:
     stopped: Stopped | None = None
     held_contract: ContractInForce = field(default_factory=lambda: ContractInForce(0, Contract()))
     started_s: float = 0.0
+    parts: Parts = field(default_factory=dict)
+    counters: tuple[TenantCounters, ...] = ()
+    loads: tuple[TenantLoad, ...] = ()
 
     def _tick(self) -> None:
         if self.down:
@@ -61,6 +67,7 @@ class FakeEngine:
 
     def _default(self) -> None:
         self.owner, self.policy, self.params, self.limits = "", "fcfs", {}, STOCK
+        self.parts = {}
         self.epoch += 1
 
     def now(self) -> float:
@@ -87,7 +94,8 @@ class FakeEngine:
             kv=self.kv,
             cost=CostCoefficients(0.005, 3e-5, 3e-5),
             length_coverage=None,
-            counters=(),
+            counters=self.counters,
+            loads=self.loads,
             journal_head=len(self.events),
             stopped=self.stopped,
             contract_epoch=self.held_contract.epoch,
@@ -116,11 +124,12 @@ class FakeEngine:
         self.lease_until_s = self.now_s + decision.ttl_s
         return Ack(True, self.epoch)
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+    def renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
         self._tick()
         if self.owner != controller_id:
             return Ack(False, self.epoch, f"no lease of {controller_id}")
         self.lease_until_s = self.now_s + ttl_s
+        self.parts = self.parts if parts is None else parts
         return Ack(True, self.epoch)
 
     def release(self, controller_id: str) -> Ack:

@@ -23,10 +23,13 @@ from serving.contracts.contract import (
 from serving.contracts.decisions import (
     PERSON,
     PINNED_S,
+    WHOLE,
     Ack,
     Decision,
     Envelope,
+    Parts,
     Stopped,
+    TenantPart,
 )
 from serving.contracts.limits import Limits
 from serving.contracts.requests import (
@@ -58,6 +61,7 @@ __all__ = [
     "PINNED_S",
     "SLO",
     "SLO_CLASSES",
+    "WHOLE",
     "Ack",
     "Arrival",
     "BatchState",
@@ -78,6 +82,7 @@ __all__ = [
     "Limits",
     "Miss",
     "Outcome",
+    "Parts",
     "QueueState",
     "ResidentPage",
     "ResidentRequest",
@@ -85,6 +90,7 @@ __all__ = [
     "Stopped",
     "TenantCounters",
     "TenantLoad",
+    "TenantPart",
     "TenantTerms",
     "Totals",
     "TraceRequest",

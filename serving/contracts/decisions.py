@@ -1,5 +1,6 @@
 """What may a controller ask of an engine, and what does the engine answer?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from serving.contracts.codec import STRICT
@@ -7,6 +8,7 @@ from serving.contracts.limits import Limits
 
 PERSON = "person:"  # how a person's `controller_id` begins: it outranks every controller
 PINNED_S = 10 * 365 * 86_400.0  # ttl_s of a person's decision that holds until it is released
+_TOUCH = 1e-6  # so that three thirds of 10 are 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,27 @@ class Decision:
     params: dict[str, float]
     limits: Limits
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPart:
+    """What one replica gives of a tenant's terms, which a contract promises for the whole fleet.
+
+    Factors: `share` on its weight and floor, `limits` on `tokens_per_minute` and `max_waiting`.
+    Both are 1 where one engine is all there is. With a lease only: they end as it does.
+    """
+
+    __pydantic_config__ = STRICT
+    share: float = 1.0
+    limits: float = 1.0
+
+    def of_limit(self, limit: int | None) -> int | None:
+        """The part of a limit, rounded down, but never 0, which would be none at all."""
+        return None if limit is None else max(1, int(limit * self.limits + _TOUCH))
+
+
+Parts = Mapping[str, TenantPart]  # by tenant; who is not named has the whole
+WHOLE = TenantPart()
 
 
 @dataclass(frozen=True, slots=True)

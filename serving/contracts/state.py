@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contracts.codec import STRICT
-from serving.contracts.decisions import Envelope, Stopped
+from serving.contracts.decisions import Envelope, Stopped, TenantPart
 from serving.contracts.limits import Limits
 
 Tokens = TypeVar("Tokens", float, NDArray[np.float64])
@@ -174,6 +174,7 @@ class Snapshot:
     started_s: float = 0.0
     replica: str = ""
     away: dict[str, str] = field(default_factory=dict)
+    loads: tuple[TenantLoad, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +210,4 @@ class Totals:
     stopped: bool = False
     contract_epoch: int = 0
     loads: tuple[TenantLoad, ...] = ()
+    parts: dict[str, TenantPart] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from serving.contracts import (
     ContractInForce,
     Decision,
     JournalPage,
+    Parts,
     ResidentPage,
     Snapshot,
     decode,
@@ -73,9 +74,11 @@ class AskedEngine(ABC):
         limit_s = in_time_s(decision.ttl_s)
         return merge_acks(self._call(Ack, "apply", encode(decision), limit_s))
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+    def renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
         """Extend a lease."""
-        body = {"controller_id": controller_id, "ttl_s": ttl_s}
+        body: dict[str, Any] = {"controller_id": controller_id, "ttl_s": ttl_s}
+        if parts is not None:
+            body["parts"] = {tenant: encode(part) for tenant, part in parts.items()}
         acks = self._call(Ack, "renew", body, in_time_s(ttl_s))
         return merge_acks(acks, one_epoch=True)
 

@@ -20,6 +20,7 @@ from serving.contracts import (
     Decision,
     JournalPage,
     Outcome,
+    Parts,
     ResidentPage,
     Snapshot,
     TraceRequest,
@@ -113,9 +114,9 @@ class CompiledEngine:
         """Put a decision in force."""
         return self.hook.apply(decision)
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+    def renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
         """Extend a lease."""
-        return self.hook.renew(controller_id, ttl_s)
+        return self.hook.renew(controller_id, ttl_s, parts)
 
     def release(self, controller_id: str) -> Ack:
         """Give a lease back."""

@@ -12,6 +12,7 @@ from serving.contracts import (
     ContractInForce,
     Decision,
     JournalPage,
+    Parts,
     ResidentPage,
     Snapshot,
 )
@@ -36,8 +37,12 @@ class Engine(Protocol):
         """Put a decision in force. A refused one leaves the engine (the rank) as it was."""
         ...
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:
-        """Extend the lease of the decision in force to `ttl_s` seconds from now."""
+    def renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
+        """Extend the lease of the decision in force to `ttl_s` seconds from now.
+
+        A replica of a fleet gives tenants these `parts` of their terms until then; None leaves
+        them as they are. A fleet divides the terms itself.
+        """
         ...
 
     def release(self, controller_id: str) -> Ack:

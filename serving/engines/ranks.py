@@ -25,6 +25,7 @@ from serving.contracts import (
     QueueState,
     Snapshot,
     TenantCounters,
+    TenantLoad,
 )
 from serving.engines.joint_journal import join_cursors
 
@@ -80,6 +81,7 @@ def sum_up(ranks: Sequence[Snapshot], lead: Snapshot, journal_head: int) -> Snap
         cost=max(ranks, key=lambda rank: rank.batch.steps).cost,
         length_coverage=_mean((rank.length_coverage, rank.batch.steps) for rank in ranks),
         counters=_merge_counters(ranks),
+        loads=_merge_loads(ranks),
         journal_head=journal_head,
         policy_errors=sum(rank.policy_errors for rank in ranks),
         last_error="; ".join(f"{rank_name(r)}: {r.last_error}" for r in ranks if r.last_error),
@@ -180,6 +182,16 @@ def _merge_counters(ranks: Sequence[Snapshot]) -> tuple[TenantCounters, ...]:
             before = totals.get(key, [0] * len(values))
             totals[key] = [a + b for a, b in zip(before, values, strict=True)]
     return tuple(TenantCounters(*key, *totals[key]) for key in sorted(totals))
+
+
+def _merge_loads(ranks: Sequence[Snapshot]) -> tuple[TenantLoad, ...]:
+    totals: dict[str, TenantLoad] = {}
+    for load in (one for rank in ranks for one in rank.loads):
+        sofar = totals.get(load.tenant, TenantLoad(load.tenant, 0, 0))
+        totals[load.tenant] = TenantLoad(
+            load.tenant, sofar.waiting + load.waiting, sofar.inside + load.inside
+        )
+    return tuple(totals.values())
 
 
 def _sum_kv(parts: Sequence[KVState]) -> KVState:

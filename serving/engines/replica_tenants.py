@@ -3,20 +3,19 @@
 What a controller of many replicas sees and does between two stretches of `RunningReplicas`.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contracts import TenantTerms
+from serving.contracts import WHOLE, Contract, Parts
 from serving.core.tenants import DECODE_WORK
 from serving.engines.offered import Workload
 from serving.engines.replica_steps import Hooks
 from serving.engines.replicas import RunningReplicas
+from serving.perception.lanes import LEAST_LANE_WEIGHT, divided_floors
 
 Table = NDArray[np.float64]  # a row for each replica, a column for each tenant
-_LEAST_WEIGHT = 1e-3  # as lanes have it
 
 
 class ReplicaTenants:
@@ -64,18 +63,24 @@ class ReplicaTenants:
         tokens = self._workload.prompt_tokens[:sent] + self._workload.output_tokens[:sent]
         return self._sum(tokens, sent)
 
-    def promise(self, k: int, terms: Sequence[TenantTerms]) -> None:
-        """Put the weights and floors of a replica in force, as lanes follow a contract.
+    def promise(self, k: int, contract: Contract, parts: Parts) -> None:
+        """Put a replica's parts of weights and floors in force, as lanes do.
 
         What a request counts for stays as it was; only `kappa` and triage would ask for it.
 
         Args:
             k: the replica.
-            terms: of its contract, by column.
+            contract: of the fleet.
+            parts: of this replica.
         """
+        weights = [
+            contract.terms_of(name).weight * parts.get(name, WHOLE).share for name in self.names
+        ]
+        promised = {name: terms.floor for name, terms in contract.tenants.items()}
+        here = divided_floors(promised, parts)
         lanes, rows = self._core.tenants[k], self._lanes
-        lanes["weight"][rows] = [max(one.weight, _LEAST_WEIGHT) for one in terms]
-        lanes["floor"][rows] = floors = np.array([one.floor for one in terms])
+        lanes["weight"][rows] = np.maximum(weights, LEAST_LANE_WEIGHT)
+        lanes["floor"][rows] = floors = np.array([here.get(name, 0.0) for name in self.names])
         lanes["owed"][rows] *= floors > 0.0
 
     def _sum(self, amounts: NDArray[Any], sent: int) -> Table:

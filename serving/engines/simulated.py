@@ -24,6 +24,7 @@ from serving.contracts import (
     Finish,
     JournalPage,
     Outcome,
+    Parts,
     ResidentPage,
     Snapshot,
     TraceRequest,
@@ -116,9 +117,9 @@ class SimulatedEngine:
         ack: Ack = self.scheduler.hmas_apply(decision)
         return ack
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+    def renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
         """Extend a lease."""
-        ack: Ack = self.scheduler.hmas_renew(controller_id, ttl_s)
+        ack: Ack = self.scheduler.hmas_renew(controller_id, ttl_s, parts)
         return ack
 
     def release(self, controller_id: str) -> Ack:

@@ -25,6 +25,7 @@ from serving.contracts import (
     JournalPage,
     KVState,
     Limits,
+    Parts,
     ResidentPage,
     ResidentRequest,
     Snapshot,
@@ -55,7 +56,7 @@ from serving.hook.engine_state import batch_state, coefficients, queue_state
 from serving.hook.lease import Lease
 from serving.hook.order import Order
 from serving.perception.attributes import slo_of
-from serving.perception.lanes import Lanes
+from serving.perception.lanes import Lanes, loads
 from serving.policies import complete_params
 from serving.policies.base import seconds
 
@@ -138,10 +139,13 @@ class VirtualHook:
             self._enforce()
         return ack
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:
-        """Extend the lease of the controller that holds it."""
+    def renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
+        """Extend the lease of the controller that holds it; give tenants these parts."""
         self.expire()
-        return self.lease.renew(controller_id, ttl_s, self._now())
+        ack = self.lease.renew(controller_id, ttl_s, self._now(), parts)
+        if ack.accepted and parts is not None:
+            self._lanes.divide(parts)
+        return ack
 
     def release(self, controller_id: str) -> Ack:
         """Give the lease back and return to the default at once."""
@@ -169,6 +173,7 @@ class VirtualHook:
 
     def _enforce(self) -> None:
         self._tell_books()  # of what was refused under the decision of old
+        self._lanes.divide(self.lease.parts)
         self._order.enforce(self.lease.decision, self.lease.epoch)
 
     def apply_contract(self, change: ContractChange) -> ContractAck:
@@ -340,6 +345,7 @@ class VirtualHook:
             counters=books.counters(), journal_head=books.head,
             policy_errors=self._faults.count, last_error=self._faults.last,
             rules=self._order.counts, stopped=lease.stopped, contract_epoch=self.in_force.epoch,
+            loads=loads(self._lanes),
         )  # fmt: skip
 
     def journal(self, cursor: int, limit: int) -> JournalPage:

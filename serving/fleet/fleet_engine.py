@@ -15,11 +15,13 @@ from typing import TypeVar, cast
 
 from serving.contracts import (
     Ack,
+    Contract,
     ContractAck,
     ContractChange,
     ContractInForce,
     Decision,
     JournalPage,
+    Parts,
     ResidentPage,
     Snapshot,
 )
@@ -30,6 +32,7 @@ from serving.fleet.fleet_journal import FleetJournal, read_news
 from serving.fleet.in_force import lack_contract, lack_decision
 from serving.fleet.merged import merge_acks, merge_contract_acks, merge_shots, named
 from serving.fleet.replicas import Discovery
+from serving.fleet.tenant_parts import TenantParts
 
 T = TypeVar("T")
 LIMIT_S = 5.0
@@ -62,6 +65,8 @@ class FleetEngine:
         self._decision: Decision | None = None
         self._refused: dict[str, int] = {}  # epoch of the decision that a replica would not take
         self._overdue: tuple[str, ...] = ()
+        self._divider, self._terms = TenantParts(), ContractInForce(-1, Contract())
+        self._parts: Mapping[str, Parts] = {}
 
     def now(self) -> float:
         """Seconds on the clock of one of them; their clocks have to agree."""
@@ -81,6 +86,7 @@ class FleetEngine:
             self._say(away)
             if self._writes:
                 self._bring_up(shots)
+            self._parts = {} if self._decision is None else self._divide(shots)
             ours = "" if self._decision is None else self._decision.controller_id
             return merge_shots(shots, away, ours, self._journal.head)
 
@@ -93,14 +99,18 @@ class FleetEngine:
                 self._refused.clear()
             return ack
 
-    def renew(self, controller_id: str, ttl_s: float) -> Ack:
+    def renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
         """Extend the leases; accepted if any replica has one.
 
+        Each replica gets its part of the tenants' terms, or `parts` where they are given.
         Refused, too, when a replica is back whose own epoch has grown meanwhile: the next
         decision, whose epoch is above all, brings it in step.
         """
         with self._lock:
-            ack = merge_acks(*self._ask(lambda _, e: e.renew(controller_id, ttl_s), ttl_s))
+            told = self._parts
+            ack = merge_acks(*self._ask(
+                lambda name, e: e.renew(controller_id, ttl_s, parts or told.get(name)), ttl_s
+            ))  # fmt: skip
             if ack.accepted and self._overdue:
                 overdue = dict.fromkeys(self._overdue, "its lease ran out, apply one to all")
                 return Ack(False, ack.epoch, "; ".join(named(overdue, "needs a new decision")))
@@ -219,6 +229,12 @@ class FleetEngine:
             self._refused |= {n: decision.epoch for n, ack in given.items() if not ack.accepted}
             taken = [name for name, ack in given.items() if ack.accepted]
             _tell(taken, f"under decision {decision.epoch}")
+
+    def _divide(self, shots: Mapping[str, Snapshot]) -> Mapping[str, Parts]:
+        """The replicas' parts of the contract that is in force."""
+        if self._terms.epoch != max(shot.contract_epoch for shot in shots.values()):
+            self._terms = self.contract()
+        return self._divider.look(self._terms.contract, shots)
 
     def _hand_on(self, held: ContractInForce, names: Collection[str]) -> None:
         # API keys do not show: a replica has those of the contract that it started with.

@@ -1,8 +1,8 @@
 """How much of a tenant's share of the fleet is each replica's to give? Pure, over arrays.
 
 Weight, floor, `tokens_per_minute` and `max_waiting` are promised for the fleet, but each replica
-acts on its own. So the controller divides them at every short tick, and tells each replica terms
-of its own: a contract as any other.
+acts on its own. So the controller divides them at every short tick, and tells each replica which
+part it gives. A part ends with the controller's lease; without one a replica gives the whole.
 
 Source: distributed rate limiting, by flow-proportional shares (Raghavan et al., Cloud Control with
 Distributed Rate Limiting, SIGCOMM 2007): each limiter gets a part of one limit, by the demand that
@@ -21,12 +21,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.contracts import Contract
-from serving.contracts.contract import MAX_FLOORS
+from serving.contracts import TenantPart
 
 # Of each share, so much is divided evenly: a backlog that begins between two ticks is served, too.
 EVEN = 0.1
-_WHOLE = 1e-6  # so that three thirds of 10 are 10
 
 Table = NDArray[np.float64]  # a row for each replica, a column for each tenant
 
@@ -93,51 +91,25 @@ def divide_by_demand(demand: Table) -> Table:
     return _partly_even(_over(demand, demand.sum(axis=0)), demand > 0)
 
 
-def contracts_of(
-    contract: Contract, tenants: Sequence[str], parts: Table, demand_parts: Table
-) -> list[Contract]:
-    """The contract of each replica; that of the fleet where there is one replica.
+def parts_of(
+    tenants: Sequence[str], shares: Table, demand_parts: Table
+) -> list[dict[str, TenantPart]]:
+    """What each replica is told. Even shares change nothing, nor does a fleet of one replica.
 
-    A weight on a replica is the tenant's, times its part, times the number of replicas, so that
-    even parts change nothing. A floor is, too, but no replica can promise more than `MAX_FLOORS` of
-    itself: there all floors shrink alike. Limits are rounded down, but never to 0, which would be
-    none at all: `replicas` may come to that much more together.
+    Limits are rounded down there, but never to 0: replicas may come to that much more together.
 
     Args:
-        contract: of the fleet.
-        tenants: by column, but not `OTHER`, which has no table. Those without a table of their own
-            get one with what holds for them.
-        parts: of weights and floors, from `divide`.
+        tenants: by column.
+        shares: of weights and floors, from `divide`.
         demand_parts: of `tokens_per_minute` and `max_waiting`, from `divide_by_demand`.
     """
-    if len(parts) == 1:
-        return [contract]
-    known = [contract.terms_of(name) for name in tenants]
-    own = np.array([name in contract.tenants for name in tenants], float)
-    weights = np.array([terms.weight for terms in known]) * parts * len(parts)
-    floors = np.array([terms.floor for terms in known]) * own * parts * len(parts)
-    rest = {name: terms for name, terms in contract.tenants.items() if name not in tenants}
-    room = MAX_FLOORS - sum(terms.floor for terms in rest.values())
-    floors *= np.minimum(1.0, room / np.maximum(floors.sum(axis=1, keepdims=True), _WHOLE))
-    told = []
-    for k in range(len(parts)):
-        columns = zip(tenants, known, weights[k].tolist(), floors[k].tolist(),
-                      demand_parts[k].tolist(), own.tolist(), strict=True)  # fmt: skip
-        tables = {
-            name: terms.model_copy(update={
-                "weight": weight, "floor": floor,
-                "tokens_per_minute": _part_of(terms.tokens_per_minute, part),
-                "max_waiting": _part_of(terms.max_waiting, part),
-                "api_key_hashes": terms.api_key_hashes if is_own else (),
-            })
-            for name, terms, weight, floor, part, is_own in columns
-        }  # fmt: skip
-        told.append(contract.model_copy(update={"tenants": rest | tables}))
-    return told
-
-
-def _part_of(limit: int | None, part: float) -> int | None:
-    return None if limit is None else max(1, int(limit * part + _WHOLE))
+    if len(shares) == 1:
+        return [{}]
+    told = zip((shares * len(shares)).tolist(), demand_parts.tolist(), strict=True)
+    return [
+        {name: TenantPart(*part) for name, *part in zip(tenants, *rows, strict=True)}
+        for rows in told
+    ]
 
 
 def _over(table: Table, whole: NDArray[np.float64]) -> Table:

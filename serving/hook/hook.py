@@ -28,6 +28,7 @@ from serving.contracts import (
     Envelope,
     JournalPage,
     Limits,
+    Parts,
     ResidentPage,
     Snapshot,
     Totals,
@@ -128,9 +129,12 @@ class SchedulerHook(_Base):
             self._enforce()
         return ack
 
-    def hmas_renew(self, controller_id: str, ttl_s: float) -> Ack:
-        """Extend the lease of the controller that holds it."""
-        return self.lease.renew(controller_id, ttl_s, self._now())
+    def hmas_renew(self, controller_id: str, ttl_s: float, parts: Parts | None = None) -> Ack:
+        """Extend the lease of the controller that holds it; give tenants these parts."""
+        ack = self.lease.renew(controller_id, ttl_s, self._now(), parts)
+        if ack.accepted and parts is not None:
+            self.queue.lanes.divide(parts)
+        return ack
 
     def hmas_release(self, controller_id: str) -> Ack:
         """Give the lease back and return to the default at once."""
@@ -304,6 +308,7 @@ class SchedulerHook(_Base):
     def _enforce(self) -> None:
         decision = self.lease.decision
         keeps = decision is self.lease.default and self.scheduler_config.policy == "priority"
+        self.queue.lanes.divide(self.lease.parts)
         self.queue.enforce(decision, self.lease.epoch, as_stock=keeps)
 
     def _open_model_file(self, path: str) -> None:

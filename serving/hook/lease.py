@@ -9,13 +9,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from serving.contracts import PERSON, PINNED_S, Ack, Decision, Envelope, Limits, Stopped
+from serving.contracts import PERSON, PINNED_S, Ack, Decision, Envelope, Limits, Parts, Stopped
 from serving.contracts.limits import Knob
 from serving.contracts.rules import KNOBS
 from serving.policies import complete_params
 
 _MAX_TTL_S = 24 * 3600.0
 _MAX_EPOCH = 2**53  # larger integers do not survive JSON and msgpack everywhere
+_MAX_PART = 1e6  # more replicas than any fleet has
 
 
 class Lease:
@@ -27,6 +28,7 @@ class Lease:
 
     Attributes:
         ends_s: when the lease ends; infinite without one.
+        parts: what its owner divided among replicas gives this one; none without a lease.
         stopped: the kill switch, while it is on. It is the engine's state and no lease: it
             holds whoever comes or goes, until `start` or the end of the process.
     """
@@ -37,6 +39,7 @@ class Lease:
         self.epoch = 0
         self.stopped: Stopped | None = None
         self.ends_s = math.inf
+        self.parts: Parts = {}
 
     @property
     def owner(self) -> str:
@@ -71,12 +74,16 @@ class Lease:
         except ValueError as error:
             return self._refuse(str(error))
         limits, clamped = clamp(decision.limits, self.envelope)
+        if decision.controller_id != self.owner:
+            self.parts = {}
         self.decision = replace(decision, params=params, limits=limits)
         self.epoch, self.ends_s = decision.epoch, now_s + decision.ttl_s
         return Ack(True, self.epoch, "in force", clamped)
 
-    def renew(self, controller_id: str, ttl_s: float, now_s: float) -> Ack:
-        """Extend the lease of its owner."""
+    def renew(
+        self, controller_id: str, ttl_s: float, now_s: float, parts: Parts | None = None
+    ) -> Ack:
+        """Extend the lease of its owner, and take over `parts` unless they are None."""
         if halted := self._halted(now_s):
             return self._refuse(halted)
         if not self.owner or self.owner != controller_id:
@@ -85,7 +92,11 @@ class Lease:
             )
         if refusal := _strange_ttl(controller_id, ttl_s):
             return self._refuse(refusal)
+        if refusal := _strange_part(parts or {}):
+            return self._refuse(refusal)
         self.ends_s = now_s + ttl_s
+        if parts is not None:
+            self.parts = parts
         return Ack(True, self.epoch, "renewed")
 
     def release(self, controller_id: str, now_s: float) -> Ack:
@@ -117,7 +128,7 @@ class Lease:
         return stopped_by(self.stopped, now_s) if self.stopped else ""
 
     def _to_default(self) -> None:
-        self.decision, self.ends_s = self.default, math.inf
+        self.decision, self.ends_s, self.parts = self.default, math.inf, {}
         self.epoch += 1  # going back is a change too: outcomes tell which rules served them
 
     def _conflict(self, controller_id: str, now_s: float) -> str:
@@ -150,6 +161,14 @@ def owned_by(owner: str, left_s: float) -> str:
 def _strange_ttl(controller_id: str, ttl_s: float) -> str:
     longest_s = PINNED_S if controller_id.startswith(PERSON) else _MAX_TTL_S
     return "" if 0 < ttl_s <= longest_s else f"ttl_s = {ttl_s} is outside 0..{longest_s:g}"
+
+
+def _strange_part(parts: Parts) -> str:
+    for tenant, part in parts.items():
+        for key, factor in (("share", part.share), ("limits", part.limits)):
+            if not 0.0 <= factor <= _MAX_PART:
+                return f"parts.{tenant[:40]}.{key} = {factor} is outside 0..{_MAX_PART:g}"
+    return ""
 
 
 def clamp(limits: Limits, envelope: Envelope) -> tuple[Limits, dict[str, float]]:

@@ -20,7 +20,6 @@ from serving.contracts import (
     ResidentPage,
     ResidentRequest,
     Snapshot,
-    TenantLoad,
     Totals,
 )
 from serving.core import calls
@@ -29,6 +28,7 @@ from serving.hook.lease import Lease
 from serving.hook.queue import PolicyQueue
 from serving.hook.step_control import StepControl
 from serving.perception.accounting import RequestTrack
+from serving.perception.lanes import loads
 from serving.perception.observer import Observer
 
 
@@ -82,6 +82,7 @@ def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
         stopped=lease.stopped,
         contract_epoch=scheduler.contract.epoch,
         started_s=scheduler.started_s,
+        loads=loads(queue.lanes),
     )
 
 
@@ -107,11 +108,8 @@ def build_totals(scheduler: Hooked, now_s: float, histograms: bool = True) -> To
         ),
         stopped=lease.stopped is not None,
         contract_epoch=scheduler.contract.epoch,
-        loads=tuple(
-            TenantLoad(lane.tenant, lane.waiting, lane.inside)
-            for lane in scheduler.queue.lanes
-            if lane.inside
-        ),
+        loads=loads(scheduler.queue.lanes),
+        parts=dict(lease.parts),
     )
 
 

@@ -7,11 +7,22 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from serving.contracts import Contract
-from serving.contracts.contract import OTHER
+from serving.contracts import WHOLE, Contract, Parts, TenantLoad
+from serving.contracts.contract import MAX_FLOORS, OTHER
 from serving.core import tenants
 from serving.core.state import NONE, Core, with_lanes
 from serving.perception.rows import Rows
+
+LEAST_LANE_WEIGHT = 1e-3
+
+
+def divided_floors(floors: Mapping[str, float], parts: Parts) -> Mapping[str, float]:
+    """Floors on one replica; all shrink alike where they are more than it can promise."""
+    if not parts:
+        return floors
+    here = {name: floor * parts.get(name, WHOLE).share for name, floor in floors.items()}
+    room = MAX_FLOORS / max(MAX_FLOORS, sum(here.values()))
+    return {name: room * floor for name, floor in here.items()}
 
 
 def _figure(name: str) -> Any:
@@ -77,6 +88,8 @@ class Lanes:
         self.core.engine["bucket_s"], self.core.engine["most_owed"] = bucket_s, most_owed
         self._weights, self._floors, self._most = weights, floors, max_tenants
         self._other_weight = 1.0
+        self._parts: Parts = {}
+        self._divided: Mapping[str, float] = floors
         self._by_tenant: dict[str, Lane] = {}
         self._free: list[int] = []
 
@@ -112,6 +125,11 @@ class Lanes:
         `other_weight` is that of tenants without one of their own.
         """
         self._weights, self._floors, self._other_weight = weights, floors, other_weight
+        self.divide(self._parts)
+
+    def divide(self, parts: Parts) -> None:
+        """Give these parts of what is promised, which holds for a whole fleet."""
+        self._parts, self._divided = parts, divided_floors(self._floors, parts)
         for lane in self:
             self._give(lane)
 
@@ -168,7 +186,13 @@ class Lanes:
 
     def _give(self, lane: Lane) -> None:
         """Weight and floor as they are promised now."""
-        lane.weight = max(self._weights.get(lane.tenant, self._other_weight), 1e-3)
-        lane.floor = self._floors.get(lane.tenant, 0.0)
+        weight = self._weights.get(lane.tenant, self._other_weight)
+        lane.weight = max(weight * self._parts.get(lane.tenant, WHOLE).share, LEAST_LANE_WEIGHT)
+        lane.floor = self._divided.get(lane.tenant, 0.0)
         if lane.floor == 0.0:
             lane.owed = 0.0
+
+
+def loads(lanes: Lanes) -> tuple[TenantLoad, ...]:
+    """Of each tenant that has something inside."""
+    return tuple(TenantLoad(one.tenant, one.waiting, one.inside) for one in lanes if one.inside)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serving.contracts import Arrival, TenantTerms, encode
+from serving.contracts import WHOLE, Arrival, Parts, TenantPart, encode
 from serving.contracts.settings import EngineSettings
 from serving.hook.shedding import Shedding
 
@@ -88,6 +88,7 @@ class AdmissionGate:
         self._is_followed = False  # whether `counted` was taken over at least once
         self._owners: dict[str, str] = {}
         self._uses: dict[str, _Use] = {}
+        self._parts: Parts = {}
         self._ended: list[tuple[_Use, Size]] = []  # since the engine was last asked
         self._settling: list[tuple[_Use, Size]] = []  # before that
 
@@ -99,7 +100,7 @@ class AdmissionGate:
         self.asks = settings.contract.asks_of_requests
         self._owners = {key: name for name in tenants for key in tenants[name].api_key_hashes}
         for tenant, use in self._uses.items():
-            most = settings.contract.terms_of(tenant).tokens_per_minute
+            _, most = self._limits(tenant)
             use.left = None if most is None or use.left is None else min(use.left, most)
 
     @property
@@ -145,16 +146,16 @@ class AdmissionGate:
 
     def _over(self, tenant: str, size: Size) -> OverQuota | None:
         assert self.settings is not None
-        terms, use = self.settings.contract.terms_of(tenant), self._uses.get(tenant) or _Use()
-        if terms.max_waiting is not None:
+        (most_waiting, most), use = self._limits(tenant), self._uses.get(tenant) or _Use()
+        if most_waiting is not None:
             # What was let in and is not inside yet will wait there.
             waiting = use.waiting + max(0, use.requests - use.inside)
-            if waiting + size.requests > terms.max_waiting and waiting:
+            if waiting + size.requests > most_waiting and waiting:
                 return OverQuota(
-                    f"{waiting} of its requests wait, and its contract allows {terms.max_waiting}",
+                    f"{waiting} of its requests wait, and its contract allows {most_waiting}",
                     self.settings.retry_after_s,
                 )
-        if (most := terms.tokens_per_minute) is not None:
+        if most is not None:
             left = self._left(use, most) - use.tokens
             # More than a minute's tokens at once may go, when nothing else does.
             if size.tokens > left and (left < most or use.tokens):
@@ -162,6 +163,13 @@ class AdmissionGate:
                 reason = f"its contract allows {most} tokens per minute"
                 return OverQuota(reason, max(1, math.ceil(wait_s)))
         return None
+
+    def _limits(self, tenant: str) -> tuple[int | None, int | None]:
+        """Requests that may wait, and tokens per minute: the part of them that is given here."""
+        assert self.settings is not None
+        terms = self.settings.contract.terms_of(tenant)
+        part = self._parts.get(tenant, WHOLE) if self._clock() < self._until_s else WHOLE
+        return part.of_limit(terms.max_waiting), part.of_limit(terms.tokens_per_minute)
 
     def _left(self, use: _Use, most: int) -> float:
         """Tokens that the tenant may use now: a bucket that holds and regains `most` a minute."""
@@ -192,6 +200,8 @@ class AdmissionGate:
         lasts_s = min((LAPSE_S, *(float(rank["lease_left_s"]) for rank in totals)))
         self._share = min((float(rank["shed"]) for rank in totals), default=0.0)
         self._until_s = self._clock() + lasts_s
+        told = totals[0]["parts"] if totals else {}  # every rank is told the same
+        self._parts = {tenant: TenantPart(**part) for tenant, part in told.items()}
         self._rank = min((int(rank["rank"]) for rank in totals), default=0)
         for use, size in self._settling:
             use.requests -= size.requests
@@ -220,16 +230,16 @@ class AdmissionGate:
             self._uses.setdefault(tenant, _Use())
         for tenant, use in list(self._uses.items()):
             if tenant in counted:
-                self._charge(use, self.settings.contract.terms_of(tenant), counted[tenant])
+                self._charge(use, self._limits(tenant)[1], counted[tenant])
             elif not (use.requests or use.inside):  # not counted apart by the engine, and idle
                 del self._uses[tenant]
             else:  # if the engine counts it apart again, it begins at 0
                 use.counted = None
         self._is_followed = True
 
-    def _charge(self, use: _Use, terms: TenantTerms, counted: int) -> None:
+    def _charge(self, use: _Use, most: int | None, counted: int) -> None:
         before = use.counted if use.counted is not None else 0 if self._is_followed else counted
         use.counted = counted
-        if (most := terms.tokens_per_minute) is not None:
+        if most is not None:
             use.left = self._left(use, most) - max(0, counted - before)
             use.at_s = self._clock()

@@ -14,6 +14,7 @@ from serving.contracts import (
     ContractError,
     ContractInForce,
     Decision,
+    TenantPart,
     decode,
     encode,
 )
@@ -71,7 +72,10 @@ _PLAIN: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "snapshot": lambda hook, _: hook.hmas_snapshot(),
     "inside": lambda hook, asked: hook.hmas_inside(asked["limit"]),
     "apply": lambda hook, asked: hook.hmas_apply(decode(Decision, asked)),
-    "renew": lambda hook, asked: hook.hmas_renew(asked["controller_id"], asked["ttl_s"]),
+    "renew": lambda hook, asked: hook.hmas_renew(
+        asked["controller_id"], asked["ttl_s"],
+        None if asked.get("parts") is None else decode(dict[str, TenantPart], asked["parts"]),
+    ),
     "release": lambda hook, asked: hook.hmas_release(asked["controller_id"]),
     "stop": lambda hook, asked: hook.hmas_stop(asked["by"], asked["reason"]),
     "start": lambda hook, asked: hook.hmas_start(asked["by"]),

@@ -103,9 +103,11 @@ class HMASEndpoints:
 
         @router.post("/renew")
         async def renew(
-            controller_id: str = Body(), ttl_s: float = Body()
+            controller_id: str = Body(), ttl_s: float = Body(),
+            parts: dict[str, Any] | None = Body(None),  # noqa: B008
         ) -> dict[str, Any]:
-            return await self._call("renew", {"controller_id": controller_id, "ttl_s": ttl_s})
+            asked = {"controller_id": controller_id, "ttl_s": ttl_s, "parts": parts}
+            return await self._call("renew", asked)
 
         @router.post("/release")
         async def release(controller_id: str = Body(embed=True)) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Hook:
         return Totals(
             shot.rank, shot.epoch, shot.policy, shot.lease_left_s, 0, shot.queue.waiting,
             shot.batch.running, shot.counters, {"demoted": 3},
-            contract_epoch=shot.contract_epoch,
+            contract_epoch=shot.contract_epoch, parts=dict(self.engine.parts),
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What does the controller of simulated replicas do at a short tick, and how long does that take?
 
 It reads each replica's state, makes one of them, divides the tenants' terms among the replicas
-(`serving.fleet.shares`), and writes each replica's contract down as it would be sent. Its CPU time
+(`serving.fleet.shares`), and writes each replica's part down as it would be sent. Its CPU time
 is measured, part by part, and the replicas serve on by the old terms for as long.
 """
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from serving.contracts import (
     BatchState,
     Contract,
-    ContractChange,
     Envelope,
     KVState,
     Limits,
+    Parts,
     QueueState,
     Snapshot,
     TenantCounters,
@@ -27,7 +27,7 @@ from serving.contracts.codec import encode
 from serving.engines.profile import EngineProfile
 from serving.engines.replica_tenants import ReplicaTenants, Table
 from serving.fleet.merged import merge_shots
-from serving.fleet.shares import contracts_of, divide, divide_by_demand
+from serving.fleet.shares import divide, divide_by_demand, parts_of
 
 PARTS = ("merge", "shares", "messages")
 
@@ -50,9 +50,9 @@ class FleetController:
         profile: EngineProfile,
     ) -> None:  # fmt: skip
         self._tenants, self._contract, self._work_tokens = tenants, contract, work_tokens
-        self._shot, self._epoch = _shot_of(profile), 0
+        self._shot = _shot_of(profile)
         self._work = self._demand = np.zeros_like(tenants.waiting())
-        self._there, self._told = np.zeros(len(self._work), bool), list[Contract]()
+        self._there, self._told = np.zeros(len(self._work), bool), list[Parts]()
         self.spent_s: dict[str, list[float]] = {part: [] for part in PARTS}
 
     def look(self, now_s: float, away: frozenset[int] = frozenset()) -> float:
@@ -73,11 +73,10 @@ class FleetController:
         served = np.maximum(0.0, work - self._work)[there]
         parts = divide(weights, waiting[there] * self._work_tokens, served)
         asked = divide_by_demand((demand - self._demand)[there])
-        told = contracts_of(self._contract, tenants.names, parts, asked)
+        told: list[Parts] = [*parts_of(tenants.names, parts, asked)]
         divided_s = time.thread_time()
-        self._epoch += 1
-        for contract in told:
-            json.dumps(encode(ContractChange(contract, self._epoch, "fleet", keep_keys=True)))
+        for one in told:
+            json.dumps({name: encode(part) for name, part in one.items()})
         written_s = time.thread_time()
         times = began_s, merged_s, divided_s, written_s
         for part, first_s, last_s in zip(PARTS, times[:-1], times[1:], strict=True):
@@ -87,9 +86,8 @@ class FleetController:
 
     def act(self) -> None:
         """What was decided is in force on the replicas that answered."""
-        for k, contract in zip(np.flatnonzero(self._there), self._told, strict=True):
-            terms = [contract.terms_of(name) for name in self._tenants.names]
-            self._tenants.promise(int(k), terms)
+        for k, parts in zip(np.flatnonzero(self._there), self._told, strict=True):
+            self._tenants.promise(int(k), self._contract, parts)
 
     def _shots(self, now_s: float, waiting: Table, work: Table) -> dict[str, Snapshot]:
         names = self._tenants.names

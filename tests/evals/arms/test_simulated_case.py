@@ -135,7 +135,7 @@ def test_what_was_under_way_and_not_late_at_the_end_is_cut_off():
 
 def test_a_lost_lease_is_an_error():
     class Forgetful(FakeSimulator):
-        def renew(self, controller_id, ttl_s):
+        def renew(self, controller_id, ttl_s, parts=None):
             return Ack(False, 0, "no lease")
 
     with pytest.raises(RuntimeError, match="lease was lost"):

@@ -17,6 +17,7 @@ from serving.contracts import (
     JournalPage,
     Limits,
     Outcome,
+    Parts,
     ResidentPage,
     Snapshot,
     TraceRequest,
@@ -79,7 +80,17 @@ class Plain:
         return acts[self.name]()
 
 
-Act = Decide | Promise | Plain
+@dataclass(frozen=True, slots=True)
+class Divide:
+    """A renewal that says which part of the tenants' terms to give."""
+
+    parts: Parts
+
+    def __call__(self, engine: Engine) -> object:
+        return engine.renew("me", 0.4, self.parts)
+
+
+Act = Decide | Promise | Divide | Plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from serving.contracts import SLO, Contract, Limits, TenantTerms
+from serving.contracts import SLO, Contract, Limits, TenantPart, TenantTerms
 from serving.contracts.contract import ClassTerms
 from serving.contracts.rules import RULES, with_rules
 from serving.contracts.settings import EngineSettings
@@ -16,6 +16,7 @@ from tests.serving.engines.both_engines import drawn, machine, that_fit
 from tests.serving.engines.both_hooked import (
     Act,
     Decide,
+    Divide,
     HookedCase,
     Plain,
     Promise,
@@ -100,7 +101,11 @@ def acts(profile: EngineProfile) -> st.SearchStrategy[Act]:
     """What a controller or a person does between two steps; mostly decisions."""
     names = ("renew", "release", "stop", "start", "look")
     plain = st.sampled_from([Plain(name) for name in names])
-    return st.one_of(decisions(profile), decisions(profile), contracts().map(Promise), plain)
+    parts = st.builds(TenantPart, st.sampled_from((0.0, 0.1, 1.0, 3.0)))
+    divided = st.dictionaries(st.sampled_from(("t0", "t1", "t2")), parts, max_size=3).map(Divide)
+    return st.one_of(
+        decisions(profile), decisions(profile), contracts().map(Promise), divided, plain
+    )
 
 
 @st.composite

@@ -13,6 +13,7 @@ from serving.contracts import (
     QueueState,
     Snapshot,
     TenantCounters,
+    TenantLoad,
 )
 from serving.contracts.rules import COUNTERS
 from serving.engines.ranks import in_step, merge_acks, merge_snapshots, rank_count
@@ -29,6 +30,7 @@ BUSY = shot(
     batch=BatchState(8, 6, 2, 0.03, 100, 0.05, 0.1, 512),
     kv=KVState(1000, 400, 500, 2, 70), length_coverage=0.9, policy_errors=1, last_error="boom",
     counters=(TenantCounters("acme", "batch", 5, 3, 1, 2, 70),), journal_head=8,
+    loads=(TenantLoad("acme", 2, 3),),
     rules={name: n for n, name in enumerate(COUNTERS)},
 )  # fmt: skip
 SUMS = {
@@ -42,7 +44,7 @@ def flat(snapshot: Snapshot) -> dict[str, Any]:
     values = asdict(snapshot)
     for part in ("queue", "batch", "kv", "rules"):
         values |= {f"{part}.{name}": value for name, value in values.pop(part).items()}
-    for name in ("ranks", "rank", "last_error", "counters", "journal_head"):
+    for name in ("ranks", "rank", "last_error", "counters", "loads", "journal_head"):
         del values[name]
     return values
 
@@ -78,7 +80,8 @@ def test_seconds_are_those_of_one_rank_and_the_worst_where_it_counts():
 
 def test_tenants_are_summed_by_class_and_sorted():
     other = (TenantCounters("aaa", "batch", 1), TenantCounters("acme", "batch", 2, 2, 0, 1, 5))
-    both = merge_snapshots([BUSY, shot(1, counters=other)])
+    both = merge_snapshots([BUSY, shot(1, counters=other, loads=BUSY.loads)])
+    assert both.loads == (TenantLoad("acme", 4, 6),)
     assert both.counters == (
         TenantCounters("aaa", "batch", 1), TenantCounters("acme", "batch", 7, 5, 1, 3, 75),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from evals.plan.plan import hook_of
 from evals.plan.traffic import Traffic, at_load
 from evals.requests.columns import RequestColumns
 from evals.suite.arms import parse_arm
-from serving.contracts import TenantTerms
+from serving.contracts import Contract, TenantPart, TenantTerms
 from serving.contracts.settings import EngineSettings
 from serving.core.tenants import DECODE_WORK
 from serving.engines.replica_tenants import ReplicaTenants
@@ -93,8 +93,11 @@ def test_terms_hold_on_the_replica_that_is_told():
     part = running()
     tenants = ReplicaTenants(part, HOOK, OFFERED)
     before = part.hooks.core.tenants["weight"].copy()
-    terms = [TenantTerms(weight=2.0 + i, floor=0.1) for i in range(len(tenants.names))]
-    tenants.promise(1, terms)
+    terms = {name: TenantTerms(weight=2.0 + i, floor=0.1) for i, name in enumerate(tenants.names)}
+    tenants.promise(1, Contract(tenants=terms), {tenants.names[0]: TenantPart(0.5)})
     after = part.hooks.core.tenants
     assert np.array_equal(after["weight"][[0, 2]], before[[0, 2]])
-    assert sorted(after["weight"][1][after["floor"][1] > 0]) == [one.weight for one in terms]
+    own = after["floor"][1] > 0
+    wanted = {(0.05, 1.0), *((0.1, 2.0 + i) for i in range(1, len(terms)))}
+    found = zip(after["floor"][1][own].tolist(), after["weight"][1][own].tolist(), strict=True)
+    assert set(found) == wanted

@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serving.contracts import Contract, TenantTerms
-from serving.contracts.contract import MAX_FLOORS
-from serving.fleet.shares import EVEN, contracts_of, divide, divide_by_demand, fleet_shares
+from serving.fleet.shares import EVEN, divide, divide_by_demand, fleet_shares, parts_of
 
 AMOUNTS = st.one_of(st.just(0.0), st.floats(1e-3, 1e6))
 
@@ -81,8 +79,7 @@ def test_shares_of_the_fleet_are_weighted_max_min(fleet):
 def test_one_replica_keeps_the_contract(fleet):
     weights, backlog, service = (one[:1] if one.ndim == 2 else one for one in fleet)
     assert divide(weights, backlog, service) == pytest.approx(np.ones((1, len(weights))))
-    contract = Contract(tenants={"a": TenantTerms(weight=3.0, floor=0.3)})
-    assert contracts_of(contract, ["a"], np.ones((1, 1)), np.ones((1, 1))) == [contract]
+    assert parts_of(["a"], np.ones((1, 1)), np.ones((1, 1))) == [{}]
 
 
 def test_by_hand_a_flood_beside_service_elsewhere():
@@ -97,35 +94,12 @@ def test_by_hand_a_flood_beside_service_elsewhere():
     assert parts[:, 2] == pytest.approx([1 / 3] * 3)
 
 
-CONTRACT = Contract(
-    tenants={
-        "a": TenantTerms(
-            weight=2.0, floor=0.4, tokens_per_minute=100, max_waiting=2,
-            api_key_hashes=("sha256:" + "0" * 64,),
-        ),
-        "b": TenantTerms(floor=0.3, classes=("batch",)),
-        "far": TenantTerms(weight=5.0),
-        "default": TenantTerms(weight=0.5, floor=0.1, max_waiting=9),
-    }
-)  # fmt: skip
-
-
-def test_each_replica_is_told_terms_of_its_own():
-    parts = np.array([[0.8, 1 / 3, 0.2], [0.1, 1 / 3, 0.4], [0.1, 1 / 3, 0.4]])
-    told = contracts_of(CONTRACT, ["a", "b", "new"], parts, parts)
-    assert [one.tenants["a"].weight for one in told] == pytest.approx([4.8, 0.6, 0.6])
-    assert [one.tenants["new"].weight for one in told] == pytest.approx([0.3, 0.6, 0.6])
-    assert [one.tenants["a"].tokens_per_minute for one in told] == [80, 10, 10]
-    assert [one.tenants["a"].max_waiting for one in told] == [1, 1, 1]
-    assert [one.tenants["new"].max_waiting for one in told] == [1, 3, 3]
-    # 0.4 * 0.8 * 3 + 0.3 is more than a replica can promise, so both floors shrink alike there.
-    first = told[0].tenants
-    assert first["a"].floor + first["b"].floor + 0.1 == pytest.approx(MAX_FLOORS)
-    assert first["a"].floor / first["b"].floor == pytest.approx(0.96 / 0.3)
-    assert told[1].tenants["a"].floor == pytest.approx(0.12)
-    for one in told:
-        assert Contract.model_validate(one.model_dump()) == one, "no term that a replica refuses"
-        assert one.tenants["far"] == CONTRACT.tenants["far"]
-        assert one.tenants["a"].api_key_hashes == CONTRACT.tenants["a"].api_key_hashes
-        assert one.tenants["new"].floor == 0.0
-        assert one.tenants["b"].classes == ("batch",)
+def test_each_replica_is_told_its_part():
+    shares = np.array([[0.8, 1 / 3], [0.1, 1 / 3], [0.1, 1 / 3]])
+    told = parts_of(["a", "b"], shares, shares)
+    assert [one["a"].share for one in told] == pytest.approx([2.4, 0.3, 0.3])
+    assert [one["b"].share for one in told] == pytest.approx([1.0, 1.0, 1.0]), "nothing changes"
+    assert [one["a"].of_limit(100) for one in told] == [80, 10, 10]
+    assert [one["b"].of_limit(9) for one in told] == [3, 3, 3]
+    assert [one["a"].of_limit(2) for one in told] == [1, 1, 1], "0 would be no request at all"
+    assert told[0]["a"].of_limit(None) is None

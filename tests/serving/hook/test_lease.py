@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from serving.contracts import PERSON, PINNED_S, Ack, Decision, Limits
+from serving.contracts import PERSON, PINNED_S, Ack, Decision, Limits, TenantPart
 from serving.hook.lease import Lease, clamp
 from tests.serving.samples import ENVELOPE, STOCK, decision
 
@@ -246,3 +246,41 @@ class LeaseMachine(RuleBasedStateMachine):
 
 LeaseMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestLeaseMachine = LeaseMachine.TestCase
+
+
+PARTS = {"acme": TenantPart(share=0.5, limits=0.25)}
+
+
+def test_parts_come_with_a_renewal_and_end_with_the_lease():
+    held = lease()
+    held.accept(decision(1, ttl_s=10.0), 0.0)
+    assert held.renew("me", 10.0, 1.0, PARTS).accepted
+    assert held.renew("me", 10.0, 2.0).accepted
+    assert held.accept(decision(2, ttl_s=10.0), 3.0).accepted
+    assert held.parts == PARTS, "neither a renewal without parts nor a decision takes them"
+    assert held.renew("me", 10.0, 4.0, {}).accepted
+    assert held.parts == {}
+    held.renew("me", 10.0, 5.0, PARTS)
+    assert held.expire(15.0)
+    assert held.parts == {}
+
+
+def test_parts_do_not_pass_to_another_controller():
+    held = lease()
+    held.accept(decision(1, ttl_s=10.0), 0.0)
+    held.renew("me", 10.0, 1.0, PARTS)
+    assert not held.renew("you", 10.0, 2.0, {}).accepted
+    assert held.parts == PARTS
+    assert held.accept(decision(2, controller_id=ALICE, ttl_s=10.0), 3.0).accepted
+    assert held.parts == {}
+
+
+@pytest.mark.parametrize("factor", [-0.1, math.nan, math.inf, 2e6])
+@pytest.mark.parametrize("key", ["share", "limits"])
+def test_a_part_that_is_none_is_refused_by_name_and_renews_nothing(key, factor):
+    held = lease()
+    held.accept(decision(1, ttl_s=10.0), 0.0)
+    ack = held.renew("me", 10.0, 5.0, {"acme": TenantPart(**{key: factor})})
+    assert not ack.accepted
+    assert ack.reason == f"parts.acme.{key} = {factor} is outside 0..1e+06"
+    assert held.left_s(5.0) == 5.0

@@ -77,7 +77,8 @@ class Clock:
 
 
 def totals(share: float, left_s: float = 60.0, rank: int = 0) -> dict[str, Any]:
-    return {"rank": rank, "shed": share, "lease_left_s": left_s, "counters": [], "loads": []}
+    lease = {"rank": rank, "shed": share, "lease_left_s": left_s, "parts": {}}
+    return {**lease, "counters": [], "loads": []}
 
 
 def test_the_door_closes_again_by_itself():

@@ -1,8 +1,11 @@
 """Is every request counted in its tenant's lane, however many tenants are invented?"""
 
-from serving.contracts.contract import OTHER
+import pytest
+
+from serving.contracts import TenantPart
+from serving.contracts.contract import MAX_FLOORS, OTHER
 from serving.core import batch
-from serving.perception.lanes import Lane, Lanes
+from serving.perception.lanes import LEAST_LANE_WEIGHT, Lane, Lanes
 
 
 def lanes_of(max_tenants: int) -> Lanes:
@@ -80,3 +83,29 @@ def test_another_contract_takes_a_floor_and_what_was_owed_to_it():
     lanes.promise({"f": 3.0}, {}, 0.5)
     assert (f.weight, f.floor, f.owed) == (3.0, 0.0, 0.0)
     assert lanes.of("b").weight == 0.5, "no weight of its own any more"
+
+
+def test_parts_are_factors_on_weight_and_floor_and_outlast_a_contract():
+    lanes = lanes_of(max_tenants=4)
+    b, f = lanes.of("b"), lanes.of("f")
+    lanes.divide({"b": TenantPart(0.25), "f": TenantPart(0.5), "x": TenantPart(3.0)})
+    assert (b.weight, f.weight, f.floor) == (0.5, 0.5, 0.2)
+    assert lanes.of("x").weight == 3.0, "also of a tenant that comes later"
+    lanes.promise({"b": 4.0}, {"f": 0.1}, 1.0)
+    assert (b.weight, f.floor) == (1.0, 0.05)
+    lanes.divide({})
+    assert (b.weight, f.weight, f.floor) == (4.0, 1.0, 0.1)
+
+
+def test_floors_that_are_more_than_a_replica_can_promise_shrink_alike():
+    lanes = lanes_of(max_tenants=4)
+    f, g = lanes.of("f"), lanes.of("g")
+    lanes.divide({"f": TenantPart(3.0), "g": TenantPart(3.0)})
+    assert f.floor + g.floor == pytest.approx(MAX_FLOORS)
+    assert f.floor == pytest.approx(2 * g.floor)
+
+
+def test_a_part_of_nothing_leaves_a_weight_that_can_be_divided_by():
+    lanes = lanes_of(max_tenants=4)
+    lanes.divide({"b": TenantPart(0.0)})
+    assert lanes.of("b").weight == LEAST_LANE_WEIGHT

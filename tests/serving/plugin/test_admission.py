@@ -192,7 +192,8 @@ def totals(used: int, waiting: int, inside: int, tenant: str = "acme") -> list[A
     """One rank's totals, as far as the gate reads them."""
     counters = [{"tenant": tenant, "prompt_tokens": used // 3, "output_tokens": used - used // 3}]
     loads = [{"tenant": tenant, "waiting": waiting, "inside": inside}] if inside else []
-    return [{"rank": 0, "shed": 0.0, "lease_left_s": 0.0, "counters": counters, "loads": loads}]
+    lease = {"rank": 0, "shed": 0.0, "lease_left_s": 0.0, "parts": {}}
+    return [{**lease, "counters": counters, "loads": loads}]
 
 
 def gate_of(contract: Contract) -> tuple[AdmissionGate, Clock]:
@@ -251,6 +252,16 @@ def test_two_servers_share_what_the_engine_counts():
     for gate in (one, two):
         followed(gate, used=600)
         assert asks(gate, 10) == 1
+
+
+def test_a_replica_of_a_fleet_gives_its_part_of_a_quota_while_the_lease_holds():
+    gate, clock = gate_of(TOKENS)
+    (said,) = totals(used=0, waiting=0, inside=0)
+    gate.follow([{**said, "lease_left_s": 2.0, "parts": {"acme": {"share": 1.0, "limits": 0.5}}}])
+    gate.enter("acme", Size(1, 300, 0))
+    assert asks(gate, 1) == 1, "300 tokens a minute are its part of 600"
+    clock.now_s += 2.0
+    assert asks(gate, 1) is None, "nobody divides any more"
 
 
 WAITING = Contract(tenants={"acme": TenantTerms(max_waiting=4)}, believe_clients=True)

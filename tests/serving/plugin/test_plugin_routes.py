@@ -19,6 +19,7 @@ from serving.contracts import (
     JournalPage,
     Snapshot,
     TenantCounters,
+    TenantPart,
     Totals,
     decode,
     encode,
@@ -142,6 +143,7 @@ def test_a_bad_decision_is_400_and_names_the_key(client, engine, changes, named)
 @pytest.mark.parametrize(("path", "body", "key"), [
     ("/hmas/renew", {"controller_id": "me"}, "ttl_s"),
     ("/hmas/renew", {"controller_id": "me", "ttl_s": "long"}, "ttl_s"),
+    ("/hmas/renew", {"controller_id": "me", "ttl_s": 5.0, "parts": [1]}, "parts"),
     ("/hmas/release", {}, "controller_id"),
     ("/hmas/apply", [], "body"),
 ])  # fmt: skip
@@ -296,3 +298,14 @@ def test_each_of_several_api_servers_shows_the_engines_totals(engine, monkeypatc
         assert f'hmas_ttft_seconds_bucket{{le="+Inf",{labels} 2.0' in lines
         assert 'hmas_epoch{rank="0"} 41.0' in lines
         assert "vllm:n_total 8.0" in lines, "vLLM's own are still there"
+
+
+def test_parts_of_a_fleet_go_in_with_a_renewal_and_wrong_ones_are_named(client, engine):
+    client.post("/hmas/apply", headers=HEADERS, json=encode(decision(1, "edf")))
+    body = {"controller_id": "me", "ttl_s": 5.0, "parts": {"acme": {"share": 0.5, "limits": 0.2}}}
+    assert client.post("/hmas/renew", headers=HEADERS, json=body).json()["ranks"][0]["accepted"]
+    assert engine.hooks[0].engine.parts == {"acme": TenantPart(0.5, 0.2)}
+    body["parts"] = {"acme": {"weight": 2.0}}
+    reply = client.post("/hmas/renew", headers=HEADERS, json=body)
+    assert reply.status_code == httpx.codes.BAD_REQUEST
+    assert "acme.weight" in reply.json()["detail"]
