@@ -227,6 +227,7 @@ def _serve(
         overrides, label = {"engine.url": server.url}, f"{scenario} {load:g}x {arm} live"
         with steered(parse_arm(arm), engine, controller, overrides, label):
             played = played_apart(playing, on_left)
+        wait_until_at_rest(server)  # which may be too busy to answer before
         after = engine.snapshot().kv
         run = CaseRun(
             scenario, load, arm, played.outcomes, engine.decisions,

@@ -21,7 +21,7 @@ from evals.live.request_body import ANSWER_TOKENS, STOP_TOKEN, Dialect
 from evals.suite.arms import is_arm
 from evals.suite.toml_file import SuiteError
 from serving.contracts import TenantCounters, TraceRequest
-from serving.engines.protocol import Engine
+from serving.engines.protocol import Engine, EngineUnavailable
 
 Said = TypeVar("Said")
 IDLE_WAIT_S = 120.0
@@ -150,13 +150,24 @@ def wait_until_at_rest(
 ) -> None:
     """Wait until a server has no request left; without the hook, also until it answers a new one.
 
-    One that does not say what it holds is left alone for `settle_s`.
+    One that does not say what it holds is left alone for `settle_s`. With the hook, one that is
+    too busy to answer is asked again.
 
     Raises:
-        ArmError: it does not answer, or still has requests after `wait_s`.
+        ArmError: without the hook it does not answer, or it still has requests after `wait_s`.
+        EngineUnavailable: with the hook it still does not answer after `wait_s`.
     """
     until = time.monotonic() + wait_s
-    while inside := _inside(server, settle_s):
+    while True:
+        try:
+            inside = _inside(server, settle_s)
+        except EngineUnavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_POLL_S)
+            continue
+        if not inside:
+            return
         if time.monotonic() > until:
             raise ArmError(
                 f"{server.name or server.model}: {inside:g} requests still in {server.url} after "

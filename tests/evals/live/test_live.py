@@ -14,6 +14,7 @@ from hmas_agents.ledger.reader import LedgerReader
 from serving.contracts import Ack, QueueState
 from serving.contracts.rules import RULES
 from serving.contracts.settings import EngineSettings
+from serving.engines.protocol import EngineUnavailable
 from serving.launch.launcher import ServerError
 from tests.fakes import FakeEngine
 
@@ -164,3 +165,13 @@ def test_an_engine_at_work_is_not_idle():
     engine.queue = replace(QueueState(), waiting=3)
     with pytest.raises(ArmError, match="3 requests still in http://none"):
         wait_until_at_rest(server, wait_s=0.0)
+
+
+def test_an_engine_that_is_too_busy_to_answer_is_asked_again(monkeypatch):
+    engine = FakeEngine(down=True)
+    server = Server("http://h", "tiny", engine)
+    monkeypatch.setattr("time.sleep", lambda _: setattr(engine, "down", False))
+    wait_until_at_rest(server)
+    engine.down = True
+    with pytest.raises(EngineUnavailable):
+        wait_until_at_rest(server, wait_s=-1.0)
