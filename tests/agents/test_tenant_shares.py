@@ -42,6 +42,11 @@ def test_nothing_happens_otherwise(differs):
     assert calls(**differs) == []
 
 
+def test_where_triage_protects_the_others_they_stay_off_and_go_off():
+    assert calls(limits=replace(FLOOD.limits, triage=True)) == []
+    assert calls(limits=replace(BUCKETS, triage=True)) == [False]
+
+
 def test_a_tenant_may_send_as_many_times_more_as_it_weighs():
     assert calls(weight_by_tenant={"flooder": 3.0, "a": 1.0, "b": 1.0}) == []
     assert calls(weight_by_tenant={"flooder": 2.0, "a": 1.0, "b": 1.0}) == [True]
