@@ -160,19 +160,16 @@ def wait_until_at_rest(
     until = time.monotonic() + wait_s
     while True:
         try:
-            inside = _inside(server, settle_s)
-        except EngineUnavailable:
-            if time.monotonic() > until:
-                raise
-            time.sleep(_POLL_S)
-            continue
-        if not inside:
-            return
-        if time.monotonic() > until:
-            raise ArmError(
+            if not (inside := _inside(server, settle_s)):
+                return
+            trouble: RuntimeError = ArmError(
                 f"{server.name or server.model}: {inside:g} requests still in {server.url} after "
                 f"{wait_s:g} s"
             )
+        except EngineUnavailable as error:
+            trouble = error
+        if time.monotonic() > until:
+            raise trouble
         time.sleep(_POLL_S)
 
 

@@ -45,14 +45,16 @@ def propose(state: ShortState) -> list[RuleCall]:
     agent against none: the others from 0.64 to 0.95 under `edf` and from 0.79 to 0.96
     under `slide`, all together from 0.65 to 0.67 and from 0.79 to 0.77.
     """
+    buckets = state.limits.tenant_buckets
+    if state.limits.triage:
+        off = call_for("tenant_buckets", False, state, "triage protects the others")
+        return [off] if buckets else []
     # A tenant of weight 3 may send three times as much: its share is three times as large.
     tokens = _by_weight(state.offered_by_tenant, state)
     requests = _by_weight(state.requests_by_tenant, state)
     flooder = max(tokens, key=lambda name: tokens[name], default="")
     excess = min(_excess(tokens, flooder), _excess(requests, flooder))
-    if state.limits.tenant_buckets:
-        if state.limits.triage:
-            return [call_for("tenant_buckets", False, state, "triage protects the others")]
+    if buckets:
         if state.waiting == 0 or excess < OVER:
             return [call_for("tenant_buckets", False, state, "the flood is over")]
         return []
@@ -65,7 +67,6 @@ def propose(state: ShortState) -> list[RuleCall]:
     late = state.waiting > 0 and state.hopeless_share > HOPELESS_HIGH
     if (
         FLOOD < excess < math.inf
-        and not state.limits.triage
         and sum(state.requests_by_tenant.values()) >= FEWEST_REQUESTS
         and late
         and (misses or state.in_vain_share > IN_VAIN_HIGH)
