@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import socket
 from dataclasses import dataclass
 
 import pytest
@@ -34,3 +35,10 @@ def run_hmas(*words: object) -> Done:
     code = left.value.code
     assert isinstance(code, int)
     return Done(code, out.getvalue(), err.getvalue())
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

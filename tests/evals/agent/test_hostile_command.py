@@ -9,13 +9,7 @@ import sys
 import httpx
 import pytest
 
-from tests.command_line import run_hmas
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.command_line import free_port, run_hmas
 
 
 def test_it_proposes_what_it_was_told_until_it_is_interrupted():
