@@ -110,7 +110,7 @@ def answer(evidence: Evidence) -> list[str]:
     lines = []
     for what, loads in (
         ("At or below 0.8 times capacity", [x for x in _loads(evidence) if x <= 0.8]),
-        ("Above", [x for x in _loads(evidence) if x > 0.8]),
+        ("Above 0.8 times capacity", [x for x in _loads(evidence) if x > 0.8]),
     ):
         ratios, bests = [], []
         for _, cases in evidence.summary.stretches():
