@@ -13,7 +13,7 @@ from evals.agent.commands import app as agent_app
 from evals.agent.commands import hostile
 from evals.agent.situations_command import situations
 from evals.checks.fidelity.commands import fidelity
-from evals.checks.replicas.commands import flood
+from evals.checks.replicas.commands import flood, routing
 from evals.report_command import compare, coverage, pages, report
 from evals.requests.options import DrawOption, FormatOption, trace_file
 from evals.words.words_command import words
@@ -21,7 +21,9 @@ from hmas_agents.commands.exits import FAILED, CommandError
 from hmas_agents.commands.options import JsonOption
 
 app = typer.Typer(help="Does it pay? Replay traces against policies and H-MAS.")
-for command in (compare, coverage, fidelity, flood, hostile, pages, report, situations, words):
+for command in (
+    compare, coverage, fidelity, flood, hostile, pages, report, routing, situations, words,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(agent_app, name="agent")
 traces_app = typer.Typer(help="The public traces that evals replay.")

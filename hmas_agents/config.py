@@ -93,6 +93,11 @@ class ControlConfig(Section):
     min_dwell_s: float = Field(30.0, ge=0, description="Shortest stay with a policy.")
     max_switches_per_hour: int = Field(20, ge=0, description="Most policy switches in an hour.")
 
+    @property
+    def start_setting(self) -> str:
+        """Policy and rules of the first tick, as evals name a setting."""
+        return "+".join((self.start_policy, *self.start_rules))
+
     @model_validator(mode="after")
     def _consistent(self) -> "ControlConfig":
         if unknown := sorted(set(self.allow_policies) - set(POLICIES)):

@@ -74,8 +74,9 @@ def plan(
     from evals.plan.plan import PlanOptions, needed, plot, run_plan, sentences, sheets
     from evals.plan.traffic import read_traffic
     from evals.report.sheet import markdown, show
+    from hmas_agents.config import Config
 
-    names = [STOCK, *(policy or [_start_setting()])]
+    names = [STOCK, *(policy or [Config().control.start_setting])]
     options = PlanOptions(
         _loads(load), _replicas(replicas), tuple(_arm(name) for name in dict.fromkeys(names)),
         meet, seed,
@@ -102,13 +103,6 @@ def plan(
         text = ["\n".join(said) + "\n", "![attainment](plan.svg)\n", *map(markdown, tables)]
         (out / "plan.md").write_text("\n".join(text), encoding="utf-8")
         typer.echo(f"written: {out}/plan.json, plan.md, plan.svg", err=True)
-
-
-def _start_setting() -> str:
-    from hmas_agents.config import Config
-
-    control = Config().control
-    return "+".join((control.start_policy, *control.start_rules))
 
 
 def _arm(name: str) -> Arm:

@@ -22,7 +22,7 @@ from evals.result.metrics import percentiles
 from evals.suite.arms import Arm
 from serving.engines.compiled import CompiledEngine
 from serving.engines.offered import Workload, columns, slos_of
-from serving.engines.replica_steps import Hooks
+from serving.engines.replica_state import Hooks
 from serving.engines.replicas import ReplicasServed, serve_on_replicas
 from serving.engines.step_state import new_state
 

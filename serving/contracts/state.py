@@ -192,9 +192,29 @@ class HistogramCounts:
     total: float
 
 
+# How soon something is due, in a RoutingHint.
+WITHIN_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingHint:
+    """What a router should know of one engine core: what it owes, and what a prompt costs.
+
+    Attributes:
+        prefill_due_s: seconds of prefill that come before a request which is due within each of
+            WITHIN_S and, in the last place, before one that is never due.
+        prefill_s_per_token: of a prompt, while prompts fill the steps.
+        decode_step_s: of all that decode, without a prompt.
+    """
+
+    prefill_due_s: tuple[float, ...]
+    prefill_s_per_token: float
+    decode_step_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What /metrics follows of one engine core; unlike a snapshot it costs no look at the queue."""
+    """What /metrics follows of one engine core; unlike a snapshot it sorts nothing."""
 
     rank: int
     epoch: int
@@ -211,3 +231,4 @@ class Totals:
     contract_epoch: int = 0
     loads: tuple[TenantLoad, ...] = ()
     parts: dict[str, TenantPart] = field(default_factory=dict)
+    hint: RoutingHint | None = None

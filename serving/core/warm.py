@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from serving.core import batch, calls, control, decoding, queue, tenants, triage
+from serving.core import batch, calls, control, decoding, queue, routing, tenants, triage
 from serving.core.lengths import new_lengths
 from serving.core.state import fill, new_core
 
@@ -36,6 +36,7 @@ def warm_up() -> None:
     queue.to_look_up(core)
     queue.look_again(core, 0, 9)
     queue.waiting_rows(core)
+    routing.look(core, np.zeros(1, routing.HINT), 0, 0.0)
     calls.put_back(at, calls.take(at, 0)[0])
     calls.started(at, calls.take(at, 0)[0], 8)
     calls.leave_queue(at, 0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from serving.contracts import WHOLE, Contract, Parts
 from serving.core.tenants import DECODE_WORK
 from serving.engines.offered import Workload
-from serving.engines.replica_steps import Hooks
+from serving.engines.replica_state import Hooks
 from serving.engines.replicas import RunningReplicas
 from serving.perception.lanes import LEAST_LANE_WEIGHT, divided_floors
 

@@ -1,7 +1,7 @@
 """What do several replicas of an engine do with one stream of requests? In virtual time, compiled.
 
 One replica does exactly what `CompiledEngine` does. How requests are divided among more, and what
-of vLLM's front end is modelled: `replica_steps`.
+each way to do it is: `replica_routers`.
 """
 
 import math
@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contracts import SLO
+from serving.core.routing import HINT
 from serving.core.state import new_core
 from serving.engines.gaps import promise
 from serving.engines.kv_blocks import KvBlocks
 from serving.engines.notes import Notes
 from serving.engines.offered import Workload
 from serving.engines.profile import EngineProfile
-from serving.engines.replica_steps import FRONT, FULL, REPLICA, Hooks, Replicas, run_replicas
+from serving.engines.replica_routers import DEADLINE, POWER_OF_TWO, PREFIX, REPORT_S, ROUTERS
+from serving.engines.replica_state import FRONT, REPLICA, Hooks, Replicas
+from serving.engines.replica_steps import FULL, run_replicas
 from serving.engines.served import Served
 from serving.engines.step_state import EngineState, new_state
 from serving.engines.virtual_hook import know_requests
@@ -27,6 +30,26 @@ from serving.engines.virtual_steps import DRAINED, STUCK, TICK
 
 _SLICE_EVENTS = 50_000  # some 100 ms: then progress is told, and Ctrl-C is heard
 _ROOM = 1024  # in the queue of each replica, at first
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How requests are divided.
+
+    Attributes:
+        router: one of ROUTERS.
+        report_s: from one report of the replicas to the next.
+        imbalance: of requests in flight, beyond which `prefix` looks at these alone.
+        seed: of what is left to chance.
+    """
+
+    router: str = ROUTERS[0]
+    report_s: float = REPORT_S
+    imbalance: float = math.inf
+    seed: int = 0
+
+
+BY_LOAD = Routing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +74,7 @@ def serve_on_replicas(
     hook: Hooks | None = None,
     slos: Sequence[SLO] = (),
     on_progress: Callable[[int], None] | None = None,
+    routing: Routing = BY_LOAD,
 ) -> ReplicasServed:
     """Serve a workload to its end.
 
@@ -62,11 +86,13 @@ def serve_on_replicas(
             from `begin`, which was told of the workload's senders. None is stock vLLM.
         slos: of the workload's senders; their targets for gaps between tokens are what counts.
         on_progress: told the number of requests that have left now and then.
+        routing: who gets a request.
 
     Raises:
+        ValueError: the router asks the hooks, and there are none.
         RuntimeError: a request that needs more KV blocks than there are would wait for ever.
     """
-    running = RunningReplicas(profile, workload, replicas, hook, slos)
+    running = RunningReplicas(profile, workload, replicas, hook, slos, routing=routing)
     running.serve(on_progress=on_progress)
     return running.result()
 
@@ -82,6 +108,10 @@ class RunningReplicas:
         slos: as there.
         sent_to: the replica of each request, whatever the load, shape (requests,); -1, and
             None for all of them, leaves it to the front end.
+        routing: as there.
+
+    Raises:
+        ValueError: as there.
 
     Attributes:
         fleet: the front end.
@@ -92,6 +122,7 @@ class RunningReplicas:
     def __init__(
         self, profile: EngineProfile, workload: Workload, replicas: int, hook: Hooks | None,
         slos: Sequence[SLO] = (), sent_to: NDArray[np.int32] | None = None,
+        routing: Routing = BY_LOAD,
     ) -> None:  # fmt: skip
         self._profile, self._workload = profile, workload
         self.states = _states(profile, workload, replicas, _ROOM if hook is None else 1)
@@ -99,10 +130,9 @@ class RunningReplicas:
             promise(self.states.gaps, slos, workload.sender)
         self.hooks = None if hook is None else _hooks(hook, replicas, workload)
         where = np.full(len(workload), -1, np.int32) if sent_to is None else sent_to.copy()
-        self.fleet = Replicas(
-            np.zeros(1, FRONT), np.zeros(replicas, REPLICA), np.zeros(replicas),
-            where, np.zeros(replicas, np.int64), np.zeros((replicas, 1)),
-        )  # fmt: skip
+        if hook is None and routing.router == ROUTERS[DEADLINE]:
+            raise ValueError(f"router {routing.router} asks the hook, and stock vLLM has none")
+        self.fleet = _front_end(self.states, where, routing)
         self.fleet.front["usable_blocks"] = max(1, profile.kv_blocks - 1)
 
     def serve(
@@ -142,6 +172,23 @@ class RunningReplicas:
         served = Served.of(self.states, self._workload, requests)
         peak = int(self.fleet.front["waiting_peak"][0])
         return ReplicasServed(served, self.fleet.replica_of, peak)
+
+
+def _front_end(states: EngineState, where: NDArray[np.int32], routing: Routing) -> Replicas:
+    replicas, router = len(states.engine), ROUTERS.index(routing.router)
+    remembers = router in (PREFIX, DEADLINE)
+    contents = int(states.kv.contents.shared.max()) + 1 if remembers else 1
+    draws = np.random.default_rng(routing.seed).random((len(where), 2))
+    front = np.zeros(1, FRONT)
+    front["router"], front["report_s"] = router, routing.report_s
+    front["imbalance"] = routing.imbalance
+    return Replicas(
+        front, np.zeros(replicas, REPLICA), np.zeros(replicas), where,
+        np.zeros(replicas, np.int64), np.zeros((replicas, 1)), np.zeros(replicas, HINT),
+        np.zeros(replicas, HINT), np.zeros(replicas),
+        np.zeros((replicas if remembers else 1, contents), np.uint8),
+        draws if router in (POWER_OF_TWO, PREFIX) else np.zeros((1, 2)),
+    )  # fmt: skip
 
 
 def _each(array: NDArray[Any], replicas: int) -> NDArray[Any]:

@@ -21,6 +21,8 @@ from serving.launch.vllm_arguments import HOOK, REPO
 SERVER_CLASS = "serving.fleet.ray_server:HMASServer"
 BUILDER = "ray.serve.llm:build_openai_app"
 PLUGIN = "hmas_engine"
+ROUTER_CLASS = "serving.fleet.ray_router:DeadlineRouter"
+HINT_PERIOD_S = 0.5  # between two hints of a replica; Ray looks ten times a second
 UNKEPT = (
     "Ray's ingress asks nothing of requests: API keys, classes that a tenant may ask for and "
     "quotas would not be kept; take them out of the contract, and check them at your gateway"
@@ -38,20 +40,24 @@ class RayMissing(EngineUnavailable):
 
 
 def with_hook(
-    config: Mapping[str, Any], token: str, contract: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    config: Mapping[str, Any], token: str, contract: Mapping[str, Any] | None = None,
+    router: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """The Serve config with the hook in every LLM config of every OpenAI application.
 
     Args:
         config: as of Ray's `serve run` and `serve deploy`.
         token: HMAS_TOKEN of the replicas.
         contract: encoded; None leaves what the config says under `additional_config`.
+        router: whether requests go where their deadlines are met (`ray_router`).
 
     Raises:
         ContractError: names the key that cannot be kept, and what to do.
     """
     apps = _list(config, "applications", "")
-    done = [_app(app, f"applications[{i}]", token, contract) for i, app in enumerate(apps)]
+    done = [
+        _app(app, f"applications[{i}]", token, contract, router) for i, app in enumerate(apps)
+    ]
     if not any(app.get("import_path") == BUILDER for app in apps):
         raise ContractError(
             f"applications: none has `import_path: {BUILDER}`, which H-MAS knows: write one"
@@ -81,7 +87,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _app(
-    app: Any, at: str, token: str, contract: Mapping[str, Any] | None
+    app: Any, at: str, token: str, contract: Mapping[str, Any] | None, router: bool
 ) -> dict[str, Any]:
     if not isinstance(app, dict):
         raise ContractError(f"{at}: must be a mapping, not {app!r}")
@@ -94,14 +100,14 @@ def _app(
         model = read_config(Path(each)) if isinstance(each, str) else each
         if not isinstance(model, dict):
             raise ContractError(f"{here}: must be a mapping or a file's name, not {model!r}")
-        models.append(_model(model, here, token, contract))
+        models.append(_model(model, here, token, contract, router))
     # Ray builds the application in a process of its own, which imports the server class.
     env = _environment(app, at, {})
     return {**app, "args": {**args, "llm_configs": models}, "runtime_env": env}
 
 
 def _model(
-    model: dict[str, Any], at: str, token: str, contract: Mapping[str, Any] | None
+    model: dict[str, Any], at: str, token: str, contract: Mapping[str, Any] | None, router: bool
 ) -> dict[str, Any]:
     engine = _mapping(model, "engine_kwargs", at)
     others = _mapping(engine, "additional_config", f"{at}.engine_kwargs")
@@ -124,6 +130,7 @@ def _model(
     return {
         **model,
         **_only(model, "server_cls", SERVER_CLASS, at),
+        **(_with_router(model, settings, at) if router else {}),
         "engine_kwargs": hooked,
         "runtime_env": _environment(model, at, wanted),
     }
@@ -138,6 +145,18 @@ def _with_contract(
             "--contract: give it once"
         )
     return {**given, "contract": contract}
+
+
+def _with_router(model: dict[str, Any], settings: EngineSettings, at: str) -> dict[str, Any]:
+    deployment = _mapping(model, "deployment_config", at)
+    at = f"{at}.deployment_config"
+    config = _mapping(deployment, "request_router_config", at)
+    ours = {
+        "request_routing_stats_period_s": HINT_PERIOD_S, **config,
+        **_only(config, "request_router_class", ROUTER_CLASS, f"{at}.request_router_config"),
+        "request_router_kwargs": {"settings": _meant(settings)},
+    }  # fmt: skip
+    return {"deployment_config": {**deployment, "request_router_config": ours}}
 
 
 def _meant(settings: EngineSettings) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from ray.serve.llm import LLMServer
 
 from serving.compat import call_every_core, mark_ended_answers
-from serving.contracts import ContractAck, ContractChange, decode, encode
+from serving.contracts import ContractAck, ContractChange, RoutingHint, decode, encode
+from serving.fleet.chooser import mean_hint
 from serving.fleet.ray_app import UNKEPT
 
 
@@ -35,6 +36,18 @@ class HMASServer(LLMServer):
                 for rank, epoch in epochs.items()
             ]
         return await call_every_core(core, "hmas_call", method, payload)
+
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """What Ray's routers hear of this replica: beside Ray's own, the hint of its engine cores.
+
+        Of several cores the mean, for vLLM divides requests among them.
+        """
+        stats: dict[str, Any] = await super().record_routing_stats()
+        if self.engine is None:
+            return stats
+        totals = await call_every_core(self._client().engine_core, "hmas_call", "totals", {})
+        hints = [decode(RoutingHint, each["hint"]) for each in totals if each.get("hint")]
+        return {**stats, "hmas": encode(mean_hint(hints))} if hints else stats
 
     def _client(self) -> Any:
         return self.engine._engine_client  # Ray has no other way to it

@@ -39,6 +39,14 @@ def serve(
         Path | None,
         typer.Option(help="Tenants and SLO classes, as of `hmas serve`.", metavar="FILE"),
     ] = None,
+    route_by_deadline: Annotated[
+        bool,
+        typer.Option(
+            "--route-by-deadline",
+            help="Send a request where it is in time and the cache holds most of it. Else Ray "
+            "routes as the config says.",
+        ),
+    ] = False,
     token_file: Annotated[
         Path, typer.Option(help="Where the token for controllers is written.")
     ] = DEFAULT_TOKEN_FILE,
@@ -61,12 +69,16 @@ def serve(
 
       hmas fleet serve serve.yaml --contract contract.toml
 
+      hmas fleet serve serve.yaml --route-by-deadline
+
       hmas run --url ray://APP        beside it, in the same cluster
     """
     if write is None and find_spec("ray") is None:
         raise RayMissing
     terms = None if contract is None else load_contract(contract).model_dump(mode="json")
-    hooked = with_hook(read_config(serve_config), write_token(token_file), terms)
+    hooked = with_hook(
+        read_config(serve_config), write_token(token_file), terms, route_by_deadline
+    )
     path = write or token_file.with_name("serve.yaml")
     path.touch(mode=0o600)
     path.chmod(0o600)

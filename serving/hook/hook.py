@@ -183,7 +183,7 @@ class SchedulerHook(_Base):
         return build_snapshot(self, self._now())
 
     def hmas_totals(self, histograms: bool = True) -> Totals:
-        """The part of the snapshot that costs nothing to read, and the histograms."""
+        """The part of the snapshot that costs little to read, histograms, and routers' hint."""
         return build_totals(self, self._now(), histograms)
 
     def hmas_journal(self, cursor: int, limit: int) -> JournalPage:

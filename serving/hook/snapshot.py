@@ -19,10 +19,11 @@ from serving.contracts import (
     QueueState,
     ResidentPage,
     ResidentRequest,
+    RoutingHint,
     Snapshot,
     Totals,
 )
-from serving.core import calls
+from serving.core import calls, routing
 from serving.hook.engine_state import batch_state, queue_state
 from serving.hook.lease import Lease
 from serving.hook.queue import PolicyQueue
@@ -87,9 +88,10 @@ def build_snapshot(scheduler: Hooked, now_s: float) -> Snapshot:
 
 
 def build_totals(scheduler: Hooked, now_s: float, histograms: bool = True) -> Totals:
-    """What a poll once a second may ask for; independent of how many requests wait.
+    """What a poll once a second may ask for.
 
-    Most of its time goes into the `histograms`, which quotas do not need.
+    Most of its time goes into the `histograms` and the hint to routers, which goes once through all
+    that wait; quotas need neither.
     """
     lease = scheduler.lease
     return Totals(
@@ -110,7 +112,16 @@ def build_totals(scheduler: Hooked, now_s: float, histograms: bool = True) -> To
         contract_epoch=scheduler.contract.epoch,
         loads=loads(scheduler.queue.lanes),
         parts=dict(lease.parts),
+        hint=_hint(scheduler, now_s) if histograms else None,
     )
+
+
+def _hint(scheduler: Hooked, now_s: float) -> RoutingHint:
+    """What waits outside the queue, for remote KV or a grammar, is not in it."""
+    scheduler.control.follow(scheduler.running)
+    hints = np.zeros(1, routing.HINT)
+    routing.look(scheduler.queue.core, hints, 0, now_s)
+    return routing.hint_of(hints[0])
 
 
 def _queue_state(scheduler: Hooked, now_s: float) -> QueueState:

@@ -25,6 +25,7 @@ from prometheus_client.utils import floatToGoString
 from starlette.routing import Mount
 
 from serving.contracts.rules import COUNTERS
+from serving.contracts.state import WITHIN_S
 from serving.perception.latencies import BOUNDS, Measure
 
 _COUNTERS = {
@@ -110,6 +111,7 @@ class TenantCollector(Collector):
                 "hmas_stopped", "1 while the kill switch keeps every decision out", labels=["rank"]
             ),
         }
+        hints = _hint_families()
         policy = GaugeMetricFamily(
             "hmas_policy_info", "Policy in force", labels=["rank", "policy"]
         )
@@ -126,7 +128,9 @@ class TenantCollector(Collector):
             for key, gauge in gauges.items():
                 gauge.add_metric([label], rank[key])
             policy.add_metric([label, rank["policy"]], 1)
+            _add_hint(hints, label, rank["hint"])
         yield from gauges.values()
+        yield from hints.values()
         yield policy
         yield rules
 
@@ -147,3 +151,32 @@ class TenantCollector(Collector):
                 cumulated = list(zip(bounds, accumulate(counts[key]), strict=True))
                 family.add_metric([*key[1:]], cumulated, totals[key])
             yield family
+
+
+def _hint_families() -> dict[str, GaugeMetricFamily]:
+    """For routers: what an engine owes and what a prompt costs, as in `RoutingHint`."""
+    return {
+        "prefill_due_s": GaugeMetricFamily(
+            "hmas_prefill_due_seconds",
+            "Prefill that comes before a request whose first token is due within so many seconds",
+            labels=["rank", "within"],
+        ),
+        "prefill_s_per_token": GaugeMetricFamily(
+            "hmas_prefill_seconds_per_token", "Time that a prompt token takes", labels=["rank"]
+        ),
+        "decode_step_s": GaugeMetricFamily(
+            "hmas_decode_step_seconds", "Time of a step without a prompt", labels=["rank"]
+        ),
+    }
+
+
+def _add_hint(
+    families: dict[str, GaugeMetricFamily], rank: str, hint: dict[str, Any] | None
+) -> None:
+    if hint is None:
+        return
+    bounds = [*map(floatToGoString, WITHIN_S), "+Inf"]
+    for within, due_s in zip(bounds, hint["prefill_due_s"], strict=True):
+        families["prefill_due_s"].add_metric([rank, within], due_s)
+    for name in ("prefill_s_per_token", "decode_step_s"):
+        families[name].add_metric([rank], hint[name])

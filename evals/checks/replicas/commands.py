@@ -1,9 +1,9 @@
-"""`hmas eval flood` and `hmas bench fleet`. Wiring only; imports come late."""
+"""`hmas eval flood`, `hmas eval routing` and `hmas bench fleet`. Wiring only; imports come late."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,14 +55,76 @@ def flood(
     found = compared(results)
     document = {
         "profile": profile, "results": results,
-        "compared": [
-            {key: asdict(value) if hasattr(value, "mean") else value for key, value in one.items()}
-            for one in found
-        ],
+        "compared": [_plain(one) for one in found],
     }  # fmt: skip
     show(document, json_output, *flood_sheets(found))
     if check and not all(one["within_bound"] for one in results):
         raise typer.Exit(FAILED)
+
+
+def routing(
+    suite: Annotated[
+        Path, typer.Argument(metavar="SUITE.toml", help="Whose scenarios are routed.")
+    ] = Path("evals/suites/sessions.toml"),
+    *,
+    replicas: Annotated[int, typer.Option(min=1, help="Of the fleet.")] = 4,
+    load: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0.01,
+            help="Times what as many stock replicas can serve; repeatable. Default: 0.8, 1.2.",
+        ),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="Policy and rules of all replicas. Default: the start setting.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=2, help="Draws of the requests.")] = 20,
+    report: Annotated[
+        float, typer.Option(min=0.01, help="Seconds between two reports of a replica.")
+    ] = 0.1,
+    jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
+    json_output: JsonOption = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for routing.json.")] = None,
+) -> None:
+    """Compare routers before a few replicas: vLLM's, Ray's two, and the one of H-MAS.
+
+    In virtual time, all on the same requests: least-loaded (vLLM with data parallelism),
+    power-of-two and prefix (Ray Serve LLM), prefix tuned on the suite's other half, and deadline.
+    vLLM's and Ray's are run with stock vLLM, too.
+
+    hmas eval routing
+
+    hmas eval routing --replicas 8 --load 1 --seeds 5 --json
+    """
+    from evals.checks.replicas.report import routing_sheets
+    from evals.checks.replicas.routing import RoutingOptions, compared, run_routers
+    from evals.progress import CaseProgress
+    from evals.report.sheet import show
+    from hmas_agents.config import Config
+
+    setting = policy or Config().control.start_setting
+    _check_policy(setting)
+    options = RoutingOptions(
+        suite, setting, replicas, tuple(load or (0.8, 1.2)), seeds, report, jobs
+    )
+    with CaseProgress() as progress:
+        results = run_routers(options, progress)
+    found = compared(results)
+    document = {
+        "suite": suite.name, "policy": setting, "replicas": replicas, "report_s": report,
+        "results": results, "compared": [_plain(one) for one in found],
+    }  # fmt: skip
+    show(document, json_output, *routing_sheets(found))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "routing.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        typer.echo(f"written: {out}/routing.json", err=True)
+
+
+def _plain(one: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: asdict(value) if hasattr(value, "mean") else value for key, value in one.items()
+    }
 
 
 def fleet(

@@ -40,6 +40,35 @@ def flood_sheets(compared: Iterable[Result]) -> list[Sheet]:
     ]
 
 
+def routing_sheets(compared: Iterable[Result]) -> list[Sheet]:
+    """A table for each scenario and load."""
+    rows: dict[tuple[str, float], list[list[str]]] = {}
+    for one in compared:
+        more, p = one["ours_more"], one["p"]
+        name = one["router"]
+        if one["imbalance"] is not None:
+            name += f" ({one['imbalance']:g})"
+        rows.setdefault((one["scenario"], one["load"]), []).append([
+            name, "{0.mean:.1%} ({0.low:.1%} to {0.high:.1%})".format(one["attainment"]),
+            "-" if p is None else f"{more.mean * 100:+.1f} ({more.low * 100:+.1f} to "
+            f"{more.high * 100:+.1f})",
+            "-" if p is None else f"{p:.3f}",
+            f"{one['goodput_rps'].mean:.2f}", f"{one['cached_share'].mean:.0%}",
+            f"{one['ttft_p50_s'].mean:.2f}", f"{one['ttft_p90_s'].mean:.2f}",
+        ])  # fmt: skip
+    heads = ("router", "met", "deadline more, points", "p", "goodput/s", "cached", "TTFT p50",
+             "p90")  # fmt: skip
+    note = (
+        "Means over seeds, 95% intervals, differences in pairs by seed; p: paired t test, adjusted "
+        "for the number of routers (Holm). In brackets behind a tuned router: its imbalance. "
+        "cached: of prompt tokens. Times in s."
+    )
+    return [
+        Sheet(f"{scenario}, {load:g}x", heads, each, note)
+        for (scenario, load), each in rows.items()
+    ]
+
+
 def scale_sheet(results: Sequence[Result], tick_s: float) -> Sheet:
     """A row for each number of replicas."""
     rows = [

@@ -1,9 +1,9 @@
 """How many replicas can one controller drive? Replicas, router and controller in virtual time.
 
 Each replica gets a suite's traffic once more, from its beginning, so that all numbers of replicas
-are equally loaded. A router as vLLM's sends each request (`replica_steps`); the controller looks at
-every tick, and what it decides is in force as much later as deciding took in CPU time. Not in it:
-the network, and the replicas' own work of answering.
+are equally loaded. A router as vLLM's sends each request (`replica_routers`); the controller looks
+at every tick, and what it decides is in force as much later as deciding took in CPU time. Not in
+it: the network, and the replicas' own work of answering.
 """
 
 import time

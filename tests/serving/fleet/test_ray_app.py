@@ -12,7 +12,14 @@ from serving.contracts import ContractError
 from serving.contracts.in_force import MEANT
 from serving.contracts.settings import read_settings
 from serving.fleet import serve_command
-from serving.fleet.ray_app import BUILDER, SERVER_CLASS, hooked_apps, with_hook
+from serving.fleet.ray_app import (
+    BUILDER,
+    HINT_PERIOD_S,
+    ROUTER_CLASS,
+    SERVER_CLASS,
+    hooked_apps,
+    with_hook,
+)
 from serving.launch.vllm_arguments import HOOK, REPO
 
 CONTRACT = {"tenants": {"acme": {"weight": 2.0}}}
@@ -124,6 +131,27 @@ def test_what_cannot_be_kept_is_named_and_refused(change, said):
 def test_a_file_that_is_no_such_config_is_refused(config, said):
     with pytest.raises(ContractError, match=said):
         with_hook(config, "secret")
+
+
+def test_requests_are_routed_by_deadline_where_it_is_asked_for():
+    def routed(**given):
+        config = with_hook(serve_config(**given), "secret", CONTRACT, router=True)
+        model = config["applications"][0]["args"]["llm_configs"][0]
+        return model["deployment_config"], json.loads(model["runtime_env"]["env_vars"][MEANT])
+
+    deployment, meant = routed()
+    assert deployment["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 4}
+    router = deployment["request_router_config"]
+    assert router["request_router_class"] == ROUTER_CLASS
+    assert router["request_routing_stats_period_s"] == HINT_PERIOD_S
+    assert json.loads(router["request_router_kwargs"]["settings"]) == meant
+    given = {"request_router_config": {"request_routing_stats_period_s": 5.0}}
+    kept, _ = routed(deployment_config=given)
+    assert kept["request_router_config"]["request_routing_stats_period_s"] == 5.0
+    other = {"request_router_config": {"request_router_class": "my.Router"}}
+    assert hooked(serve_config(deployment_config=other))["deployment_config"] == other
+    with pytest.raises(ContractError, match=r"request_router_class: 'my.Router': H-MAS needs"):
+        routed(deployment_config=other)
 
 
 def test_two_contracts_are_not_mixed():

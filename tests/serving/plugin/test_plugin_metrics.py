@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from serving.contracts import HistogramCounts, TenantCounters, Totals, encode
+from serving.contracts import HistogramCounts, RoutingHint, TenantCounters, Totals, encode
 from serving.contracts.rules import COUNTERS
 from serving.contracts.settings import EngineSettings
 from serving.engines.simulated import SimulatedEngine
@@ -67,6 +67,23 @@ def test_histograms_are_summed_over_ranks_and_cumulated():
     assert list(ours.values()) == sorted(ours.values())
     assert values["hmas_ttft_seconds_count", "acme", "batch"] == 14
     assert values["hmas_ttft_seconds_sum", "acme", "batch"] == 1000.0
+
+
+def test_routers_see_what_each_engine_owes_by_when():
+    engine = SimulatedEngine(profile(), EngineSettings())
+    core, collector = SimpleNamespace(scheduler=engine.scheduler), TenantCollector()
+    told = hmas_call(core, "totals", {})
+    assert hmas_call(core, "totals", {"light": True})["hint"] is None
+    hint = RoutingHint(tuple(i / 10 for i in range(10)), 2e-4, 0.03)
+    collector.update([told, rank(1, hint=encode(hint))])
+    values = samples(collector)
+    family = "hmas_prefill_due_seconds"
+    assert [values[family, "0", within] for within in ("0.25", "64.0", "+Inf")] == [0.0] * 3
+    owed = [values[family, "1", within] for within in ("0.25", "1.0", "64.0", "+Inf")]
+    assert owed == [0.0, 0.2, 0.8, 0.9]
+    assert values["hmas_prefill_seconds_per_token", "1"] == 2e-4
+    assert values["hmas_decode_step_seconds", "0"] > 0
+    assert values["hmas_decode_step_seconds", "1"] == 0.03
 
 
 def test_refusals_of_two_api_servers_are_each_counted_once_and_shown_by_both():

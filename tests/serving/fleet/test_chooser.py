@@ -1,0 +1,127 @@
+"""Does a router that sees texts send them where they are in time, and forget what is old?"""
+
+import math
+
+import pytest
+
+from serving.contracts import Contract, RoutingHint
+from serving.contracts.contract import ClassTerms
+from serving.contracts.settings import EngineSettings
+from serving.fleet.chooser import (
+    CHARACTERS_PER_TOKEN,
+    PIECE,
+    REMEMBERED,
+    Asked,
+    ReplicaChooser,
+    asked_of,
+    mean_hint,
+    text_of,
+)
+
+SETTINGS = EngineSettings(contract=Contract(believe_clients=True))
+IDLE = RoutingHint((0.0,) * 10, 1e-4, 0.01)
+
+
+def owing(seconds, since=0):
+    """A hint of so many seconds that are due from place `since` on."""
+    return RoutingHint((0.0,) * since + (seconds,) * (10 - since), 1e-4, 0.01)
+
+
+def asked(text="", **extra):
+    return asked_of(text, extra, None, SETTINGS)
+
+
+def test_a_request_goes_where_it_is_in_time():
+    chooser = ReplicaChooser()
+    chooser.follow({"a": owing(30.0), "b": owing(0.4), "c": None}, 0.0)
+    chooser.follow({"a": owing(30.0), "b": owing(0.4), "c": owing(3.0)}, 0.0)
+    assert chooser.order(asked(slo_class="interactive"), 0.0) == ["b", "a", "c"]
+    # What is due later than a minute does not stand in the way of a chat.
+    chooser.follow({"a": owing(30.0, since=9), "b": owing(0.4), "c": owing(3.0)}, 0.0)
+    assert chooser.order(asked(slo_class="interactive"), 0.0)[0] == "a"
+
+
+def test_what_has_been_sent_counts_until_the_replica_says_so_itself():
+    chooser, long = ReplicaChooser(), asked("x " * 40_000)
+    chooser.follow({"a": IDLE, "b": IDLE}, 0.0)
+    first = chooser.order(long, 0.0)[0]
+    chooser.sent(long, first, 0.0)
+    (other,) = {"a", "b"} - {first}
+    assert chooser.order(asked("hello"), 0.1)[0] == other
+    chooser.follow({"a": IDLE, "b": IDLE}, 0.2)  # the same as before: no news
+    assert chooser.order(asked("hello"), 0.2)[0] == other
+    chooser.follow({first: owing(1e-6), other: owing(5.0)}, 0.3)
+    assert chooser.order(asked("hello"), 0.3)[0] == first
+
+
+def test_a_talk_goes_on_where_it_began_unless_it_would_be_late_there():
+    chooser, talk = ReplicaChooser(), "once upon a time " * 1000
+    chooser.follow({"a": IDLE, "b": IDLE}, 0.0)
+    home = chooser.order(asked(talk), 0.0)[0]
+    chooser.sent(asked(talk), home, 0.0)
+    (other,) = {"a", "b"} - {home}
+    for turn in range(5):
+        more = asked(talk + "and then " * 100 * turn, slo_class="interactive")
+        chooser.follow({home: owing(0.1 + turn / 1000), other: IDLE}, 10.0 + turn)
+        assert chooser.order(more, 10.0 + turn)[0] == home
+        chooser.sent(more, home, 10.0 + turn)
+    chooser.follow({home: owing(60.0), other: IDLE}, 20.0)
+    assert chooser.order(asked(talk, slo_class="interactive"), 20.0)[0] == other
+
+
+def test_replicas_that_leave_are_forgotten_and_new_ones_get_their_share():
+    chooser, talk = ReplicaChooser(), asked("hm " * 20_000)
+    assert chooser.order(talk, 0.0) == []
+    chooser.follow({"a": IDLE}, 0.0)
+    chooser.sent(talk, "a", 0.0)
+    chooser.sent(talk, "gone", 0.0)
+    chooser.follow({"a": IDLE, "b": IDLE}, 1.0)
+    assert chooser.order(asked("hello"), 1.0) == ["b", "a"]
+    assert chooser.order(talk, 100.0)[0] == "a"
+    chooser.follow({"b": IDLE}, 101.0)
+    assert chooser.order(talk, 101.0) == ["b"]
+    chooser.follow({"a": IDLE, "b": IDLE}, 102.0)
+    chooser.sent(talk, "b", 102.0)
+    assert chooser.order(talk, 200.0)[0] == "b"
+
+
+def test_old_texts_are_forgotten_first():
+    chooser = ReplicaChooser()
+    chooser.follow({"a": IDLE, "b": owing(0.01)}, 0.0)
+    first, half = asked("f" * PIECE * 100), REMEMBERED // 2
+    chooser.sent(first, "a", 0.0)
+    assert chooser.order(first, 900.0)[0] == "a"
+    for number in range(3):
+        pieces = tuple(range(number * half, (number + 1) * half))
+        chooser.sent(Asked(pieces, half * PIECE / CHARACTERS_PER_TOKEN, 1.0), "a", 0.0)
+    chooser.follow({"a": owing(0.02), "b": owing(0.01)}, 1.0)
+    assert chooser.order(first, 1.0)[0] == "b"  # neither has it: the one that owes less
+
+
+@pytest.mark.parametrize(
+    ("extra", "target_s"),
+    [
+        ({"slo_class": "interactive"}, 2.0), ({"slo_ttft_ms": 300}, 0.3),
+        ({"slo_ttft_ms": 9000, "slo_e2e_ms": 5000}, 5.0), ({"slo_tpot_ms": 5}, math.inf),
+    ],
+)  # fmt: skip
+def test_the_target_is_that_of_the_contract(extra, target_s):
+    classes = {"interactive": ClassTerms(ttft_ms=2000)}
+    settings = EngineSettings(contract=Contract(believe_clients=True, classes=classes))
+    assert asked_of("", extra, None, settings).target_s == target_s
+
+
+def test_texts_are_those_of_prompts_and_messages_and_nothing_else_raises():
+    parts = [{"type": "text", "text": "b"}, {"type": "image_url", "image_url": {"url": "u"}}]
+    messages = [{"role": "system", "content": "a"}, {"role": "user", "content": parts}]
+    assert text_of(messages) == "ab"
+    assert text_of(["x", "y"]) == "xy"
+    assert [text_of(each) for each in ("", None, 7, [1, 2], {"content": None})] == [""] * 5
+    one, two = asked("a" * 3 * PIECE + "b"), asked("a" * 2 * PIECE + "c" * PIECE)
+    assert [len(one.pieces), len(two.pieces)] == [3, 3]
+    assert one.pieces[:2] == two.pieces[:2]
+    assert one.pieces[2] != two.pieces[2]
+
+
+def test_engines_of_one_replica_are_one_for_the_router():
+    assert mean_hint([owing(2.0), IDLE]).prefill_due_s == (1.0,) * 10
