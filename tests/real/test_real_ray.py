@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import httpx
@@ -71,7 +72,7 @@ def ingress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         namespace="serve",
     )  # fmt: skip
     command = [sys.executable, "-c", HMAS, "fleet", "serve", str(folder / "serve.yaml"),
-               "--token-file", str(folder / "token")]  # fmt: skip
+               "--token-file", str(folder / "token"), "--route-by-deadline"]  # fmt: skip
     address = cluster.address_info["address"]
     env = os.environ | {"RAY_ADDRESS": address, "PYTHONPATH": os.pathsep.join(sys.path)}
     with (folder / "log").open("wb") as log:
@@ -109,8 +110,33 @@ def started() -> RemoteEngine:
         time.sleep(1.0)
 
 
+def ask(ingress: str, tenant: str, prompt: str) -> None:
+    body = {"model": "smol", "prompt": prompt, "max_tokens": 4, "vllm_xargs": {"tenant": tenant}}
+    httpx.post(f"{ingress}/v1/completions", json=body, timeout=120).raise_for_status()
+
+
+def served_by(fleet: RemoteEngine, tenant: str) -> set[str]:
+    """The replicas to which a tenant's requests came."""
+    fleet.snapshot()
+    page = fleet.journal(0)
+    return {each.replica for each in page.arrivals if each.tenant == tenant}
+
+
 def names(shot: Snapshot) -> set[str]:
     return {rank.replica for rank in shot.ranks or (shot,)}
+
+
+def test_a_talk_stays_with_one_replica_and_many_at_once_are_spread(ingress):
+    fleet = started()
+    fleet.snapshot()
+    talk = "Once upon a time there was a scheduler. " * 30
+    for turn in range(6):
+        ask(ingress, "talk", talk + "And then? " * turn)
+    assert len(served_by(fleet, "talk")) == 1
+    with ThreadPoolExecutor(4) as at_once:
+        texts = [f"Question {i} is another one. " * 40 for i in range(4)]
+        list(at_once.map(ask, [ingress] * 4, ["others"] * 4, texts))
+    assert len(served_by(fleet, "others")) == 2
 
 
 def test_one_decision_steers_all_replicas_and_the_one_that_replaces_a_dead_one(ingress):
@@ -126,9 +152,7 @@ def test_one_decision_steers_all_replicas_and_the_one_that_replaces_a_dead_one(i
     assert "quotas would not be kept" in fleet.apply_contract(ContractChange(quota, 2, "me")).reason
 
     for _ in range(8):
-        body = {"model": "smol", "prompt": "a b c", "max_tokens": 4}
-        body["vllm_xargs"] = {"tenant": "acme"}
-        httpx.post(f"{ingress}/v1/completions", json=body, timeout=120).raise_for_status()
+        ask(ingress, "acme", "a b c")
     before = fleet.snapshot()
     assert {row.tenant: row.finished for row in before.counters}["acme"] == 8
     assert {(rank.policy, rank.contract_epoch) for rank in before.ranks} == {("edf", 1)}
