@@ -84,7 +84,9 @@ def routing(
     ] = 0.1,
     jobs: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one per core.")] = 0,
     json_output: JsonOption = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for routing.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for routing.json and routing.svg.")
+    ] = None,
 ) -> None:
     """Compare routers before a few replicas: vLLM's, Ray's two, and the one of H-MAS.
 
@@ -97,7 +99,7 @@ def routing(
     hmas eval routing --replicas 8 --load 1 --seeds 5 --json
     """
     from evals.checks.replicas.report import routing_sheets
-    from evals.checks.replicas.routing import RoutingOptions, compared, run_routers
+    from evals.checks.replicas.routing import RoutingOptions, compared, plot, run_routers
     from evals.progress import CaseProgress
     from evals.report.sheet import show
     from hmas_agents.config import Config
@@ -118,7 +120,8 @@ def routing(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "routing.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        typer.echo(f"written: {out}/routing.json", err=True)
+        (out / "routing.svg").write_text(plot(found), encoding="utf-8")
+        typer.echo(f"written: {out}/routing.json, {out}/routing.svg", err=True)
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:

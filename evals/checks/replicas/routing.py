@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from evals.machines.profile_file import machine_of
 from evals.plan.plan import hook_of
 from evals.plan.traffic import Traffic, at_load, targets_ms
 from evals.progress import CaseProgress
+from evals.report.figures import colours, legend, svg_file
 from evals.requests.columns import RequestColumns
 from evals.requests.offer import offer
 from evals.requests.scenario import build_workload
@@ -195,3 +198,36 @@ def compared(results: Sequence[Result]) -> list[Result]:
             for router in routers
         ]  # fmt: skip
     return found
+
+
+def plot(compared: Sequence[Result]) -> str:
+    """Attainment of each router at each load, a panel for each scenario, as an SVG file."""
+    scenarios = list(dict.fromkeys(one["scenario"] for one in compared))
+    loads = list(dict.fromkeys(one["load"] for one in compared))
+    routers = list(dict.fromkeys(one["router"] for one in compared))
+    palette = colours([f"{load:g}x" for load in loads])
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(1, len(scenarios), sharey=True, squeeze=False)[0]
+        for axes, scenario in zip(panels, scenarios, strict=True):
+            axes.patch.set_alpha(0)
+            axes.grid(axis="x")
+            for load in loads:
+                met = {
+                    one["router"]: one["attainment"] for one in compared
+                    if (one["scenario"], one["load"]) == (scenario, load)
+                }  # fmt: skip
+                means = np.array([met[router].mean for router in routers])
+                reach = [means - [met[router].low for router in routers],
+                         [met[router].high for router in routers] - means]  # fmt: skip
+                axes.errorbar(
+                    means, range(len(routers)), xerr=reach, fmt="o", ms=4,
+                    color=palette[f"{load:g}x"], label=f"{load:g}x",
+                )  # fmt: skip
+            axes.set_yticks(range(len(routers)), routers)
+            axes.set_xlim(-0.02, 1.02)
+            axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+            axes.set_title(f"{scenario}: all SLOs met")
+        legend(panels[-1])
+
+    return svg_file("routing", 2.8, draw)

@@ -12,6 +12,7 @@ from evals.checks.replicas.routing import (
     TUNED,
     RoutingOptions,
     compared,
+    plot,
     run_routers,
 )
 from evals.progress import CaseProgress
@@ -106,6 +107,7 @@ def test_the_comparison_is_paired_and_its_table_names_the_tuned_imbalance(result
     assert sheet.title == "agents, 0.9x"
     assert [row[0] for row in sheet.rows][-1] == OURS
     assert any(row[0].startswith(f"{TUNED} (") for row in sheet.rows)
+    assert "agents: all SLOs met" in plot(found)
 
 
 def test_a_setting_that_there_is_not_is_named():
