@@ -140,7 +140,7 @@ def fleet(
         Path, typer.Option(help="Suite whose first scenario each replica gets.")
     ] = Path("evals/suites/azure_hour.toml"),
     seconds: Annotated[float, typer.Option(min=5, help="Of the traffic.")] = 60.0,
-    load: Annotated[float, typer.Option(min=0.01, help="Times the suite's rate, each.")] = 1.0,
+    load: Annotated[float, typer.Option(min=0.0001, help="Times the suite's rate, each.")] = 1.0,
     policy: Annotated[str, typer.Option(help="Policy and rules.")] = "fair",
     tick: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
     away: Annotated[
