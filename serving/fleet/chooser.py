@@ -6,9 +6,9 @@ remembered as numbers of the text's beginnings, and counts as cached there. The 
 """
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from serving.perception.attributes import slo_of, tenant_of
 
 CHARACTERS_PER_TOKEN = 4.0  # of English, in the tokenizers of today
 PIECE = 256  # characters of a text that are remembered together
+UNHEARD = 1_000  # requests since a replica said something that are remembered
 REMEMBERED = 16_384  # pieces of each replica: 4 million characters, a million tokens
 
 
@@ -38,65 +39,94 @@ class Asked:
     target_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a replica said of itself, and when, in Unix time."""
+
+    at_s: float
+    hint: RoutingHint
+
+
+@dataclass(slots=True)
+class _Replica:
+    """What a router has sent to a replica.
+
+    Attributes:
+        heard_s: when it said what we have of it.
+        pieces: of all texts, the latest last.
+        since: moment, tokens and target of what went out after that.
+    """
+
+    heard_s: float = -math.inf
+    pieces: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    since: deque[tuple[float, float, float]] = field(
+        default_factory=lambda: deque(maxlen=UNHEARD)
+    )
+
+
 class ReplicaChooser:
-    """What a router knows of replicas, by their names."""
+    """What a router knows of replicas, by their names. All moments are in Unix time."""
 
     def __init__(self) -> None:
-        self._names: list[str] = []
+        self._replicas: dict[str, _Replica] = {}
         self._hints = np.zeros(0, routing.HINT)
-        self._said: dict[str, object] = {}
-        self._sent: dict[str, OrderedDict[int, None]] = {}
         self._routed = 0
 
-    def follow(self, said: Mapping[str, RoutingHint | None], now_s: float) -> None:
-        """Take in what replicas have said since; who is not among them is forgotten.
+    def follow(self, said: Mapping[str, Said | None]) -> None:
+        """Take in what replicas have said; who is not among them is forgotten.
 
         Args:
             said: by replica; None of one that has not said anything yet.
-            now_s: on the clock of this process.
         """
-        if self._names != list(said):
-            old = dict(zip(self._names, self._hints, strict=True))
-            self._names, self._hints = list(said), np.zeros(len(said), routing.HINT)
-            self._sent = {name: self._sent.get(name, OrderedDict()) for name in said}
-            self._said = {name: self._said.get(name) for name in said}
+        if list(self._replicas) != list(said):
+            old = dict(zip(self._replicas, self._hints, strict=True))
+            self._replicas = {name: self._replicas.get(name, _Replica()) for name in said}
+            self._hints = np.zeros(len(said), routing.HINT)
             for k, name in enumerate(said):
                 if name in old:
                     self._hints[k] = old[name]
-        for k, (name, hint) in enumerate(said.items()):
-            if hint is not None and hint != self._said[name]:
-                self._said[name] = hint
-                routing.take_in(self._hints, k, hint, now_s)
+        for k, (name, news) in enumerate(said.items()):
+            replica = self._replicas[name]
+            if news is None or news.at_s <= replica.heard_s:
+                continue
+            replica.heard_s = news.at_s
+            routing.take_in(self._hints, k, news.hint, news.at_s)
+            while replica.since and replica.since[0][0] <= news.at_s:
+                replica.since.popleft()
+            for at_s, tokens, target_s in replica.since:  # what it did not have then
+                routing.sent(self._hints, k, tokens, target_s, at_s)
 
     def order(self, asked: Asked, now_s: float) -> list[str]:
         """Replicas, the best for a request first; the others stand in if it does not answer."""
-        if not self._names:
+        if not self._replicas:
             return []
-        tokens = np.array([asked.tokens - self._cached(name, asked) for name in self._names])
-        first = self._routed % len(self._names)
+        tokens = np.array([_to_compute(asked, each) for each in self._replicas.values()])
+        first = self._routed % len(tokens)
         best = routing.choose(self._hints, tokens, asked.target_s, now_s, first)
-        others = [name for k, name in enumerate(self._names) if k != best]
-        return [self._names[best], *others]
+        names = list(self._replicas)
+        return [names.pop(best), *names]
 
     def sent(self, asked: Asked, name: str, now_s: float) -> None:
         """A request went to a replica."""
         self._routed += 1
-        if name not in self._sent:
+        if (replica := self._replicas.get(name)) is None:
             return
-        tokens = asked.tokens - self._cached(name, asked)
-        routing.sent(self._hints, self._names.index(name), tokens, asked.target_s, now_s)
-        pieces = self._sent[name]
+        tokens, k = _to_compute(asked, replica), list(self._replicas).index(name)
+        routing.sent(self._hints, k, tokens, asked.target_s, now_s)
+        replica.since.append((now_s, tokens, asked.target_s))
         for piece in asked.pieces:
-            pieces[piece] = None
-            pieces.move_to_end(piece)
-        while len(pieces) > REMEMBERED:
-            pieces.popitem(last=False)
+            replica.pieces[piece] = None
+            replica.pieces.move_to_end(piece)
+        while len(replica.pieces) > REMEMBERED:
+            replica.pieces.popitem(last=False)
 
-    def _cached(self, name: str, asked: Asked) -> float:
-        pieces, found = self._sent[name], 0
-        while found < len(asked.pieces) and asked.pieces[found] in pieces:
-            found += 1
-        return min(asked.tokens - 1.0, found * PIECE / CHARACTERS_PER_TOKEN)
+
+def _to_compute(asked: Asked, replica: _Replica) -> float:
+    """Tokens of a prompt, but for those that were sent to the replica before."""
+    found = 0
+    while found < len(asked.pieces) and asked.pieces[found] in replica.pieces:
+        found += 1
+    return max(1.0, asked.tokens - found * PIECE / CHARACTERS_PER_TOKEN)
 
 
 def asked_of(text: str, extra: Mapping[str, Any], lora: str | None, given: EngineSettings) -> Asked:

@@ -20,7 +20,7 @@ from ray.serve.request_router import (
 
 from serving.contracts import RoutingHint, decode
 from serving.contracts.settings import EngineSettings
-from serving.fleet.chooser import Asked, ReplicaChooser, asked_of, text_of
+from serving.fleet.chooser import Asked, ReplicaChooser, Said, asked_of, text_of
 
 
 class DeadlineRouter(LocalityMixin, MultiplexMixin, RequestRouter):
@@ -43,11 +43,8 @@ class DeadlineRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         if pending_request is None:
             return [candidate_replicas]
         by_name = {each.replica_id.to_full_id_str(): each for each in candidate_replicas}
-        now_s = time.monotonic()
-        self._chooser.follow(
-            {name: hint_of(each.routing_stats) for name, each in by_name.items()}, now_s
-        )
-        order = self._chooser.order(self._asked_of(pending_request), now_s)
+        self._chooser.follow({name: said_by(each.routing_stats) for name, each in by_name.items()})
+        order = self._chooser.order(self._asked_of(pending_request), time.time())
         return [[by_name[name]] for name in order]
 
     def on_request_routed(
@@ -56,7 +53,7 @@ class DeadlineRouter(LocalityMixin, MultiplexMixin, RequestRouter):
     ) -> None:  # fmt: skip
         """Ray has sent a request: the next one sees it in what the replica owes."""
         asked = self._asked_of(pending_request)
-        self._chooser.sent(asked, replica_id.to_full_id_str(), time.monotonic())
+        self._chooser.sent(asked, replica_id.to_full_id_str(), time.time())
 
     def _asked_of(self, pending: PendingRequest) -> Asked:
         for each in pending.args:
@@ -68,7 +65,7 @@ class DeadlineRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         return asked_of("", {}, None, self._settings)
 
 
-def hint_of(stats: dict[str, Any]) -> RoutingHint | None:
+def said_by(stats: dict[str, Any]) -> Said | None:
     """What a replica said, if it said anything."""
     said = stats.get("hmas")
-    return None if said is None else decode(RoutingHint, said)
+    return None if said is None else Said(said["at_s"], decode(RoutingHint, said["hint"]))

@@ -4,6 +4,7 @@ Ray builds it where an LLM config names it as `server_cls`, as `hmas fleet serve
 only inside Ray: it needs the extra `fleet`.
 """
 
+import time
 from typing import Any
 
 from ray.serve.llm import LLMServer
@@ -45,9 +46,12 @@ class HMASServer(LLMServer):
         stats: dict[str, Any] = await super().record_routing_stats()
         if self.engine is None:
             return stats
+        asked_s = time.time()
         totals = await call_every_core(self._client().engine_core, "hmas_call", "totals", {})
         hints = [decode(RoutingHint, each["hint"]) for each in totals if each.get("hint")]
-        return {**stats, "hmas": encode(mean_hint(hints))} if hints else stats
+        if not hints:
+            return stats
+        return {**stats, "hmas": {"at_s": asked_s, "hint": encode(mean_hint(hints))}}
 
     def _client(self) -> Any:
         return self.engine._engine_client  # Ray has no other way to it

@@ -13,6 +13,7 @@ from serving.fleet.chooser import (
     REMEMBERED,
     Asked,
     ReplicaChooser,
+    Said,
     asked_of,
     mean_hint,
     text_of,
@@ -31,70 +32,77 @@ def asked(text="", **extra):
     return asked_of(text, extra, None, SETTINGS)
 
 
+def heard(chooser, at_s, **hints):
+    chooser.follow({name: hint and Said(at_s, hint) for name, hint in hints.items()})
+
+
 def test_a_request_goes_where_it_is_in_time():
     chooser = ReplicaChooser()
-    chooser.follow({"a": owing(30.0), "b": owing(0.4), "c": None}, 0.0)
-    chooser.follow({"a": owing(30.0), "b": owing(0.4), "c": owing(3.0)}, 0.0)
-    assert chooser.order(asked(slo_class="interactive"), 0.0) == ["b", "a", "c"]
+    heard(chooser, 0.0, a=owing(30.0), b=owing(0.4), c=None)
+    heard(chooser, 0.1, a=owing(30.0), b=owing(0.4), c=owing(3.0))
+    assert chooser.order(asked(slo_class="interactive"), 0.1) == ["b", "a", "c"]
     # What is due later than a minute does not stand in the way of a chat.
-    chooser.follow({"a": owing(30.0, since=9), "b": owing(0.4), "c": owing(3.0)}, 0.0)
-    assert chooser.order(asked(slo_class="interactive"), 0.0)[0] == "a"
+    heard(chooser, 0.2, a=owing(30.0, since=9), b=owing(0.4), c=owing(3.0))
+    assert chooser.order(asked(slo_class="interactive"), 0.2)[0] == "a"
+    # What was said before that comes late.
+    heard(chooser, 0.15, a=owing(30.0), b=IDLE, c=IDLE)
+    assert chooser.order(asked(slo_class="interactive"), 0.2)[0] == "a"
 
 
-def test_what_has_been_sent_counts_until_the_replica_says_so_itself():
+def test_what_has_been_sent_counts_until_the_replica_has_said_so_itself():
     chooser, long = ReplicaChooser(), asked("x " * 40_000)
-    chooser.follow({"a": IDLE, "b": IDLE}, 0.0)
-    first = chooser.order(long, 0.0)[0]
-    chooser.sent(long, first, 0.0)
+    heard(chooser, 0.0, a=IDLE, b=IDLE)
+    first = chooser.order(long, 0.1)[0]
+    chooser.sent(long, first, 0.1)
     (other,) = {"a", "b"} - {first}
-    assert chooser.order(asked("hello"), 0.1)[0] == other
-    chooser.follow({"a": IDLE, "b": IDLE}, 0.2)  # the same as before: no news
     assert chooser.order(asked("hello"), 0.2)[0] == other
-    chooser.follow({first: owing(1e-6), other: owing(5.0)}, 0.3)
-    assert chooser.order(asked("hello"), 0.3)[0] == first
+    heard(chooser, 0.05, a=IDLE, b=IDLE)  # of before it was sent
+    assert chooser.order(asked("hello"), 0.3)[0] == other
+    heard(chooser, 0.35, **{first: owing(1e-6), other: owing(5.0)})
+    assert chooser.order(asked("hello"), 0.4)[0] == first
 
 
 def test_a_talk_goes_on_where_it_began_unless_it_would_be_late_there():
     chooser, talk = ReplicaChooser(), "once upon a time " * 1000
-    chooser.follow({"a": IDLE, "b": IDLE}, 0.0)
+    heard(chooser, 0.0, a=IDLE, b=IDLE)
     home = chooser.order(asked(talk), 0.0)[0]
     chooser.sent(asked(talk), home, 0.0)
     (other,) = {"a", "b"} - {home}
     for turn in range(5):
         more = asked(talk + "and then " * 100 * turn, slo_class="interactive")
-        chooser.follow({home: owing(0.1 + turn / 1000), other: IDLE}, 10.0 + turn)
+        heard(chooser, 10.0 + turn, **{home: owing(0.1), other: IDLE})
         assert chooser.order(more, 10.0 + turn)[0] == home
         chooser.sent(more, home, 10.0 + turn)
-    chooser.follow({home: owing(60.0), other: IDLE}, 20.0)
+    heard(chooser, 20.0, **{home: owing(60.0), other: IDLE})
     assert chooser.order(asked(talk, slo_class="interactive"), 20.0)[0] == other
 
 
 def test_replicas_that_leave_are_forgotten_and_new_ones_get_their_share():
     chooser, talk = ReplicaChooser(), asked("hm " * 20_000)
     assert chooser.order(talk, 0.0) == []
-    chooser.follow({"a": IDLE}, 0.0)
-    chooser.sent(talk, "a", 0.0)
-    chooser.sent(talk, "gone", 0.0)
-    chooser.follow({"a": IDLE, "b": IDLE}, 1.0)
+    heard(chooser, 0.0, a=IDLE)
+    chooser.sent(talk, "a", 0.1)
+    chooser.sent(talk, "gone", 0.1)
+    heard(chooser, 1.0, a=owing(1.5), b=IDLE)
     assert chooser.order(asked("hello"), 1.0) == ["b", "a"]
     assert chooser.order(talk, 100.0)[0] == "a"
-    chooser.follow({"b": IDLE}, 101.0)
+    heard(chooser, 101.0, b=IDLE)
     assert chooser.order(talk, 101.0) == ["b"]
-    chooser.follow({"a": IDLE, "b": IDLE}, 102.0)
+    heard(chooser, 102.0, a=IDLE, b=IDLE)
     chooser.sent(talk, "b", 102.0)
     assert chooser.order(talk, 200.0)[0] == "b"
 
 
 def test_old_texts_are_forgotten_first():
     chooser = ReplicaChooser()
-    chooser.follow({"a": IDLE, "b": owing(0.01)}, 0.0)
+    heard(chooser, 0.0, a=IDLE, b=owing(0.01))
     first, half = asked("f" * PIECE * 100), REMEMBERED // 2
     chooser.sent(first, "a", 0.0)
     assert chooser.order(first, 900.0)[0] == "a"
     for number in range(3):
         pieces = tuple(range(number * half, (number + 1) * half))
         chooser.sent(Asked(pieces, half * PIECE / CHARACTERS_PER_TOKEN, 1.0), "a", 0.0)
-    chooser.follow({"a": owing(0.02), "b": owing(0.01)}, 1.0)
+    heard(chooser, 1.0, a=owing(0.02), b=owing(0.01))
     assert chooser.order(first, 1.0)[0] == "b"  # neither has it: the one that owes less
 
 
