@@ -50,6 +50,18 @@ def test_a_miscounted_request_is_named_with_its_tenant(counter, error):
     assert mismatch.startswith("a: 2 sent, ")
 
 
+def test_of_what_a_client_gave_up_before_a_token_the_engine_may_never_have_heard():
+    gone = [replace(outcome(9), tenant="a", finish="unfinished", ttft_s=None)] * 2
+    runs = [*RUNS, CaseRun("s", 1.5, "hmas", gone, ())]
+    for heard in (0, 1, 2):
+        after = {**AFTER, "received": Counter(a=7 + heard), "aborted": Counter(a=2 + heard)}
+        assert check_books(BEFORE, after, runs) == []
+    after = {**AFTER, "received": Counter(a=10), "aborted": Counter(a=5)}
+    assert check_books(BEFORE, after, runs) == ["a: 4 sent, 5 received, 5 ended"]
+    begun = [replace(one, ttft_s=1.0) for one in gone]
+    assert check_books(BEFORE, AFTER, [*RUNS, CaseRun("s", 1.5, "hmas", begun, ())])
+
+
 def test_the_words_of_the_demo_are_understood_with_the_demos_contract():
     names = Names.of(load_suite(SUITE).settings.contract)
     changes = read_answer(Grammar().read(TEXT, "12:00", names).reply, names, "12:00")
