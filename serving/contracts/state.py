@@ -205,11 +205,13 @@ class RoutingHint:
             WITHIN_S and, in the last place, before one that is never due.
         prefill_s_per_token: of a prompt, while prompts fill the steps.
         decode_step_s: of all that decode, without a prompt.
+        learned: whether these are measured; else they are guesses of before the first steps.
     """
 
     prefill_due_s: tuple[float, ...]
     prefill_s_per_token: float
     decode_step_s: float
+    learned: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,11 @@ HINT = np.dtype([
 ])  # fmt: skip
 
 
-def hint_of(row: np.void) -> RoutingHint:
+def hint_of(row: np.void, learned: bool = True) -> RoutingHint:
     """A row of HINT as a message."""
     due_s = tuple(row["prefill_due_s"].tolist())
-    return RoutingHint(due_s, float(row["prefill_s_per_token"]), float(row["decode_step_s"]))
+    per_token_s, step_s = float(row["prefill_s_per_token"]), float(row["decode_step_s"])
+    return RoutingHint(due_s, per_token_s, step_s, learned)
 
 
 def take_in(hints: np.ndarray, k: int, hint: RoutingHint, now_s: float) -> None:

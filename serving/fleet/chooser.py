@@ -85,12 +85,14 @@ class ReplicaChooser:
             for k, name in enumerate(said):
                 if name in old:
                     self._hints[k] = old[name]
+        learned = [each.hint for each in said.values() if each is not None and each.hint.learned]
         for k, (name, news) in enumerate(said.items()):
             replica = self._replicas[name]
             if news is None or news.at_s <= replica.heard_s:
                 continue
             replica.heard_s = news.at_s
-            routing.take_in(self._hints, k, news.hint, news.at_s)
+            hint = news.hint if news.hint.learned or not learned else _as(learned, news.hint)
+            routing.take_in(self._hints, k, hint, news.at_s)
             while replica.since and replica.since[0][0] <= news.at_s:
                 replica.since.popleft()
             for at_s, tokens, target_s in replica.since:  # what it did not have then
@@ -143,7 +145,16 @@ def mean_hint(hints: Sequence[RoutingHint]) -> RoutingHint:
         tuple(due_s.tolist()),
         float(np.mean([one.prefill_s_per_token for one in hints])),
         float(np.mean([one.decode_step_s for one in hints])),
+        all(one.learned for one in hints),
     )
+
+
+def _as(others: Sequence[RoutingHint], new: RoutingHint) -> RoutingHint:
+    """What a new replica owes at the others' costs: its own guess might leave it without work."""
+    mean = mean_hint(others)
+    scale = mean.prefill_s_per_token / new.prefill_s_per_token
+    due_s = tuple(each * scale for each in new.prefill_due_s)
+    return RoutingHint(due_s, mean.prefill_s_per_token, mean.decode_step_s, False)
 
 
 def text_of(prompt: Any) -> str:

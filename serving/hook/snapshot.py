@@ -24,6 +24,7 @@ from serving.contracts import (
     Totals,
 )
 from serving.core import calls, routing
+from serving.core.cost import REFIT_STEPS
 from serving.hook.engine_state import batch_state, queue_state
 from serving.hook.lease import Lease
 from serving.hook.queue import PolicyQueue
@@ -121,7 +122,8 @@ def _hint(scheduler: Hooked, now_s: float) -> RoutingHint:
     scheduler.control.follow(scheduler.running)
     hints = np.zeros(1, routing.HINT)
     routing.look(scheduler.queue.core, hints, 0, now_s)
-    return routing.hint_of(hints[0])
+    learned = scheduler.queue.core.cost["samples"][0] >= REFIT_STEPS
+    return routing.hint_of(hints[0], bool(learned))
 
 
 def _queue_state(scheduler: Hooked, now_s: float) -> QueueState:

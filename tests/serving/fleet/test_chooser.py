@@ -93,6 +93,19 @@ def test_replicas_that_leave_are_forgotten_and_new_ones_get_their_share():
     assert chooser.order(talk, 200.0)[0] == "b"
 
 
+@pytest.mark.parametrize("guess", [1e-2, 1e-6])
+def test_a_new_replica_is_taken_for_as_fast_as_the_others(guess):
+    chooser, texts = ReplicaChooser(), [asked(f"{i} " * 20_000) for i in range(4)]
+    new = RoutingHint((0.0,) * 10, guess, guess, learned=False)
+    heard(chooser, 0.0, a=IDLE, b=new)
+    for text in texts:
+        chooser.sent(text, chooser.order(text, 0.0)[0], 0.0)
+    assert chooser.order(texts[0], 0.0)[0] != chooser.order(texts[1], 0.0)[0]
+    busy = RoutingHint((2000 * guess,) * 10, guess, guess, learned=False)
+    heard(chooser, 1.0, a=owing(0.1), b=busy)  # 0.2 s of the same work
+    assert chooser.order(asked("hello"), 1.0)[0] == "a"
+
+
 def test_old_texts_are_forgotten_first():
     chooser = ReplicaChooser()
     heard(chooser, 0.0, a=IDLE, b=owing(0.01))

@@ -31,6 +31,7 @@ def test_all_that_waits_and_all_prompts_that_have_begun_are_owed():
 
     load = mixed_load(300, 60.0, seed=4, classes=("interactive", "document"))
     simulate(profile(token_budget=256), load, tickers=tickers)
+    assert found[-1][0].learned
     for hint, tokens, urgent in found:
         due_tokens = [due_s / hint.prefill_s_per_token for due_s in hint.prefill_due_s]
         assert due_tokens == sorted(due_tokens)
