@@ -79,8 +79,10 @@ def choose(
 ) -> int:
     """The engine for a request: of those that are in time, the one that it costs least.
 
-    That is the time to its first token, and its own prefill once more for others that wait for it,
-    now or later. Where all are late, it waits behind everything that can be in time.
+    That is the time to its first token, and its own prefill for others that wait for it, now or
+    later. What that costs differs little between engines, and their estimates of it do: so a token
+    counts there as all engines have it on average. Where all are late, the request waits behind
+    everything that can be in time.
 
     Args:
         hints: HINT (engines,).
@@ -120,11 +122,13 @@ def _cheapest(
     hints: np.ndarray, tokens: np.ndarray, target_s: float, now_s: float, first: int
 ) -> int:
     """Of the engines that are in time, the one that a request costs least, or NONE."""
-    best, least_s = NONE, np.inf
+    best, least_s, per_token_s = NONE, np.inf, 0.0
+    for k in range(len(hints)):
+        per_token_s += hints[k].prefill_s_per_token / len(hints)
     for i in range(len(hints)):
         k = (first + i) % len(hints)
         after_s = expected_s(hints, k, tokens[k], target_s, now_s)
-        cost_s = after_s + OWN * tokens[k] * hints[k].prefill_s_per_token
+        cost_s = after_s + OWN * tokens[k] * per_token_s
         if after_s <= target_s and cost_s < least_s:
             best, least_s = k, cost_s
     return int(best)

@@ -20,6 +20,7 @@ from serving.perception.attributes import slo_of, tenant_of
 
 CHARACTERS_PER_TOKEN = 4.0  # of English, in the tokenizers of today
 PIECE = 256  # characters of a text that are remembered together
+STALE_S = 20.0  # a replica that has said nothing for so long gets requests if no other can
 UNHEARD = 1_000  # requests since a replica said something that are remembered
 REMEMBERED = 16_384  # pieces of each replica: 4 million characters, a million tokens
 
@@ -102,11 +103,14 @@ class ReplicaChooser:
         """Replicas, the best for a request first; the others stand in if it does not answer."""
         if not self._replicas:
             return []
-        tokens = np.array([_to_compute(asked, each) for each in self._replicas.values()])
-        first = self._routed % len(tokens)
-        best = routing.choose(self._hints, tokens, asked.target_s, now_s, first)
+        replicas = list(self._replicas.values())
+        heard = [k for k, each in enumerate(replicas) if now_s - each.heard_s <= STALE_S]
+        among = heard or list(range(len(replicas)))
+        tokens = np.array([_to_compute(asked, replicas[k]) for k in among])
+        first = self._routed % len(among)
+        best = routing.choose(self._hints[among], tokens, asked.target_s, now_s, first)
         names = list(self._replicas)
-        return [names.pop(best), *names]
+        return [names.pop(among[best]), *names]
 
     def sent(self, asked: Asked, name: str, now_s: float) -> None:
         """A request went to a replica."""

@@ -6,6 +6,7 @@ deployment's `request_router_config` names it, as `hmas fleet serve --route-by-d
 Imported only inside Ray: it needs the extra `fleet`.
 """
 
+import logging
 import time
 from typing import Any
 
@@ -13,7 +14,6 @@ from ray.serve.request_router import (
     LocalityMixin,
     MultiplexMixin,
     PendingRequest,
-    ReplicaID,
     RequestRouter,
     RunningReplica,
 )
@@ -21,6 +21,8 @@ from ray.serve.request_router import (
 from serving.contracts import RoutingHint, decode
 from serving.contracts.settings import EngineSettings
 from serving.fleet.chooser import Asked, ReplicaChooser, Said, asked_of, text_of
+
+logger = logging.getLogger("ray.serve")
 
 
 class DeadlineRouter(LocalityMixin, MultiplexMixin, RequestRouter):
@@ -39,21 +41,21 @@ class DeadlineRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         self, candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:  # fmt: skip
-        """All candidates, the best first, each in a rank of its own."""
-        if pending_request is None:
+        """All candidates, the best first, each in a rank of its own; in one rank if that fails."""
+        if pending_request is None or not candidate_replicas:
             return [candidate_replicas]
-        by_name = {each.replica_id.to_full_id_str(): each for each in candidate_replicas}
-        self._chooser.follow({name: said_by(each.routing_stats) for name, each in by_name.items()})
-        order = self._chooser.order(self._asked_of(pending_request), time.time())
-        return [[by_name[name]] for name in order]
-
-    def on_request_routed(
-        self, pending_request: PendingRequest, replica_id: ReplicaID,
-        result: object,  # noqa: ARG002  Ray's name
-    ) -> None:  # fmt: skip
-        """Ray has sent a request: the next one sees it in what the replica owes."""
-        asked = self._asked_of(pending_request)
-        self._chooser.sent(asked, replica_id.to_full_id_str(), time.time())
+        try:
+            by_name = {each.replica_id.to_full_id_str(): each for each in candidate_replicas}
+            said = {name: said_by(each.routing_stats) for name, each in by_name.items()}
+            self._chooser.follow(said)
+            asked, now_s = self._asked_of(pending_request), time.time()
+            order = self._chooser.order(asked, now_s)
+            # Not when Ray has sent it: others are chosen for before.
+            self._chooser.sent(asked, order[0], now_s)
+            return [[by_name[name]] for name in order]
+        except Exception:  # a request must not fail by how it is routed
+            logger.exception("H-MAS cannot choose a replica: any may get this request")
+            return [candidate_replicas]
 
     def _asked_of(self, pending: PendingRequest) -> Asked:
         for each in pending.args:

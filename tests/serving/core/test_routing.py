@@ -69,11 +69,11 @@ def test_who_has_waited_too_long_and_who_has_begun_come_before_all():
     )
 
 
-def expected(hint, tokens, target_s, past_s):
+def expected(hint, tokens, target_s, past_s, per_token_s):
     place = next((i for i, within in enumerate(WITHIN_S) if target_s <= within), len(WITHIN_S))
     own_s = tokens * hint["prefill_s_per_token"]
     after_s = max(0.0, hint["prefill_due_s"][place] - past_s) + hint["decode_step_s"] + own_s
-    return after_s, after_s + routing.OWN * own_s
+    return after_s, after_s + routing.OWN * tokens * per_token_s
 
 
 @hypothesis_settings(deadline=None)
@@ -84,14 +84,25 @@ def test_the_cheapest_in_time_is_chosen_and_of_all_if_none_is(rows, data, target
         data.draw(st.lists(st.floats(1, 1e5), min_size=len(rows), max_size=len(rows)))
     )
     chosen = routing.choose(hints, tokens, target_s, past_s, data.draw(st.integers(0, 9)))
-    by_target = [expected(*each, target_s, past_s) for each in zip(hints, tokens, strict=True)]
+    mean_s = hints["prefill_s_per_token"].mean()
+    each = list(zip(hints, tokens, strict=True))
+    by_target = [expected(*one, target_s, past_s, mean_s) for one in each]
     if any(after_s <= target_s for after_s, _ in by_target):
         assert by_target[chosen][0] <= target_s
         least = min(cost_s for after_s, cost_s in by_target if after_s <= target_s)
         assert by_target[chosen][1] == pytest.approx(least)
     else:
-        in_the_end = [expected(*each, math.inf, past_s) for each in zip(hints, tokens, strict=True)]
+        in_the_end = [expected(*one, math.inf, past_s, mean_s) for one in each]
         assert in_the_end[chosen][1] == pytest.approx(min(cost_s for _, cost_s in in_the_end))
+
+
+def test_an_engine_that_takes_itself_for_a_little_faster_does_not_get_everything():
+    hints = table([([0.0] * 10, RATE, 0.01), ([0.0] * 10, 0.8 * RATE, 0.01)])
+    turns = []
+    for _ in range(4):
+        turns.append(routing.choose(hints, np.full(2, 9_000.0), math.inf, 0.0, 0))
+        routing.sent(hints, turns[-1], 9_000.0, math.inf, 0.0)
+    assert turns == [1, 0, 1, 0]
 
 
 def test_equal_engines_take_turns():

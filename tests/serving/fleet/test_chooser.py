@@ -11,6 +11,7 @@ from serving.fleet.chooser import (
     CHARACTERS_PER_TOKEN,
     PIECE,
     REMEMBERED,
+    STALE_S,
     Asked,
     ReplicaChooser,
     Said,
@@ -38,7 +39,9 @@ def heard(chooser, at_s, **hints):
 
 def test_a_request_goes_where_it_is_in_time():
     chooser = ReplicaChooser()
+    assert chooser.order(asked(), 0.0) == []
     heard(chooser, 0.0, a=owing(30.0), b=owing(0.4), c=None)
+    assert chooser.order(asked(), 0.0)[0] == "b"  # what has said nothing yet has to wait
     heard(chooser, 0.1, a=owing(30.0), b=owing(0.4), c=owing(3.0))
     assert chooser.order(asked(slo_class="interactive"), 0.1) == ["b", "a", "c"]
     # What is due later than a minute does not stand in the way of a chat.
@@ -91,6 +94,17 @@ def test_replicas_that_leave_are_forgotten_and_new_ones_get_their_share():
     heard(chooser, 102.0, a=IDLE, b=IDLE)
     chooser.sent(talk, "b", 102.0)
     assert chooser.order(talk, 200.0)[0] == "b"
+
+
+def test_a_replica_that_says_nothing_any_more_comes_last_and_alone_it_serves():
+    chooser = ReplicaChooser()
+    heard(chooser, 0.0, a=IDLE, b=owing(5.0))
+    assert chooser.order(asked(), STALE_S)[0] == "a"
+    heard(chooser, 10.0, b=owing(5.0))
+    heard(chooser, 10.0, a=IDLE, b=owing(5.0))
+    chooser.follow({"a": Said(10.0, IDLE), "b": Said(10.1 + STALE_S, owing(9.0))})
+    assert chooser.order(asked(), 10.1 + STALE_S) == ["b", "a"]
+    assert len(chooser.order(asked(), 1e9)) == 2
 
 
 @pytest.mark.parametrize("guess", [1e-2, 1e-6])
