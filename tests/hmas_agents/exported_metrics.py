@@ -11,7 +11,7 @@ from typing import Any
 
 import hmas_agents.engine_view  # noqa: F401  what it adds to the registry
 from hmas_agents.controller_metrics import REGISTRY
-from serving.contracts import HistogramCounts, TenantCounters, Totals, encode
+from serving.contracts import HistogramCounts, RoutingHint, TenantCounters, Totals, encode
 from serving.contracts.rules import COUNTERS
 from serving.perception.latencies import BOUNDS
 from serving.plugin.metrics import TenantCollector
@@ -45,6 +45,7 @@ def engine_series() -> Series:
             HistogramCounts(name, "acme", "interactive", (1,) * (len(bounds) + 1), 1.0)
             for name, bounds in BOUNDS.items()
         ),
+        hint=RoutingHint((0.0,) * 10, 1e-4, 0.01),
     )  # fmt: skip
     collector.update([encode(totals)])
     found: Series = {}
