@@ -61,7 +61,7 @@ def read_traffic(
         suite = load_suite(file.path)
         machine, spec = machine_of(suite, profile), suite.scenarios[0]
         one_seed = suite.model_copy(update={"seeds": (seed,)})
-        workload = build_workload(one_seed, spec, seed, _longest(machine), None, warn)
+        workload = build_workload(one_seed, spec, seed, longest_tokens(machine), None, warn)
         name, columns = f"{suite.name}, {spec.name}", workload.at_factor(1.0)
         return _begun(name, columns, machine, workload.settings(suite.settings))
     machine, settings = load_profile(profile or DEFAULT_PROFILE), EngineSettings()
@@ -79,9 +79,9 @@ def read_traffic(
         columns = with_tenants(rows, [TenantSpec(name="default", slo_class=slo_class)], seed)
     if malformed:
         warn(f"{len(malformed)} malformed lines left out, the first: {malformed[0]}")
-    columns, clipped = columns.clipped(_longest(machine))
+    columns, clipped = columns.clipped(longest_tokens(machine))
     if clipped:
-        warn(f"{clipped} requests clipped to {_longest(machine)} tokens")
+        warn(f"{clipped} requests clipped to {longest_tokens(machine)} tokens")
     return _begun(file.path.name, columns, machine, settings)
 
 
@@ -128,6 +128,6 @@ def at_load(traffic: Traffic, load: float, seed: int) -> Workload:
     )  # fmt: skip
 
 
-def _longest(profile: EngineProfile) -> int:
+def longest_tokens(profile: EngineProfile) -> int:
     """Tokens of a request that any replica can serve."""
     return min(profile.max_model_len, (profile.kv_blocks - 1) * profile.block_size)

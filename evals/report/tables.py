@@ -91,12 +91,12 @@ def whole_suite(results: Summary) -> list[Sheet]:
     whole = [arm for arm in arms if len(ran[arm]) == len(cases)]
     means = {arm: results.mean("attainment", arm) for arm in whole}
     ranked = sorted(whole, key=lambda arm: -(found.mean if (found := means[arm]) else 0.0))
-    p_values = {arm: p for arm in ranked if (p := results.p(HMAS, arm)) is not None and arm != HMAS}
-    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    others = [arm for arm in ranked if arm != HMAS]
+    p_of = dict(zip(others, holm([results.p(HMAS, arm) for arm in others]), strict=True))
     rows = [
         [arm, percent(means[arm]),
          *(["-", "-", "-"] if arm == HMAS else [points(results.difference(HMAS, arm)),
-                                                f"{adjusted[arm]:.3f}" if arm in adjusted else "-",
+                                                "-" if (p := p_of[arm]) is None else f"{p:.3f}",
                                                 times(results.ratio(HMAS, arm))])]
         for arm in ranked
     ]  # fmt: skip

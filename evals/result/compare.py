@@ -102,10 +102,8 @@ def compare_files(
         )
     groups = [group for _, group in both.groupby(CASE, sort=False)]
     p_values = [paired_p(group["attainment_a"], group["attainment_b"]) for group in groups]
-    adjusted = iter(holm([p for p in p_values if p is not None]))
     cases = [
-        _compare(group, None if p is None else next(adjusted), tolerance)
-        for group, p in zip(groups, p_values, strict=True)
+        _compare(group, p, tolerance) for group, p in zip(groups, holm(p_values), strict=True)
     ]
     return cases, [*_alone(joined), *_different(both)]
 

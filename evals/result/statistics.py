@@ -78,17 +78,19 @@ def paired_p(base: ArrayLike, other: ArrayLike) -> float | None:
     return float(stats.ttest_rel(b, a).pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjusted p of many tests: if nothing differs, chance puts any below 0.05 in 5% of cases.
 
-    Source: Holm, A simple sequentially rejective multiple test procedure (1979).
+    None, of what was not tested, stays None and is not counted. Source: Holm, A simple
+    sequentially rejective multiple test procedure (1979).
     """
-    p = np.asarray(p_values, float)
+    p = np.array([each for each in p_values if each is not None], float)
     order = np.argsort(p)
     adjusted = np.empty_like(p)
     steps = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
     adjusted[order] = np.minimum(1.0, steps)
-    return [float(each) for each in adjusted]
+    left = iter(adjusted.tolist())
+    return [None if each is None else next(left) for each in p_values]
 
 
 def paired_ratio(base: ArrayLike, other: ArrayLike) -> Interval | None:

@@ -98,21 +98,11 @@ def choose(
 
 
 @compiled_in_place
-def expected_s(
-    hints: np.ndarray, k: int, tokens: float, target_s: float, now_s: float
-) -> float:
-    """Seconds to the first token of a prompt of which so many tokens are to be computed."""
-    hint = hints[k]
-    ahead_s = hint.prefill_due_s[_place_of(target_s)] - (now_s - hint.known_s)
-    return float(max(0.0, ahead_s) + hint.decode_step_s + tokens * hint.prefill_s_per_token)
-
-
-@compiled_in_place
 def sent(hints: np.ndarray, k: int, tokens: float, target_s: float, now_s: float) -> None:
     """A prompt of which so many tokens are to be computed went to an engine."""
     hint, own = hints[k], _place_of(target_s)
     for i in range(len(WITHIN_S) + 1):
-        left_s = max(0.0, hint.prefill_due_s[i] - (now_s - hint.known_s))
+        left_s = _owed_s(hints, k, i, now_s)
         hint.prefill_due_s[i] = left_s + (tokens * hint.prefill_s_per_token if i >= own else 0.0)
     hint.known_s = now_s
 
@@ -127,11 +117,27 @@ def _cheapest(
         per_token_s += hints[k].prefill_s_per_token / len(hints)
     for i in range(len(hints)):
         k = (first + i) % len(hints)
-        after_s = expected_s(hints, k, tokens[k], target_s, now_s)
+        after_s = _expected_s(hints, k, tokens[k], target_s, now_s)
         cost_s = after_s + OWN * tokens[k] * per_token_s
         if after_s <= target_s and cost_s < least_s:
             best, least_s = k, cost_s
     return int(best)
+
+
+@compiled_in_place
+def _expected_s(
+    hints: np.ndarray, k: int, tokens: float, target_s: float, now_s: float
+) -> float:
+    """Seconds to the first token of a prompt of which so many tokens are to be computed."""
+    hint, ahead_s = hints[k], _owed_s(hints, k, _place_of(target_s), now_s)
+    return float(ahead_s + hint.decode_step_s + tokens * hint.prefill_s_per_token)
+
+
+@compiled_in_place
+def _owed_s(hints: np.ndarray, k: int, place: int, now_s: float) -> float:
+    """What is left by now of what an engine owed."""
+    hint = hints[k]
+    return float(max(0.0, hint.prefill_due_s[place] - (now_s - hint.known_s)))
 
 
 @compiled_in_place

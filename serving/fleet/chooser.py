@@ -72,6 +72,9 @@ class ReplicaChooser:
         self._replicas: dict[str, _Replica] = {}
         self._hints = np.zeros(0, routing.HINT)
         self._routed = 0
+        one = np.zeros(1, routing.HINT)  # compile now: the first request is not to wait for that
+        routing.sent(one, 0, 1.0, 1.0, 0.0)
+        routing.choose(one, np.ones(1), 1.0, 0.0, 0)
 
     def follow(self, said: Mapping[str, Said | None]) -> None:
         """Take in what replicas have said; who is not among them is forgotten.

@@ -18,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 
 from evals.machines.profile_file import machine_of
 from evals.plan.plan import hook_of
-from evals.plan.traffic import Traffic, at_load, targets_ms
+from evals.plan.traffic import Traffic, at_load, longest_tokens, targets_ms
 from evals.progress import CaseProgress
 from evals.report.figures import colours, legend, svg_file
 from evals.requests.columns import RequestColumns
@@ -126,8 +126,7 @@ def run_job(job: _Job) -> list[Result]:
     suite = suite.model_copy(update={"half": job.half, "seeds": seeds})
     spec, machine = suite.scenarios[job.scenario], machine_of(suite)
     machine = replace(machine, noise_seed=job.seed)
-    longest = min(machine.max_model_len, (machine.kv_blocks - 1) * machine.block_size)
-    sent = build_workload(suite, spec, job.seed, longest)
+    sent = build_workload(suite, spec, job.seed, longest_tokens(machine))
     capacity_rps = options.replicas * capacity_rps_of((sent, machine, suite.settings))
     offered = offer(sent, job.load * capacity_rps)
     settings, span = sent.settings(suite.settings), sent.span
@@ -180,13 +179,8 @@ def compared(results: Sequence[Result]) -> list[Result]:
         }
         ours = values[OURS, "attainment"]
         others = [router for router in routers if router != OURS]
-        p_values = [paired_p(values[router, "attainment"], ours) for router in others]
-        known = [p for p in p_values if p is not None]
-        adjusted = iter(holm(known))
-        p_of = {
-            router: None if p is None else next(adjusted)
-            for router, p in zip(others, p_values, strict=True)
-        }
+        p_values = holm([paired_p(values[router, "attainment"], ours) for router in others])
+        p_of = dict(zip(others, p_values, strict=True))
         found += [
             {
                 "scenario": scenario, "load": load, "router": router,

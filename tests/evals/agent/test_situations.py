@@ -27,6 +27,7 @@ from hmas_agents.engine_watch import EngineWatch
 from hmas_agents.lateness import first_token_is_late
 from hmas_agents.twin.question import Candidate
 from serving.engines.offered import longest_answer
+from tests.evals.in_process import InProcess
 from tests.evals.small_cases import case, workload
 
 STORED = Path("evals/results/situations/situations.json")
@@ -207,16 +208,7 @@ def in_process(monkeypatch):
     """The run without worker processes, of small cases in place of the suite's; what was run."""
     ran: list[tuple[int, bool]] = []
 
-    class Workers:
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
+    class Workers(InProcess):
         def run(self, function, items, title, line):
             del function, title, line
             ran.extend((one.seed, learnt is not None) for one, learnt in items)

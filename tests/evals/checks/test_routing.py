@@ -18,6 +18,7 @@ from evals.checks.replicas.routing import (
 from evals.progress import CaseProgress
 from hmas_agents.config import Config
 from tests.command_line import run_hmas
+from tests.evals.in_process import InProcess
 
 SUITE = """
 name = "talks"
@@ -50,29 +51,12 @@ output = { p50 = 20, p90 = 50, most = 200 }
 """
 
 
-class Here:
-    """In place of worker processes."""
-
-    def __init__(self, *_):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def run(self, function, items, title, line):
-        assert all(title(item) and line(item, []) for item in items)
-        return [function(item) for item in items]
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     file = tmp_path_factory.mktemp("suite") / "talks.toml"
     file.write_text(SUITE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(routing_module, "Workers", Here)
+        patch.setattr(routing_module, "Workers", InProcess)
         options = RoutingOptions(file, Config().control.start_setting, 3, (0.9,), seeds=2)
         return run_routers(options, CaseProgress())
 

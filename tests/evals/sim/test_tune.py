@@ -26,21 +26,11 @@ from evals.sim.tune import (
 from evals.suite.arms import ControllerOptions, parse_arm
 from evals.suite.suite import load_suite
 from evals.suite.tuned import StockSetting
+from tests.evals.in_process import InProcess
 from tests.evals.small_cases import MACHINE, case, workload
 
 SMOKE = Path("evals/suites/smoke.toml")
 INF = float("inf")
-
-
-class InProcess:
-    """Workers that are none; keeps what it was asked for."""
-
-    def __init__(self):
-        self.titles = []
-
-    def run(self, function, items, title, line):
-        self.titles += [title(item) for item in items]
-        return [function(item) for item in items]
 
 
 @pytest.fixture(scope="module")
