@@ -1,6 +1,6 @@
 """Why does memory that an engine leaves stay with the process? glibc is told so, by `mallopt(3)`.
 
-Called by workers before their first job, and by `hmas bench engine`.
+Called by workers before their first job, by `hmas bench engine` and by `hmas teach`.
 """
 
 import ctypes

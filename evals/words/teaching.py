@@ -11,7 +11,10 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
+import torch
+
 from evals.result.metrics import rounded
+from evals.sim.freed_memory import keep_freed_memory
 from evals.words.calibration import calibrated
 from evals.words.word_cases import WordCase, read_word_cases
 from evals.words.word_scores import Outcome, outcomes, score
@@ -46,9 +49,10 @@ def train_adapter(
         TeachError, PhrasingError: something is missing or cannot be read.
     """
     began_s = monotonic()
+    keep_freed_memory()
     phrasings = read_phrasings()
     taught = [each for each in phrasings if not each.is_held_out]
-    model, tokenizer = load(base)
+    model, tokenizer = load(base, torch.bfloat16)
     model = with_adapter(model, seed)
     losses: list[float] = []
 
