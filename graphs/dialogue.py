@@ -18,6 +18,7 @@ from hmas_agents.commands.exits import CommandError
 from hmas_agents.commands.wheel import record_by_person, whoever_is_here
 from hmas_agents.config import Config
 from hmas_agents.intent.change import Change
+from hmas_agents.intent.endpoint import Endpoint
 from hmas_agents.intent.exact import ExactOr
 from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.imagined import foresee
@@ -166,7 +167,8 @@ def _reader(settings: Config, token: str, *, asks_model: bool) -> Reader:
     if taught := taught_at(settings.model, token):
         return taught
     if asks_model:
-        return ModelReader(settings.model, load_prompt("intent", "current"), token)
+        chat = Endpoint(settings.model, token).chat
+        return ModelReader(chat, load_prompt("intent", "current"))
     return Grammar()
 
 

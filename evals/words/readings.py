@@ -1,7 +1,7 @@
 """What do readers understand of the texts in a suite? Each text is read once, before any case runs.
 
 A model's readings come from a file, so that a suite needs no model:
-`hmas eval words --cases SUITE.toml --model-url URL --readings FILE` writes it.
+`hmas eval words --cases SUITE.toml --readings FILE` writes it.
 """
 
 import json
@@ -90,7 +90,8 @@ def _understood(read: Sequence[Outcome]) -> Readings:
 
 
 def _recorded(file: Path, reader: str, cases: Sequence[WordCase], suite: str) -> Readings:
-    how = f"`hmas eval words --cases evals/suites/{suite}.toml --model-url URL --readings {file}`"
+    command = f"hmas eval words --cases evals/suites/{suite}.toml --contender {reader}"
+    how = f"`{command} --readings {file}`"
     try:
         lines = [_Line.model_validate_json(line) for line in file.read_text("utf-8").splitlines()]
     except OSError as error:

@@ -96,7 +96,7 @@ def judge_adapter(
     with TemporaryDirectory() as scratch:
         merged = Path(scratch) / "merged"
         merge_adapter(base, adapter, merged)
-        calibration, found = judge(LocalModel(*load(merged)), cases, on_case)
+        calibration, found = judge(LocalModel(*load(merged)).complete, cases, on_case)
     results: dict[str, Any] = json.loads((adapter / RESULTS).read_text(encoding="utf-8")) | {
         "calibration": asdict(calibration),
         "scores": {

@@ -1,7 +1,7 @@
 """How often is a text read exactly, asked back about, or read wrongly without a doubt?"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -71,9 +71,21 @@ class WordScore:
     latency_s: dict[str, float]
 
 
-def outcomes(reader: Reader, cases: Sequence[WordCase]) -> list[Outcome]:
-    """Read every case; where the reader is not sure enough, a question stands for its reply."""
-    return [_outcome(reader, case) for case in cases]
+def outcomes(
+    reader: Reader,
+    cases: Sequence[WordCase],
+    on_case: Callable[[int, int], None] | None = None,
+) -> list[Outcome]:
+    """Read every case; where the reader is not sure enough, a question stands for its reply.
+
+    `on_case` is told how many cases of how many were read.
+    """
+    found = []
+    for case in cases:
+        found.append(_outcome(reader, case))
+        if on_case is not None:
+            on_case(len(found), len(cases))
+    return found
 
 
 def score(name: str, found: Sequence[Outcome]) -> WordScore:

@@ -10,7 +10,6 @@ from hmas_agents.commands.options import JsonOption, ModelOption, ModelUrlOption
 if TYPE_CHECKING:
     from evals.report.sheet import Sheet
     from evals.words.word_scores import Outcome, WordScore
-    from hmas_agents.intent.reading import Reader
 
 DEVELOPMENT = Path("evals/cases/words_dev.jsonl")
 
@@ -23,14 +22,18 @@ def words(
             metavar="FILE", help="Texts and what they mean: a case per line, or a suite (.toml)."
         ),
     ] = DEVELOPMENT,
+    contender: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Who reads them, once for each: grammar, taught, few-shot or "
+            "zero-shot. By default grammar with taught, or with few-shot of --model-url.",
+        ),
+    ] = None,
     model_url: ModelUrlOption = None,
     model: ModelOption = None,
-    taught: Annotated[
-        bool, typer.Option("--taught", help="The model is the embedded one, taught by hmas teach.")
-    ] = False,
     adapter: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="--taught: whose confidence counts; by default ours."),
+        typer.Option(metavar="FOLDER", help="What the taught one has learnt; by default ours."),
     ] = None,
     readings: Annotated[
         Path | None,
@@ -45,43 +48,55 @@ def words(
 
     hmas eval words
 
-    hmas eval words --misses
+    hmas eval words --contender grammar --misses
 
-    hmas eval words --model-url http://127.0.0.1:8000/v1          a model, too
+    hmas eval words --contender few-shot --contender zero-shot         the same model, untaught
 
-    hmas eval words --taught --model-url http://127.0.0.1:8000/v1
+    hmas eval words --model-url http://127.0.0.1:8000/v1               another one
 
     hmas eval words --cases evals/cases/words_test.jsonl --json
 
-    hmas eval words --cases evals/suites/words.toml               the texts of a suite
+    hmas eval words --cases evals/suites/words.toml                    the texts of a suite
+
+    The model is the embedded one in this process, or one that is served (--model-url).
+    zero-shot is told the vocabulary, few-shot has four examples, too, taught has learnt it by
+    `hmas teach`.
 
     exact: the changes of the case and no others, or a question where the case wants one. valid:
     replies that fit the contract. asked: questions back. wrong: changes that were not meant.
     """
     from dataclasses import asdict
+    from functools import partial
 
+    from evals.progress import progress_bar
     from evals.report.sheet import show
     from evals.result.metrics import rounded
     from evals.suite.suite import load_suite
+    from evals.words.contenders import ALL, FEW_SHOT, GRAMMAR, TAUGHT, contenders
     from evals.words.readings import texts_of, write_readings
     from evals.words.word_cases import read_word_cases
     from evals.words.word_scores import outcomes, score
-    from hmas_agents.intent.grammar import Grammar
-    from hmas_agents.intent.model_reader import ModelReader
-    from hmas_agents.intent.taught_reader import ADAPTER, Calibration, ServedModel, TaughtReader
-    from prompts.loader import load_prompt
+    from hmas_agents.intent.endpoint import Endpoint
+    from serving.contracts.near_names import choices
+    from serving.launch.model import SMOLLM2, is_complete
 
-    if adapter is not None and not taught:
-        raise typer.BadParameter("--adapter: goes with --taught")
+    is_served = model_url is not None or model is not None
+    chosen = tuple(contender or (GRAMMAR, FEW_SHOT if is_served else TAUGHT))
+    if not (contender or is_served or is_complete(SMOLLM2)):
+        chosen = (GRAMMAR,)
+        typer.echo("without the taught model, which `make model` brings", err=True)
+    if unknown := [name for name in chosen if name not in ALL]:
+        raise typer.BadParameter(f"--contender {unknown[0]}: {choices(unknown[0], ALL)}")
+    if adapter is not None and TAUGHT not in chosen:
+        raise typer.BadParameter("--adapter: goes with --contender taught")
     is_suite = cases.suffix == ".toml"
     known = texts_of(load_suite(cases)) if is_suite else read_word_cases(cases)
-    readers: list[Reader] = [Grammar()]
     asked = read_config(None, {"model.base_url": model_url, "model.name": model}).model
-    if taught:
-        readers.append(TaughtReader(ServedModel(asked), Calibration.of(adapter or ADAPTER)))
-    elif model_url is not None or model is not None:
-        readers.append(ModelReader(asked, load_prompt("intent", "current")))
-    read = {reader.name: outcomes(reader, known) for reader in readers}
+    served = Endpoint(asked) if is_served else None
+    with contenders(chosen, served, adapter) as readers, progress_bar() as bar:
+        read = {
+            each.name: outcomes(each, known, partial(bar, f"{each.name} reads")) for each in readers
+        }
     if readings is not None:
         write_readings(read, readings)
     scores = [score(name, found) for name, found in read.items()]

@@ -1,4 +1,4 @@
-"""What does a language model make of a text? Asked at any OpenAI-compatible endpoint.
+"""What does a language model make of a text? Asked with a prompt, at any endpoint.
 
 Decoding is bound to the schema and to the names in the contract. What the text does not say the
 model may not add: names, amounts and times must be in it, or be defaults of the vocabulary.
@@ -6,22 +6,12 @@ model may not add: names, amounts and times must be in it, or be defaults of the
 
 import json
 import math
-import os
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, get_args
 
-from hmas_agents.agents.chat import (
-    GRACE_S,
-    Answer,
-    OneAtATime,
-    ask,
-    first_model,
-    model_client,
-    own_request,
-)
+from hmas_agents.agents.chat import Answer
 from hmas_agents.agents.reply import without_thinking
-from hmas_agents.config import ModelConfig
 from hmas_agents.intent.change import (
     NEUTRAL,
     PROTECT_FACTOR,
@@ -37,7 +27,7 @@ from hmas_agents.intent.change import (
 from hmas_agents.intent.grammar import with_names
 from hmas_agents.intent.quantities import clock_after
 from hmas_agents.intent.reading import Reading
-from prompts.loader import Prompt, PromptError
+from prompts.loader import FrontMatter, Message, Prompt, PromptError
 
 SCHEMA_VERSION = 1
 MOST = 0.9  # probabilities of tokens are not calibrated: none of them is enough for `--yes`
@@ -46,68 +36,36 @@ _CLOCK = {"anyOf": [{"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9
                     {"type": "null"}]}  # fmt: skip
 
 
+Chat = Callable[[list[Message], dict[str, Any], FrontMatter], Answer]
+"""Messages, the JSON schema of the answer and the prompt's settings, to the answer."""
+
+
 class ModelReader:
     """Asks once for each text.
-
-    Args:
-        token: signs the questions; empty means HMAS_TOKEN.
 
     Raises:
         PromptError: at construction, when the prompt asks for another reply or has other variables.
     """
 
-    name = "model"
-
-    def __init__(self, config: ModelConfig, prompt: Prompt, token: str = "") -> None:
+    def __init__(self, chat: Chat, prompt: Prompt, name: str = "model") -> None:
         if prompt.head.schema_version != SCHEMA_VERSION:
             raise PromptError(
                 f"{prompt.path}: schema_version: words are read from replies of version "
                 f"{SCHEMA_VERSION}, got {prompt.head.schema_version}"
             )
         prompt.render(names="", now="", text="")  # a variable that is not filled in shows now
-        self._config, self._prompt, self._token = config, prompt, token
-        self._model, self._calls = config.name, OneAtATime()
-        self._client = model_client(
-            config.base_url, os.environ.get(config.api_key_env) or "none", config.timeout_s
-        )
+        self._chat, self._prompt, self.name = chat, prompt, name
 
     def read(self, text: str, now: str, names: Names) -> Reading:
         """See Reader. Raises ModelFault where nothing comes back."""
-        limit_s = self._config.timeout_s
-        answer = self._calls.run(lambda: self._complete(text, now, names), limit_s + GRACE_S)
+        known = f"tenants {json.dumps(names.tenants)}, classes {json.dumps(names.slo_classes)}"
+        messages = self._prompt.render(names=known, now=now, text=json.dumps(text))
+        answer = self._chat(messages, reply_schema(names), self._prompt.head)
         reply = _reply(answer)
         if invented := sorted(set(_invented(reply, text, now, names))):
             return Reading({"question": f"You did not say {', '.join(invented)[:200]}."}, 0.0)
         sure = UNKNOWN if answer.logprob is None else min(MOST, math.exp(answer.logprob))
         return Reading(reply, sure)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._calls.close()
-        self._client.close()
-
-    def _complete(self, text: str, now: str, names: Names) -> Answer:
-        config, head = self._config, self._prompt.head
-        if not self._model:
-            self._model = first_model(self._client, config.timeout_s)
-        known = f"tenants {json.dumps(names.tenants)}, classes {json.dumps(names.slo_classes)}"
-        extra = dict(config.extra_body)
-        if config.tenant:  # only vLLM knows vllm_xargs; other endpoints get no tenant
-            extra["vllm_xargs"] = own_request(config.tenant, config.timeout_s, self._token)
-        temperature = config.temperature if head.temperature is None else head.temperature
-        request = {
-            "model": self._model,
-            "messages": self._prompt.render(names=known, now=now, text=json.dumps(text)),
-            "temperature": temperature,
-            "max_tokens": head.max_tokens or config.max_tokens,
-            "logprobs": True,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "changes", "schema": reply_schema(names)},
-            },
-            "extra_body": extra or None,
-        }
-        return ask(self._client, request, config.timeout_s)
 
 
 def reply_schema(names: Names) -> dict[str, Any]:

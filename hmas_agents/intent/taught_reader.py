@@ -11,22 +11,19 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from hmas_agents.agents.chat import (
-    GRACE_S,
     Answer,
     ModelFault,
     OneAtATime,
-    complete,
-    first_model,
     listed_models,
     model_client,
-    own_request,
 )
 from hmas_agents.config import ConfigError, ModelConfig
 from hmas_agents.intent.change import ChangeError, Names, canonical, read_answer
 from hmas_agents.intent.code import changes_of, pattern
+from hmas_agents.intent.endpoint import Endpoint
 from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.marks import mark
 from hmas_agents.intent.reading import Reading
@@ -34,7 +31,6 @@ from serving.launch.model import TAUGHT
 
 ADAPTER = Path(__file__).parents[1] / "teach" / "adapter"
 RESULTS = "results.json"  # in an adapter's folder
-MAX_TOKENS = 160  # of a code: a change takes about 15
 _MAX_LETTERS = 600  # the texts that it was taught have at most half of that
 _LOOK_S = 2.0  # to see which models are served
 _UNCLEAR = {"question": "Whom is it about, and what shall change?"}
@@ -116,45 +112,6 @@ def _by_grammar(text: str, now: str, names: Names) -> object:
         return None
 
 
-class ServedModel:
-    """Completions by the taught model at an OpenAI-compatible endpoint of vLLM.
-
-    Args:
-        config: of the endpoint; without a name the first one is asked.
-        token: signs the questions; empty means HMAS_TOKEN.
-    """
-
-    def __init__(self, config: ModelConfig, token: str = "") -> None:
-        self._config, self._token = config, token
-        self._model, self._calls = config.name, OneAtATime()
-        self._client = model_client(
-            config.base_url, os.environ.get(config.api_key_env) or "none", config.timeout_s
-        )
-
-    def __call__(self, prompt: str, regex: str) -> Answer:
-        """The most likely answer that matches. Raises ModelFault where none comes back."""
-        limit_s = self._config.timeout_s
-        return self._calls.run(lambda: self._ask(prompt, regex), limit_s + GRACE_S)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._calls.close()
-        self._client.close()
-
-    def _ask(self, prompt: str, regex: str) -> Answer:
-        config = self._config
-        if not self._model:
-            self._model = first_model(self._client, config.timeout_s)
-        extra: dict[str, Any] = {"structured_outputs": {"regex": regex}}
-        if config.tenant:
-            extra["vllm_xargs"] = own_request(config.tenant, config.timeout_s, self._token)
-        request = {
-            "model": self._model, "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0.0,
-            "logprobs": 1, "extra_body": extra,
-        }  # fmt: skip
-        return complete(self._client, request, config.timeout_s)
-
-
 def taught_at(config: ModelConfig, token: str = "") -> TaughtReader | None:
     """A reader by the taught model, where this endpoint serves it; None where it does not.
 
@@ -175,5 +132,5 @@ def taught_at(config: ModelConfig, token: str = "") -> TaughtReader | None:
     for name, loaded in listed.items():
         if config.name in {"", name} and TAUGHT.name in {Path(name).name, Path(loaded).name}:
             named = config.model_copy(update={"name": name})
-            return TaughtReader(ServedModel(named, token), Calibration.of(ADAPTER))
+            return TaughtReader(Endpoint(named, token).complete, Calibration.of(ADAPTER))
     return None

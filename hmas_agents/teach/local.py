@@ -1,18 +1,20 @@
-"""How is a model in this process asked as vLLM is? Greedy, bound to a regular expression.
+"""How is a model in this process asked as vLLM is? Greedy, and bound to what it may answer.
 
 By xgrammar, which is what vLLM binds decoding with, so that answers and log-probabilities agree.
 """
 
+import json
 from typing import Any
 
 import torch
 
 from hmas_agents.agents.chat import Answer
-from hmas_agents.intent.taught_reader import MAX_TOKENS
+from hmas_agents.intent.endpoint import MAX_TOKENS
+from prompts.loader import FrontMatter, Message
 
 
 class LocalModel:
-    """Completions by a causal language model of transformers."""
+    """Answers by a causal language model of transformers, as `Endpoint` gives them."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         import xgrammar
@@ -22,22 +24,33 @@ class LocalModel:
         info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=width)
         self._compiler = xgrammar.GrammarCompiler(info)
 
-    @torch.no_grad()
-    def __call__(self, prompt: str, regex: str) -> Answer:
+    def complete(self, prompt: str, regex: str) -> Answer:
         """The most likely answer that matches, token by token."""
+        given = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+        return self._generated(given, self._compiler.compile_regex(regex), MAX_TOKENS)
+
+    def chat(self, messages: list[Message], schema: dict[str, Any], head: FrontMatter) -> Answer:
+        """The most likely answer of this JSON schema, token by token."""
+        given = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+        grammar = self._compiler.compile_json_schema(json.dumps(schema), any_whitespace=False)
+        return self._generated(given, grammar, head.max_tokens or MAX_TOKENS)
+
+    @torch.no_grad()
+    def _generated(self, given: Any, grammar: Any, max_tokens: int) -> Answer:
         from xgrammar.contrib.hf import LogitsProcessor
 
-        given = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
         out = self._model.generate(
             **given,
-            max_new_tokens=MAX_TOKENS,
+            max_new_tokens=max_tokens,
             do_sample=False,
-            logits_processor=[LogitsProcessor(self._compiler.compile_regex(regex))],
+            logits_processor=[LogitsProcessor(grammar)],
             pad_token_id=self._tokenizer.eos_token_id,
             return_dict_in_generate=True,
             output_scores=True,
         )
-        read = given.input_ids.shape[1]
+        read = given["input_ids"].shape[1]
         written = out.sequences[0, read:]
         each = [
             score[0].float().log_softmax(-1)[token].item()

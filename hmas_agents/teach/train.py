@@ -40,7 +40,9 @@ def load(base: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
         TeachError: it is not there.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # ours says how far it is
     if not (base / "config.json").is_file():
         raise TeachError(f"{base}: no model: run `make model`")
     # Texts are short: with attention that is not fused a step takes a fifth less.

@@ -55,7 +55,9 @@ def test_a_grammar_reads_here_and_what_cannot_be_done_or_is_asked_back_does_noth
 
 def test_the_command_keeps_what_was_read_and_an_arm_reads_it_again(file, tmp_path):
     kept = tmp_path / "kept.jsonl"
-    result = run_hmas("eval", "words", "--cases", file, "--readings", kept)
+    result = run_hmas(
+        "eval", "words", "--contender", "grammar", "--cases", file, "--readings", kept
+    )
     assert result.exit_code == 0, result.output
     kept.write_text(kept.read_text().replace('"reader": "grammar"', '"reader": "taught"'))
     read = readings_for(load_suite(file), kept)

@@ -20,8 +20,12 @@ def words(*args):
     return run_hmas("eval", "words", *args)
 
 
+def by_grammar(*args):
+    return words("--contender", "grammar", *args)
+
+
 def test_json_is_one_object_with_a_row_for_each_contender():
-    result = words("--cases", DEVELOPMENT, "--json")
+    result = by_grammar("--cases", DEVELOPMENT, "--json")
     assert result.exit_code == 0, result.output
     [row] = json.loads(result.stdout)["contenders"]
     assert list(row) == [
@@ -35,7 +39,7 @@ def test_json_is_one_object_with_a_row_for_each_contender():
 
 
 def test_the_grammar_reads_the_cases_that_it_was_written_with():
-    [row] = json.loads(words("--cases", DEVELOPMENT, "--json").stdout)["contenders"]
+    [row] = json.loads(by_grammar("--cases", DEVELOPMENT, "--json").stdout)["contenders"]
     assert row["exact"] >= 0.94
     assert row["valid"] == 1
     assert row["wrong_confident"] <= 0.04
@@ -47,17 +51,33 @@ def test_a_model_at_an_endpoint_is_a_contender_beside_it(tmp_path):
     with serving(completion('{"changes": [], "question": "Who?"}')) as model:
         document = json.loads(words("--cases", path, "--model-url", model.url, "--json").stdout)
     rows = {row["name"]: (row["exact"], row["asked"]) for row in document["contenders"]}
-    assert rows == {"grammar": (1, 0), "model": (0, 1)}
+    assert rows == {"grammar": (1, 0), "few-shot": (0, 1)}
+    assert "Examples, with" in model.asked[0]["messages"][0]["content"]
+
+
+def test_asked_zero_shot_a_model_sees_no_example(tmp_path):
+    path = tmp_path / "cases.jsonl"
+    path.write_text(json.dumps(ROW))
+    with serving(completion('{"changes": [], "question": "Who?"}')) as model:
+        result = words("--cases", path, "--model-url", model.url, "--contender", "zero-shot")
+    assert "zero-shot" in result.stdout
+    assert "Examples" not in model.asked[0]["messages"][0]["content"]
+
+
+def test_an_unknown_contender_is_named_with_those_that_there_are():
+    result = words("--contender", "gramar")
+    assert result.exit_code == 2
+    assert "did you mean 'grammar'?" in " ".join(result.output.split())
 
 
 def test_the_table_has_the_contender_and_misses_are_told_on_request(tmp_path):
     path = tmp_path / "cases.jsonl"
     path.write_text(json.dumps(ROW) + "\n" + json.dumps(ROW | {"expected": {"question": True}}))
-    table = words("--cases", path).stdout
+    table = by_grammar("--cases", path).stdout
     assert "grammar" in table
     assert "50.0%" in table
     assert "means question" not in table
-    assert "12:00 acme first\n  means question\n" in words("--cases", path, "--misses").stdout
+    assert "12:00 acme first\n  means question\n" in by_grammar("--cases", path, "--misses").stdout
 
 
 @pytest.mark.parametrize(
@@ -68,7 +88,7 @@ def test_cases_that_cannot_be_used_end_it_with_what_is_wrong(tmp_path, text, tol
     path = tmp_path / "cases.jsonl"
     if text is not None:
         path.write_text(text)
-    result = words("--cases", path)
+    result = by_grammar("--cases", path)
     assert result.exit_code == 2
     assert told in result.output
 
@@ -83,8 +103,8 @@ def test_the_taught_model_is_a_contender_with_its_own_confidence(tmp_path):
         "choices": [{"text": "weight T1 high", "logprobs": {"token_logprobs": [-0.1]}}],
     }
     with serving(reply) as model:
-        asked = ("--taught", "--model-url", model.url, "--adapter", adapter, "--json")
-        document = json.loads(words("--cases", path, *asked).stdout)
+        asked = ("--contender", "taught", "--model-url", model.url, "--adapter", adapter, "--json")
+        document = json.loads(by_grammar("--cases", path, *asked).stdout)
     rows = {row["name"]: row["exact"] for row in document["contenders"]}
     assert rows == {"grammar": 1, "taught": 1}
-    assert words("--adapter", adapter).exit_code == 2
+    assert by_grammar("--adapter", adapter).exit_code == 2

@@ -1,12 +1,14 @@
 """A model reads words: what it is asked, what is taken of its reply, and what is not."""
 
 import json
+from contextlib import closing
 
 import pytest
 
 from hmas_agents.agents.chat import ModelFault
 from hmas_agents.config import load_config
 from hmas_agents.intent.change import Names
+from hmas_agents.intent.endpoint import Endpoint
 from hmas_agents.intent.model_reader import ModelReader
 from prompts.loader import load_prompt
 from tests.agents.model_server import completion, serving
@@ -28,11 +30,9 @@ def sure(text, *logprobs):
 def read(text, answer, now="12:00"):
     with serving(answer) as endpoint:
         model = load_config(None, {"model.base_url": endpoint.url, "model.timeout_s": 5.0}).model
-        reader = ModelReader(model, load_prompt("intent", "current"), "token")
-        try:
+        with closing(Endpoint(model, "token")) as asked:
+            reader = ModelReader(asked.chat, load_prompt("intent", "current"))
             return reader.read(text, now, NAMES), endpoint.asked
-        finally:
-            reader.close()
 
 
 SURGE = {"kind": "expect", "tenant": "acme", "amount": 3, "from": "14:00"}

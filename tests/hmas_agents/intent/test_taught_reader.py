@@ -1,6 +1,7 @@
 """What does the reader make of what the taught model answers, and of what it does not answer?"""
 
 import json
+from contextlib import closing
 
 import pytest
 
@@ -8,7 +9,8 @@ from hmas_agents.agents.chat import Answer, ModelFault
 from hmas_agents.config import ConfigError, load_config
 from hmas_agents.intent import taught_reader
 from hmas_agents.intent.change import Names
-from hmas_agents.intent.taught_reader import Calibration, ServedModel, TaughtReader, taught_at
+from hmas_agents.intent.endpoint import Endpoint
+from hmas_agents.intent.taught_reader import Calibration, TaughtReader, taught_at
 from tests.agents.model_server import serving
 from tests.evals.fake_openai import FakeOpenAI
 from tests.evals.fake_openai import serving as serving_pages
@@ -29,11 +31,9 @@ def completion(text, logprobs=(-0.1, -0.1)):
 def read(answer, text=TEXT):
     with serving(answer) as endpoint:
         config = load_config(None, {"model.base_url": endpoint.url, "model.timeout_s": 2.0}).model
-        served = ServedModel(config, "token")
-        try:
-            return TaughtReader(served, CURVE).read(text, "12:00", NAMES), endpoint.asked
-        finally:
-            served.close()
+        with closing(Endpoint(config, "token")) as asked:
+            reader = TaughtReader(asked.complete, CURVE)
+            return reader.read(text, "12:00", NAMES), endpoint.asked
 
 
 def test_the_marked_text_is_asked_and_the_code_becomes_changes():

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from hmas_agents.intent.code import pattern
-from hmas_agents.intent.taught_reader import MAX_TOKENS
+from hmas_agents.intent.endpoint import MAX_TOKENS
 from hmas_agents.teach.adapter import CONFIG, WEIGHTS, TeachError, merge_adapter, save_adapter
 from hmas_agents.teach.examples import Examples
 from hmas_agents.teach.local import LocalModel
 from hmas_agents.teach.phrasings import Phrasing
 from hmas_agents.teach.train import load, train, with_adapter
+from prompts.loader import load_prompt
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'hmas-scheduler[teach]'")
 FEW = [Phrasing("{T1} ahead", "weight T1 high"), Phrasing("hello", "ask")]
@@ -76,10 +77,23 @@ def test_the_merged_model_says_what_the_model_with_its_adapter_says(taught, base
 
 def test_what_it_writes_is_a_code_even_untaught(base):
     model, tokenizer = load(base)
-    answer = LocalModel(model.eval(), tokenizer)("T1 ahead\n", pattern(["T1"]))
+    answer = LocalModel(model.eval(), tokenizer).complete("T1 ahead\n", pattern(["T1"]))
     assert answer.logprob is not None
     assert answer.logprob < 0
     assert re.fullmatch(pattern(["T1"]), answer.text) or answer.completion_tokens == MAX_TOKENS
+
+
+def test_in_a_chat_it_writes_by_the_schema_even_untaught(base):
+    model, tokenizer = load(base)
+    tokenizer.chat_template = "{% for each in messages %}{{ each.content }}\n{% endfor %}"
+    head = load_prompt("intent", "zero-shot").head
+    schema = {"type": "object", "properties": {"kind": {"enum": ["weight", "floor"]}},
+              "required": ["kind"], "additionalProperties": False}  # fmt: skip
+    messages = [{"role": "user", "content": "acme ahead"}]
+    answer = LocalModel(model.eval(), tokenizer).chat(messages, schema, head)
+    assert json.loads(answer.text)["kind"] in {"weight", "floor"}
+    assert answer.logprob is not None
+    assert answer.logprob < 0
 
 
 def test_an_adapter_of_another_model_is_refused(taught, base, tmp_path):
