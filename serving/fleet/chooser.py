@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.contracts import SLO, RoutingHint
+from serving.contracts import SLO, Contract, RoutingHint
 from serving.contracts.settings import EngineSettings
 from serving.core import routing
 from serving.perception.attributes import slo_of, tenant_of
@@ -42,10 +42,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a replica said of itself, and when, in Unix time."""
+    """What a replica said of itself, and when, in Unix time.
+
+    Attributes:
+        epoch: of the contract that it holds; 0 is the one it started with.
+        contract: that one, where it is another than at the start.
+    """
 
     at_s: float
     hint: RoutingHint
+    epoch: int = 0
+    contract: Contract | None = None
 
 
 @dataclass(slots=True)
@@ -66,9 +73,14 @@ class _Replica:
 
 
 class ReplicaChooser:
-    """What a router knows of replicas, by their names. All moments are in Unix time."""
+    """What a router knows of replicas, by their names. All moments are in Unix time.
 
-    def __init__(self) -> None:
+    Args:
+        given: the settings that the replicas started with.
+    """
+
+    def __init__(self, given: EngineSettings) -> None:
+        self._given, self._settings, self._epoch = given, given, 0
         self._replicas: dict[str, _Replica] = {}
         self._hints = np.zeros(0, routing.HINT)
         self._routed = 0
@@ -89,6 +101,7 @@ class ReplicaChooser:
             for k, name in enumerate(said):
                 if name in old:
                     self._hints[k] = old[name]
+        self._promise(max(filter(None, said.values()), key=lambda one: one.epoch, default=None))
         learned = [each.hint for each in said.values() if each is not None and each.hint.learned]
         for k, (name, news) in enumerate(said.items()):
             replica = self._replicas[name]
@@ -101,6 +114,16 @@ class ReplicaChooser:
                 replica.since.popleft()
             for at_s, tokens, target_s in replica.since:  # what it did not have then
                 routing.sent(self._hints, k, tokens, target_s, at_s)
+
+    def asked(self, text: str, extra: Mapping[str, Any], lora: str | None) -> Asked:
+        """What is known of a request with this prompt and these `vllm_xargs`.
+
+        Its target is that of the newest contract that a replica holds.
+        """
+        given = self._settings
+        _, slo = slo_of(extra, given, tenant_of(extra, lora, given))
+        tokens = max(1.0, len(text) / CHARACTERS_PER_TOKEN)
+        return Asked(tuple(_beginnings(text)), tokens, _target_s(slo))
 
     def order(self, asked: Asked, now_s: float) -> list[str]:
         """Replicas, the best for a request first; the others stand in if it does not answer."""
@@ -130,19 +153,21 @@ class ReplicaChooser:
             replica.pieces.popitem(last=False)
 
 
+    def _promise(self, newest: Said | None) -> None:
+        """Take the newest contract for what was promised."""
+        if newest is None or newest.epoch == self._epoch:
+            return
+        self._epoch = newest.epoch
+        contract = newest.contract or self._given.contract
+        self._settings = self._given.model_copy(update={"contract": contract})
+
+
 def _to_compute(asked: Asked, replica: _Replica) -> float:
     """Tokens of a prompt, but for those that were sent to the replica before."""
     found = 0
     while found < len(asked.pieces) and asked.pieces[found] in replica.pieces:
         found += 1
     return max(1.0, asked.tokens - found * PIECE / CHARACTERS_PER_TOKEN)
-
-
-def asked_of(text: str, extra: Mapping[str, Any], lora: str | None, given: EngineSettings) -> Asked:
-    """What a router knows of a request with this prompt and these `vllm_xargs`."""
-    _, slo = slo_of(extra, given, tenant_of(extra, lora, given))
-    tokens = max(1.0, len(text) / CHARACTERS_PER_TOKEN)
-    return Asked(tuple(_beginnings(text)), tokens, _target_s(slo))
 
 
 def mean_hint(hints: Sequence[RoutingHint]) -> RoutingHint:

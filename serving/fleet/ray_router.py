@@ -18,9 +18,9 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-from serving.contracts import RoutingHint, decode
+from serving.contracts import Contract, RoutingHint, decode
 from serving.contracts.settings import EngineSettings
-from serving.fleet.chooser import Asked, ReplicaChooser, Said, asked_of, text_of
+from serving.fleet.chooser import Asked, ReplicaChooser, Said, text_of
 
 logger = logging.getLogger("ray.serve")
 
@@ -32,10 +32,10 @@ class DeadlineRouter(LocalityMixin, MultiplexMixin, RequestRouter):
         """Begin to route.
 
         Args:
-            settings: of the replicas' engines, as JSON: what was promised to whom.
+            settings: what the replicas' engines started with, as JSON. What is promised to whom
+                later comes from the replicas.
         """
-        self._settings = EngineSettings.model_validate_json(settings)
-        self._chooser = ReplicaChooser()
+        self._chooser = ReplicaChooser(EngineSettings.model_validate_json(settings))
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica],
@@ -63,11 +63,14 @@ class DeadlineRouter(LocalityMixin, MultiplexMixin, RequestRouter):
             if prompt is not None:
                 extra = getattr(each, "vllm_xargs", None) or {}
                 lora = pending.metadata.multiplexed_model_id or None
-                return asked_of(text_of(prompt), extra, lora, self._settings)
-        return asked_of("", {}, None, self._settings)
+                return self._chooser.asked(text_of(prompt), extra, lora)
+        return self._chooser.asked("", {}, None)
 
 
 def said_by(stats: dict[str, Any]) -> Said | None:
     """What a replica said, if it said anything."""
     said = stats.get("hmas")
-    return None if said is None else Said(said["at_s"], decode(RoutingHint, said["hint"]))
+    if said is None:
+        return None
+    contract = said["contract"] and decode(Contract, said["contract"])
+    return Said(said["at_s"], decode(RoutingHint, said["hint"]), said["epoch"], contract)

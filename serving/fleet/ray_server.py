@@ -21,6 +21,8 @@ class HMASServer(LLMServer):
     Who may call an actor of the Ray cluster may call this; the HTTP ingress does not lead here.
     """
 
+    _held: dict[str, Any] = {"epoch": 0, "contract": None}  # replaced whole, with each contract
+
     async def start(self) -> None:
         """Start the engine; from then on it is told which aborts are answers that ended."""
         await super().start()
@@ -39,19 +41,25 @@ class HMASServer(LLMServer):
         return await call_every_core(core, "hmas_call", method, payload)
 
     async def record_routing_stats(self) -> dict[str, Any]:
-        """What Ray's routers hear of this replica: beside Ray's own, the hint of its engine cores.
+        """What Ray's routers hear of this replica beside Ray's own: its hint, and what it promises.
 
-        Of several cores the mean, for vLLM divides requests among them.
+        Of several engine cores the mean, for vLLM divides requests among them. The contract is
+        said where it is another than at the start.
         """
         stats: dict[str, Any] = await super().record_routing_stats()
         if self.engine is None:
             return stats
-        asked_s = time.time()
-        totals = await call_every_core(self._client().engine_core, "hmas_call", "totals", {})
+        asked_s, core = time.time(), self._client().engine_core
+        totals = await call_every_core(core, "hmas_call", "totals", {})
         hints = [decode(RoutingHint, each["hint"]) for each in totals if each.get("hint")]
         if not hints:
             return stats
-        return {**stats, "hmas": {"at_s": asked_s, "hint": encode(mean_hint(hints))}}
+        if max(each["contract_epoch"] for each in totals) != self._held["epoch"]:
+            held = await call_every_core(core, "hmas_call", "contract", {})
+            newest = max(held, key=lambda each: each["epoch"])
+            self._held = {key: newest[key] for key in self._held}
+        hint = encode(mean_hint(hints))
+        return {**stats, "hmas": {"at_s": asked_s, "hint": hint, **self._held}}
 
     def _client(self) -> Any:
         return self.engine._engine_client  # Ray has no other way to it

@@ -15,7 +15,6 @@ from serving.fleet.chooser import (
     Asked,
     ReplicaChooser,
     Said,
-    asked_of,
     mean_hint,
     text_of,
 )
@@ -30,7 +29,7 @@ def owing(seconds, since=0):
 
 
 def asked(text="", **extra):
-    return asked_of(text, extra, None, SETTINGS)
+    return ReplicaChooser(SETTINGS).asked(text, extra, None)
 
 
 def heard(chooser, at_s, **hints):
@@ -38,7 +37,7 @@ def heard(chooser, at_s, **hints):
 
 
 def test_a_request_goes_where_it_is_in_time():
-    chooser = ReplicaChooser()
+    chooser = ReplicaChooser(SETTINGS)
     assert chooser.order(asked(), 0.0) == []
     heard(chooser, 0.0, a=owing(30.0), b=owing(0.4), c=None)
     assert chooser.order(asked(), 0.0)[0] == "b"  # what has said nothing yet has to wait
@@ -53,7 +52,7 @@ def test_a_request_goes_where_it_is_in_time():
 
 
 def test_what_has_been_sent_counts_until_the_replica_has_said_so_itself():
-    chooser, long = ReplicaChooser(), asked("x " * 40_000)
+    chooser, long = ReplicaChooser(SETTINGS), asked("x " * 40_000)
     heard(chooser, 0.0, a=IDLE, b=IDLE)
     first = chooser.order(long, 0.1)[0]
     chooser.sent(long, first, 0.1)
@@ -66,7 +65,7 @@ def test_what_has_been_sent_counts_until_the_replica_has_said_so_itself():
 
 
 def test_a_talk_goes_on_where_it_began_unless_it_would_be_late_there():
-    chooser, talk = ReplicaChooser(), "once upon a time " * 1000
+    chooser, talk = ReplicaChooser(SETTINGS), "once upon a time " * 1000
     heard(chooser, 0.0, a=IDLE, b=IDLE)
     home = chooser.order(asked(talk), 0.0)[0]
     chooser.sent(asked(talk), home, 0.0)
@@ -81,7 +80,7 @@ def test_a_talk_goes_on_where_it_began_unless_it_would_be_late_there():
 
 
 def test_replicas_that_leave_are_forgotten_and_new_ones_get_their_share():
-    chooser, talk = ReplicaChooser(), asked("hm " * 20_000)
+    chooser, talk = ReplicaChooser(SETTINGS), asked("hm " * 20_000)
     assert chooser.order(talk, 0.0) == []
     heard(chooser, 0.0, a=IDLE)
     chooser.sent(talk, "a", 0.1)
@@ -97,7 +96,7 @@ def test_replicas_that_leave_are_forgotten_and_new_ones_get_their_share():
 
 
 def test_a_replica_that_says_nothing_any_more_comes_last_and_alone_it_serves():
-    chooser = ReplicaChooser()
+    chooser = ReplicaChooser(SETTINGS)
     heard(chooser, 0.0, a=IDLE, b=owing(5.0))
     assert chooser.order(asked(), STALE_S)[0] == "a"
     heard(chooser, 10.0, b=owing(5.0))
@@ -109,7 +108,7 @@ def test_a_replica_that_says_nothing_any_more_comes_last_and_alone_it_serves():
 
 @pytest.mark.parametrize("guess", [1e-2, 1e-6])
 def test_a_new_replica_is_taken_for_as_fast_as_the_others(guess):
-    chooser, texts = ReplicaChooser(), [asked(f"{i} " * 20_000) for i in range(4)]
+    chooser, texts = ReplicaChooser(SETTINGS), [asked(f"{i} " * 20_000) for i in range(4)]
     new = RoutingHint((0.0,) * 10, guess, guess, learned=False)
     heard(chooser, 0.0, a=IDLE, b=new)
     for text in texts:
@@ -121,7 +120,7 @@ def test_a_new_replica_is_taken_for_as_fast_as_the_others(guess):
 
 
 def test_old_texts_are_forgotten_first():
-    chooser = ReplicaChooser()
+    chooser = ReplicaChooser(SETTINGS)
     heard(chooser, 0.0, a=IDLE, b=owing(0.01))
     first, half = asked("f" * PIECE * 100), REMEMBERED // 2
     chooser.sent(first, "a", 0.0)
@@ -143,7 +142,7 @@ def test_old_texts_are_forgotten_first():
 def test_the_target_is_that_of_the_contract(extra, target_s):
     classes = {"interactive": ClassTerms(ttft_ms=2000)}
     settings = EngineSettings(contract=Contract(believe_clients=True, classes=classes))
-    assert asked_of("", extra, None, settings).target_s == target_s
+    assert ReplicaChooser(settings).asked("", extra, None).target_s == target_s
 
 
 def test_texts_are_those_of_prompts_and_messages_and_nothing_else_raises():
@@ -160,3 +159,15 @@ def test_texts_are_those_of_prompts_and_messages_and_nothing_else_raises():
 
 def test_engines_of_one_replica_are_one_for_the_router():
     assert mean_hint([owing(2.0), IDLE]).prefill_due_s == (1.0,) * 10
+
+
+def test_what_is_promised_is_the_newest_contract_that_a_replica_holds():
+    chooser, chat = ReplicaChooser(SETTINGS), {"slo_class": "interactive"}
+    started = chooser.asked("", chat, None).target_s
+    longer = SETTINGS.contract.model_copy(
+        update={"classes": {"interactive": ClassTerms(ttft_ms=7000, tpot_ms=100)}}
+    )
+    chooser.follow({"a": Said(0.0, IDLE), "b": Said(0.0, IDLE, 2, longer), "c": None})
+    assert chooser.asked("", chat, None).target_s == 7.0
+    chooser.follow({"a": Said(1.0, IDLE), "b": None, "c": None})  # started anew, as it was set up
+    assert chooser.asked("", chat, None).target_s == started
