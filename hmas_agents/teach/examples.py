@@ -17,7 +17,7 @@ from hmas_agents.intent.marks import MarkedText, Value, mark
 from hmas_agents.teach import forms
 from hmas_agents.teach.phrasings import MARK, SLOT, Phrasing
 
-_ASK, _SEVERAL, _SPOILED, _MISTYPED = 0.1, 0.25, 0.08, 0.15  # shares of what is drawn
+_ASK, _SEVERAL, _SPOILED, _MISTYPED = 0.15, 0.25, 0.08, 0.15  # shares of what is drawn
 _TRIES = 200  # of one phrasing; most are drawn at once
 _JOINTS = ("; ", "; ", ", ", ". ", ". ", " and ", ", and ", " / ", " - ", ", also ", ". then ")
 _BEFORE = (

@@ -17,7 +17,7 @@ from hmas_agents.intent.code import ASK, changes_of
 PHRASES = Path(__file__).parent / "phrases"
 SLOT = re.compile(r"\{([TCADSX]\d)\}")
 MARK = re.compile(r"[TCADSX]\d+")
-_HELD_OUT = 10  # one in so many
+_HELD_OUT = 20  # one in so many
 
 
 class PhrasingError(ValueError):
