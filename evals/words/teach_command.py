@@ -27,8 +27,8 @@ def teach(
 ) -> None:  # fmt: skip
     """Teach the embedded model to read operators' words, or merge what it was taught.
 
-    Texts are drawn from the phrasings in hmas_agents/teach/phrases; a twentieth of these is held out.
-    Then the adapter is judged by them and by the development cases, and its confidence is fitted.
+    Texts are drawn from the phrasings in hmas_agents/teach/phrases; a twentieth is held out. Then
+    the adapter is judged by these and by the development cases, and its confidence is fitted.
     Needs peft (extra `teach`) and the model of `make model`. Cut short while it trained, it leaves
     nothing; cut short while it was judged, the same command goes on.
 
