@@ -68,7 +68,7 @@ class CaseProgress:
         now_s = time.monotonic()
         if title and not self.console.is_terminal and now_s - self._said_s >= _LINE_EVERY_S:
             self._said_s = now_s
-            self.note(title)
+            self.note(f"{title}: {finished} of {total}" if total else title)
 
     def done(self, bar: TaskID, line: str) -> None:
         """The case is over; `line` says how it ended."""
