@@ -13,7 +13,7 @@ def teach(
     out: Annotated[Path, typer.Option(help="Folder of the adapter; must not exist.")] = Path(
         "var/models/adapter"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Batches of 16 texts.")] = 2400,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of 16 texts.")] = 1750,
     seed: Annotated[int, typer.Option(min=0, help="Of texts and weights.")] = 0,
     merge: Annotated[
         Path | None,

@@ -19,33 +19,49 @@ from hmas_agents.intent.reading import Reading
 
 # The kind, its amount without a number, its words; the first that is found decides.
 _KINDS: tuple[tuple[str, float | None, str], ...] = (
-    ("slo_scale", None, r"latenc|\bslo|targets?\b|slower|faster|longer answ|tight|loos|relax"
-     r"|take <x|wants it <"),
-    ("floor", None, r"floor|guarant|reserv|at least|minimum|no less|less than|never below"
-     r"|always have|\bke\w+ .*<share"),
-    ("shed", SHED_SHARE, r"\bshed|drop|reject|refus|block|discard|turn\w* away|kill|let in"
-     r"|welcome"),
-    ("weight", None, r"weigh|worth|counts? for|important as"),
-    ("weight", WAIT_FACTOR, r"\bwait\b|\blast\b|behind|queue|\bput (it )?off|no hurry|bottom"
+    ("expect", None, r"expect|reckon|forecast|^(?!.*(\bshed|refus|reject|block|latenc|admit|\blet"
+     r"|accept|turn|drop .*(traffic|load)|cut)).*(traffic|\bload|volume"
+     r"|(calls|requests) (will|should|are|from|come))"),
+    ("slo_scale", None, r"latenc|\blat\b|\bslos?\b|targets?\b|\btgts?|deadline|objectives?\b"
+     r"|goals?\b|respons|ttft|slower|faster|quicker|longer (answ|wait)"
+     r"|answers? .*(longer|later?|fast)|as (long|fast|late)\b|tight|loos|relax|strict|lenient"
+     r"|slack|grace|(less|more|the) time\b|takes? (<x|<share)|wants it <"),
+    ("floor", None, r"floor|guarant|gtee|reserv|at least|at all times|minimum|(?<!<)\bmin\b|no less"
+     r"|less than|never below|always have|\baside|earmark|fence|bottom line|for sure"
+     r"|spoken for|\b(ke\w+|save|hold|own) .*<share"
+     r"|<share \S+ (of the (engine|gpu|machine)|of capacity)"),
+    ("shed", SHED_SHARE, r"\bshed|drop|reject|refus|block|\bblk|discard|turn\w* away|kill"
+     r"|let .*\bin\b|welcome|accept|admit|intake|bounc|\bban(s|ned)?\b|suspen"
+     r"|(cut|switch) off|shut out|lock|den(y|ied)|exclu|overboard|\b429|reopen"),
+    ("weight", None, r"weigh|\bwt\b|worth|counts? for|important as"),
+    ("weight", WAIT_FACTOR, r"\bwait\b|\blast\b|behind|queue|\bput (it )?off|no (hurry|rush)|bottom"
      r"|the line|\blow|little|no importance|n.t (important|urgent)|less important|hasn't"
-     r"|aspettare"),
+     r"|not (so )?(important|urgent)|sidelin|back (seat|burner)|second class|give way|step back"
+     r"|depri|slow.track|after (the|every|all)|aspettare"),
     ("weight", PROTECT_FACTOR, r"protect|first|ahead|prio|favou?r|prefer|(in|up|the) front"
      r"|in a hurry|before (the|every|all)|what counts|right of way|above|\bover\b|\btop\b"
-     r"|important|urgent|treat|prima|eerst"),
-    ("expect", None, r"expect|traffic|\bload|requests\b|surge|spike|reckon|will (send|see|<x)"
-     r"|as many|forecast|come in"),
+     r"|\bleads?\b|important|urgent|treat|fast lane|\bvip\b|boost|come after|prima|eerst"),
+    ("expect", None, r"traffic|\bload|requests?\b|surge|spike|will (send|see|<x)|volume"
+     r"|as many|comes? in|\bsends?\b|sending|incoming|busier|calmer|visitors|\bcalls\b"),
 )  # fmt: skip
 _BACK = (
-    r"\b(stop|no more|no longer|any ?more|any longer|back|again|cancel|unblock|undo|equal|agreed"
+    r"\b(stop|no more|no longer|any ?more|any longer|back|again|cancel\w*|unblock|undo|equal|agreed"
     r"|no|not|never|nothing|return|usual|goes away|same weight|remove|normal|neither|don.?t"
-    r"|welcome)\b"
+    r"|welcome|lift(ed)?|ends?|revoke|reset|restore|accept|reopen|loses|not a)\b"
 )
-_LESS = r"fewer|\bless|down|\blower|faster|tight|short|minus|reduc|cut|<share -"
+_LESS = (
+    r"fewer|\bless|down|\blower|faster|quick|tight|strict|short|minus|reduc|cut|<share -|\bdrop"
+    r"|fall|calm"
+)
+_TO = r"\b(to|at) (about |only )?<share|<share \S+ of (the|its|their|normal|usual|what|agreed)"
 _MORE = r"more|\bup\b|plus|\+ ?<|grow|longer|slower|higher|worsen|loos"
-_NOTHING = r"\bno (traffic|requests)|nothing|\baway\b"
+_NOTHING = r"\b(no|zero) (\w+ )?(traffic|requests)|nothing|\baway\b|\bnot a single|\bzero\b"
+_THAN = "ahead of|before|over|above|behind|below|after|under"
+_ADMITS = r"\blet\b.*\b(in|through|pass)\b|accept|admit|welcome|reopen"
 _VAGUE = (
     r"\?|tonight|tomorrow|weekend|\w+day\b|lunch|some ?time|ish\b|\bif\b|when\b|except|but [TC]\d"
     r"|\d or [TC]\d|somewhat|\bmost\b|instruct|system|maybe|a bit|several|all of it|well,|until \d"
+    r"|\bsome\b|depend|in case|a few|would have|nearly|ticket|each (day|night)"
 )
 _TYPED = "expect traffic first wait protect block refuse guarantee until urgent front percent for"
 _CLAUSES = r"[;,!]|\.(?!\d)|\b(?:and|but|while)\b|(?<!until )(?<!from )\bthen\b"
@@ -95,7 +111,7 @@ def _changes(left: str, now: str, names: Names) -> list[dict[str, Any]]:
     nobody: dict[str, Any] = {"T": [], "C": [], "times": {}}
     held, last = nobody, nobody | {"wanted": None, "changes": done}
     for clause in re.split(_CLAUSES, left):
-        own = re.sub(r"\b(ahead of|before|over|above) (?:the )?[TC]\d+", r"\1", clause)
+        own = re.sub(rf"\b({_THAN}) (?:the )?[TC]\d+", r"\1", clause)
         who = {k: list(dict.fromkeys(re.findall(rf"\b{k}(\d+)", own))) for k in "TC"}
         wanted = next(((k, n) for k, n, words in _KINDS if re.search(words, own)), None)
         wanted = wanted or (last["wanted"] if re.search("<(x|share) ", own) else None)
@@ -135,17 +151,20 @@ def _times(own: str, now: str) -> dict[str, Any]:
 
 
 def _amount(kind: str, default: float | None, own: str) -> dict[str, float | None]:
-    unit, is_less = "share" if kind in {"floor", "shed"} else "factor", re.search(_LESS, own)
+    unit = "share" if kind in {"floor", "shed"} else "factor"
+    admits, is_less = kind == "shed" and re.search(_ADMITS, own), re.search(_LESS, own)
     if not (found := re.search(r"<(x|share) (\S+)>", own)):
         if kind == "expect" and re.search(_NOTHING, own):
             return {unit: 0.0}
-        is_back = default != WAIT_FACTOR and re.search(_BACK, own)
+        is_back = default != WAIT_FACTOR and bool(re.search(_BACK, own))
+        if admits:
+            is_back = not re.search(r"\b(no|not|never|don.?t|stop|nothing|won.?t)\b", own)
         return {unit: NEUTRAL[kind] if is_back else default}
     value = float(found[2])
     if unit == "share":
-        return {unit: 1 - value if "let in" in own else value}
-    if found[1] == "x":
-        return {unit: 1 / value if kind == "slo_scale" and is_less and value else value}
-    if is_less or kind == "slo_scale" or re.search(_MORE, own):
-        return {unit: 1 - value if is_less else 1 + value}
+        value = 1 - value if admits else value
+    elif found[1] == "x":
+        value = 1 / value if kind == "slo_scale" and is_less and value else value
+    elif not re.search(_TO, own) and (is_less or kind == "slo_scale" or re.search(_MORE, own)):
+        value = 1 - value if is_less else 1 + value
     return {unit: value}
