@@ -11,7 +11,7 @@ names and numbers marked, to a list of typed changes, or `ask`.
 
 - **Asked** by a plain completion: the marked text and a line feed. Decoding has to be bound to the
   codes over the marks of the text, as `TaughtReader` does; free answers are not what it was taught.
-- **Data**: {examples:,} texts drawn from {phrasings:,} phrasings written by hand, seed {seed};
+- **Data**: {examples:,} texts drawn from {phrasings:,} phrasings, seed {seed};
   {held_out_phrasings} phrasings were held out. No text, name or form of a number is of the test
   half.
 - **Command**: `hmas teach --steps {steps} --seed {seed}` ({minutes:.0f} minutes on two CPU cores,
