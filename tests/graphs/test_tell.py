@@ -184,7 +184,7 @@ def test_yes_stands_for_a_person_only_where_that_is_safe(hmas, engine, ledger, l
         code, _, err = hmas("tell", text, "--yes")
         return err if code else "done"
 
-    assert "its confidence is 0.78" in yes("expect 4x traffic from a")
+    assert "its confidence is 0.77" in yes("expect 4x traffic from a")
     monkeypatch.setattr(dialogue, "Grammar", Sure)
     assert "it sheds requests" in yes("shed half of bulk")
     assert "it lowers a floor" in yes("floor 10% for acme")
