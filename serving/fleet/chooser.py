@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.contracts import SLO, Contract, RoutingHint
+from serving.contracts import SLO, Contract, RoutingHint, decode
 from serving.contracts.settings import EngineSettings
 from serving.core import routing
 from serving.perception.attributes import slo_of, tenant_of
@@ -46,13 +46,13 @@ class Said:
 
     Attributes:
         epoch: of the contract that it holds; 0 is the one it started with.
-        contract: that one, where it is another than at the start.
+        contract: that one as data, where it is another than at the start.
     """
 
     at_s: float
     hint: RoutingHint
     epoch: int = 0
-    contract: Contract | None = None
+    contract: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -152,13 +152,12 @@ class ReplicaChooser:
         while len(replica.pieces) > REMEMBERED:
             replica.pieces.popitem(last=False)
 
-
     def _promise(self, newest: Said | None) -> None:
-        """Take the newest contract for what was promised."""
+        """Take the newest contract for what was promised; read once, for this is asked often."""
         if newest is None or newest.epoch == self._epoch:
             return
-        self._epoch = newest.epoch
-        contract = newest.contract or self._given.contract
+        self._epoch, told = newest.epoch, newest.contract
+        contract = self._given.contract if told is None else decode(Contract, told)
         self._settings = self._given.model_copy(update={"contract": contract})
 
 

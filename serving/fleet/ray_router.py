@@ -18,7 +18,7 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-from serving.contracts import Contract, RoutingHint, decode
+from serving.contracts import RoutingHint, decode
 from serving.contracts.settings import EngineSettings
 from serving.fleet.chooser import Asked, ReplicaChooser, Said, text_of
 
@@ -72,5 +72,5 @@ def said_by(stats: dict[str, Any]) -> Said | None:
     said = stats.get("hmas")
     if said is None:
         return None
-    contract = said["contract"] and decode(Contract, said["contract"])
-    return Said(said["at_s"], decode(RoutingHint, said["hint"]), said["epoch"], contract)
+    hint = decode(RoutingHint, said["hint"])
+    return Said(said["at_s"], hint, said["epoch"], said["contract"])

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from serving.contracts import Contract, RoutingHint
+from serving.contracts import Contract, RoutingHint, encode
 from serving.contracts.contract import ClassTerms
 from serving.contracts.settings import EngineSettings
 from serving.fleet.chooser import (
@@ -167,7 +167,7 @@ def test_what_is_promised_is_the_newest_contract_that_a_replica_holds():
     longer = SETTINGS.contract.model_copy(
         update={"classes": {"interactive": ClassTerms(ttft_ms=7000, tpot_ms=100)}}
     )
-    chooser.follow({"a": Said(0.0, IDLE), "b": Said(0.0, IDLE, 2, longer), "c": None})
+    chooser.follow({"a": Said(0.0, IDLE), "b": Said(0.0, IDLE, 2, encode(longer)), "c": None})
     assert chooser.asked("", chat, None).target_s == 7.0
     chooser.follow({"a": Said(1.0, IDLE), "b": None, "c": None})  # started anew, as it was set up
     assert chooser.asked("", chat, None).target_s == started
