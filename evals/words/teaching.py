@@ -7,7 +7,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
@@ -22,7 +21,7 @@ from hmas_agents.agents.chat import Answer
 from hmas_agents.intent.change import canonical
 from hmas_agents.intent.grammar import Grammar
 from hmas_agents.intent.taught_reader import RESULTS, Calibration, Complete, TaughtReader
-from hmas_agents.teach.adapter import CARD, merge_adapter, save_adapter
+from hmas_agents.teach.adapter import CARD, save_adapter
 from hmas_agents.teach.card import card
 from hmas_agents.teach.examples import Example, Examples
 from hmas_agents.teach.phrasings import Phrasing, read_phrasings
@@ -93,10 +92,7 @@ def judge_adapter(
 
     held_out = held_out_cases([each for each in read_phrasings() if each.is_held_out])
     cases = held_out + read_word_cases(development)
-    with TemporaryDirectory() as scratch:
-        merged = Path(scratch) / "merged"
-        merge_adapter(base, adapter, merged)
-        calibration, found = judge(LocalModel(*load(merged)).complete, cases, on_case)
+    calibration, found = judge(LocalModel.taught(base, adapter).complete, cases, on_case)
     results: dict[str, Any] = json.loads((adapter / RESULTS).read_text(encoding="utf-8")) | {
         "calibration": asdict(calibration),
         "scores": {

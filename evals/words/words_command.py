@@ -93,7 +93,8 @@ def words(
     known = texts_of(load_suite(cases)) if is_suite else read_word_cases(cases)
     asked = read_config(None, {"model.base_url": model_url, "model.name": model}).model
     served = Endpoint(asked) if is_served else None
-    with contenders(chosen, served, adapter) as readers, progress_bar() as bar:
+    readers = contenders(chosen, served, adapter)
+    with progress_bar() as bar:
         read = {
             each.name: outcomes(each, known, partial(bar, f"{each.name} reads")) for each in readers
         }

@@ -4,12 +4,16 @@ By xgrammar, which is what vLLM binds decoding with, so that answers and log-pro
 """
 
 import json
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 import torch
 
 from hmas_agents.agents.chat import Answer
 from hmas_agents.intent.endpoint import MAX_TOKENS
+from hmas_agents.teach.adapter import merge_adapter
+from hmas_agents.teach.train import load
 from prompts.loader import FrontMatter, Message
 
 
@@ -23,6 +27,18 @@ class LocalModel:
         width = model.config.vocab_size
         info = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=width)
         self._compiler = xgrammar.GrammarCompiler(info)
+
+    @classmethod
+    def taught(cls, base: Path, adapter: Path) -> Self:
+        """The base model with an adapter in it.
+
+        Raises:
+            TeachError: a part is missing, or they do not fit together.
+        """
+        with TemporaryDirectory() as scratch:
+            merged = Path(scratch) / "merged"
+            merge_adapter(base, adapter, merged)
+            return cls(*load(merged))
 
     def complete(self, prompt: str, regex: str) -> Answer:
         """The most likely answer that matches, token by token."""

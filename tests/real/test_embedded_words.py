@@ -20,6 +20,6 @@ def test_the_taught_model_understands_what_the_grammar_does(tmp_path):
     file = tmp_path / "cases.jsonl"
     file.write_text(json.dumps(CASE))
     cases = read_word_cases(file)
-    with contenders((GRAMMAR, TAUGHT), served=None, adapter=None) as readers:
-        found = {each.name: outcomes(each, cases)[0].is_exact for each in readers}
+    readers = contenders((GRAMMAR, TAUGHT), served=None, adapter=None)
+    found = {each.name: outcomes(each, cases)[0].is_exact for each in readers}
     assert found == {GRAMMAR: True, TAUGHT: True}

@@ -10,7 +10,7 @@ from evals.arms.sglang.engine import EmulatedSGLang
 from evals.result.metrics import CaseRun
 
 
-def run_sglang(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:  # noqa: ARG001
+def run_sglang(case: SimulatedCase, build_engine: BuildEngine) -> CaseRun:  # noqa: ARG001  every arm's
     """`sglang-emulated` (its defaults) and `sglang-mixed` (`--enable-mixed-chunk`)."""
     engine = EmulatedSGLang(case.profile, case.settings, mixed=case.arm.name == "sglang-mixed")
     engine.gaps_of_s = case.counted_s
